@@ -1,0 +1,108 @@
+//! What was meant: validated settings, one struct a component.
+//!
+//! Nothing here knows how a setting was typed; `cli` does that.
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+/// All settings of a worker.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The handler's words; `None` when no command was given.
+    pub command: Option<Command>,
+    /// The front door.
+    pub http: HttpConfig,
+    /// The pool and its queue.
+    pub pool: PoolConfig,
+    /// Each process.
+    pub process: ProcessConfig,
+    /// Shutting down.
+    pub shutdown: ShutdownConfig,
+}
+
+/// A command split into words; runs without a shell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Command {
+    /// A path, or a name to look up in `PATH`.
+    pub program: OsString,
+    /// Its arguments.
+    pub arguments: Vec<OsString>,
+}
+
+/// Settings of the front door.
+#[derive(Debug, Clone)]
+pub struct HttpConfig {
+    /// Where to listen; port 0 picks a free one. More than one where `localhost` has two families.
+    pub listen: Vec<SocketAddr>,
+    /// Largest request body, in bytes.
+    pub max_body_bytes: u64,
+    /// All bodies and replies held at one time, in bytes.
+    pub max_buffered_bytes: u64,
+    /// Connections open at one time.
+    pub max_connections: NonZeroUsize,
+    /// From the first byte of a request's head to its last.
+    pub header_timeout: Duration,
+    /// From the end of the head to the end of the body.
+    pub body_timeout: Duration,
+    /// How long a client may take nothing of a response.
+    pub write_timeout: Duration,
+    /// How long a connection may be idle between requests.
+    pub keep_alive: Duration,
+    /// Host names accepted beyond the loopback names, lower case, without port.
+    pub allowed_hosts: Vec<String>,
+    /// Origins accepted beyond our own, as `scheme://host[:port]`, lower case.
+    pub allowed_origins: Vec<String>,
+    /// Headers that handlers may ask for, lower case.
+    pub pass_headers: Vec<String>,
+    /// The longest time that a handler is given for one request.
+    pub timeout: Duration,
+}
+
+/// Settings of the pool.
+#[derive(Debug, Clone)]
+pub struct PoolConfig {
+    /// Processes that are kept alive.
+    pub processes: NonZeroUsize,
+    /// Requests that may wait.
+    pub queue: NonZeroUsize,
+    /// How long a request may wait.
+    pub queue_timeout: Duration,
+}
+
+/// Settings of one process.
+#[derive(Debug, Clone)]
+pub struct ProcessConfig {
+    /// Caps the concurrency that a handler announces.
+    pub max_concurrency: NonZeroUsize,
+    /// No request before the ready line.
+    pub wait_ready: bool,
+    /// How long the ready line may take, and how long a first slow start is spared.
+    pub startup_timeout: Duration,
+    /// From when a process could start on a request to its reply.
+    pub timeout: Duration,
+    /// Largest `result`, in bytes.
+    pub max_reply_bytes: usize,
+    /// From asking a process to stop to killing it.
+    pub grace: Duration,
+}
+
+/// Settings of the shutdown.
+#[derive(Debug, Clone)]
+pub struct ShutdownConfig {
+    /// How long the listener stays open after the signal.
+    pub drain_delay: Duration,
+    /// How long requests and processes may take to finish after that.
+    pub drain_timeout: Duration,
+}
+
+/// How the log is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// For collectors: one JSON object a line.
+    Json,
+}
+

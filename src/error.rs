@@ -1,0 +1,103 @@
+//! Why a request failed, and why a worker cannot start.
+//!
+//! A variant names what happened. What a caller is told (status, code, headers) is decided in one
+//! place only, `http::respond`; nothing below `http` knows HTTP.
+
+use bytes::Bytes;
+use std::time::Duration;
+
+/// Why a request was not answered with a result.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Failure {
+    /// The handler answered with an error.
+    Handler {
+        /// The message as the JSON string that the handler wrote, quotes included.
+        message: Bytes,
+        /// The status that the handler chose: 400–499, or 500.
+        status: u16,
+    },
+    /// The request's head or body breaks the contract.
+    Invalid {
+        /// 400 or 422.
+        status: u16,
+        /// The JSON value of `detail`.
+        detail: Bytes,
+    },
+    /// The body did not arrive within the body timeout.
+    BodyTimeout(Duration),
+    /// The body is larger than the limit, in bytes.
+    BodyTooLarge(u64),
+    /// The bearer token is missing or wrong.
+    Unauthorized,
+    /// A page of another site sent this request, or its `Host` is not ours.
+    Forbidden(String),
+    /// There is nothing at this path.
+    NotFound,
+    /// The path exists, but not for this method.
+    MethodNotAllowed {
+        /// The value of the `allow` header.
+        allow: &'static str,
+    },
+    /// The worker has as much to do as it may take on.
+    Overloaded {
+        /// What was full, or what took too long.
+        why: String,
+        /// When a retry has a chance.
+        retry_after: Duration,
+    },
+    /// No command was given, or no process of it ever came up.
+    NotLoaded(String),
+    /// Processes came up once, and now keep failing.
+    Unavailable {
+        /// How the last one ended.
+        why: String,
+        /// When a retry has a chance.
+        retry_after: Duration,
+    },
+    /// The worker is shutting down, and no handler has seen the request.
+    Draining,
+    /// The process died while it had the request.
+    Exited(String),
+    /// The process broke the line protocol.
+    Protocol(String),
+    /// The reply is larger than the limit, in bytes.
+    ReplyTooLarge(usize),
+    /// No reply came in time; says what was seen and the likely cause.
+    TimedOut(String),
+}
+
+/// Why the worker cannot start.
+#[derive(Debug)]
+pub enum StartError {
+    /// The address cannot be listened on.
+    Listen {
+        /// `host:port` as configured.
+        address: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The runtime, the signal handlers or the launcher thread cannot be set up.
+    Runtime {
+        /// What was being set up.
+        what: &'static str,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+impl std::fmt::Display for StartError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            StartError::Listen { address, .. } => write!(f, "cannot listen on {address}"),
+            StartError::Runtime { what, .. } => write!(f, "cannot set up {what}"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            StartError::Listen { source, .. } | StartError::Runtime { source, .. } => Some(source),
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! The front door.
+
+pub mod listener;
+pub mod request;

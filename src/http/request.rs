@@ -1,0 +1,1 @@
+//! The payload out of a body, or why there is none.
