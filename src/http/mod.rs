@@ -1,4 +1,6 @@
 //! The front door.
 
+mod connection;
 pub mod listener;
+mod registry;
 pub mod request;
