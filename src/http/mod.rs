@@ -4,9 +4,11 @@
 //! [`respond`].
 
 mod buffered;
+mod connection;
 mod guard;
 mod invoke;
 pub mod listener;
+mod registry;
 pub mod request;
 mod respond;
 

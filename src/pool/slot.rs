@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use tokio::net::unix::pipe::{Receiver, Sender};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinSet;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
@@ -201,13 +201,22 @@ impl Running {
             tokio::select! {
                 biased;
                 () = self.exit.ended() => return Departure::Ended,
-                fault = self.owner.serve() => return Departure::Fault(fault),
+                fault = self.owner.serve() => return self.depart_at_fault(fault).await,
                 () = stop.cancelled() => return Departure::Stopped,
                 () = self.errors.run() => {}
                 () = &mut start_lasts, if is_starting => is_starting = false,
             }
             self.owner.feed_mut().permit = None;
         }
+    }
+
+    /// A process that closes its pipes is mostly about to end: then how it ends says more.
+    async fn depart_at_fault(&mut self, fault: Fault) -> Departure {
+        let is_closing = matches!(fault, Fault::InputClosed | Fault::OutputClosed);
+        if is_closing && timeout(LAST_WORDS, self.exit.ended()).await.is_ok() {
+            return Departure::Ended;
+        }
+        Departure::Fault(fault)
     }
 
     /// Sees a process to its end.
@@ -218,9 +227,6 @@ impl Running {
             Departure::Stopped => {
                 self.owner.retire();
                 self.ends_within(grace / 2, &hurry).await
-            }
-            Departure::Fault(Fault::InputClosed | Fault::OutputClosed) => {
-                self.ends_within(LAST_WORDS, &hurry).await
             }
             Departure::Fault(_) => self.finish(&hurry).await,
         };
