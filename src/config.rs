@@ -105,4 +105,3 @@ pub enum LogFormat {
     /// For collectors: one JSON object a line.
     Json,
 }
-

@@ -1,0 +1,19 @@
+//! The whole program, driven through its socket as its users drive it.
+//!
+//! Each test starts a worker of its own on a free port, with handlers that behave or, more often,
+//! do not (`misbehave.rs`). A letter and a number in a test's documentation, such as B6, name the
+//! fault that it stages.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+mod contract;
+mod dying;
+mod http;
+mod lines;
+mod load;
+mod queue;
+mod settings;
+mod starting;
+mod stopping;
+mod structure;

@@ -1,0 +1,245 @@
+//! Settings: where they come from, what is said of bad ones, and what a handler is given.
+
+use crate::support::client::body_of;
+use crate::support::{Builder, assert_result, eventually, misbehave, processes};
+
+fn nothing() -> Builder {
+    Builder::new(Vec::new()).bare()
+}
+
+/// A6.
+#[test]
+fn a_bad_setting_is_named_with_its_flag_its_variable_and_its_value() {
+    for (flag, variable, value) in [
+        ("--port", "PORT", "70000"),
+        ("--port", "PORT", "http"),
+        ("--host", "HOST", "no such host"),
+        ("--processes", "FAAS_PROCESSES", "0"),
+        ("--processes", "FAAS_PROCESSES", "many"),
+        ("--processes", "FAAS_PROCESSES", "-1"),
+        ("--max-concurrency", "FAAS_MAX_CONCURRENCY", "0"),
+        ("--startup-timeout", "FAAS_STARTUP_TIMEOUT", "soon"),
+        ("--timeout", "FAAS_TIMEOUT", "fast"),
+        ("--timeout", "FAAS_TIMEOUT", "0"),
+        ("--timeout", "FAAS_TIMEOUT", "0s"),
+        ("--timeout", "FAAS_TIMEOUT", "-1s"),
+        ("--queue", "FAAS_QUEUE", "1.5"),
+        ("--queue-timeout", "FAAS_QUEUE_TIMEOUT", "10 parsecs"),
+        ("--max-body", "FAAS_MAX_BODY", "huge"),
+        ("--max-reply", "FAAS_MAX_REPLY", "8 cubits"),
+        ("--max-buffered", "FAAS_MAX_BUFFERED", "x"),
+        ("--max-connections", "FAAS_MAX_CONNECTIONS", "0"),
+        ("--header-timeout", "FAAS_HEADER_TIMEOUT", "x"),
+        ("--body-timeout", "FAAS_BODY_TIMEOUT", "x"),
+        ("--write-timeout", "FAAS_WRITE_TIMEOUT", "x"),
+        ("--keep-alive", "FAAS_KEEP_ALIVE", "x"),
+        ("--grace", "FAAS_GRACE", "x"),
+        ("--drain-delay", "FAAS_DRAIN_DELAY", "x"),
+        ("--drain-timeout", "FAAS_DRAIN_TIMEOUT", "x"),
+        ("--log-format", "FAAS_LOG_FORMAT", "xml"),
+        ("--log-level", "FAAS_LOG_LEVEL", "loud"),
+        ("--wait-ready", "FAAS_WAIT_READY", "perhaps"),
+        ("--pass-header", "FAAS_PASS_HEADER", "not a name"),
+    ] {
+        let by_variable = nothing().environment(variable, value).output();
+        let mut ways = vec![(variable, by_variable)];
+        if flag != "--wait-ready" {
+            // Joined, so that a value such as -1 is not read as a flag.
+            ways.push((flag, nothing().flag(&format!("{flag}={value}")).output()));
+        }
+        for (way, output) in ways {
+            let said = String::from_utf8(output.stderr).unwrap();
+            assert_eq!(output.status.code(), Some(2), "{way} {value}: {said}");
+            assert!(said.contains(flag), "{way}: no {flag} in: {said}");
+            assert!(said.contains(variable), "{way}: no {variable} in: {said}");
+            assert!(said.contains(value), "{way}: no {value} in: {said}");
+            assert!(said.lines().count() <= 8, "short: {said}");
+        }
+    }
+    let unknown = nothing().flag("--no-such-flag").output();
+    assert_eq!(unknown.status.code(), Some(2));
+    assert!(
+        String::from_utf8(unknown.stderr)
+            .unwrap()
+            .contains("--no-such-flag")
+    );
+}
+
+#[test]
+fn flags_win_over_variables_and_variables_over_defaults() {
+    let three = misbehave(&["--ready"])
+        .environment("FAAS_PROCESSES", "1")
+        .option("--processes", "3")
+        .start();
+    three.wait_for_processes(3);
+    let one = misbehave(&["--ready"])
+        .bare()
+        .environment("FAAS_PROCESSES", "1")
+        .start();
+    one.wait_for_processes(1);
+    // A command after `--` wins over the variable.
+    let command = misbehave(&["--ready"])
+        .environment("HANDLER_FUNCTION", "/nowhere")
+        .start();
+    assert_result(&command.post("x"), "x");
+    // An empty variable is one that is not set.
+    let empty = misbehave(&["--ready"])
+        .bare()
+        .environment("FAAS_PROCESSES", "")
+        .start();
+    eventually("serves", || (empty.post("x").status == 200).then_some(()));
+    assert!(processes::living_children(empty.pid()).len() >= 2);
+}
+
+#[test]
+fn the_help_is_complete() {
+    let output = nothing().flag("--help").output();
+    assert!(output.status.success());
+    let help = String::from_utf8(output.stdout).unwrap();
+    for (flag, variable) in [
+        ("--handler", "HANDLER_FUNCTION"),
+        ("--host", "HOST"),
+        ("--port", "PORT"),
+        ("--processes", "FAAS_PROCESSES"),
+        ("--max-concurrency", "FAAS_MAX_CONCURRENCY"),
+        ("--wait-ready", "FAAS_WAIT_READY"),
+        ("--startup-timeout", "FAAS_STARTUP_TIMEOUT"),
+        ("--timeout", "FAAS_TIMEOUT"),
+        ("--queue", "FAAS_QUEUE"),
+        ("--queue-timeout", "FAAS_QUEUE_TIMEOUT"),
+        ("--max-body", "FAAS_MAX_BODY"),
+        ("--max-reply", "FAAS_MAX_REPLY"),
+        ("--max-buffered", "FAAS_MAX_BUFFERED"),
+        ("--max-connections", "FAAS_MAX_CONNECTIONS"),
+        ("--header-timeout", "FAAS_HEADER_TIMEOUT"),
+        ("--body-timeout", "FAAS_BODY_TIMEOUT"),
+        ("--write-timeout", "FAAS_WRITE_TIMEOUT"),
+        ("--keep-alive", "FAAS_KEEP_ALIVE"),
+        ("--allow-host", "FAAS_ALLOW_HOST"),
+        ("--allow-origin", "FAAS_ALLOW_ORIGIN"),
+        ("--grace", "FAAS_GRACE"),
+        ("--drain-delay", "FAAS_DRAIN_DELAY"),
+        ("--drain-timeout", "FAAS_DRAIN_TIMEOUT"),
+        ("--pass-header", "FAAS_PASS_HEADER"),
+        ("--log-format", "FAAS_LOG_FORMAT"),
+        ("--log-level", "FAAS_LOG_LEVEL"),
+    ] {
+        assert!(help.contains(flag), "no {flag} in the help");
+        assert!(help.contains(variable), "no {variable} in the help");
+    }
+    // And nothing in it is a promise that is not kept: each flag that it names is understood.
+    for word in help.split(|c: char| !(c.is_ascii_lowercase() || c == '-')) {
+        if word.starts_with("--") && word.len() > 2 {
+            let output = nothing().flag(word).flag("--no-such-flag").output();
+            let said = String::from_utf8(output.stderr).unwrap();
+            assert!(
+                !said.contains(&format!("unexpected argument '{word}'")),
+                "{said}"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_version_is_that_of_the_crate() {
+    let output = nothing().flag("--version").output();
+    assert!(output.status.success());
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(
+        said.trim(),
+        concat!("faas-worker ", env!("CARGO_PKG_VERSION"))
+    );
+}
+
+#[test]
+fn serve_may_be_named() {
+    let worker = misbehave(&["--ready"]).bare().flag("serve").start();
+    eventually("serves", || (worker.post("x").status == 200).then_some(()));
+}
+
+#[test]
+fn a_handler_inherits_the_environment_but_not_the_worker_s_settings() {
+    let worker = misbehave(&[])
+        .environment("FAAS_QUEUE", "77")
+        .environment("FAAS_SOMETHING_SECRET", "s3cret")
+        .environment("MY_SETTING", "kept = \"as is\"")
+        .start();
+    let response = worker.post("environment");
+    let environment = response.json()["result"].clone();
+    let names: Vec<&String> = environment.as_object().unwrap().keys().collect();
+    assert!(
+        !names.iter().any(|name| name.starts_with("FAAS_")),
+        "{names:?}"
+    );
+    assert_eq!(environment["MY_SETTING"], "kept = \"as is\"");
+    assert_eq!(environment["PATH"], std::env::var("PATH").unwrap());
+    assert_eq!(environment["PYTHONUNBUFFERED"], "1");
+    let chosen = misbehave(&[]).environment("PYTHONUNBUFFERED", "").start();
+    assert_result(&chosen.post("env PYTHONUNBUFFERED"), "");
+}
+
+/// G4, as far as the worker's own descriptors go.
+#[test]
+fn a_handler_sees_its_own_three_descriptors_and_no_other() {
+    let worker = misbehave(&[]).option("--processes", "4").start();
+    // With connections, other processes and a queue there is something to leak.
+    let busy: Vec<_> = (0..3).map(|_| worker.post_aside("sleep 300")).collect();
+    let response = worker.post("fds");
+    let open = response.json()["result"].clone();
+    let names: Vec<&String> = open.as_object().unwrap().keys().collect();
+    assert_eq!(names, ["0", "1", "2"], "{open}");
+    for busy in busy {
+        busy.join().unwrap();
+    }
+}
+
+#[test]
+fn a_handler_has_the_descriptor_limit_that_the_worker_was_given() {
+    let own = std::fs::read_to_string("/proc/self/limits").unwrap();
+    let worker = misbehave(&[]).start();
+    let response = worker.post("file /proc/self/limits");
+    let handler = response.json()["result"].as_str().unwrap().to_owned();
+    let line = |text: &str| {
+        text.lines()
+            .find(|line| line.starts_with("Max open files"))
+            .unwrap()
+            .to_owned()
+    };
+    assert_eq!(line(&handler), line(&own));
+}
+
+/// Logs are for operators; what passes through is not theirs to read.
+#[test]
+fn payloads_and_results_are_never_logged() {
+    let worker = misbehave(&["--ready"])
+        .option("--log-level", "debug")
+        .option("--timeout", "500ms")
+        .start();
+    let headers = [("authorization", "Bearer top-s3cret")];
+    for payload in [
+        "very-s3cret",
+        "hang #s3cret",
+        "exit 1 #s3cret",
+        "wrong-id #s3cret",
+    ] {
+        let body = body_of(payload);
+        let _ = worker
+            .connect()
+            .request("POST", "/", &headers, Some(&body))
+            .unwrap();
+    }
+    worker
+        .connect()
+        .request("POST", "/", &headers, Some(b"{\"payload\":s3cret"))
+        .unwrap();
+    worker
+        .connect()
+        .request("GET", "/?key=s3cret", &headers, None)
+        .unwrap();
+    eventually("the pool is whole", || {
+        (processes::living_children(worker.pid()).len() == 2).then_some(())
+    });
+    let log = worker.log.text();
+    assert!(log.len() > 100, "there is a log: {log}");
+    assert!(!log.contains("s3cret"), "{log}");
+}

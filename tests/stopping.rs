@@ -1,0 +1,270 @@
+//! The end of the worker: bounded, orderly, and without anything left.
+
+use crate::support::{
+    Ledger, assert_error, assert_result, eventually, misbehave, processes, within,
+};
+use rustix::process::Signal;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+#[test]
+fn an_idle_worker_ends_at_once_and_leaves_nothing() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let mut worker = misbehave(&["--ready"]).option("--grace", "5s").start();
+        worker.wait_until_ready();
+        let below = worker.wait_for_processes(2);
+        let start = Instant::now();
+        worker.signal(signal);
+        let status = worker.wait_for_end(Duration::from_secs(10));
+        assert!(status.success(), "{status}");
+        assert!(
+            start.elapsed() < Duration::from_secs(2),
+            "{:?}",
+            start.elapsed()
+        );
+        assert!(
+            below.iter().all(|&pid| !processes::is_alive(pid)),
+            "a process is left"
+        );
+    }
+}
+
+/// F1: what runs and what waits is answered; then the worker ends, and no later.
+#[test]
+fn a_drain_answers_what_was_accepted() {
+    let mut worker = misbehave(&["--ready"]).option("--processes", "2").start();
+    worker.wait_until_ready();
+    let accepted: Vec<_> = (0..6)
+        .map(|number| {
+            let payload = format!("sleep 400 #{number}");
+            (payload.clone(), worker.post_aside(&payload))
+        })
+        .collect();
+    std::thread::sleep(Duration::from_millis(200));
+    let start = Instant::now();
+    worker.signal(Signal::TERM);
+    for (payload, waiting) in accepted {
+        assert_result(&waiting.join().unwrap(), payload);
+    }
+    let status = worker.wait_for_end(Duration::from_secs(10));
+    assert!(status.success(), "{status}");
+    // Three rounds of 400 ms, most of the first gone by.
+    assert!(
+        start.elapsed() < Duration::from_secs(3),
+        "{:?}",
+        start.elapsed()
+    );
+}
+
+/// F1: SIGTERM while 16 clients send as fast as they can.
+#[test]
+fn sigterm_under_load_loses_no_accepted_request() {
+    for options in [
+        &["--ready"][..],
+        &["--ready", "--ids", "never"],
+        &["--announce", "4"],
+    ] {
+        let ledger = Ledger::new();
+        let mut arguments = options.to_vec();
+        let path = ledger.path();
+        arguments.extend(["--ledger", &path]);
+        let mut worker = misbehave(&arguments).start();
+        worker.wait_until_ready();
+        let stop = Arc::new(AtomicBool::new(false));
+        let clients: Vec<_> = (0..16)
+            .map(|client| {
+                let address = worker.address;
+                let stop = Arc::clone(&stop);
+                std::thread::spawn(move || {
+                    let mut answers: Vec<(String, Option<u16>)> = Vec::new();
+                    let mut connection = None;
+                    for round in 0.. {
+                        if stop.load(Ordering::Relaxed) {
+                            break;
+                        }
+                        let Some(open) = connection
+                            .take()
+                            .or_else(|| crate::support::Connection::open(address).ok())
+                        else {
+                            // Nobody listens any more.
+                            break;
+                        };
+                        let mut open = open;
+                        let payload = format!("sleep 5 #{client}-{round}");
+                        match open.post(&payload) {
+                            Ok(response) => {
+                                match response.status {
+                                    200 => assert_result(&response, payload.as_str()),
+                                    503 => assert_error(&response, 503, "draining", "no"),
+                                    other => panic!("{other}: {}", response.text()),
+                                }
+                                let goes_on = response.header("connection") != Some("close");
+                                answers.push((payload, Some(response.status)));
+                                connection = goes_on.then_some(open);
+                            }
+                            Err(_) => answers.push((payload, None)),
+                        }
+                    }
+                    answers
+                })
+            })
+            .collect();
+        std::thread::sleep(Duration::from_millis(400));
+        worker.signal(Signal::TERM);
+        let start = Instant::now();
+        let status = worker.wait_for_end(Duration::from_secs(15));
+        stop.store(true, Ordering::Relaxed);
+        assert!(status.success(), "{status}");
+        assert!(
+            start.elapsed() < Duration::from_secs(5),
+            "{:?}",
+            start.elapsed()
+        );
+
+        let mut started: HashMap<String, u32> = HashMap::new();
+        for payload in ledger.payloads() {
+            *started.entry(payload).or_default() += 1;
+        }
+        let mut served = 0;
+        for client in clients {
+            for (payload, status) in client.join().unwrap() {
+                let count = started.get(&payload).copied().unwrap_or_default();
+                match status {
+                    Some(200) => {
+                        assert_eq!(count, 1, "{payload} was answered, run {count} times");
+                        served += 1;
+                    }
+                    Some(503) => assert_eq!(count, 0, "{payload} was refused, and run"),
+                    // The connection ended first: then nobody may have started on it.
+                    _ => assert_eq!(count, 0, "{payload} was run, and its answer lost"),
+                }
+            }
+        }
+        assert!(served > 50, "only {served} served");
+    }
+}
+
+/// F2: a hang ends with the drain.
+#[test]
+fn a_hang_does_not_hold_up_the_end() {
+    let ledger = Ledger::new();
+    let mut worker = misbehave(&["--ready", "--ledger", &ledger.path()])
+        .option("--processes", "1")
+        .option("--drain-timeout", "800ms")
+        .option("--grace", "300ms")
+        .start();
+    worker.wait_until_ready();
+    let hung = worker.post_aside("hang");
+    eventually("runs", || (ledger.count("hang") == 1).then_some(()));
+    let waiting = worker.post_aside("waiting");
+    std::thread::sleep(Duration::from_millis(100));
+    let pid = worker.wait_for_processes(1)[0];
+    let start = Instant::now();
+    worker.signal(Signal::TERM);
+    let hung = hung.join().unwrap();
+    assert_eq!(
+        (hung.status, hung.header("x-faas-executed")),
+        (502, Some("maybe"))
+    );
+    assert_error(&waiting.join().unwrap(), 503, "draining", "no");
+    assert!(worker.wait_for_end(Duration::from_secs(10)).success());
+    assert!(
+        start.elapsed() < Duration::from_secs(3),
+        "{:?}",
+        start.elapsed()
+    );
+    assert!(!processes::is_alive(pid));
+    assert_eq!(ledger.payloads(), ["hang"]);
+}
+
+/// F2.
+#[test]
+fn a_second_signal_cuts_the_drain_short() {
+    let mut worker = misbehave(&["--ready"])
+        .option("--drain-timeout", "30s")
+        .option("--grace", "10s")
+        .start();
+    worker.wait_until_ready();
+    let hung = worker.post_aside("hang");
+    std::thread::sleep(Duration::from_millis(200));
+    let below = worker.wait_for_processes(2);
+    worker.signal(Signal::TERM);
+    std::thread::sleep(Duration::from_millis(200));
+    assert!(!worker.has_ended(), "drains while a request runs");
+    worker.signal(Signal::TERM);
+    worker.wait_for_end(Duration::from_secs(5));
+    let _ = hung.join();
+    eventually("nothing is left", || {
+        below
+            .iter()
+            .all(|&pid| !processes::is_alive(pid))
+            .then_some(())
+    });
+}
+
+/// F2.
+#[test]
+fn a_signal_while_processes_start_leaves_nothing() {
+    let mut worker = misbehave(&["--delay", "30000", "--ready"])
+        .flag("--wait-ready")
+        .option("--drain-timeout", "1s")
+        .start();
+    let below = worker.wait_for_processes(2);
+    worker.signal(Signal::TERM);
+    worker.wait_for_end(Duration::from_secs(5));
+    assert!(
+        below.iter().all(|&pid| !processes::is_alive(pid)),
+        "a process is left"
+    );
+}
+
+#[test]
+fn while_the_drain_is_delayed_the_worker_serves_and_is_not_ready() {
+    let mut worker = misbehave(&["--ready"])
+        .option("--drain-delay", "1s")
+        .start();
+    worker.wait_until_ready();
+    worker.signal(Signal::TERM);
+    within(Duration::from_millis(900), "is not ready", || {
+        (worker.get("/ready").status == 503).then_some(())
+    });
+    assert_result(&worker.post("still served"), "still served");
+    assert!(worker.wait_for_end(Duration::from_secs(10)).success());
+}
+
+#[test]
+fn children_of_processes_end_with_the_worker() {
+    let mut worker = misbehave(&["--ready"]).start();
+    let child = u32::try_from(worker.post("child").json()["result"].as_u64().unwrap()).unwrap();
+    assert!(processes::is_alive(child));
+    worker.signal(Signal::TERM);
+    assert!(worker.wait_for_end(Duration::from_secs(10)).success());
+    assert!(!processes::is_alive(child), "a child of a process is left");
+}
+
+/// B14.
+#[test]
+fn no_process_outlives_a_killed_worker() {
+    let mut worker = misbehave(&["--ready"]).option("--timeout", "60s").start();
+    worker.wait_until_ready();
+    let below = worker.wait_for_processes(2);
+    let mut hung = worker.connect();
+    hung.send_payload("hang").unwrap();
+    std::thread::sleep(Duration::from_millis(200));
+    worker.signal(Signal::KILL);
+    worker.wait_for_end(Duration::from_secs(5));
+    let result = std::panic::catch_unwind(|| {
+        within(Duration::from_secs(2), "none is left", || {
+            below
+                .iter()
+                .all(|&pid| !processes::is_alive(pid))
+                .then_some(())
+        });
+    });
+    for pid in below {
+        processes::signal(pid, Signal::KILL);
+    }
+    result.unwrap();
+}

@@ -1,0 +1,132 @@
+//! Dependencies between the parts of the crate point one way.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+/// The parts in front of what they may use; what all may use is below.
+const MAY_USE: [(&str, &[&str]); 11] = [
+    (
+        "main",
+        &[
+            "cli", "config", "logging", "lib", "http", "pool", "process", "commands",
+        ],
+    ),
+    (
+        "lib",
+        &[
+            "cli", "config", "http", "pool", "process", "commands", "handler",
+        ],
+    ),
+    ("cli", &["config"]),
+    ("commands", &["pool", "process", "config"]),
+    ("http", &["pool", "config"]),
+    ("pool", &["process", "config"]),
+    ("process", &["config"]),
+    ("config", &[]),
+    ("handler", &[]),
+    ("error", &[]),
+    ("metrics", &[]),
+];
+const ALL_MAY_USE: [&str; 3] = ["error", "metrics", "logging"];
+
+/// Each source file with the part that it belongs to.
+fn sources() -> Vec<(String, String, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut found = Vec::new();
+    let mut directories = vec![root.clone()];
+    while let Some(directory) = directories.pop() {
+        for entry in std::fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                directories.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let name = path.strip_prefix(&root).unwrap().display().to_string();
+                let part = name
+                    .split('/')
+                    .next()
+                    .unwrap()
+                    .trim_end_matches(".rs")
+                    .to_owned();
+                found.push((part, name, std::fs::read_to_string(&path).unwrap()));
+            }
+        }
+    }
+    found
+}
+
+/// The parts that a source names by `crate::`, or from the program by `faas_worker::`.
+fn used(source: &str) -> BTreeSet<String> {
+    let mut parts = BTreeSet::new();
+    for line in source
+        .lines()
+        .filter(|line| !line.trim_start().starts_with("//"))
+    {
+        for root in ["crate::", "faas_worker::"] {
+            for (at, _) in line.match_indices(root) {
+                let rest = &line[at + root.len()..];
+                let names = match rest.strip_prefix('{') {
+                    Some(group) => group.split(',').collect(),
+                    None => vec![rest],
+                };
+                for name in names {
+                    let name: String = name
+                        .trim()
+                        .chars()
+                        .take_while(|c| c.is_ascii_lowercase() || *c == '_')
+                        .collect();
+                    if !name.is_empty() {
+                        parts.insert(name);
+                    }
+                }
+            }
+        }
+    }
+    parts
+}
+
+#[test]
+fn dependencies_point_one_way() {
+    let mut wrong = Vec::new();
+    for (part, name, source) in sources() {
+        let Some((_, allowed)) = MAY_USE.iter().find(|(known, _)| *known == part) else {
+            continue;
+        };
+        for other in used(&source) {
+            let is_part = MAY_USE.iter().any(|(known, _)| *known == other);
+            let is_allowed = other == part
+                || allowed.contains(&other.as_str())
+                || ALL_MAY_USE.contains(&other.as_str());
+            if is_part && !is_allowed {
+                wrong.push(format!("{name} uses {other}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn libraries_stay_in_their_rooms() {
+    // Each library with the only parts that name it.
+    let rooms: [(&str, &[&str]); 3] = [
+        ("clap", &["cli"]),
+        ("hyper", &["http"]),
+        ("hyper_util", &["http"]),
+    ];
+    let mut wrong = Vec::new();
+    for (part, name, source) in sources() {
+        for (library, allowed) in rooms {
+            let names_it = source
+                .lines()
+                .filter(|line| !line.trim_start().starts_with("//"))
+                .any(|line| line.contains(&format!("{library}::")));
+            if names_it && !allowed.contains(&part.as_str()) {
+                wrong.push(format!("{name} names {library}"));
+            }
+        }
+        let below_http = ["pool", "process"].contains(&part.as_str());
+        if below_http && source.lines().any(|line| line.contains("StatusCode")) {
+            wrong.push(format!("{name} knows HTTP"));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}

@@ -1,0 +1,159 @@
+//! What all tests stand on: the worker as a fixture, a client, and a look at `/proc`.
+
+pub(crate) mod client;
+pub(crate) mod processes;
+pub(crate) mod worker;
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+pub(crate) use client::{Connection, Response, assert_error, assert_result};
+pub(crate) use worker::{Builder, Worker, misbehave, rust_example, sh};
+
+/// Long enough for anything that happens at all, on a machine with much else to do.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Looks again and again until `condition` gives a value, and fails the test at the deadline.
+#[track_caller]
+pub(crate) fn eventually<T>(what: &str, condition: impl FnMut() -> Option<T>) -> T {
+    within(PATIENCE, what, condition)
+}
+
+/// The same with a deadline of its own.
+#[track_caller]
+pub(crate) fn within<T>(
+    limit: Duration,
+    what: &str,
+    mut condition: impl FnMut() -> Option<T>,
+) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(value) = condition() {
+            return value;
+        }
+        assert!(start.elapsed() < limit, "not within {limit:?}: {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Small pseudo-random numbers that a failed run can be repeated with (xorshift64*).
+pub(crate) struct Chance(u64);
+
+impl Chance {
+    pub(crate) fn seeded(seed: u64) -> Chance {
+        Chance(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    /// A number below `bound`.
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) % bound
+    }
+}
+
+/// A directory that is gone with the test.
+pub(crate) struct Scratch(PathBuf);
+
+impl Scratch {
+    pub(crate) fn new() -> Scratch {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("faas-worker-it-{}-{count}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        std::fs::create_dir_all(&path).unwrap();
+        Scratch(path)
+    }
+
+    pub(crate) fn path(&self, name: &str) -> String {
+        self.0.join(name).display().to_string()
+    }
+
+    /// A file with this content and mode, in place at once.
+    pub(crate) fn file(&self, name: &str, mode: u32, content: impl AsRef<[u8]>) -> String {
+        use std::os::unix::fs::PermissionsExt;
+        let (path, unfinished) = (self.path(name), self.path("unfinished"));
+        std::fs::write(&unfinished, content).unwrap();
+        std::fs::set_permissions(&unfinished, std::fs::Permissions::from_mode(mode)).unwrap();
+        std::fs::rename(unfinished, &path).unwrap();
+        path
+    }
+
+    pub(crate) fn directory(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// What the misbehaving handler started on, one entry a request.
+pub(crate) struct Ledger {
+    scratch: Scratch,
+}
+
+impl Ledger {
+    pub(crate) fn new() -> Ledger {
+        let scratch = Scratch::new();
+        std::fs::write(scratch.path("ledger"), "").unwrap();
+        Ledger { scratch }
+    }
+
+    pub(crate) fn path(&self) -> String {
+        self.scratch.path("ledger")
+    }
+
+    /// The payloads started, in order.
+    pub(crate) fn payloads(&self) -> Vec<String> {
+        let text = std::fs::read_to_string(self.path()).unwrap();
+        // A process that is killed may leave no half line: an entry is one write.
+        text.lines()
+            .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap())
+            .map(|entry| entry["payload"].as_str().unwrap().to_owned())
+            .collect()
+    }
+
+    pub(crate) fn count(&self, payload: &str) -> usize {
+        self.payloads()
+            .iter()
+            .filter(|entry| *entry == payload)
+            .count()
+    }
+
+    /// Fails if any payload was started twice; the payloads of the test must differ.
+    #[track_caller]
+    pub(crate) fn assert_none_twice(&self) {
+        let mut payloads = self.payloads();
+        payloads.sort();
+        for pair in payloads.windows(2) {
+            assert_ne!(pair[0], pair[1], "this request was run twice");
+        }
+    }
+}
+
+/// The interpreter's path if there is one. Without it a test is skipped, but never in CI.
+pub(crate) fn interpreter(name: &str) -> Option<String> {
+    let ask = match name {
+        "python3" => ["-c", "import sys; print(sys.executable)"],
+        "node" => ["-p", "process.execPath"],
+        other => panic!("no way to ask {other} for its path"),
+    };
+    let output = std::process::Command::new(name).args(ask).output();
+    match output {
+        Ok(output) if output.status.success() => {
+            Some(String::from_utf8(output.stdout).unwrap().trim().to_owned())
+        }
+        _ if std::env::var("CI").is_ok_and(|value| value == "true") => {
+            panic!("{name} is required in CI")
+        }
+        _ => {
+            eprintln!("skipped: {name} is not on this machine");
+            None
+        }
+    }
+}

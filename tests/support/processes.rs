@@ -1,0 +1,104 @@
+//! Processes as the kernel sees them.
+
+use rustix::process::{Pid, Signal};
+use std::fs;
+
+/// One line of the process table.
+#[derive(Debug, Clone)]
+pub(crate) struct Process {
+    pub(crate) pid: u32,
+    parent: u32,
+    pub(crate) state: char,
+}
+
+fn look(pid: u32) -> Option<Process> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name may hold anything, so what follows is found from its end.
+    let mut fields = stat[stat.rfind(')')? + 2..].split(' ');
+    let state = fields.next()?.chars().next()?;
+    let parent = fields.next()?.parse().ok()?;
+    Some(Process { pid, parent, state })
+}
+
+fn all() -> Vec<Process> {
+    fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(|entry| look(entry.ok()?.file_name().to_str()?.parse().ok()?))
+        .collect()
+}
+
+/// The children of a process, zombies included.
+pub(crate) fn children(pid: u32) -> Vec<Process> {
+    all()
+        .into_iter()
+        .filter(|process| process.parent == pid)
+        .collect()
+}
+
+/// The children that still run.
+pub(crate) fn living_children(pid: u32) -> Vec<u32> {
+    let mut pids: Vec<u32> = children(pid)
+        .iter()
+        .filter(|process| process.state != 'Z' && process.state != 'X')
+        .map(|process| process.pid)
+        .collect();
+    pids.sort_unstable();
+    pids
+}
+
+/// The pids below a process, itself left out.
+pub(crate) fn descendants(pid: u32) -> Vec<u32> {
+    let table = all();
+    let mut found = vec![pid];
+    let mut at = 0;
+    while at < found.len() {
+        let parent = found[at];
+        found.extend(
+            table
+                .iter()
+                .filter(|entry| entry.parent == parent)
+                .map(|entry| entry.pid),
+        );
+        at += 1;
+    }
+    found.split_off(1)
+}
+
+pub(crate) fn zombies(pid: u32) -> usize {
+    children(pid)
+        .iter()
+        .filter(|process| process.state == 'Z')
+        .count()
+}
+
+/// Whether it runs; a zombie does not.
+pub(crate) fn is_alive(pid: u32) -> bool {
+    look(pid).is_some_and(|process| process.state != 'Z' && process.state != 'X')
+}
+
+pub(crate) fn signal(pid: u32, signal: Signal) {
+    let pid = Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+    let _ = rustix::process::kill_process(pid, signal);
+}
+
+/// Processor time used so far, in clock ticks of 10 ms.
+pub(crate) fn cpu_ticks(pid: u32) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields: Vec<&str> = stat[stat.rfind(')').unwrap() + 2..].split(' ').collect();
+    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+}
+
+/// The most memory that a process has had, in KiB.
+pub(crate) fn peak_memory_kib(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status
+        .lines()
+        .find(|line| line.starts_with("VmHWM:"))
+        .unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+/// How many descriptors a process has open.
+pub(crate) fn descriptor_count(pid: u32) -> usize {
+    fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count()
+}
