@@ -19,6 +19,8 @@
 
 mod echo;
 mod json;
+#[cfg(test)]
+mod tests;
 
 use crate::error::Failure;
 use bytes::Bytes;

@@ -150,22 +150,18 @@ fn find_edits(text: &str, range: Range<usize>) -> Result<Vec<Edit>, Stop> {
 fn edit_members(mut members: Vec<Member>, edits: &mut Vec<Edit>) {
     members.sort_unstable_by_key(|member| (member.hash, member.key));
     for same in members.chunk_by(|one, other| one.hash == other.hash) {
-        let [first, .., last] = same else {
-            let hidden = same.iter().filter(|member| member.is_hidden);
-            edits.extend(hidden.map(|member| leave_out(member)));
-            continue;
-        };
-        if first.is_hidden {
-            edits.extend(same.iter().map(leave_out));
-            continue;
+        match same {
+            [first, .., last] if !first.is_hidden => {
+                let value = Some(last.value.clone());
+                edits.push(Edit {
+                    key: first.key,
+                    end: first.value.end,
+                    value,
+                });
+                edits.extend(same.iter().skip(1).map(leave_out));
+            }
+            _ => edits.extend(same.iter().filter(|member| member.is_hidden).map(leave_out)),
         }
-        let value = Some(last.value.clone());
-        edits.push(Edit {
-            key: first.key,
-            end: first.value.end,
-            value,
-        });
-        edits.extend(same.iter().skip(1).map(leave_out));
     }
 }
 
