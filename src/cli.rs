@@ -54,12 +54,16 @@ pub fn parse() -> Result<Task, ExitCode> {
 /// processes over stdin and stdout, and answers POST / with what they return.
 #[derive(Debug, Parser)]
 #[command(name = "faas-worker", version, args_conflicts_with_subcommands = true)]
-#[command(override_usage = "faas-worker [serve] [OPTIONS] [-- COMMAND [ARGS...]]\n       \
-                            faas-worker health [--host HOST] [--port PORT]")]
-#[command(after_help = "Durations are written 250ms, 30s, 5m; sizes 64KiB, 8MiB. \
+#[command(
+    override_usage = "faas-worker [serve] [OPTIONS] [-- COMMAND [ARGS...]]\n       \
+                            faas-worker health [--host HOST] [--port PORT]"
+)]
+#[command(
+    after_help = "Durations are written 250ms, 30s, 5m; sizes 64KiB, 8MiB. \
                         Each option can be set by the variable named beside it.\n\n\
                         Example: faas-worker --port 8000 -- python3 examples/python/serve.py \
-                        examples.python.handler.decode_type_a")]
+                        examples.python.handler.decode_type_a"
+)]
 #[command(disable_help_subcommand = true)]
 struct Cli {
     #[command(subcommand)]
@@ -68,6 +72,8 @@ struct Cli {
     options: ServeOptions,
 }
 
+// Made once, at the start: its size is of no account.
+#[expect(clippy::large_enum_variant)]
 #[derive(Debug, Subcommand)]
 enum TaskName {
     /// Run the worker (the default)
@@ -89,7 +95,12 @@ struct Address {
 #[derive(Debug, Args)]
 struct ServeOptions {
     /// The command to run, split into words as a shell does, run without one
-    #[arg(long, env = "HANDLER_FUNCTION", value_name = "COMMAND", hide_env_values = true)]
+    #[arg(
+        long,
+        env = "HANDLER_FUNCTION",
+        value_name = "COMMAND",
+        hide_env_values = true
+    )]
     handler: Option<String>,
     /// The same, already split
     #[arg(last = true, value_name = "COMMAND")]
@@ -98,11 +109,21 @@ struct ServeOptions {
     address: Address,
 
     /// Processes to keep alive [default: the CPUs it may use, at least 2]
-    #[arg(long, env = "FAAS_PROCESSES", value_name = "N", help_heading = "Processes")]
+    #[arg(
+        long,
+        env = "FAAS_PROCESSES",
+        value_name = "N",
+        help_heading = "Processes"
+    )]
     processes: Option<NonZeroUsize>,
     /// Most requests at once for one process, whatever it announces
-    #[arg(long, env = "FAAS_MAX_CONCURRENCY", value_name = "N", default_value = "64",
-          help_heading = "Processes")]
+    #[arg(
+        long,
+        env = "FAAS_MAX_CONCURRENCY",
+        value_name = "N",
+        default_value = "64",
+        help_heading = "Processes"
+    )]
     max_concurrency: NonZeroUsize,
     /// Give a process no request before its ready line
     #[arg(long, env = "FAAS_WAIT_READY", help_heading = "Processes", value_name = "BOOL",
@@ -123,8 +144,13 @@ struct ServeOptions {
           value_parser = positive_duration, help_heading = "Requests")]
     timeout: Duration,
     /// Requests that may wait
-    #[arg(long, env = "FAAS_QUEUE", value_name = "N", default_value = "1024",
-          help_heading = "Requests")]
+    #[arg(
+        long,
+        env = "FAAS_QUEUE",
+        value_name = "N",
+        default_value = "1024",
+        help_heading = "Requests"
+    )]
     queue: NonZeroUsize,
     /// How long a request may wait
     #[arg(long, env = "FAAS_QUEUE_TIMEOUT", value_name = "DURATION", default_value = "10s",
@@ -148,8 +174,13 @@ struct ServeOptions {
     pass_header: Vec<String>,
 
     /// Connections open at one time
-    #[arg(long, env = "FAAS_MAX_CONNECTIONS", value_name = "N", default_value = "16384",
-          help_heading = "Connections")]
+    #[arg(
+        long,
+        env = "FAAS_MAX_CONNECTIONS",
+        value_name = "N",
+        default_value = "16384",
+        help_heading = "Connections"
+    )]
     max_connections: NonZeroUsize,
     /// For a request's head
     #[arg(long, env = "FAAS_HEADER_TIMEOUT", value_name = "DURATION", default_value = "10s",
@@ -168,8 +199,13 @@ struct ServeOptions {
           value_parser = positive_duration, help_heading = "Connections")]
     keep_alive: Duration,
     /// A host name to accept beyond the loopback names (repeatable)
-    #[arg(long, env = "FAAS_ALLOW_HOST", value_name = "NAME", value_delimiter = ',',
-          help_heading = "Connections")]
+    #[arg(
+        long,
+        env = "FAAS_ALLOW_HOST",
+        value_name = "NAME",
+        value_delimiter = ',',
+        help_heading = "Connections"
+    )]
     allow_host: Vec<String>,
     /// An origin whose pages may call, beyond our own (repeatable)
     #[arg(long, env = "FAAS_ALLOW_ORIGIN", value_name = "ORIGIN", value_delimiter = ',',
@@ -195,7 +231,10 @@ struct ServeOptions {
 }
 
 fn serve(options: ServeOptions) -> Result<Task, String> {
-    let log = LogSettings { format: options.log_format, level: options.log_level };
+    let log = LogSettings {
+        format: options.log_format,
+        level: options.log_level,
+    };
     let cpus = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
     let at_least_two = cpus.max(NonZeroUsize::MIN.saturating_add(1));
     let config = Config {
@@ -226,7 +265,11 @@ fn serve(options: ServeOptions) -> Result<Task, String> {
             body_timeout: options.body_timeout,
             write_timeout: options.write_timeout,
             keep_alive: options.keep_alive,
-            allowed_hosts: options.allow_host.iter().map(|host| host.to_lowercase()).collect(),
+            allowed_hosts: options
+                .allow_host
+                .iter()
+                .map(|host| host.to_lowercase())
+                .collect(),
             allowed_origins: options.allow_origin,
             pass_headers: options.pass_header,
             timeout: options.timeout,
@@ -239,14 +282,16 @@ fn command(handler: Option<String>, words: Vec<OsString>) -> Result<Option<Comma
     let words = match handler.filter(|_| words.is_empty()) {
         None => words,
         Some(handler) => {
-            let words = shell_words::split(&handler).map_err(|error| {
-                format!("--handler (HANDLER_FUNCTION): {error}: {handler:?}")
-            })?;
+            let words = shell_words::split(&handler)
+                .map_err(|error| format!("--handler (HANDLER_FUNCTION): {error}: {handler:?}"))?;
             words.into_iter().map(OsString::from).collect()
         }
     };
     let mut words = words.into_iter();
-    Ok(words.next().map(|program| Command { program, arguments: words.collect() }))
+    Ok(words.next().map(|program| Command {
+        program,
+        arguments: words.collect(),
+    }))
 }
 
 #[derive(Debug, Clone)]
@@ -263,7 +308,10 @@ impl Address {
             Host::Localhost if self.port == 0 => vec![Ipv4Addr::LOCALHOST.into()],
             Host::Localhost => vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
         };
-        Ok(ips.into_iter().map(|ip| SocketAddr::new(ip, self.port)).collect())
+        Ok(ips
+            .into_iter()
+            .map(|ip| SocketAddr::new(ip, self.port))
+            .collect())
     }
 }
 
@@ -271,8 +319,13 @@ fn host(text: &str) -> Result<Host, String> {
     if text.eq_ignore_ascii_case("localhost") {
         return Ok(Host::Localhost);
     }
-    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
-    bare.parse().map(Host::Address).map_err(|_| "not an IP address or localhost".to_owned())
+    let bare = text
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'))
+        .unwrap_or(text);
+    bare.parse()
+        .map(Host::Address)
+        .map_err(|_| "not an IP address or localhost".to_owned())
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
@@ -301,9 +354,13 @@ fn size(text: &str) -> Result<u64, String> {
 }
 
 fn header_name(text: &str) -> Result<String, String> {
-    hyper::header::HeaderName::from_bytes(text.trim().as_bytes())
-        .map(|name| name.as_str().to_owned())
-        .map_err(|_| "not a header name".to_owned())
+    // A token of RFC 9110, section 5.6.2.
+    let is_token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
+    let name = text.trim().to_lowercase();
+    if name.is_empty() || !name.chars().all(is_token) {
+        return Err("not a header name".to_owned());
+    }
+    Ok(name)
 }
 
 fn origin(text: &str) -> Result<String, String> {
@@ -323,7 +380,8 @@ fn log_format(text: &str) -> Result<LogFormat, String> {
 }
 
 fn log_level(text: &str) -> Result<Level, String> {
-    text.parse().map_err(|_| "not a level, expected error, warn, info, debug or trace".to_owned())
+    text.parse()
+        .map_err(|_| "not a level, expected error, warn, info, debug or trace".to_owned())
 }
 
 /// Prints what clap has to say; a bad value with its flag, its variable and the value.
@@ -332,10 +390,15 @@ fn explain(error: &clap::Error) -> ExitCode {
         Some(ContextValue::String(text)) => Some(text.as_str()),
         _ => None,
     };
-    let is_value = matches!(error.kind(), ErrorKind::ValueValidation | ErrorKind::InvalidValue);
+    let is_value = matches!(
+        error.kind(),
+        ErrorKind::ValueValidation | ErrorKind::InvalidValue
+    );
     if is_value
-        && let (Some(argument), Some(value)) =
-            (context(ContextKind::InvalidArg), context(ContextKind::InvalidValue))
+        && let (Some(argument), Some(value)) = (
+            context(ContextKind::InvalidArg),
+            context(ContextKind::InvalidValue),
+        )
     {
         let flag = argument.split([' ', '=', '[']).next().unwrap_or(argument);
         let why = std::error::Error::source(error)
@@ -350,9 +413,13 @@ fn explain(error: &clap::Error) -> ExitCode {
 fn variable_of(flag: &str) -> String {
     let command = Cli::command();
     let name = flag.trim_start_matches('-');
-    let found = command.get_arguments().find(|argument| argument.get_long() == Some(name));
+    let found = command
+        .get_arguments()
+        .find(|argument| argument.get_long() == Some(name));
     let variable = found.and_then(clap::Arg::get_env);
-    variable.map_or_else(String::new, |variable| format!(" ({})", variable.to_string_lossy()))
+    variable.map_or_else(String::new, |variable| {
+        format!(" ({})", variable.to_string_lossy())
+    })
 }
 
 #[cfg(test)]
@@ -371,7 +438,11 @@ mod tests {
         assert_eq!(words.program, "a");
         assert_eq!(words.arguments, ["b c", "d $(e)", "f g"]);
         assert_eq!(split("  ").unwrap(), None);
-        assert!(split("a 'b").unwrap_err().starts_with("--handler (HANDLER_FUNCTION): "));
+        assert!(
+            split("a 'b")
+                .unwrap_err()
+                .starts_with("--handler (HANDLER_FUNCTION): ")
+        );
     }
 
     #[test]

@@ -22,9 +22,15 @@ pub fn raise_descriptor_limit(config: &Config) -> Rlimit {
     }
     let wanted = before.maximum.map_or(needed, |maximum| maximum.min(needed));
     if wanted < needed {
-        warn!(limit = wanted, needed, "descriptor limit is too low for --max-connections");
+        warn!(
+            limit = wanted,
+            needed, "descriptor limit is too low for --max-connections"
+        );
     }
-    let raised = Rlimit { current: Some(wanted), maximum: before.maximum };
+    let raised = Rlimit {
+        current: Some(wanted),
+        maximum: before.maximum,
+    };
     if let Err(error) = setrlimit(Resource::Nofile, raised) {
         warn!(%error, "descriptor limit not raised");
     }

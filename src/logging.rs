@@ -21,8 +21,11 @@ const BUFFERED_LINES: usize = 8192;
 /// Starts the log; the guard writes what is left when it is dropped. `format` defaults to text on
 /// a terminal and JSON elsewhere.
 pub fn start(format: Option<LogFormat>, level: Level) -> WorkerGuard {
-    let by_default =
-        if std::io::stderr().is_terminal() { LogFormat::Text } else { LogFormat::Json };
+    let by_default = if std::io::stderr().is_terminal() {
+        LogFormat::Text
+    } else {
+        LogFormat::Json
+    };
     let (writer, guard) = NonBlockingBuilder::default()
         .lossy(true)
         .buffered_lines_limit(BUFFERED_LINES)
@@ -57,7 +60,10 @@ impl FormatTime for Utc {
         let (year, month, day) = now.to_calendar_date();
         let (hour, minute, second, micro) = now.to_hms_micro();
         let month = u8::from(month);
-        write!(writer, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{micro:06}Z")
+        write!(
+            writer,
+            "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{micro:06}Z"
+        )
     }
 }
 
@@ -79,8 +85,18 @@ where
         let mut fields = Fields::default();
         event.record(&mut fields);
         Utc.format_time(&mut writer)?;
-        write!(writer, " {:>5} {}{}", event.metadata().level(), fields.message, fields.others)?;
-        for line in fields.block.split('\n').filter(|_| !fields.block.is_empty()) {
+        write!(
+            writer,
+            " {:>5} {}{}",
+            event.metadata().level(),
+            fields.message,
+            fields.others
+        )?;
+        for line in fields
+            .block
+            .split('\n')
+            .filter(|_| !fields.block.is_empty())
+        {
             write!(writer, "\n    | {}", Printable(line))?;
         }
         writeln!(writer)
@@ -106,9 +122,12 @@ impl Visit for Fields {
             "text" => self.block = value,
             name if value.contains([' ', '"']) => {
                 let value = value.replace('\\', "\\\\").replace('"', "\\\"");
-                self.others.push_str(&format!(" {name}=\"{}\"", Printable(&value)));
+                self.others
+                    .push_str(&format!(" {name}=\"{}\"", Printable(&value)));
             }
-            name => self.others.push_str(&format!(" {name}={}", Printable(&value))),
+            name => self
+                .others
+                .push_str(&format!(" {name}={}", Printable(&value))),
         }
     }
 }

@@ -37,19 +37,25 @@ pub async fn serve(config: Config, stop: Stop) -> Result<(), StartError> {
     for address in addresses {
         info!(%address, processes = config.pool.processes.get(), "listening");
     }
-    let end = End { stop, connections_gone: CancellationToken::new() };
+    let end = End {
+        stop,
+        connections_gone: CancellationToken::new(),
+    };
     let (close, abort) = (CancellationToken::new(), CancellationToken::new());
     let answering = Arc::clone(&door);
     let answer = move |request| Arc::clone(&answering).answer(request);
     let connections = async {
-        listener.serve(&config.http, answer, close.clone(), abort.clone()).await;
+        listener
+            .serve(&config.http, answer, close.clone(), abort.clone())
+            .await;
         end.connections_gone.cancel();
     };
     let ending = async {
         end.stop.drain.cancelled().await;
         info!("shutting down");
         door.drain();
-        end.shut_down(&config.shutdown, config.process.grace, &pool, &close).await;
+        end.shut_down(&config.shutdown, config.process.grace, &pool, &close)
+            .await;
         abort.cancel();
     };
     tokio::join!(connections, ending);
@@ -72,7 +78,10 @@ impl End {
         pool: &Pool,
         close: &CancellationToken,
     ) {
-        self.stop.now.run_until_cancelled(sleep(config.drain_delay)).await;
+        self.stop
+            .now
+            .run_until_cancelled(sleep(config.drain_delay))
+            .await;
         close.cancel();
         let end = Instant::now() + config.drain_timeout;
         let processes_end = end.checked_sub(LAST_WRITES.min(config.drain_timeout / 4));
@@ -92,7 +101,8 @@ impl End {
             // What SIGKILL does not end within a second, the worker cannot wait for.
             drop(timeout(Duration::from_secs(1), stopped).await);
         }
-        self.wait_for_connections((Instant::now() + LAST_WRITES).min(end)).await;
+        self.wait_for_connections((Instant::now() + LAST_WRITES).min(end))
+            .await;
     }
 
     async fn wait_for_connections(&self, end: Instant) {

@@ -42,7 +42,10 @@ fn ask(address: SocketAddr, deadline: Instant) -> io::Result<String> {
     };
     let mut stream = TcpStream::connect_timeout(&address, left()?)?;
     stream.set_write_timeout(Some(left()?))?;
-    write!(stream, "GET /health HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n")?;
+    write!(
+        stream,
+        "GET /health HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n"
+    )?;
     let mut answer = Vec::new();
     let mut piece = [0; 512];
     while !answer.contains(&b'\n') && answer.len() < 4096 {
@@ -56,7 +59,10 @@ fn ask(address: SocketAddr, deadline: Instant) -> io::Result<String> {
             Err(error) => return Err(error),
         }
     }
-    let line = answer.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let line = answer
+        .split(|byte| *byte == b'\n')
+        .next()
+        .unwrap_or_default();
     if line.is_empty() {
         return Err(io::Error::other("closed without an answer"));
     }

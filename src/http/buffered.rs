@@ -20,12 +20,18 @@ pub struct Held {
 impl Buffered {
     /// A bound of this many bytes.
     pub fn new(limit: u64) -> Buffered {
-        Buffered { held: Arc::new(AtomicU64::new(0)), limit }
+        Buffered {
+            held: Arc::new(AtomicU64::new(0)),
+            limit,
+        }
     }
 
     /// Nothing held yet.
     pub fn start(&self) -> Held {
-        Held { buffered: self.clone(), bytes: 0 }
+        Held {
+            buffered: self.clone(),
+            bytes: 0,
+        }
     }
 }
 

@@ -71,7 +71,9 @@ impl Guard {
                 return Ok(());
             }
             let host = authority(uri, headers).unwrap_or_default();
-            let is_ours = origin.split_once("://").is_some_and(|(_, from)| from == host);
+            let is_ours = origin
+                .split_once("://")
+                .is_some_and(|(_, from)| from == host);
             if !is_ours {
                 return Err(Failure::Forbidden(format!(
                     "the request comes from a page of {origin:?}; --allow-origin accepts it"
@@ -104,7 +106,9 @@ fn host_name(host: &str) -> &str {
 }
 
 fn is_loopback_name(name: &str) -> bool {
-    let is_address = name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+    let is_address = name
+        .parse::<IpAddr>()
+        .is_ok_and(|address| address.is_loopback());
     is_address || name == "localhost" || name.ends_with(".localhost")
 }
 
@@ -148,7 +152,11 @@ mod tests {
             assert_eq!(checked.is_ok(), is_ours, "{host}");
         }
         let absolute = Uri::from_static("http://evil.test/");
-        assert!(guard.check_host(&absolute, &headers(&[("host", "localhost")])).is_err());
+        assert!(
+            guard
+                .check_host(&absolute, &headers(&[("host", "localhost")]))
+                .is_err()
+        );
     }
 
     #[test]
@@ -156,7 +164,11 @@ mod tests {
         let evil = headers(&[("host", "any.test")]);
         let uri = Uri::from_static("/");
         assert!(guard("0.0.0.0", &[], &[]).check_host(&uri, &evil).is_ok());
-        assert!(guard("0.0.0.0", &["a.test"], &[]).check_host(&uri, &evil).is_err());
+        assert!(
+            guard("0.0.0.0", &["a.test"], &[])
+                .check_host(&uri, &evil)
+                .is_err()
+        );
     }
 
     #[test]
@@ -170,7 +182,14 @@ mod tests {
             (vec![host, ("origin", "https://evil.test")], false),
             (vec![host, ("origin", "null")], false),
             (vec![host, ("origin", "https://app.test")], true),
-            (vec![host, ("origin", "https://app.test"), ("sec-fetch-site", "cross-site")], true),
+            (
+                vec![
+                    host,
+                    ("origin", "https://app.test"),
+                    ("sec-fetch-site", "cross-site"),
+                ],
+                true,
+            ),
             (vec![host, ("sec-fetch-site", "cross-site")], false),
             (vec![host, ("sec-fetch-site", "same-site")], false),
             (vec![host, ("sec-fetch-site", "same-origin")], true),

@@ -5,12 +5,11 @@ use super::request::find_payload;
 use super::respond::{self, Answer};
 use crate::config::HttpConfig;
 use crate::error::Failure;
-use crate::pool::Pool;
-use crate::process::call::Extras;
+use crate::pool::{Extras, Pool};
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
-use hyper::body::{Body, Incoming};
 use hyper::StatusCode;
+use hyper::body::{Body, Incoming};
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use std::time::{Duration, Instant};
 
@@ -61,8 +60,13 @@ impl AsRef<[u8]> for Counted {
 
 /// The caller's whole budget, from `x-faas-timeout-ms`.
 fn budget(headers: &HeaderMap) -> Result<Option<Duration>, Failure> {
-    let Some(value) = headers.get("x-faas-timeout-ms") else { return Ok(None) };
-    let millis = value.to_str().ok().and_then(|text| text.trim().parse::<u32>().ok());
+    let Some(value) = headers.get("x-faas-timeout-ms") else {
+        return Ok(None);
+    };
+    let millis = value
+        .to_str()
+        .ok()
+        .and_then(|text| text.trim().parse::<u32>().ok());
     match millis {
         Some(millis) if millis > 0 => Ok(Some(Duration::from_millis(millis.into()))),
         Some(_) | None => Err(Failure::bad_request(&format!(
@@ -85,11 +89,7 @@ fn extras(config: &HttpConfig, headers: &HeaderMap, request_id: &Bytes) -> Extra
 }
 
 /// Reads the whole body within its limits.
-async fn read_body(
-    config: &HttpConfig,
-    body: Incoming,
-    held: &mut Held,
-) -> Result<Bytes, Failure> {
+async fn read_body(config: &HttpConfig, body: Incoming, held: &mut Held) -> Result<Bytes, Failure> {
     let limit = config.max_body_bytes;
     // Told before anything is read, and before the client is asked to continue.
     if body.size_hint().lower() > limit {
@@ -106,8 +106,11 @@ async fn collect(mut body: Incoming, limit: u64, held: &mut Held) -> Result<Byte
     let mut first = Bytes::new();
     let mut rest = BytesMut::new();
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|_| Failure::bad_request("the body ended early or is malformed"))?;
-        let Ok(data) = frame.into_data() else { continue };
+        let frame =
+            frame.map_err(|_| Failure::bad_request("the body ended early or is malformed"))?;
+        let Ok(data) = frame.into_data() else {
+            continue;
+        };
         let length = first.len() + rest.len() + data.len();
         if length as u64 > limit {
             return Err(Failure::BodyTooLarge(limit));
@@ -124,7 +127,11 @@ async fn collect(mut body: Incoming, limit: u64, held: &mut Held) -> Result<Byte
         }
         rest.extend_from_slice(&data);
     }
-    Ok(if rest.is_empty() { first } else { rest.freeze() })
+    Ok(if rest.is_empty() {
+        first
+    } else {
+        rest.freeze()
+    })
 }
 
 fn hold(held: &mut Held, bytes: u64) -> Result<(), Failure> {
@@ -132,5 +139,8 @@ fn hold(held: &mut Held, bytes: u64) -> Result<(), Failure> {
         return Ok(());
     }
     let why = "too many bytes of bodies and replies are held already".to_owned();
-    Err(Failure::Overloaded { why, retry_after: Duration::from_secs(1) })
+    Err(Failure::Overloaded {
+        why,
+        retry_after: Duration::from_secs(1),
+    })
 }

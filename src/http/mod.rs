@@ -80,7 +80,9 @@ impl Door {
         let mut response = answered.unwrap_or_else(|failure| respond::failure(&failure));
         response.headers_mut().insert(REQUEST_ID, header);
         if self.is_draining.load(Ordering::Relaxed) {
-            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            response
+                .headers_mut()
+                .insert(CONNECTION, HeaderValue::from_static("close"));
         }
         debug!(
             request_id = %String::from_utf8_lossy(&id),
@@ -120,7 +122,10 @@ impl Door {
             return respond::failure(&Failure::Draining);
         }
         match self.pool.why_not_ready() {
-            None => respond::json(StatusCode::OK, Bytes::from_static(b"{\"status\":\"ready\"}")),
+            None => respond::json(
+                StatusCode::OK,
+                Bytes::from_static(b"{\"status\":\"ready\"}"),
+            ),
             Some(why) => {
                 let retry_after = Duration::from_secs(1);
                 respond::failure(&Failure::Unavailable { why, retry_after })

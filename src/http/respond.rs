@@ -92,25 +92,39 @@ fn classify(failure: &Failure) -> (StatusCode, &'static str, Executed) {
         Failure::Handler { status, .. } => (chosen(*status), "handler_error", Executed::Yes),
         Failure::Invalid { status, .. } => (chosen(*status), "invalid_request", Executed::No),
         Failure::BodyTimeout(_) => (StatusCode::REQUEST_TIMEOUT, "body_timeout", Executed::No),
-        Failure::BodyTooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", Executed::No),
+        Failure::BodyTooLarge(_) => (
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "body_too_large",
+            Executed::No,
+        ),
         Failure::Unauthorized => (StatusCode::UNAUTHORIZED, "unauthorized", Executed::No),
         Failure::Forbidden(_) => (StatusCode::FORBIDDEN, "forbidden", Executed::No),
         Failure::NotFound => (StatusCode::NOT_FOUND, "not_found", Executed::No),
-        Failure::MethodNotAllowed { .. } => {
-            (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", Executed::No)
-        }
+        Failure::MethodNotAllowed { .. } => (
+            StatusCode::METHOD_NOT_ALLOWED,
+            "method_not_allowed",
+            Executed::No,
+        ),
         Failure::Overloaded { .. } => (StatusCode::TOO_MANY_REQUESTS, "overloaded", Executed::No),
-        Failure::NotLoaded(_) => {
-            (StatusCode::INTERNAL_SERVER_ERROR, "handler_not_loaded", Executed::No)
-        }
-        Failure::Unavailable { .. } => {
-            (StatusCode::SERVICE_UNAVAILABLE, "handler_unavailable", Executed::No)
-        }
+        Failure::NotLoaded(_) => (
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "handler_not_loaded",
+            Executed::No,
+        ),
+        Failure::Unavailable { .. } => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "handler_unavailable",
+            Executed::No,
+        ),
         Failure::Draining => (StatusCode::SERVICE_UNAVAILABLE, "draining", Executed::No),
         Failure::Exited(_) => (StatusCode::BAD_GATEWAY, "handler_exited", Executed::Maybe),
         Failure::Protocol(_) => (StatusCode::BAD_GATEWAY, "handler_protocol", Executed::Maybe),
         Failure::ReplyTooLarge(_) => (StatusCode::BAD_GATEWAY, "reply_too_large", Executed::Maybe),
-        Failure::TimedOut(_) => (StatusCode::GATEWAY_TIMEOUT, "handler_timeout", Executed::Maybe),
+        Failure::TimedOut(_) => (
+            StatusCode::GATEWAY_TIMEOUT,
+            "handler_timeout",
+            Executed::Maybe,
+        ),
     }
 }
 
@@ -120,7 +134,10 @@ fn detail(failure: &Failure) -> Bytes {
         Failure::Handler { message, .. } => return message.clone(),
         Failure::Invalid { detail, .. } => return detail.clone(),
         Failure::BodyTimeout(limit) => {
-            format!("The body did not arrive within {}", humantime::format_duration(*limit))
+            format!(
+                "The body did not arrive within {}",
+                humantime::format_duration(*limit)
+            )
         }
         Failure::BodyTooLarge(limit) => format!("The body is larger than {limit} bytes"),
         Failure::Unauthorized => "Unauthorized".to_owned(),
@@ -162,8 +179,14 @@ mod tests {
     fn what_no_handler_has_seen_is_told_from_what_one_may_have() {
         let second = Duration::from_secs(1);
         let why = String::new;
-        let overloaded = Failure::Overloaded { why: why(), retry_after: second };
-        let unavailable = Failure::Unavailable { why: why(), retry_after: second };
+        let overloaded = Failure::Overloaded {
+            why: why(),
+            retry_after: second,
+        };
+        let unavailable = Failure::Unavailable {
+            why: why(),
+            retry_after: second,
+        };
         let table = [
             (Failure::NotLoaded(why()), 500, "handler_not_loaded", "no"),
             (overloaded, 429, "overloaded", "no"),
@@ -175,7 +198,15 @@ mod tests {
             (Failure::TimedOut(why()), 504, "handler_timeout", "maybe"),
             (Failure::BodyTimeout(second), 408, "body_timeout", "no"),
             (Failure::BodyTooLarge(1), 413, "body_too_large", "no"),
-            (Failure::Handler { message: "\"m\"".into(), status: 404 }, 404, "handler_error", "yes"),
+            (
+                Failure::Handler {
+                    message: "\"m\"".into(),
+                    status: 404,
+                },
+                404,
+                "handler_error",
+                "yes",
+            ),
         ];
         for (cause, status, code, executed) in table {
             let response = failure(&cause);

@@ -26,7 +26,11 @@ pub struct Available<W> {
 impl<W> Available<W> {
     /// Nobody.
     pub fn new() -> Available<W> {
-        Available { idle: Vec::new(), busy: Vec::new(), new: Vec::new() }
+        Available {
+            idle: Vec::new(),
+            busy: Vec::new(),
+            new: Vec::new(),
+        }
     }
 
     /// Lists a process as the most recently used of its rank. It must not be listed already.
@@ -52,7 +56,11 @@ impl<W> Available<W> {
 
     /// Takes the one to ask next off the list.
     pub fn next(&mut self) -> Option<W> {
-        let next = self.idle.pop().or_else(|| self.busy.pop()).or_else(|| self.new.pop());
+        let next = self
+            .idle
+            .pop()
+            .or_else(|| self.busy.pop())
+            .or_else(|| self.new.pop());
         next.map(|(_, reach)| reach)
     }
 }
@@ -64,9 +72,13 @@ mod tests {
     #[test]
     fn the_most_recently_used_idle_one_is_asked_first() {
         let mut available = Available::new();
-        for (process, rank) in
-            [(1, Rank::New), (2, Rank::Idle), (3, Rank::Busy), (4, Rank::Idle), (5, Rank::Idle)]
-        {
+        for (process, rank) in [
+            (1, Rank::New),
+            (2, Rank::Idle),
+            (3, Rank::Busy),
+            (4, Rank::Idle),
+            (5, Rank::Idle),
+        ] {
             available.list(process, rank, process);
         }
         available.unlist(5);

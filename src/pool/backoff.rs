@@ -22,8 +22,12 @@ impl Backoff {
     pub fn next(&mut self, jitter: f64) -> Duration {
         let failures_before = self.failures;
         self.failures = self.failures.saturating_add(1);
-        let Some(doublings) = failures_before.checked_sub(1) else { return Duration::ZERO };
-        let full = FIRST.saturating_mul(2u32.saturating_pow(doublings)).min(LONGEST);
+        let Some(doublings) = failures_before.checked_sub(1) else {
+            return Duration::ZERO;
+        };
+        let full = FIRST
+            .saturating_mul(2u32.saturating_pow(doublings))
+            .min(LONGEST);
         full.mul_f64(1.0 - jitter.clamp(0.0, 1.0) / 2.0)
     }
 }
@@ -45,7 +49,9 @@ mod tests {
 
     #[test]
     fn it_never_overflows() {
-        let mut backoff = Backoff { failures: u32::MAX - 1 };
+        let mut backoff = Backoff {
+            failures: u32::MAX - 1,
+        };
         assert_eq!(backoff.next(0.0), LONGEST);
         assert_eq!(backoff.next(0.0), LONGEST);
     }

@@ -26,7 +26,11 @@ impl Condition {
         Condition {
             alive: 0,
             up: 0,
-            failed_starts: if no_command.is_some() { FAILED_STARTS } else { 0 },
+            failed_starts: if no_command.is_some() {
+                FAILED_STARTS
+            } else {
+                0
+            },
             was_ever_up: false,
             why: no_command.unwrap_or_default(),
             next_start: Duration::from_secs(1),
@@ -74,7 +78,10 @@ impl Condition {
         if !self.was_ever_up {
             return Some(Failure::NotLoaded(why));
         }
-        Some(Failure::Unavailable { why, retry_after: self.next_start })
+        Some(Failure::Unavailable {
+            why,
+            retry_after: self.next_start,
+        })
     }
 
     /// Why the pool is not ready, if it is not.
@@ -115,7 +122,10 @@ mod tests {
         fail_starts(&mut condition, 4);
         assert_eq!(condition.failure(), None);
         fail_starts(&mut condition, 1);
-        assert_eq!(condition.failure(), Some(Failure::NotLoaded("exit status: 3".to_owned())));
+        assert_eq!(
+            condition.failure(),
+            Some(Failure::NotLoaded("exit status: 3".to_owned()))
+        );
         condition.started();
         assert_eq!(condition.failure(), None);
         assert!(condition.why_not_ready().is_some());
@@ -132,7 +142,13 @@ mod tests {
         assert_eq!(condition.failure(), None, "one is still alive");
         condition.left(true);
         let why = "exit status: 3".to_owned();
-        assert_eq!(condition.failure(), Some(Failure::Unavailable { why, retry_after: SOON }));
+        assert_eq!(
+            condition.failure(),
+            Some(Failure::Unavailable {
+                why,
+                retry_after: SOON
+            })
+        );
     }
 
     #[test]
@@ -140,7 +156,10 @@ mod tests {
         let mut condition = Condition::new(None);
         assert!(condition.cannot_execute("not found".to_owned(), SOON));
         assert!(!condition.cannot_execute("not found".to_owned(), SOON));
-        assert_eq!(condition.failure(), Some(Failure::NotLoaded("not found".to_owned())));
+        assert_eq!(
+            condition.failure(),
+            Some(Failure::NotLoaded("not found".to_owned()))
+        );
     }
 
     #[test]

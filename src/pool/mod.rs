@@ -12,7 +12,8 @@ mod slot;
 
 use crate::config::{Config, PoolConfig};
 use crate::error::{Failure, StartError};
-use crate::process::call::{Call, Extras, Outcome};
+pub use crate::process::call::Extras;
+use crate::process::call::{Call, Outcome};
 use crate::process::launch::{Launcher, shell_syntax};
 use crate::process::owner::Load;
 use available::{Available, Rank};
@@ -81,7 +82,11 @@ impl Pool {
         });
         let starts = config.pool.processes_starting_at_once.get();
         let pool = Pool {
-            shared: Arc::new(Shared::new(&config.pool, Condition::new(no_command), starts)),
+            shared: Arc::new(Shared::new(
+                &config.pool,
+                Condition::new(no_command),
+                starts,
+            )),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
         };
@@ -92,15 +97,22 @@ impl Pool {
             error!("no handler: set HANDLER_FUNCTION, --handler, or give a command after --");
             return Ok(pool);
         };
-        let words = [std::slice::from_ref(&command.program), &command.arguments[..]].concat();
+        let words = [
+            std::slice::from_ref(&command.program),
+            &command.arguments[..],
+        ]
+        .concat();
         if let Some(syntax) = shell_syntax(&words) {
             warn!(
                 syntax,
                 "no shell reads the handler's command; if it is meant for one: sh -c '…'"
             );
         }
-        let launcher = Launcher::new(command, descriptor_limit)
-            .map_err(|source| StartError::Runtime { what: "the launcher thread", source })?;
+        let launcher =
+            Launcher::new(command, descriptor_limit).map_err(|source| StartError::Runtime {
+                what: "the launcher thread",
+                source,
+            })?;
         for _ in 0..config.pool.processes.get() {
             let slot = slot::Slot {
                 shared: Arc::clone(&pool.shared),
@@ -139,7 +151,9 @@ impl Pool {
             call.place = place;
             call
         });
-        let Some(place) = place else { return Err(state.overloaded("the queue is full")) };
+        let Some(place) = place else {
+            return Err(state.overloaded("the queue is full"));
+        };
         let is_next = state.next_look.is_none_or(|look| until < look);
         let process = state.available.next();
         drop(state);
@@ -149,7 +163,12 @@ impl Pool {
         if let Some(process) = process {
             process.wake();
         }
-        Ok(Answered { shared: Arc::clone(&self.shared), place, receiver, is_done: false })
+        Ok(Answered {
+            shared: Arc::clone(&self.shared),
+            place,
+            receiver,
+            is_done: false,
+        })
     }
 
     /// Why the pool cannot serve now, if it cannot.
@@ -229,7 +248,9 @@ impl Shared {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         // A panic while it was held is a defect, but no reason to refuse every request after it.
-        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.state
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     /// The next request, or a promise to wake this process when there is one.
@@ -248,7 +269,9 @@ impl Shared {
         };
         if taken.is_none() {
             let rank = match load {
-                Load { has_replied: false, .. } => Rank::New,
+                Load {
+                    has_replied: false, ..
+                } => Rank::New,
                 Load { in_flight: 0, .. } => Rank::Idle,
                 Load { .. } => Rank::Busy,
             };
@@ -297,7 +320,11 @@ impl Shared {
         let mut state = self.lock();
         let result = change(&mut state.condition);
         let failure = state.condition.failure();
-        let waiting = if failure.is_some() { state.queue.clear() } else { Vec::new() };
+        let waiting = if failure.is_some() {
+            state.queue.clear()
+        } else {
+            Vec::new()
+        };
         drop(state);
         if let Some(Failure::NotLoaded(why) | Failure::Unavailable { why, .. }) = &failure
             && !waiting.is_empty()
@@ -345,7 +372,10 @@ impl State {
         let second = Duration::from_secs(1);
         let wait = self.queue.wait_for_newcomer();
         let retry_after = wait.clamp(second, LONGEST_RETRY_AFTER);
-        Failure::Overloaded { why: why.to_owned(), retry_after }
+        Failure::Overloaded {
+            why: why.to_owned(),
+            retry_after,
+        }
     }
 
     fn waited_too_long(&self) -> Failure {

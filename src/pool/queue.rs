@@ -61,14 +61,28 @@ impl<T> Queue<T> {
         let place = self.next_place;
         self.next_place += 1;
         let item = build(place);
-        self.waiting.insert(place, Waiting { item, until, is_handed_back: false });
+        self.waiting.insert(
+            place,
+            Waiting {
+                item,
+                until,
+                is_handed_back: false,
+            },
+        );
         Some(place)
     }
 
     /// Puts a request back at the place that it had.
     pub fn hand_back(&mut self, place: u64, until: Instant, item: T) {
         self.handed_back += 1;
-        self.waiting.insert(place, Waiting { item, until, is_handed_back: true });
+        self.waiting.insert(
+            place,
+            Waiting {
+                item,
+                until,
+                is_handed_back: true,
+            },
+        );
     }
 
     /// Takes the one that has waited longest.
@@ -82,7 +96,11 @@ impl<T> Queue<T> {
         }
         self.last_taken = (!self.waiting.is_empty()).then_some(now);
         let is_in_time = now < waiting.until;
-        Some(if is_in_time { Taken::InTime(waiting.item) } else { Taken::TooLate(waiting.item) })
+        Some(if is_in_time {
+            Taken::InTime(waiting.item)
+        } else {
+            Taken::TooLate(waiting.item)
+        })
     }
 
     /// Takes out the request at this place, if it still waits.
@@ -97,14 +115,20 @@ impl<T> Queue<T> {
         let is_late = |waiting: &Waiting<T>| now >= waiting.until;
         let late = self.waiting.iter().filter(|(_, waiting)| is_late(waiting));
         let places: Vec<u64> = late.map(|(place, _)| *place).collect();
-        places.into_iter().filter_map(|place| self.remove(place)).collect()
+        places
+            .into_iter()
+            .filter_map(|place| self.remove(place))
+            .collect()
     }
 
     /// Takes out all.
     pub fn clear(&mut self) -> Vec<T> {
         self.handed_back = 0;
         self.last_taken = None;
-        std::mem::take(&mut self.waiting).into_values().map(|waiting| waiting.item).collect()
+        std::mem::take(&mut self.waiting)
+            .into_values()
+            .map(|waiting| waiting.item)
+            .collect()
     }
 
     /// When the next one will have waited too long. Looks at all of them.

@@ -72,7 +72,9 @@ impl Slot {
         let mut leaving = JoinSet::new();
         let mut hurry = CancellationToken::new();
         while let Some(running) = self.start(&mut backoff).await {
-            let delay = self.occupy(running, &mut backoff, &mut leaving, &mut hurry).await;
+            let delay = self
+                .occupy(running, &mut backoff, &mut leaving, &mut hurry)
+                .await;
             if self.stop.run_until_cancelled(sleep(delay)).await.is_none() {
                 break;
             }
@@ -85,8 +87,15 @@ impl Slot {
     async fn start(&self, backoff: &mut Backoff) -> Option<Running> {
         loop {
             let starts = Arc::clone(&self.shared.starts);
-            let permit = self.stop.run_until_cancelled(starts.acquire_owned()).await?.ok();
-            let launched = self.stop.run_until_cancelled(self.launcher.launch()).await?;
+            let permit = self
+                .stop
+                .run_until_cancelled(starts.acquire_owned())
+                .await?
+                .ok();
+            let launched = self
+                .stop
+                .run_until_cancelled(self.launcher.launch())
+                .await?;
             let running = launched.and_then(|launched| {
                 Running::new(launched, &self.config, Arc::clone(&self.shared), permit)
             });
@@ -98,7 +107,10 @@ impl Slot {
             match error {
                 LaunchError::Command(why) => {
                     let note = why.clone();
-                    if self.shared.note(|condition| condition.cannot_execute(note, delay)) {
+                    if self
+                        .shared
+                        .note(|condition| condition.cannot_execute(note, delay))
+                    {
                         error!(%why, "the handler's command cannot be executed");
                     }
                 }
@@ -166,7 +178,12 @@ impl Running {
         shared: Arc<Shared>,
         permit: Option<OwnedSemaphorePermit>,
     ) -> Result<Running, LaunchError> {
-        let Launched { process, stdin, stdout, stderr } = launched;
+        let Launched {
+            process,
+            stdin,
+            stdout,
+            stderr,
+        } = launched;
         let failed = |error| LaunchError::System(format!("cannot watch the process: {error}"));
         let stdin = Sender::from_owned_fd(stdin).map_err(failed)?;
         let stdout = Receiver::from_owned_fd(stdout).map_err(failed)?;
@@ -235,14 +252,20 @@ impl Running {
         let must_end_now = has_ended || is_fault && self.owner.is_awaited();
         if !must_end_now {
             self.process.signal_group(Signal::TERM);
-            let left = if is_fault { grace } else { grace.saturating_sub(begun.elapsed()) };
+            let left = if is_fault {
+                grace
+            } else {
+                grace.saturating_sub(begun.elapsed())
+            };
             self.ends_within(left, &hurry).await;
         }
         self.process.signal_group(Signal::KILL);
         self.exit.ended().await;
         let what = match departure {
             Departure::Ended => "the process ended: ".to_owned(),
-            Departure::Stopped => "the worker is shutting down, and stopped the process: ".to_owned(),
+            Departure::Stopped => {
+                "the worker is shutting down, and stopped the process: ".to_owned()
+            }
             Departure::Fault(fault) => format!("{fault}: "),
         };
         let (status, _) = self.bury(&what);
@@ -309,7 +332,12 @@ impl Member {
         state.next_process += 1;
         state.condition.started();
         drop(state);
-        Member { shared, number, standing: Membership::Starting, permit }
+        Member {
+            shared,
+            number,
+            standing: Membership::Starting,
+            permit,
+        }
     }
 
     fn is_up(&self) -> bool {
@@ -331,12 +359,17 @@ impl Feed for Member {
         let mut state = self.shared.lock();
         state.available.unlist(self.number);
         // It may have been woken for a request that it will not take now.
-        let other = if state.queue.is_empty() { None } else { state.available.next() };
+        let other = if state.queue.is_empty() {
+            None
+        } else {
+            state.available.next()
+        };
         drop(state);
         if let Some(other) = other {
             other.wake();
         }
-        self.shared.note(|condition| condition.left(standing == Membership::Up));
+        self.shared
+            .note(|condition| condition.left(standing == Membership::Up));
     }
 
     fn came_up(&mut self, shown_after: Option<Duration>) {

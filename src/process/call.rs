@@ -54,8 +54,16 @@ impl Call {
         let (answer, answered) = oneshot::channel();
         let waits_until = Instant::now();
         let wait_left = Duration::ZERO;
-        let call =
-            Call { payload, extras, timeout, latest, place: 0, waits_until, wait_left, answer };
+        let call = Call {
+            payload,
+            extras,
+            timeout,
+            latest,
+            place: 0,
+            waits_until,
+            wait_left,
+            answer,
+        };
         (call, answered)
     }
 
@@ -70,7 +78,9 @@ impl Call {
     }
 
     fn time_left_ms(&self, now: Instant) -> u64 {
-        let budget = self.latest.map(|latest| latest.saturating_duration_since(now));
+        let budget = self
+            .latest
+            .map(|latest| latest.saturating_duration_since(now));
         let left = budget.map_or(self.timeout, |budget| budget.min(self.timeout));
         u64::try_from(left.as_millis()).unwrap_or(u64::MAX)
     }

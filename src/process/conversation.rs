@@ -297,7 +297,10 @@ impl<T: Ticket> Conversation<T> {
     /// Gives a request to the process, which must have room. Its clock starts when its line has
     /// been written.
     pub fn give(&mut self, now: Instant, ticket: T) {
-        debug_assert!(self.room() > 0, "a request was given to a process without room");
+        debug_assert!(
+            self.room() > 0,
+            "a request was given to a process without room"
+        );
         let id = self.next_id;
         self.next_id += 1;
         let begin = self.outgoing.end();
@@ -422,14 +425,22 @@ impl<T: Ticket> Conversation<T> {
     pub fn end(&mut self, unread: usize) -> Vec<(T, bool)> {
         let read = self.outgoing.sent - (unread as u64).min(self.outgoing.sent);
         let flights = self.flight.drain(..);
-        flights.filter_map(|f| f.ticket.map(|ticket| (ticket, f.line.start >= read))).collect()
+        flights
+            .filter_map(|f| f.ticket.map(|ticket| (ticket, f.line.start >= read)))
+            .collect()
     }
 
     fn line(&mut self, now: Instant, line: Line<'_>) {
         match line {
             Line::Whole(line) => match line::parse(line) {
                 Parsed::Reply(id, answer) => {
-                    if matches!(answer, Answer::Error { is_beside_result: true, .. }) {
+                    if matches!(
+                        answer,
+                        Answer::Error {
+                            is_beside_result: true,
+                            ..
+                        }
+                    ) {
                         self.events.push(Event::ErrorBesideResult);
                     }
                     self.reply(now, id, &answer);
@@ -475,7 +486,9 @@ impl<T: Ticket> Conversation<T> {
         };
         self.has_replied = true;
         self.show_life(now);
-        let Some(flight) = self.flight.remove(index) else { return };
+        let Some(flight) = self.flight.remove(index) else {
+            return;
+        };
         if let Some(ticket) = flight.ticket {
             let outcome = outcome(answer, self.limits.max_reply_bytes);
             self.events.push(Event::Answered(ticket, outcome));
@@ -496,7 +509,10 @@ impl<T: Ticket> Conversation<T> {
             && let Some(flight) = self.flight.pop_front()
             && let Some(ticket) = flight.ticket
         {
-            self.events.push(Event::Answered(ticket, Err(Failure::Protocol(fault.to_string()))));
+            self.events.push(Event::Answered(
+                ticket,
+                Err(Failure::Protocol(fault.to_string())),
+            ));
         }
         self.doubt(fault);
     }
@@ -508,7 +524,8 @@ impl<T: Ticket> Conversation<T> {
         if let Some(index) = named.or(only) {
             let failure = failure();
             let ticket = self.flight.remove(index).and_then(|flight| flight.ticket);
-            self.events.extend(ticket.map(|ticket| Event::Answered(ticket, Err(failure))));
+            self.events
+                .extend(ticket.map(|ticket| Event::Answered(ticket, Err(failure))));
         }
         self.doubt(Fault::LineTooLong);
     }
@@ -532,7 +549,9 @@ impl<T: Ticket> Conversation<T> {
         if self.life != Life::Shown {
             self.life = Life::Shown;
             let age = now.saturating_duration_since(self.started);
-            self.events.push(Event::CameUp { shown_after: Some(age) });
+            self.events.push(Event::CameUp {
+                shown_after: Some(age),
+            });
         }
     }
 
@@ -546,7 +565,11 @@ impl<T: Ticket> Conversation<T> {
         self.strays.last = shown_in_detail(shown);
         let is_cut = is_cut || shown.len() < line.len();
         let text = Bytes::copy_from_slice(shown);
-        self.events.push(Event::Stray { text, request, is_cut });
+        self.events.push(Event::Stray {
+            text,
+            request,
+            is_cut,
+        });
     }
 
     /// From here on the process is given nothing. If it echoes ids it may finish.
@@ -556,7 +579,9 @@ impl<T: Ticket> Conversation<T> {
         }
         for flight in self.flight.drain(..) {
             let failure = Failure::Protocol(fault.to_string());
-            let answered = flight.ticket.map(|ticket| Event::Answered(ticket, Err(failure)));
+            let answered = flight
+                .ticket
+                .map(|ticket| Event::Answered(ticket, Err(failure)));
             self.events.extend(answered);
         }
         self.condemn(fault);
@@ -641,7 +666,9 @@ fn outcome(answer: &Answer<'_>, max_reply_bytes: usize) -> Result<Bytes, Failure
             Err(Failure::ReplyTooLarge(max_reply_bytes))
         }
         Answer::Result(result) => Ok(Bytes::copy_from_slice(result.as_bytes())),
-        Answer::Error { message, status, .. } => Err(Failure::Handler {
+        Answer::Error {
+            message, status, ..
+        } => Err(Failure::Handler {
             message: Bytes::copy_from_slice(message.as_bytes()),
             status: status.unwrap_or(400),
         }),

@@ -37,7 +37,12 @@ pub struct StreamLog {
 impl StreamLog {
     /// The log of this stream (`stdout`, `stderr`) of this process.
     pub fn new(process: u64, stream: &'static str, now: Instant) -> StreamLog {
-        StreamLog { process, stream, allowance: Allowance::new(now), left_out: 0 }
+        StreamLog {
+            process,
+            stream,
+            allowance: Allowance::new(now),
+            left_out: 0,
+        }
     }
 
     /// Logs a line or a block of lines.
@@ -49,7 +54,11 @@ impl StreamLog {
         self.report_left_out();
         let (process, stream) = (self.process, self.stream);
         let text = String::from_utf8_lossy(text);
-        let text = if is_cut { format!("{text}… (cut)").into() } else { text };
+        let text = if is_cut {
+            format!("{text}… (cut)").into()
+        } else {
+            text
+        };
         match request {
             Some(request) => info!(process, stream, request, %text, "handler output"),
             None => info!(process, stream, %text, "handler output"),
@@ -59,7 +68,10 @@ impl StreamLog {
     fn report_left_out(&mut self) {
         if self.left_out > 0 {
             let (process, stream, blocks) = (self.process, self.stream, self.left_out);
-            warn!(process, stream, blocks, "handler output left out, it came too fast");
+            warn!(
+                process,
+                stream, blocks, "handler output left out, it came too fast"
+            );
             self.left_out = 0;
         }
     }
@@ -80,7 +92,10 @@ struct Allowance {
 
 impl Allowance {
     fn new(now: Instant) -> Allowance {
-        Allowance { bytes: BURST, at: now }
+        Allowance {
+            bytes: BURST,
+            at: now,
+        }
     }
 
     fn take(&mut self, now: Instant, bytes: u64) -> bool {
@@ -122,7 +137,9 @@ impl ErrorOutput {
     // Cancel-safe: all progress lives in self.
     pub async fn run(&mut self) {
         loop {
-            let Some(pipe) = &mut self.pipe else { return std::future::pending().await };
+            let Some(pipe) = &mut self.pipe else {
+                return std::future::pending().await;
+            };
             let read = pipe.read(&mut self.scratch);
             let Ok(read) = tokio::time::timeout(self.block.patience(), read).await else {
                 self.log_block();
@@ -191,7 +208,11 @@ struct Block {
 impl Block {
     /// How long to wait for more before the block is logged.
     fn patience(&self) -> Duration {
-        if self.since.is_some() { QUIET } else { Duration::MAX }
+        if self.since.is_some() {
+            QUIET
+        } else {
+            Duration::MAX
+        }
     }
 
     fn is_due(&self) -> bool {
@@ -213,7 +234,11 @@ impl Block {
             } else if ends {
                 self.text.push(b'\n');
             }
-            self.line_length = if ends { 0 } else { self.line_length + piece.len() };
+            self.line_length = if ends {
+                0
+            } else {
+                self.line_length + piece.len()
+            };
         }
     }
 
@@ -221,7 +246,9 @@ impl Block {
         let mut text = std::mem::take(&mut self.text);
         self.since = None;
         text.truncate(text.trim_ascii_end().len());
-        let last = text.rsplit(|byte| *byte == b'\n').find(|line| !line.trim_ascii().is_empty());
+        let last = text
+            .rsplit(|byte| *byte == b'\n')
+            .find(|line| !line.trim_ascii().is_empty());
         if let Some(last) = last {
             self.last_line = String::from_utf8_lossy(last.trim_ascii()).into_owned();
         }

@@ -59,12 +59,14 @@ impl Launcher {
     /// the soft limit that the worker had before it raised its own.
     pub fn new(command: Command, descriptor_limit: Option<Rlimit>) -> io::Result<Launcher> {
         let (requests, received) = mpsc::channel::<oneshot::Sender<_>>();
-        thread::Builder::new().name("launcher".to_owned()).spawn(move || {
-            for reply in received {
-                // A start that nobody waits for any more ends with the drop of what it gave.
-                drop(reply.send(launch(&command, descriptor_limit)));
-            }
-        })?;
+        thread::Builder::new()
+            .name("launcher".to_owned())
+            .spawn(move || {
+                for reply in received {
+                    // A start that nobody waits for any more ends with the drop of what it gave.
+                    drop(reply.send(launch(&command, descriptor_limit)));
+                }
+            })?;
         Ok(Launcher { requests })
     }
 
@@ -78,7 +80,9 @@ impl Launcher {
 }
 
 fn launch(command: &Command, limit: Option<Rlimit>) -> Result<Launched, LaunchError> {
-    let mut child = prepare(command).spawn().map_err(|error| diagnosis::explain(command, &error))?;
+    let mut child = prepare(command)
+        .spawn()
+        .map_err(|error| diagnosis::explain(command, &error))?;
     let pipes = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     let process = Process::new(child, limit);
     let (Some(stdin), Some(stdout), Some(stderr)) = pipes else {
@@ -86,7 +90,12 @@ fn launch(command: &Command, limit: Option<Rlimit>) -> Result<Launched, LaunchEr
     };
     let launched = process.map(|process| {
         let (stdin, stdout, stderr) = (stdin.into(), stdout.into(), stderr.into());
-        Launched { process, stdin, stdout, stderr }
+        Launched {
+            process,
+            stdin,
+            stdout,
+            stderr,
+        }
     });
     launched.map_err(|error| LaunchError::System(format!("cannot watch the process: {error}")))
 }
@@ -138,12 +147,20 @@ impl Process {
         };
         // From outside, because std has no safe way to do it between fork and exec. Failing means
         // that the process is gone already, or that it may not be limited: neither is fatal.
-        let no_core = Rlimit { current: Some(0), maximum: Some(0) };
+        let no_core = Rlimit {
+            current: Some(0),
+            maximum: Some(0),
+        };
         let _ = rustix::process::prlimit(Some(pid), Resource::Core, no_core);
         if let Some(limit) = limit {
             let _ = rustix::process::prlimit(Some(pid), Resource::Nofile, limit);
         }
-        Ok(Process { child, pid, pidfd, is_reaped: false })
+        Ok(Process {
+            child,
+            pid,
+            pidfd,
+            is_reaped: false,
+        })
     }
 
     /// The process id; stays taken until [`Process::reap`].
@@ -154,7 +171,9 @@ impl Process {
     /// Something that becomes ready when the process has ended. Must be called within a runtime.
     pub fn watch_exit(&self) -> io::Result<ExitWatch> {
         // Used for its readiness only: a pidfd can be waited for like a pipe, and not be read.
-        Ok(ExitWatch(Receiver::from_owned_fd_unchecked(self.pidfd.try_clone()?)?))
+        Ok(ExitWatch(Receiver::from_owned_fd_unchecked(
+            self.pidfd.try_clone()?,
+        )?))
     }
 
     /// Sends a signal to the process and all of its group.

@@ -38,7 +38,11 @@ impl Framer {
     /// A framer for lines whose `result` may have this many bytes.
     pub fn new(max_reply_bytes: usize) -> Framer {
         let reply_limit = max_reply_bytes.saturating_add(ENVELOPE_LIMIT);
-        Framer { partial: Vec::new(), reply_limit, skipping: false }
+        Framer {
+            partial: Vec::new(),
+            reply_limit,
+            skipping: false,
+        }
     }
 
     /// Takes what was read and hands over each line that ends, or becomes too long, in it.
@@ -54,7 +58,11 @@ impl Framer {
                 self.skipping = end.is_none();
             } else if end.is_some() && self.partial.is_empty() {
                 let limit = self.limit(piece);
-                each(if piece.len() > limit { too_long(piece, limit) } else { Line::Whole(piece) });
+                each(if piece.len() > limit {
+                    too_long(piece, limit)
+                } else {
+                    Line::Whole(piece)
+                });
             } else {
                 self.partial.extend_from_slice(piece);
                 self.finish_partial(end.is_some(), &mut each);
@@ -91,7 +99,11 @@ impl Framer {
     }
 
     fn limit(&self, line: &[u8]) -> usize {
-        if is_braced(line) { self.reply_limit } else { STRAY_LIMIT }
+        if is_braced(line) {
+            self.reply_limit
+        } else {
+            STRAY_LIMIT
+        }
     }
 }
 
@@ -199,7 +211,10 @@ fn parse_broken_text(line: &[u8], valid_up_to: usize) -> Parsed<'static> {
 /// The id at the very beginning of a line that is too long to be read whole.
 pub fn leading_id(line: &[u8]) -> Option<u64> {
     let text = String::from_utf8_lossy(without_mark(line));
-    let rest = text.trim_start_matches('{').trim_start().strip_prefix("\"id\"")?;
+    let rest = text
+        .trim_start_matches('{')
+        .trim_start()
+        .strip_prefix("\"id\"")?;
     let rest = rest.trim_start().strip_prefix(':')?.trim_start();
     let digits = rest.find(|c: char| !c.is_ascii_digit())?;
     integer(&rest[..digits])
@@ -268,12 +283,12 @@ enum Key {
 
 impl<'a> Envelope<'a> {
     fn meaning(self) -> Parsed<'a> {
-        let id = self.id.map(|text| integer(text).map_or(Id::Foreign, Id::Integer));
+        let id = self
+            .id
+            .map(|text| integer(text).map_or(Id::Foreign, Id::Integer));
         match (self.result, self.error) {
             (Some(result), None | Some("null")) => Parsed::Reply(id, Answer::Result(result)),
-            (result, Some(error)) => {
-                Parsed::Reply(id, error_answer(error, result.is_some()))
-            }
+            (result, Some(error)) => Parsed::Reply(id, error_answer(error, result.is_some())),
             (None, None) if self.ready == Some("true") => Parsed::Ready(self.announcement()),
             (None, None) => id.map_or(Parsed::Stray, Parsed::IdOnly),
         }
@@ -285,12 +300,15 @@ impl<'a> Envelope<'a> {
             match integer(text).and_then(|number| usize::try_from(number).ok()) {
                 Some(number) if number > 0 => announcement.concurrency = Some(number),
                 Some(_) | None => {
-                    announcement.complaint =
-                        Some(format!("concurrency must be a whole number from 1 up, got {text}"));
+                    announcement.complaint = Some(format!(
+                        "concurrency must be a whole number from 1 up, got {text}"
+                    ));
                 }
             }
         }
-        let Some(text) = self.context else { return announcement };
+        let Some(text) = self.context else {
+            return announcement;
+        };
         let Ok(names) = serde_json::from_str::<Vec<Cow<'_, str>>>(text) else {
             announcement.complaint = Some(format!("context must be a list of names, got {text}"));
             return announcement;
@@ -317,7 +335,11 @@ impl<'a> Envelope<'a> {
 fn integer(text: &str) -> Option<u64> {
     let plain = text.bytes().all(|byte| byte.is_ascii_digit());
     let leading_zero = text.len() > 1 && text.starts_with('0');
-    if plain && !leading_zero { text.parse().ok() } else { None }
+    if plain && !leading_zero {
+        text.parse().ok()
+    } else {
+        None
+    }
 }
 
 #[derive(serde::Deserialize)]
@@ -330,18 +352,27 @@ struct ErrorObject<'a> {
 const ERROR_SHAPE: &str = r#"expected "error":"message" or "error":{"message":"…","status":400}"#;
 
 fn error_answer(error: &str, is_beside_result: bool) -> Answer<'_> {
-    let answer = |message, status| Answer::Error { message, status, is_beside_result };
+    let answer = |message, status| Answer::Error {
+        message,
+        status,
+        is_beside_result,
+    };
     if error.starts_with('"') {
         return answer(error, None);
     }
     let Ok(object) = serde_json::from_str::<ErrorObject<'_>>(error) else {
         return Answer::Broken(format!("the error has another shape: {ERROR_SHAPE}"));
     };
-    let message = object.message.map(RawValue::get).filter(|text| text.starts_with('"'));
+    let message = object
+        .message
+        .map(RawValue::get)
+        .filter(|text| text.starts_with('"'));
     let Some(message) = message else {
         return Answer::Broken(format!("the error has no string message: {ERROR_SHAPE}"));
     };
-    let Some(number) = object.status else { return answer(message, None) };
+    let Some(number) = object.status else {
+        return answer(message, None);
+    };
     match number.as_u64() {
         Some(status @ 400..=500) => answer(message, Some(status as u16)),
         Some(_) | None => Answer::Broken(format!(
@@ -390,9 +421,10 @@ pub fn encode_request(line: &mut Vec<u8>, id: u64, payload: &[u8], context: &Con
         line.extend_from_slice(b",\"timeout_ms\":");
         line.extend_from_slice(decimal(timeout_ms, &mut digits));
     }
-    for (name, value) in
-        [("request_id", context.request_id), ("traceparent", context.traceparent)]
-    {
+    for (name, value) in [
+        ("request_id", context.request_id),
+        ("traceparent", context.traceparent),
+    ] {
         let Some(value) = value else { continue };
         line.push(b',');
         push_string(line, name);
@@ -458,7 +490,9 @@ fn unescaped(letter: u8) -> char {
 /// Length and character of a `\uXXXX`, or of two that are a surrogate pair.
 fn unicode_escape(text: &[u8]) -> (usize, char) {
     let unit = |at: usize| {
-        let digits = text.get(at..at + 4).and_then(|digits| std::str::from_utf8(digits).ok());
+        let digits = text
+            .get(at..at + 4)
+            .and_then(|digits| std::str::from_utf8(digits).ok());
         digits.and_then(|digits| u16::from_str_radix(digits, 16).ok())
     };
     let (taken, units) = match unit(2) {
@@ -467,7 +501,10 @@ fn unicode_escape(text: &[u8]) -> (usize, char) {
         None => (text.len(), [0xFFFD, 0]),
     };
     let c = char::decode_utf16(units).next().and_then(Result::ok);
-    (taken.min(text.len()), c.unwrap_or(char::REPLACEMENT_CHARACTER))
+    (
+        taken.min(text.len()),
+        c.unwrap_or(char::REPLACEMENT_CHARACTER),
+    )
 }
 
 fn push_char(line: &mut Vec<u8>, c: char) {

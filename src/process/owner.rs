@@ -65,13 +65,7 @@ pub struct Owner<F> {
 
 impl<F: Feed> Owner<F> {
     /// Takes over the pipes of a process that was just started. Must be called within a runtime.
-    pub fn new(
-        process: u64,
-        stdin: Sender,
-        stdout: Receiver,
-        limits: Limits,
-        feed: F,
-    ) -> Owner<F> {
+    pub fn new(process: u64, stdin: Sender, stdout: Receiver, limits: Limits, feed: F) -> Owner<F> {
         let now = Instant::now();
         Owner {
             process,
@@ -80,7 +74,10 @@ impl<F: Feed> Owner<F> {
             stdin: Some(stdin),
             stdout: Some(stdout),
             is_retired: false,
-            alarm: Alarm { sleep: Box::pin(tokio::time::sleep(Duration::ZERO)), set_to: None },
+            alarm: Alarm {
+                sleep: Box::pin(tokio::time::sleep(Duration::ZERO)),
+                set_to: None,
+            },
             log: StreamLog::new(process, "stdout", now),
             scratch: vec![0; READ_BYTES],
         }
@@ -106,7 +103,11 @@ impl<F: Feed> Owner<F> {
             self.poll_move(cx);
             let is_condemned = matches!(self.conversation.standing(), Standing::Condemned(_));
             let is_done = self.conversation.in_flight() == 0;
-            if is_condemned || is_done { Poll::Ready(()) } else { Poll::Pending }
+            if is_condemned || is_done {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
         })
         .await;
     }
@@ -182,7 +183,9 @@ impl<F: Feed> Owner<F> {
     /// Reads what is there; true if there may be more after many reads.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> bool {
         for _ in 0..READS_IN_A_ROW {
-            let Some(stdout) = &mut self.stdout else { return false };
+            let Some(stdout) = &mut self.stdout else {
+                return false;
+            };
             let mut buffer = ReadBuf::new(&mut self.scratch);
             let Poll::Ready(read) = Pin::new(stdout).poll_read(cx, &mut buffer) else {
                 return false;
@@ -195,7 +198,9 @@ impl<F: Feed> Owner<F> {
 
     /// Reads once, whatever the runtime knows of the pipe; true if there was something.
     fn read_now(&mut self) -> bool {
-        let Some(stdout) = &self.stdout else { return false };
+        let Some(stdout) = &self.stdout else {
+            return false;
+        };
         let read = rustix::io::read(stdout, &mut self.scratch);
         self.received(read.map_err(io::Error::from))
     }
@@ -203,7 +208,8 @@ impl<F: Feed> Owner<F> {
     fn received(&mut self, read: io::Result<usize>) -> bool {
         match read {
             Ok(length) if length > 0 => {
-                self.conversation.received(Instant::now(), &self.scratch[..length]);
+                self.conversation
+                    .received(Instant::now(), &self.scratch[..length]);
                 true
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
@@ -222,12 +228,19 @@ impl<F: Feed> Owner<F> {
                 Event::Answered(call, outcome) => call.answer(outcome),
                 Event::CameUp { shown_after } => self.feed.came_up(shown_after),
                 Event::Ready(announcement) => log_ready(self.process, &announcement),
-                Event::Stray { text, request, is_cut } => {
+                Event::Stray {
+                    text,
+                    request,
+                    is_cut,
+                } => {
                     self.log.write(Instant::now(), &text, request, is_cut);
                 }
                 Event::ErrorBesideResult => {
                     let process = self.process;
-                    warn!(process, "a reply has both error and result; the error counts");
+                    warn!(
+                        process,
+                        "a reply has both error and result; the error counts"
+                    );
                 }
             }
         }
@@ -236,7 +249,11 @@ impl<F: Feed> Owner<F> {
     fn check_deadlines(&mut self) {
         let slowest_start = self.feed.slowest_start();
         let now = Instant::now();
-        if self.conversation.next_deadline(slowest_start).is_none_or(|deadline| deadline > now) {
+        if self
+            .conversation
+            .next_deadline(slowest_start)
+            .is_none_or(|deadline| deadline > now)
+        {
             return;
         }
         // An answer that is there wins over the deadline, however late this thread looks.
@@ -265,7 +282,9 @@ impl<F: Feed> Owner<F> {
                 in_flight: self.conversation.in_flight(),
                 has_replied: self.conversation.has_replied(),
             };
-            let Poll::Ready(call) = self.feed.poll_take(cx, load) else { return };
+            let Poll::Ready(call) = self.feed.poll_take(cx, load) else {
+                return;
+            };
             self.conversation.give(Instant::now(), call);
         }
         if *self.conversation.standing() != Standing::Sound {
@@ -300,10 +319,14 @@ impl<F: Feed> Owner<F> {
     /// rather than counted (FIONREAD): what is taken out here, no descendant that still holds the
     /// pipe can read any more.
     fn take_back_unread(&mut self) -> usize {
-        let Some(stdin) = self.stdin.take() else { return 0 };
+        let Some(stdin) = self.stdin.take() else {
+            return 0;
+        };
         let path = format!("/proc/self/fd/{}", stdin.as_raw_fd());
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let Ok(reader) = rustix::fs::open(path, flags, Mode::empty()) else { return 0 };
+        let Ok(reader) = rustix::fs::open(path, flags, Mode::empty()) else {
+            return 0;
+        };
         let mut unread = 0;
         loop {
             match rustix::io::read(&reader, &mut self.scratch) {

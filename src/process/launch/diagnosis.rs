@@ -15,7 +15,10 @@ pub(super) fn explain(command: &Command, error: &io::Error) -> LaunchError {
         rustix::io::Errno::MFILE,
         rustix::io::Errno::NFILE,
     ];
-    if error.raw_os_error().is_some_and(|raw| passing.iter().any(|e| e.raw_os_error() == raw)) {
+    if error
+        .raw_os_error()
+        .is_some_and(|raw| passing.iter().any(|e| e.raw_os_error() == raw))
+    {
         return LaunchError::System(format!("the system cannot start a process now: {error}"));
     }
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -37,7 +40,10 @@ fn explain_command(program: &OsStr, path: &OsStr, error: &io::Error) -> String {
         return if name.contains('/') {
             format!("no such file: \"{name}\"")
         } else {
-            format!("command not found: \"{name}\" (PATH={})", path.to_string_lossy())
+            format!(
+                "command not found: \"{name}\" (PATH={})",
+                path.to_string_lossy()
+            )
         };
     };
     let shown = file.display();
@@ -78,14 +84,20 @@ fn find(program: &OsStr, path: &OsStr) -> Option<PathBuf> {
     if program.as_encoded_bytes().contains(&b'/') {
         return Path::new(program).exists().then(|| PathBuf::from(program));
     }
-    std::env::split_paths(path).map(|folder| folder.join(program)).find(|file| file.is_file())
+    std::env::split_paths(path)
+        .map(|folder| folder.join(program))
+        .find(|file| file.is_file())
 }
 
 /// What follows `#!` in the first line of a file.
 fn interpreter(file: &Path) -> io::Result<Option<String>> {
     let mut beginning = Vec::new();
-    std::fs::File::open(file)?.take(256).read_to_end(&mut beginning)?;
-    let Some(line) = beginning.strip_prefix(b"#!") else { return Ok(None) };
+    std::fs::File::open(file)?
+        .take(256)
+        .read_to_end(&mut beginning)?;
+    let Some(line) = beginning.strip_prefix(b"#!") else {
+        return Ok(None);
+    };
     let line = line.split(|byte| *byte == b'\n').next().unwrap_or_default();
     Ok(Some(String::from_utf8_lossy(line).into_owned()))
 }
@@ -94,7 +106,9 @@ fn interpreter(file: &Path) -> io::Result<Option<String>> {
 fn is_python_path(name: &str) -> bool {
     let is_name = |part: &str| {
         let mut letters = part.chars();
-        letters.next().is_some_and(|c| c.is_alphabetic() || c == '_')
+        letters
+            .next()
+            .is_some_and(|c| c.is_alphabetic() || c == '_')
             && letters.all(|c| c.is_alphanumeric() || c == '_')
     };
     name.contains('.') && name.split('.').all(is_name)
@@ -113,7 +127,9 @@ pub fn shell_syntax(words: &[OsString]) -> Option<&'static str> {
     }
     // What is given to a shell, it reads itself.
     let shell = Path::new(&first).file_name().is_some_and(|name| {
-        ["sh", "bash", "dash", "ash", "zsh", "ksh"].iter().any(|shell| name == *shell)
+        ["sh", "bash", "dash", "ash", "zsh", "ksh"]
+            .iter()
+            .any(|shell| name == *shell)
     });
     if shell && words.iter().any(|word| word == "-c") {
         return None;

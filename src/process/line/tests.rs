@@ -42,17 +42,31 @@ fn a_long_line_without_brace_is_cut() {
 fn lines_mean_what_the_protocol_says() {
     let result = |id, text| Parsed::Reply(id, Answer::Result(text));
     let answer = |message, status, is_beside_result| {
-        let answer = Answer::Error { message, status, is_beside_result };
+        let answer = Answer::Error {
+            message,
+            status,
+            is_beside_result,
+        };
         Parsed::Reply(Some(Id::Integer(7)), answer)
     };
     let error = |message, status| answer(message, status, false);
     let ready = |concurrency, context| {
-        Parsed::Ready(Announcement { concurrency, context, complaint: None })
+        Parsed::Ready(Announcement {
+            concurrency,
+            context,
+            complaint: None,
+        })
     };
     let table = [
         (r#"{"id":7,"result":1}"#, result(Some(Id::Integer(7)), "1")),
-        (r#"{"result":{"a":[1e400]},"id":7}"#, result(Some(Id::Integer(7)), r#"{"a":[1e400]}"#)),
-        (r#"{"\u0069d":7,"result":null}"#, result(Some(Id::Integer(7)), "null")),
+        (
+            r#"{"result":{"a":[1e400]},"id":7}"#,
+            result(Some(Id::Integer(7)), r#"{"a":[1e400]}"#),
+        ),
+        (
+            r#"{"\u0069d":7,"result":null}"#,
+            result(Some(Id::Integer(7)), "null"),
+        ),
         (r#"{"id":"7","result":1}"#, result(Some(Id::Foreign), "1")),
         (r#"{"id":7.0,"result":1}"#, result(Some(Id::Foreign), "1")),
         (r#"{"id":-7,"result":1}"#, result(Some(Id::Foreign), "1")),
@@ -61,9 +75,18 @@ fn lines_mean_what_the_protocol_says() {
         (r#"{"result":1,"result":2}"#, result(None, "2")),
         (r#"{"result":1,"error":null}"#, result(None, "1")),
         (r#"{"id":7,"error":"no"}"#, error(r#""no""#, None)),
-        (r#"{"id":7,"error":"no","result":1}"#, answer(r#""no""#, None, true)),
-        (r#"{"id":7,"error":{"message":"no","status":404}}"#, error(r#""no""#, Some(404))),
-        (r#"{"id":7,"error":{"message":"no","more":[]}}"#, error(r#""no""#, None)),
+        (
+            r#"{"id":7,"error":"no","result":1}"#,
+            answer(r#""no""#, None, true),
+        ),
+        (
+            r#"{"id":7,"error":{"message":"no","status":404}}"#,
+            error(r#""no""#, Some(404)),
+        ),
+        (
+            r#"{"id":7,"error":{"message":"no","more":[]}}"#,
+            error(r#""no""#, None),
+        ),
         (r#"{"id":7}"#, Parsed::IdOnly(Id::Integer(7))),
         (r#"{"id":7,"x":1}"#, Parsed::IdOnly(Id::Integer(7))),
         (r#"{"level":"info"}"#, Parsed::Stray),
@@ -77,7 +100,10 @@ fn lines_mean_what_the_protocol_says() {
         ("loading model", Parsed::Stray),
         ("\u{feff}{\"result\":1}\r", result(None, "1")),
         (r#"{"ready":true}"#, ready(None, vec![])),
-        (r#"{"ready":true,"concurrency":16}"#, ready(Some(16), vec![])),
+        (
+            r#"{"ready":true,"concurrency":16}"#,
+            ready(Some(16), vec![]),
+        ),
         (
             r#"{"ready":true,"context":["headers","request_id"]}"#,
             ready(None, vec![ContextMember::Headers, ContextMember::RequestId]),
@@ -93,13 +119,22 @@ fn lines_mean_what_the_protocol_says() {
 #[test]
 fn errors_of_another_shape_are_broken() {
     for error in [
-        "1", "null", "[]", "{}", r#"{"message":1}"#, r#"{"message":"m","status":399}"#,
-        r#"{"message":"m","status":501}"#, r#"{"message":"m","status":"404"}"#,
+        "1",
+        "null",
+        "[]",
+        "{}",
+        r#"{"message":1}"#,
+        r#"{"message":"m","status":399}"#,
+        r#"{"message":"m","status":501}"#,
+        r#"{"message":"m","status":"404"}"#,
     ] {
         let line = format!(r#"{{"id":7,"error":{error}}}"#);
         let parsed = parse(line.as_bytes());
         assert!(
-            matches!(parsed, Parsed::Reply(Some(Id::Integer(7)), Answer::Broken(_))),
+            matches!(
+                parsed,
+                Parsed::Reply(Some(Id::Integer(7)), Answer::Broken(_))
+            ),
             "{line}: {parsed:?}"
         );
     }
@@ -108,7 +143,10 @@ fn errors_of_another_shape_are_broken() {
 #[test]
 fn a_reply_that_is_not_utf_8_is_broken_and_other_such_lines_are_stray() {
     let parsed = parse(b"{\"id\":7,\"result\":\"\xff\"}");
-    assert!(matches!(parsed, Parsed::Reply(Some(Id::Integer(7)), Answer::Broken(_))));
+    assert!(matches!(
+        parsed,
+        Parsed::Reply(Some(Id::Integer(7)), Answer::Broken(_))
+    ));
     assert_eq!(parse(b"{\"note\":\"\xff\"}"), Parsed::Stray);
     assert_eq!(parse(b"\xff\xfe"), Parsed::Stray);
 }
@@ -121,17 +159,33 @@ fn bad_announcements_are_complained_about_and_promise_nothing() {
         r#"{"ready":true,"context":"headers"}"#,
         r#"{"ready":true,"context":["cookies"]}"#,
     ] {
-        let Parsed::Ready(announcement) = parse(line.as_bytes()) else { panic!("{line}") };
+        let Parsed::Ready(announcement) = parse(line.as_bytes()) else {
+            panic!("{line}")
+        };
         assert!(announcement.complaint.is_some(), "{line}");
-        assert_eq!((announcement.concurrency, announcement.context.len()), (None, 0), "{line}");
+        assert_eq!(
+            (announcement.concurrency, announcement.context.len()),
+            (None, 0),
+            "{line}"
+        );
     }
 }
 
 #[test]
 fn a_million_brackets_overflow_nothing() {
-    let line = format!(r#"{{"result":{}{}}}"#, "[".repeat(1_000_000), "]".repeat(1_000_000));
-    assert!(matches!(parse(line.as_bytes()), Parsed::Reply(None, Answer::Result(_))));
-    assert_eq!(parse("{\"result\":".repeat(200_000).as_bytes()), Parsed::Stray);
+    let line = format!(
+        r#"{{"result":{}{}}}"#,
+        "[".repeat(1_000_000),
+        "]".repeat(1_000_000)
+    );
+    assert!(matches!(
+        parse(line.as_bytes()),
+        Parsed::Reply(None, Answer::Result(_))
+    ));
+    assert_eq!(
+        parse("{\"result\":".repeat(200_000).as_bytes()),
+        Parsed::Stray
+    );
 }
 
 #[test]
@@ -157,13 +211,19 @@ fn requests_are_written_in_the_shortest_form() {
         ("\u{7f}", "\u{7f}"),
     ];
     for (payload, expected) in table {
-        assert_eq!(encoded(payload), format!("{{\"id\":7,\"payload\":\"{expected}\"}}\n"));
+        assert_eq!(
+            encoded(payload),
+            format!("{{\"id\":7,\"payload\":\"{expected}\"}}\n")
+        );
     }
 }
 
 #[test]
 fn context_members_follow_the_payload() {
-    let headers = [("x-a".to_owned(), "1\"\u{2028}".to_owned()), ("x-b".to_owned(), String::new())];
+    let headers = [
+        ("x-a".to_owned(), "1\"\u{2028}".to_owned()),
+        ("x-b".to_owned(), String::new()),
+    ];
     let context = Context {
         headers: Some(&headers),
         timeout_ms: Some(250),
@@ -180,8 +240,9 @@ fn context_members_follow_the_payload() {
 }
 
 /// Every character that some language's line reader takes for a line break.
-const LINE_BREAKS: &[char] =
-    &['\n', '\r', '\u{b}', '\u{c}', '\u{1c}', '\u{1d}', '\u{1e}', '\u{85}', '\u{2028}', '\u{2029}'];
+const LINE_BREAKS: &[char] = &[
+    '\n', '\r', '\u{b}', '\u{c}', '\u{1c}', '\u{1d}', '\u{1e}', '\u{85}', '\u{2028}', '\u{2029}',
+];
 
 #[test]
 fn every_code_point_survives_however_it_is_escaped() {
@@ -189,7 +250,10 @@ fn every_code_point_survives_however_it_is_escaped() {
     for chunk in all.chunks(4096) {
         let text: String = chunk.iter().collect();
         let quoted = serde_json::to_string(&text).unwrap();
-        let escaped: String = text.encode_utf16().map(|unit| format!("\\u{unit:04x}")).collect();
+        let escaped: String = text
+            .encode_utf16()
+            .map(|unit| format!("\\u{unit:04x}"))
+            .collect();
         for payload in [&quoted[1..quoted.len() - 1], &escaped] {
             let line = encoded(payload);
             let body = line.strip_suffix('\n').unwrap();
