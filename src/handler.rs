@@ -1,1 +1,489 @@
-//! Handlers in Rust.
+//! Handlers in Rust: give [`serve`] a function, and the program is a handler.
+//!
+//! This module owns the handler's side of the line protocol: it reads request lines from stdin,
+//! calls the function once for each, strictly in order, and writes every reply out before it
+//! looks at the next request. It has no threads and no timeouts; more requests at a time means
+//! more processes, which is the worker's business.
+//!
+//! ```no_run
+//! use faas_worker::handler::{self, Failure};
+//!
+//! fn celsius(payload: &str) -> Result<f64, Failure> {
+//!     let fahrenheit: f64 = payload.parse().map_err(|_| "not a temperature")?;
+//!     if fahrenheit < -459.67 {
+//!         return Err(Failure::with_status::<422>("colder than can be"));
+//!     }
+//!     Ok((fahrenheit - 32.0) / 1.8)
+//! }
+//!
+//! fn main() -> std::io::Result<()> {
+//!     handler::serve(celsius)
+//! }
+//! ```
+//!
+//! What the function may and may not do:
+//!
+//! * Debugging belongs on stderr (`eprintln!`). A whole line on stdout (`println!`) is only logged
+//!   too; do not flush half a line to stdout, the next reply would be glued to it.
+//! * Stdin is not the function's to read.
+//! * A panic ends the process. The worker answers that request with 502, logs the message, and
+//!   starts another process. Nothing here catches it: what the function left half done is unknown.
+
+use std::borrow::Cow;
+use std::error::Error;
+use std::fmt;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::fd::AsFd;
+
+use serde::{Deserialize, Serialize};
+
+/// Bytes of request lines taken from stdin in one system call, at most.
+const READ_BLOCK_BYTES: usize = 64 * 1024;
+
+/// The promise that lets the worker write requests ahead of time.
+const READY_LINE: &[u8] = b"{\"ready\":true,\"concurrency\":1}\n";
+
+/// Answers requests from stdin with `function` until stdin ends.
+///
+/// Fails only when stdin cannot be read or stdout cannot be written, which means that the worker
+/// has gone. See the [module](self) for what the function may do.
+pub fn serve<F>(function: F) -> io::Result<()>
+where
+    F: for<'a> Function<'a>,
+{
+    // Descriptors of our own, past the standard library's buffers: what the function prints
+    // without a newline stays in those buffers and cannot get in front of a reply, and a thread
+    // of its that prints cannot wait for a lock that we hold.
+    let requests = File::from(io::stdin().as_fd().try_clone_to_owned()?);
+    let replies = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+    answer_all(
+        BufReader::with_capacity(READ_BLOCK_BYTES, requests),
+        replies,
+        function,
+    )
+}
+
+/// What [`serve`] takes: `fn(&str) -> Result<T, E>`, where `T` can be serialized and `E` becomes a
+/// [`Failure`].
+///
+/// Implemented for every such function and closure; there is no need to name this trait. The
+/// result may borrow from the payload if `function` is a `fn`; a closure needs its parameter's
+/// type written (`|payload: &str| …`) and returns something owned.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a handler function",
+    label = "expected `fn(&str) -> Result<T, E>`",
+    note = "T implements serde::Serialize; E is handler::Failure, String, &str or Box<dyn Error>",
+    note = "a closure needs the type of its parameter: |payload: &str|"
+)]
+pub trait Function<'a> {
+    /// What the function returns when all is well.
+    type Output: Serialize;
+
+    /// Answers one payload.
+    fn call(&mut self, payload: &'a str) -> Result<Self::Output, Failure>;
+}
+
+impl<'a, F, T, E> Function<'a> for F
+where
+    F: FnMut(&'a str) -> Result<T, E>,
+    T: Serialize,
+    E: Into<Failure>,
+{
+    type Output = T;
+
+    fn call(&mut self, payload: &'a str) -> Result<T, Failure> {
+        self(payload).map_err(Into::into)
+    }
+}
+
+/// Why a payload was refused: a message for the caller, and the HTTP status if it is not 400.
+///
+/// Strings turn into one, and so does `Box<dyn Error>`, so that a function which returns
+/// `Result<T, Box<dyn Error>>` can use `?` on any error. A `Failure` in such a box keeps its
+/// status.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    message: String,
+    status: Option<u16>,
+}
+
+impl Failure {
+    /// Answered with status 400, and `message` as the detail.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self {
+            message: message.into(),
+            status: None,
+        }
+    }
+
+    /// Answered with status `STATUS`, and `message` as the detail.
+    ///
+    /// 400 to 499, or 500: the worker keeps the other codes for itself, and any of them is
+    /// refused by the compiler.
+    ///
+    /// ```
+    /// # use faas_worker::handler::Failure;
+    /// let failure = Failure::with_status::<404>("no such device");
+    /// ```
+    /// ```compile_fail
+    /// # use faas_worker::handler::Failure;
+    /// let failure = Failure::with_status::<503>("not mine to give");
+    /// ```
+    pub fn with_status<const STATUS: u16>(message: impl Into<String>) -> Self {
+        const {
+            assert!(
+                (STATUS >= 400 && STATUS <= 499) || STATUS == 500,
+                "the status of a failure is 400 to 499, or 500"
+            );
+        }
+        Self {
+            message: message.into(),
+            status: Some(STATUS),
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.message)
+    }
+}
+
+impl Error for Failure {}
+
+impl From<String> for Failure {
+    fn from(message: String) -> Self {
+        Self::new(message)
+    }
+}
+
+impl From<&str> for Failure {
+    fn from(message: &str) -> Self {
+        Self::new(message)
+    }
+}
+
+impl From<Box<dyn Error>> for Failure {
+    fn from(error: Box<dyn Error>) -> Self {
+        match error.downcast::<Self>() {
+            Ok(failure) => *failure,
+            Err(error) => Self::new(error.to_string()),
+        }
+    }
+}
+
+impl From<Box<dyn Error + Send + Sync>> for Failure {
+    fn from(error: Box<dyn Error + Send + Sync>) -> Self {
+        let error: Box<dyn Error> = error;
+        error.into()
+    }
+}
+
+/// The members of a request line that every process gets; others are ignored.
+#[derive(Deserialize)]
+struct Request<'a> {
+    id: u64,
+    #[serde(borrow)]
+    payload: Cow<'a, str>,
+}
+
+/// The `error` member of a reply.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum ErrorMember<'a> {
+    Message(&'a str),
+    WithStatus { message: &'a str, status: u16 },
+}
+
+fn answer_all<F>(
+    mut requests: impl BufRead,
+    mut replies: impl Write,
+    mut function: F,
+) -> io::Result<()>
+where
+    F: for<'a> Function<'a>,
+{
+    replies.write_all(READY_LINE)?;
+    replies.flush()?;
+    let mut line = Vec::new();
+    let mut reply = Vec::new();
+    loop {
+        line.clear();
+        if requests.read_until(b'\n', &mut line)? == 0 {
+            return Ok(());
+        }
+        match parse(&line) {
+            Ok(request) => {
+                encode_reply(&mut reply, request.id, function.call(&request.payload));
+                replies.write_all(&reply)?;
+                replies.flush()?;
+            }
+            Err(reason) => complain(&reason),
+        }
+    }
+}
+
+fn parse(line: &[u8]) -> Result<Request<'_>, String> {
+    // Without its newline a line may be cut short, and what the rest would have said is unknown.
+    let Some(line) = line.strip_suffix(b"\n") else {
+        return Err("it does not end in a newline".to_owned());
+    };
+    serde_json::from_slice(line).map_err(|error| error.to_string())
+}
+
+/// Says on stderr that a line gets no reply: without its id there is nobody to answer.
+fn complain(reason: &str) {
+    // A closed stderr leaves nobody to tell, and is no reason to stop.
+    let _ = writeln!(io::stderr(), "unusable request line: {reason}");
+}
+
+fn encode_reply(reply: &mut Vec<u8>, id: u64, outcome: Result<impl Serialize, Failure>) {
+    let encoded = match outcome {
+        Ok(result) => encode_member(reply, id, "result", &result).map_err(|error| {
+            Failure::with_status::<500>(format!("cannot write the result as JSON: {error}"))
+        }),
+        Err(failure) => Err(failure),
+    };
+    if let Err(failure) = encoded {
+        let message = failure.message.as_str();
+        let error = match failure.status {
+            None => ErrorMember::Message(message),
+            Some(status) => ErrorMember::WithStatus { message, status },
+        };
+        encode_member(reply, id, "error", &error).expect("strings and integers are always JSON");
+    }
+}
+
+fn encode_member(
+    reply: &mut Vec<u8>,
+    id: u64,
+    name: &str,
+    value: &impl Serialize,
+) -> serde_json::Result<()> {
+    reply.clear();
+    write!(reply, "{{\"id\":{id},\"{name}\":").map_err(serde_json::Error::io)?;
+    serde_json::to_writer(&mut *reply, value)?;
+    // A RawValue is written as it was read. A raw newline in valid JSON can only be white space
+    // between two tokens, and there a space means the same.
+    for byte in reply.iter_mut().filter(|byte| **byte == b'\n') {
+        *byte = b' ';
+    }
+    reply.extend_from_slice(b"}\n");
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::RefCell;
+    use std::collections::BTreeMap;
+    use std::io::Read;
+    use std::rc::Rc;
+
+    use serde_json::value::RawValue;
+
+    /// Runs the loop over `requests` and returns what it wrote after the ready line.
+    fn replies_to<F>(requests: &[u8], function: F) -> String
+    where
+        F: for<'a> Function<'a>,
+    {
+        let mut written = Vec::new();
+        answer_all(requests, &mut written, function).unwrap();
+        let written = String::from_utf8(written).unwrap();
+        let ready = str::from_utf8(READY_LINE).unwrap();
+        written.strip_prefix(ready).unwrap().to_owned()
+    }
+
+    fn echo(payload: &str) -> Result<&str, Failure> {
+        Ok(payload)
+    }
+
+    #[test]
+    fn every_request_is_answered_in_order_under_its_own_id() {
+        let requests =
+            b"{\"id\":7,\"payload\":\"a\"}\n{\"id\":18446744073709551615,\"payload\":\"\"}\n";
+        assert_eq!(
+            replies_to(requests, echo),
+            "{\"id\":7,\"result\":\"a\"}\n{\"id\":18446744073709551615,\"result\":\"\"}\n"
+        );
+    }
+
+    #[test]
+    fn every_code_point_comes_back() {
+        let payload: String = ('\0'..=char::MAX).collect();
+        let mut request =
+            serde_json::to_vec(&serde_json::json!({"id": 1, "payload": payload})).unwrap();
+        request.push(b'\n');
+        let replies = replies_to(&request, echo);
+        let reply: serde_json::Value = serde_json::from_str(&replies).unwrap();
+        assert_eq!(reply["result"], payload.as_str());
+        assert_eq!(replies.matches('\n').count(), 1);
+    }
+
+    #[test]
+    fn a_payload_without_escapes_is_borrowed() {
+        let request = parse(b"{\"id\":1,\"payload\":\"\xc3\xa9\"}\n").unwrap();
+        assert!(matches!(request.payload, Cow::Borrowed("é")));
+    }
+
+    #[test]
+    fn unknown_members_are_ignored() {
+        let requests = b"{\"id\":1,\"payload\":\"a\",\"headers\":{\"x\":[1]},\"timeout_ms\":5}\n";
+        assert_eq!(replies_to(requests, echo), "{\"id\":1,\"result\":\"a\"}\n");
+    }
+
+    #[test]
+    fn a_failure_carries_its_message_and_status() {
+        let fail = |payload: &str| -> Result<(), Failure> {
+            match payload {
+                "404" => Err(Failure::with_status::<404>("no\nsuch \"device\"")),
+                other => Err(format!("bad reading: {other}").into()),
+            }
+        };
+        let requests = b"{\"id\":1,\"payload\":\"17\"}\n{\"id\":2,\"payload\":\"404\"}\n";
+        assert_eq!(
+            replies_to(requests, fail),
+            "{\"id\":1,\"error\":\"bad reading: 17\"}\n\
+             {\"id\":2,\"error\":{\"message\":\"no\\nsuch \\\"device\\\"\",\"status\":404}}\n"
+        );
+    }
+
+    #[test]
+    fn a_boxed_error_keeps_its_message_and_a_boxed_failure_its_status() {
+        let parse = |payload: &str| -> Result<u8, Box<dyn Error>> {
+            if payload.is_empty() {
+                return Err(Failure::with_status::<422>("empty").into());
+            }
+            Ok(payload.parse()?)
+        };
+        let requests = b"{\"id\":1,\"payload\":\"x\"}\n{\"id\":2,\"payload\":\"\"}\n";
+        assert_eq!(
+            replies_to(requests, parse),
+            "{\"id\":1,\"error\":\"invalid digit found in string\"}\n\
+             {\"id\":2,\"error\":{\"message\":\"empty\",\"status\":422}}\n"
+        );
+    }
+
+    #[test]
+    fn a_result_that_is_not_json_is_an_error_reply_and_leaves_no_trace() {
+        let keys = |payload: &str| -> Result<BTreeMap<Vec<u8>, u8>, Failure> {
+            Ok(BTreeMap::from([(payload.as_bytes().to_vec(), 1)]))
+        };
+        let requests = b"{\"id\":1,\"payload\":\"x\"}\n";
+        assert_eq!(
+            replies_to(requests, keys),
+            "{\"id\":1,\"error\":{\"message\":\"cannot write the result as JSON: \
+             key must be a string\",\"status\":500}}\n"
+        );
+    }
+
+    #[test]
+    fn a_raw_value_with_line_breaks_stays_on_one_line() {
+        fn raw(payload: &str) -> Result<&RawValue, Failure> {
+            serde_json::from_str(payload).map_err(|error| Failure::new(error.to_string()))
+        }
+        let requests = b"{\"id\":1,\"payload\":\"{\\n \\\"a\\\\n\\\":\\n1e400}\"}\n";
+        assert_eq!(
+            replies_to(requests, raw),
+            "{\"id\":1,\"result\":{  \"a\\n\": 1e400}}\n"
+        );
+    }
+
+    #[test]
+    fn an_unusable_line_gets_no_reply_and_harms_no_other() {
+        for unusable in [
+            "",
+            "x",
+            "[]",
+            "{}",
+            "{\"id\":1}",
+            "{\"payload\":\"a\"}",
+            "{\"id\":\"1\",\"payload\":\"a\"}",
+            "{\"id\":1.0,\"payload\":\"a\"}",
+            "{\"id\":1,\"payload\":1}",
+            "{\"id\":1,\"payload\":\"a\"}}",
+        ] {
+            let requests = format!("{unusable}\n{{\"id\":2,\"payload\":\"b\"}}\n");
+            assert_eq!(
+                replies_to(requests.as_bytes(), echo),
+                "{\"id\":2,\"result\":\"b\"}\n",
+                "{unusable}"
+            );
+        }
+        assert_eq!(replies_to(b"{\"id\":1,\"payload\":\"\xff\"}\n", echo), "");
+    }
+
+    #[test]
+    fn a_request_cut_short_by_the_end_of_stdin_is_not_run() {
+        assert_eq!(replies_to(b"{\"id\":1,\"payload\":\"a\"}", echo), "");
+    }
+
+    /// Hands out one byte a read.
+    struct Dribble<'a>(&'a [u8]);
+
+    impl Read for Dribble<'_> {
+        fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+            let length = into.len().min(1);
+            self.0.read(&mut into[..length])
+        }
+    }
+
+    #[test]
+    fn framing_does_not_depend_on_reads() {
+        let requests = b"{\"id\":1,\"payload\":\"\xc3\xa9\"}\n{\"id\":2,\"payload\":\"b\"}\n";
+        let mut written = Vec::new();
+        answer_all(BufReader::new(Dribble(requests)), &mut written, echo).unwrap();
+        let expected = "{\"id\":1,\"result\":\"é\"}\n{\"id\":2,\"result\":\"b\"}\n";
+        assert!(written.ends_with(expected.as_bytes()));
+    }
+
+    #[derive(Debug, PartialEq)]
+    enum Event {
+        Called,
+        Wrote(String),
+        Flushed,
+    }
+
+    /// Notes what is done to it, beside the calls of the function.
+    struct Journal(Rc<RefCell<Vec<Event>>>);
+
+    impl Write for Journal {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let line = String::from_utf8(bytes.to_vec()).unwrap();
+            self.0.borrow_mut().push(Event::Wrote(line));
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            self.0.borrow_mut().push(Event::Flushed);
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn each_reply_is_one_write_flushed_before_the_next_request_is_touched() {
+        let journal = Rc::new(RefCell::new(Vec::new()));
+        let calls = Rc::clone(&journal);
+        let function = move |_: &str| -> Result<u8, Failure> {
+            calls.borrow_mut().push(Event::Called);
+            Ok(1)
+        };
+        let requests = b"{\"id\":1,\"payload\":\"a\"}\n{\"id\":2,\"payload\":\"b\"}\n";
+        answer_all(&requests[..], Journal(Rc::clone(&journal)), function).unwrap();
+        let wrote = |line: &str| Event::Wrote(format!("{line}\n"));
+        assert_eq!(
+            journal.take(),
+            [
+                wrote("{\"ready\":true,\"concurrency\":1}"),
+                Event::Flushed,
+                Event::Called,
+                wrote("{\"id\":1,\"result\":1}"),
+                Event::Flushed,
+                Event::Called,
+                wrote("{\"id\":2,\"result\":1}"),
+                Event::Flushed,
+            ]
+        );
+    }
+}
