@@ -65,6 +65,8 @@ pub struct HttpConfig {
 pub struct PoolConfig {
     /// Processes that are kept alive.
     pub processes: NonZeroUsize,
+    /// Processes that may be starting at the same time.
+    pub processes_starting_at_once: NonZeroUsize,
     /// Requests that may wait.
     pub queue: NonZeroUsize,
     /// How long a request may wait.
@@ -80,8 +82,6 @@ pub struct ProcessConfig {
     pub wait_ready: bool,
     /// How long the ready line may take, and how long a first slow start is spared.
     pub startup_timeout: Duration,
-    /// From when a process could start on a request to its reply.
-    pub timeout: Duration,
     /// Largest `result`, in bytes.
     pub max_reply_bytes: usize,
     /// From asking a process to stop to killing it.

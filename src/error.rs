@@ -66,6 +66,14 @@ pub enum Failure {
     TimedOut(String),
 }
 
+impl Failure {
+    /// A request that breaks the contract in a way for which the contract has no other words.
+    pub fn bad_request(detail: &str) -> Failure {
+        let detail = serde_json::Value::from(detail).to_string().into();
+        Failure::Invalid { status: 400, detail }
+    }
+}
+
 /// Why the worker cannot start.
 #[derive(Debug)]
 pub enum StartError {

@@ -1,10 +1,73 @@
-//! faas-worker turns a command into an HTTP function.
+//! `faas-worker` turns a command into an HTTP function.
+//!
+//! # Theory of operation
+//!
+//! The worker starts the handler's command several times ahead of need and keeps those processes
+//! alive. A connection task ([`http`]) reads a request's body, finds the payload's bytes in it
+//! without decoding them, and puts a call into the pool's one first-in first-out queue
+//! ([`pool`]). Each process has one owner ([`process::owner`]), the only one that touches its
+//! pipes: when the process has room, the owner takes from the queue, writes one line, reads lines
+//! back, and sends each answer over the call's own channel to the connection task, which wraps
+//! the bytes into a response.
+//!
+//! A client that hangs up drops its connection task at any await; the owner lives as long as the
+//! process, so nothing that a client does can stop it in the middle of a line.
+//!
+//! What decides is pure, and is given bytes and time from outside: [`process::line`] (framing and
+//! JSON of lines), [`process::conversation`] (ids, what is in flight, deadlines, when a process is
+//! in doubt), and the queue, the back-off and the condition of the pool. What acts is thin: the
+//! owner moves bytes, a slot of the pool starts, signals and reaps.
+//!
+//! # Invariants
+//!
+//! * A request is in one place: the queue, one process, or its answer's channel. It moves by
+//!   value, so it is answered at most once, and given to one process at a time.
+//! * What a process may have started is never given to another. What it never read is.
+//! * A process in doubt is given nothing more.
+//! * Only a slot signals and reaps a process, its group before the process itself.
+//!
+//! # Map
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`cli`], [`config`] | what was typed; what was meant |
+//! | [`http`] | listener, routes, bodies, limits, responses |
+//! | [`pool`] | the queue, the slots, whether the pool can serve |
+//! | [`process`] | one process: start, lines, conversation, log |
+//! | [`commands`] | what the program does besides serving |
+//! | [`handler`] | for people who write handlers in Rust; needs none of the others |
+//!
+//! Dependencies point one way: `cli → config`, `http → pool → process`. Nothing below `http`
+//! knows HTTP, and nothing above `process` knows pipes.
+
+#[cfg(all(feature = "worker", not(target_os = "linux")))]
+compile_error!(
+    "faas-worker runs on Linux only: it relies on pidfds, on process groups and on /proc"
+);
+
 #[cfg(feature = "handler")]
 pub mod handler;
 
+#[cfg(feature = "worker")]
+pub mod cli;
+#[cfg(feature = "worker")]
+pub mod commands;
 #[cfg(feature = "worker")]
 pub mod config;
 #[cfg(feature = "worker")]
 pub mod error;
 #[cfg(feature = "worker")]
 pub mod http;
+#[cfg(feature = "worker")]
+mod limits;
+#[cfg(feature = "worker")]
+pub mod logging;
+#[cfg(feature = "worker")]
+pub mod pool;
+#[cfg(feature = "worker")]
+pub mod process;
+#[cfg(feature = "worker")]
+mod serve;
+
+#[cfg(feature = "worker")]
+pub use serve::{Stop, serve};

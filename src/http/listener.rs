@@ -1,1 +1,314 @@
-//! Accepting and closing connections.
+//! The front door: sockets that listen, and what happens to all connections at the end.
+//!
+//! Owned here: the listening sockets, the accept loops (which cannot fail) and the tasks of all
+//! connections. Never here: what a request means.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::{Request, Response};
+use rustix::io::Errno;
+use rustix::net::SocketFlags;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::warn;
+
+use super::connection;
+use super::registry::Registry;
+use crate::config::HttpConfig;
+use crate::error::StartError;
+
+/// Connections that may wait to be accepted; the kernel cuts this to `net.core.somaxconn`.
+const BACKLOG: u32 = 4096;
+
+/// How long to wait after the system had nothing left for a new connection.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// The shortest time between two log lines about accepting.
+const COMPLAINT_PAUSE: Duration = Duration::from_secs(5);
+
+/// How often to look for one port that is free on all addresses.
+const PORT_ATTEMPTS: usize = 16;
+
+/// Sockets that listen, not yet served.
+#[derive(Debug)]
+pub struct Listener {
+    sockets: Vec<TcpListener>,
+}
+
+impl Listener {
+    /// Listens on all configured addresses; must be called inside a runtime.
+    ///
+    /// Addresses with port 0 get the same port. An address that this machine does not have (`::1`
+    /// where there is no IPv6) is left out as long as another one is there.
+    ///
+    /// # Errors
+    ///
+    /// When one of the others cannot be listened on, or none is left.
+    pub fn bind(config: &HttpConfig) -> Result<Listener, StartError> {
+        let mut attempt = 1;
+        loop {
+            match bind_all(&config.listen) {
+                // The port that was free on the first address was not on another one.
+                Err(Refusal {
+                    is_picked: true, ..
+                }) if attempt < PORT_ATTEMPTS => attempt += 1,
+                Err(refusal) => return Err(refusal.error),
+                Ok(sockets) => return Ok(Listener { sockets }),
+            }
+        }
+    }
+
+    /// The addresses listened on, with the ports that were picked.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.sockets
+            .iter()
+            .filter_map(|socket| socket.local_addr().ok())
+            .collect()
+    }
+
+    /// Serves until `close` is cancelled and no connection is left, or `abort` is cancelled.
+    ///
+    /// On `close` it stops listening once the connections that wait in the backlog are accepted.
+    /// Requests that have come, in part or whole, are answered with `connection: close`; idle
+    /// connections are closed. On `abort` all connections are dropped. Dropping this future is
+    /// like `abort`.
+    pub async fn serve<A, F>(
+        self,
+        config: &HttpConfig,
+        answer: A,
+        close: CancellationToken,
+        abort: CancellationToken,
+    ) where
+        A: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
+        F: Future<Output = Response<Full<Bytes>>> + Send + 'static,
+    {
+        let registry = Registry::new(config);
+        let _guard = AbortOnDrop(Arc::clone(&registry));
+        let tracker = TaskTracker::new();
+        let mut doors = JoinSet::new();
+        for socket in self.sockets {
+            let door = Door {
+                socket,
+                registry: Arc::clone(&registry),
+                tracker: tracker.clone(),
+                answer: answer.clone(),
+                complaint: Complaint::default(),
+            };
+            doors.spawn(door.keep(close.clone()));
+        }
+        let life = async {
+            close.cancelled().await;
+            registry.drain();
+            while doors.join_next().await.is_some() {}
+            tracker.close();
+            tracker.wait().await;
+        };
+        tokio::select! {
+            () = life => return,
+            () = abort.cancelled() => (),
+            never = registry.sweep() => match never {},
+        }
+        doors.shutdown().await;
+        registry.abort();
+        tracker.close();
+        tracker.wait().await;
+    }
+}
+
+/// Drops all connections when the service is dropped, so that none outlives it.
+struct AbortOnDrop(Arc<Registry>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Why the addresses could not be listened on.
+struct Refusal {
+    error: StartError,
+    /// The port was one that we had picked, so another one may do.
+    is_picked: bool,
+}
+
+fn bind_all(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, Refusal> {
+    let mut sockets: Vec<TcpListener> = Vec::new();
+    let mut missing = None;
+    for wanted in addresses {
+        let mut address = *wanted;
+        let picked = sockets.first().and_then(|socket| socket.local_addr().ok());
+        if let (0, Some(picked)) = (wanted.port(), picked) {
+            address.set_port(picked.port());
+        }
+        match bind_one(address) {
+            Ok(socket) => sockets.push(socket),
+            Err(source) => {
+                let is_missing = is_missing_address(&source);
+                let is_picked =
+                    source.kind() == io::ErrorKind::AddrInUse && address.port() != wanted.port();
+                let error = StartError::Listen {
+                    address: address.to_string(),
+                    source,
+                };
+                if !is_missing {
+                    return Err(Refusal { error, is_picked });
+                }
+                warn!(%address, "this machine does not have the address");
+                missing = Some(Refusal { error, is_picked });
+            }
+        }
+    }
+    match missing {
+        Some(refusal) if sockets.is_empty() => Err(refusal),
+        Some(_) | None => Ok(sockets),
+    }
+}
+
+fn bind_one(address: SocketAddr) -> io::Result<TcpListener> {
+    // Nonblocking and close-on-exec from the start.
+    let socket = if address.is_ipv4() {
+        TcpSocket::new_v4()
+    } else {
+        TcpSocket::new_v6()
+    }?;
+    socket.set_reuseaddr(true)?;
+    // Linux hands it on to the accepted sockets: one call instead of one a connection.
+    socket.set_nodelay(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+fn is_missing_address(error: &io::Error) -> bool {
+    let errno = Errno::from_io_error(error);
+    errno.is_some_and(|errno| matches!(errno, Errno::ADDRNOTAVAIL | Errno::AFNOSUPPORT))
+}
+
+/// One listening socket and what its connections need.
+struct Door<A> {
+    socket: TcpListener,
+    registry: Arc<Registry>,
+    tracker: TaskTracker,
+    answer: A,
+    complaint: Complaint,
+}
+
+impl<A, F> Door<A>
+where
+    A: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
+    F: Future<Output = Response<Full<Bytes>>> + Send + 'static,
+{
+    /// Accepts until `close`, then takes in what the backlog holds.
+    async fn keep(mut self, close: CancellationToken) {
+        loop {
+            // Cancel-safe: a connection leaves the backlog in the same poll that returns it.
+            let accepted = tokio::select! {
+                biased;
+                () = close.cancelled() => break,
+                accepted = self.socket.accept() => accepted.map(|(stream, _)| stream),
+            };
+            if let Err(error) = self.take(accepted).await {
+                self.complaint.utter(&error);
+                // Cancel-safe: a sleep.
+                tokio::select! {
+                    () = close.cancelled() => break,
+                    () = tokio::time::sleep(ACCEPT_PAUSE) => (),
+                }
+            }
+        }
+        // Closing the socket would reset the connections that are in the backlog, whose clients
+        // may have sent a request already. tokio may not have heard of them yet.
+        for _ in 0..BACKLOG {
+            let accepted = accept_now(&self.socket);
+            if let Err(error) = &accepted
+                && error.kind() == io::ErrorKind::WouldBlock
+            {
+                break;
+            }
+            if let Err(error) = self.take(accepted).await {
+                self.complaint.utter(&error);
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+
+    /// Starts on a connection; gives back an error that asks for a pause.
+    async fn take(&mut self, accepted: io::Result<TcpStream>) -> io::Result<()> {
+        let stream = match accepted {
+            Ok(stream) => stream,
+            Err(error) if is_of_one_connection(&error) => return Ok(()),
+            Err(error) => {
+                // Most likely descriptors: one that nobody uses may help.
+                self.registry.make_room();
+                return Err(error);
+            }
+        };
+        // While this waits, others wait in the backlog: nothing is refused that could be answered
+        // a moment later.
+        let ticket = self.registry.admit().await;
+        let answer = self.answer.clone();
+        self.tracker
+            .spawn(connection::serve(stream, ticket, answer));
+        Ok(())
+    }
+}
+
+/// Accepts what is there, asking the kernel itself.
+fn accept_now(socket: &TcpListener) -> io::Result<TcpStream> {
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let accepted = rustix::net::accept_with(socket, flags)?;
+    TcpStream::from_std(std::net::TcpStream::from(accepted))
+}
+
+/// Whether the error took a connection out of the backlog, so that the next one can be accepted at
+/// once. accept(2) passes on network errors of the new connection; a packet filter says EPERM.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    Errno::from_io_error(error).is_some_and(|errno| {
+        matches!(
+            errno,
+            Errno::CONNABORTED
+                | Errno::CONNRESET
+                | Errno::INTR
+                | Errno::PROTO
+                | Errno::NOPROTOOPT
+                | Errno::NETDOWN
+                | Errno::NETUNREACH
+                | Errno::HOSTDOWN
+                | Errno::HOSTUNREACH
+                | Errno::NONET
+                | Errno::OPNOTSUPP
+                | Errno::TIMEDOUT
+                | Errno::PERM
+        )
+    })
+}
+
+/// Log lines about accepting, not more than one in a while.
+#[derive(Debug, Default)]
+struct Complaint {
+    last: Option<Instant>,
+    withheld: u64,
+}
+
+impl Complaint {
+    fn utter(&mut self, error: &io::Error) {
+        if self
+            .last
+            .is_some_and(|last| last.elapsed() < COMPLAINT_PAUSE)
+        {
+            self.withheld += 1;
+            return;
+        }
+        warn!(%error, withheld = self.withheld, "cannot accept connections, trying again");
+        self.last = Some(Instant::now());
+        self.withheld = 0;
+    }
+}

@@ -1,4 +1,165 @@
-//! The front door.
+//! The front door: from a request's head to its response.
+//!
+//! Knows the pool by its call alone. What a failure looks like from outside is decided in
+//! [`respond`].
 
+mod buffered;
+mod connection;
+mod guard;
+mod invoke;
 pub mod listener;
+mod registry;
 pub mod request;
+mod respond;
+
+use crate::config::HttpConfig;
+use crate::error::Failure;
+use crate::pool::Pool;
+use buffered::Buffered;
+use bytes::Bytes;
+use guard::Guard;
+use hyper::body::Incoming;
+use hyper::header::{CONNECTION, HeaderMap, HeaderName, HeaderValue};
+use hyper::{Method, Request, StatusCode};
+use respond::Answer;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use time::OffsetDateTime;
+use tracing::debug;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Longest request id that is taken over from a caller, in bytes.
+const LONGEST_REQUEST_ID: usize = 128;
+
+/// Answers every request of a worker.
+#[derive(Debug)]
+pub struct Door {
+    config: HttpConfig,
+    pool: Arc<Pool>,
+    guard: Guard,
+    buffered: Buffered,
+    is_draining: AtomicBool,
+    /// What the request ids of this run begin with.
+    run: u32,
+    requests: AtomicU64,
+}
+
+impl Door {
+    /// A door to this pool, on these addresses.
+    pub fn new(config: HttpConfig, pool: Arc<Pool>, addresses: &[IpAddr]) -> Door {
+        let addresses = addresses.iter().copied();
+        let (hosts, origins) = (config.allowed_hosts.clone(), config.allowed_origins.clone());
+        Door {
+            guard: Guard::new(addresses, hosts, origins),
+            buffered: Buffered::new(config.max_buffered_bytes),
+            config,
+            pool,
+            is_draining: AtomicBool::new(false),
+            run: fastrand::u32(..),
+            requests: AtomicU64::new(0),
+        }
+    }
+
+    /// From now on `/ready` says no, and connections close after their response.
+    pub fn drain(&self) {
+        self.is_draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Answers one request.
+    pub async fn answer(self: Arc<Door>, request: Request<Incoming>) -> Answer {
+        let begun = Instant::now();
+        let (head, body) = request.into_parts();
+        let (header, id) = self.request_id(&head.headers);
+        let answered = match Guard::check_head(head.version, &head.headers) {
+            Ok(()) => self.route(&head, body, &id).await,
+            Err(failure) => Err(failure),
+        };
+        let mut response = answered.unwrap_or_else(|failure| respond::failure(&failure));
+        response.headers_mut().insert(REQUEST_ID, header);
+        if self.is_draining.load(Ordering::Relaxed) {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        debug!(
+            request_id = %String::from_utf8_lossy(&id),
+            method = %head.method,
+            path = head.uri.path(),
+            status = response.status().as_u16(),
+            took = ?begun.elapsed(),
+            "answered"
+        );
+        response
+    }
+
+    async fn route(
+        &self,
+        head: &hyper::http::request::Parts,
+        body: Incoming,
+        request_id: &Bytes,
+    ) -> Result<Answer, Failure> {
+        match head.uri.path() {
+            "/" => {
+                if head.method != Method::POST {
+                    return Err(Failure::MethodNotAllowed { allow: "POST" });
+                }
+                self.guard.check_host(&head.uri, &head.headers)?;
+                self.guard.check_origin(&head.uri, &head.headers)?;
+                let (config, pool, buffered) = (&self.config, &self.pool, &self.buffered);
+                invoke::invoke(config, pool, buffered, &head.headers, request_id, body).await
+            }
+            "/health" | "/_/health" => only_get(&head.method).map(|()| health()),
+            "/ready" | "/_/ready" => only_get(&head.method).map(|()| self.ready()),
+            _ => Err(Failure::NotFound),
+        }
+    }
+
+    fn ready(&self) -> Answer {
+        if self.is_draining.load(Ordering::Relaxed) {
+            return respond::failure(&Failure::Draining);
+        }
+        match self.pool.why_not_ready() {
+            None => respond::json(StatusCode::OK, Bytes::from_static(b"{\"status\":\"ready\"}")),
+            Some(why) => {
+                let retry_after = Duration::from_secs(1);
+                respond::failure(&Failure::Unavailable { why, retry_after })
+            }
+        }
+    }
+
+    /// The caller's request id if it sent one that can be written anywhere, else ours.
+    fn request_id(&self, headers: &HeaderMap) -> (HeaderValue, Bytes) {
+        let is_sane = |id: &&HeaderValue| {
+            let id = id.as_bytes();
+            (1..=LONGEST_REQUEST_ID).contains(&id.len()) && id.iter().all(u8::is_ascii_graphic)
+        };
+        if let Some(id) = headers.get(REQUEST_ID).filter(is_sane) {
+            return (id.clone(), Bytes::copy_from_slice(id.as_bytes()));
+        }
+        let number = self.requests.fetch_add(1, Ordering::Relaxed);
+        let id = Bytes::from(format!("{:08x}-{number:x}", self.run));
+        let header = HeaderValue::from_maybe_shared(id.clone());
+        (header.unwrap_or_else(|_| HeaderValue::from_static("-")), id)
+    }
+}
+
+/// HEAD is answered like GET; hyper leaves out the body.
+fn only_get(method: &Method) -> Result<(), Failure> {
+    match *method {
+        Method::GET | Method::HEAD => Ok(()),
+        _ => Err(Failure::MethodNotAllowed { allow: "GET" }),
+    }
+}
+
+fn health() -> Answer {
+    let now = OffsetDateTime::now_utc();
+    let (year, month, day) = now.to_calendar_date();
+    let (hour, minute, second, micro) = now.to_hms_micro();
+    let month = u8::from(month);
+    let body = format!(
+        "{{\"status\":\"ok\",\"timestamp\":\"{year:04}-{month:02}-{day:02}T\
+         {hour:02}:{minute:02}:{second:02}.{micro:06}+00:00\"}}"
+    );
+    respond::json(StatusCode::OK, body.into())
+}

@@ -1,0 +1,388 @@
+//! What was typed: flags and environment variables, and the settings they mean.
+//!
+//! The only place that knows clap. Flags win over the environment, the environment over defaults.
+
+use crate::config::{
+    Command, Config, HttpConfig, LogFormat, PoolConfig, ProcessConfig, ShutdownConfig,
+};
+use bytesize::ByteSize;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use std::ffi::OsString;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::num::NonZeroUsize;
+use std::process::ExitCode;
+use std::time::Duration;
+use tracing::Level;
+
+/// What the program was asked to do.
+#[derive(Debug)]
+pub enum Task {
+    /// Run the worker.
+    Serve(Box<Config>, LogSettings),
+    /// Ask a running worker how it is.
+    Health(Vec<SocketAddr>),
+}
+
+/// How much is logged, and how.
+#[derive(Debug, Clone, Copy)]
+pub struct LogSettings {
+    /// `None`: text on a terminal, else JSON.
+    pub format: Option<LogFormat>,
+    /// The least severe level that is logged.
+    pub level: Level,
+}
+
+/// Reads the command line and the environment. On a mistake, or when help was asked for, prints
+/// what there is to say and gives the exit status.
+pub fn parse() -> Result<Task, ExitCode> {
+    let cli = Cli::try_parse().map_err(|error| explain(&error))?;
+    let task = match cli.task {
+        Some(TaskName::Serve(options)) => serve(options),
+        Some(TaskName::Health(address)) => address.resolve().map(Task::Health),
+        None => serve(cli.options),
+    };
+    task.map_err(|message| {
+        eprintln!("{message}");
+        ExitCode::from(2)
+    })
+}
+
+/// Turns any command into an HTTP function.
+///
+/// Starts the command several times ahead of need, speaks newline-delimited JSON with those
+/// processes over stdin and stdout, and answers POST / with what they return.
+#[derive(Debug, Parser)]
+#[command(name = "faas-worker", version, args_conflicts_with_subcommands = true)]
+#[command(override_usage = "faas-worker [serve] [OPTIONS] [-- COMMAND [ARGS...]]\n       \
+                            faas-worker health [--host HOST] [--port PORT]")]
+#[command(after_help = "Durations are written 250ms, 30s, 5m; sizes 64KiB, 8MiB. \
+                        Each option can be set by the variable named beside it.\n\n\
+                        Example: faas-worker --port 8000 -- python3 examples/python/serve.py \
+                        examples.python.handler.decode_type_a")]
+#[command(disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    task: Option<TaskName>,
+    #[command(flatten)]
+    options: ServeOptions,
+}
+
+#[derive(Debug, Subcommand)]
+enum TaskName {
+    /// Run the worker (the default)
+    Serve(ServeOptions),
+    /// Ask a running worker whether it answers: exit status 0 or 1
+    Health(Address),
+}
+
+#[derive(Debug, Args)]
+struct Address {
+    /// Address to listen on, or `localhost`
+    #[arg(long, env = "HOST", default_value = "127.0.0.1", value_parser = host)]
+    host: Host,
+    /// Port to listen on; 0 picks a free one
+    #[arg(long, env = "PORT", default_value_t = 8000)]
+    port: u16,
+}
+
+#[derive(Debug, Args)]
+struct ServeOptions {
+    /// The command to run, split into words as a shell does, run without one
+    #[arg(long, env = "HANDLER_FUNCTION", value_name = "COMMAND", hide_env_values = true)]
+    handler: Option<String>,
+    /// The same, already split
+    #[arg(last = true, value_name = "COMMAND")]
+    command: Vec<OsString>,
+    #[command(flatten)]
+    address: Address,
+
+    /// Processes to keep alive [default: the CPUs it may use, at least 2]
+    #[arg(long, env = "FAAS_PROCESSES", value_name = "N", help_heading = "Processes")]
+    processes: Option<NonZeroUsize>,
+    /// Most requests at once for one process, whatever it announces
+    #[arg(long, env = "FAAS_MAX_CONCURRENCY", value_name = "N", default_value = "64",
+          help_heading = "Processes")]
+    max_concurrency: NonZeroUsize,
+    /// Give a process no request before its ready line
+    #[arg(long, env = "FAAS_WAIT_READY", help_heading = "Processes", value_name = "BOOL",
+          num_args = 0..=1, require_equals = true, default_value_t = false,
+          default_missing_value = "true", value_parser = clap::builder::BoolishValueParser::new())]
+    wait_ready: bool,
+    /// For the ready line
+    #[arg(long, env = "FAAS_STARTUP_TIMEOUT", value_name = "DURATION", default_value = "60s",
+          value_parser = positive_duration, help_heading = "Processes")]
+    startup_timeout: Duration,
+    /// From asking a process to stop until SIGKILL
+    #[arg(long, env = "FAAS_GRACE", value_name = "DURATION", default_value = "5s",
+          value_parser = duration, help_heading = "Processes")]
+    grace: Duration,
+
+    /// For one reply; a caller may ask for less with x-faas-timeout-ms
+    #[arg(long, env = "FAAS_TIMEOUT", value_name = "DURATION", default_value = "30s",
+          value_parser = positive_duration, help_heading = "Requests")]
+    timeout: Duration,
+    /// Requests that may wait
+    #[arg(long, env = "FAAS_QUEUE", value_name = "N", default_value = "1024",
+          help_heading = "Requests")]
+    queue: NonZeroUsize,
+    /// How long a request may wait
+    #[arg(long, env = "FAAS_QUEUE_TIMEOUT", value_name = "DURATION", default_value = "10s",
+          value_parser = positive_duration, help_heading = "Requests")]
+    queue_timeout: Duration,
+    /// Largest request body
+    #[arg(long, env = "FAAS_MAX_BODY", value_name = "SIZE", default_value = "8MiB",
+          value_parser = size, help_heading = "Requests")]
+    max_body: u64,
+    /// Largest result
+    #[arg(long, env = "FAAS_MAX_REPLY", value_name = "SIZE", default_value = "8MiB",
+          value_parser = size, help_heading = "Requests")]
+    max_reply: u64,
+    /// All bodies and replies held at one time
+    #[arg(long, env = "FAAS_MAX_BUFFERED", value_name = "SIZE", default_value = "256MiB",
+          value_parser = size, help_heading = "Requests")]
+    max_buffered: u64,
+    /// A header that handlers may ask for (repeatable); implies --wait-ready
+    #[arg(long, env = "FAAS_PASS_HEADER", value_name = "NAME", value_delimiter = ',',
+          value_parser = header_name, help_heading = "Requests")]
+    pass_header: Vec<String>,
+
+    /// Connections open at one time
+    #[arg(long, env = "FAAS_MAX_CONNECTIONS", value_name = "N", default_value = "16384",
+          help_heading = "Connections")]
+    max_connections: NonZeroUsize,
+    /// For a request's head
+    #[arg(long, env = "FAAS_HEADER_TIMEOUT", value_name = "DURATION", default_value = "10s",
+          value_parser = positive_duration, help_heading = "Connections")]
+    header_timeout: Duration,
+    /// For a request's body
+    #[arg(long, env = "FAAS_BODY_TIMEOUT", value_name = "DURATION", default_value = "30s",
+          value_parser = positive_duration, help_heading = "Connections")]
+    body_timeout: Duration,
+    /// How long a client may take nothing of a response
+    #[arg(long, env = "FAAS_WRITE_TIMEOUT", value_name = "DURATION", default_value = "30s",
+          value_parser = positive_duration, help_heading = "Connections")]
+    write_timeout: Duration,
+    /// How long a connection may be idle
+    #[arg(long, env = "FAAS_KEEP_ALIVE", value_name = "DURATION", default_value = "75s",
+          value_parser = positive_duration, help_heading = "Connections")]
+    keep_alive: Duration,
+    /// A host name to accept beyond the loopback names (repeatable)
+    #[arg(long, env = "FAAS_ALLOW_HOST", value_name = "NAME", value_delimiter = ',',
+          help_heading = "Connections")]
+    allow_host: Vec<String>,
+    /// An origin whose pages may call, beyond our own (repeatable)
+    #[arg(long, env = "FAAS_ALLOW_ORIGIN", value_name = "ORIGIN", value_delimiter = ',',
+          value_parser = origin, help_heading = "Connections")]
+    allow_origin: Vec<String>,
+
+    /// After SIGTERM: how long the listener stays open
+    #[arg(long, env = "FAAS_DRAIN_DELAY", value_name = "DURATION", default_value = "0s",
+          value_parser = duration, help_heading = "Shutdown and log")]
+    drain_delay: Duration,
+    /// After that: how long requests and processes may take to finish
+    #[arg(long, env = "FAAS_DRAIN_TIMEOUT", value_name = "DURATION", default_value = "20s",
+          value_parser = duration, help_heading = "Shutdown and log")]
+    drain_timeout: Duration,
+    /// text or json [default: text on a terminal, else json]
+    #[arg(long, env = "FAAS_LOG_FORMAT", value_name = "FORMAT", value_parser = log_format,
+          help_heading = "Shutdown and log")]
+    log_format: Option<LogFormat>,
+    /// error, warn, info, debug or trace
+    #[arg(long, env = "FAAS_LOG_LEVEL", value_name = "LEVEL", default_value = "info",
+          value_parser = log_level, help_heading = "Shutdown and log")]
+    log_level: Level,
+}
+
+fn serve(options: ServeOptions) -> Result<Task, String> {
+    let log = LogSettings { format: options.log_format, level: options.log_level };
+    let cpus = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+    let at_least_two = cpus.max(NonZeroUsize::MIN.saturating_add(1));
+    let config = Config {
+        command: command(options.handler, options.command)?,
+        pool: PoolConfig {
+            processes: options.processes.unwrap_or(at_least_two),
+            processes_starting_at_once: at_least_two,
+            queue: options.queue,
+            queue_timeout: options.queue_timeout,
+        },
+        process: ProcessConfig {
+            max_concurrency: options.max_concurrency,
+            wait_ready: options.wait_ready || !options.pass_header.is_empty(),
+            startup_timeout: options.startup_timeout,
+            max_reply_bytes: usize::try_from(options.max_reply).unwrap_or(usize::MAX),
+            grace: options.grace,
+        },
+        shutdown: ShutdownConfig {
+            drain_delay: options.drain_delay,
+            drain_timeout: options.drain_timeout,
+        },
+        http: HttpConfig {
+            listen: options.address.resolve()?,
+            max_body_bytes: options.max_body,
+            max_buffered_bytes: options.max_buffered,
+            max_connections: options.max_connections,
+            header_timeout: options.header_timeout,
+            body_timeout: options.body_timeout,
+            write_timeout: options.write_timeout,
+            keep_alive: options.keep_alive,
+            allowed_hosts: options.allow_host.iter().map(|host| host.to_lowercase()).collect(),
+            allowed_origins: options.allow_origin,
+            pass_headers: options.pass_header,
+            timeout: options.timeout,
+        },
+    };
+    Ok(Task::Serve(Box::new(config), log))
+}
+
+fn command(handler: Option<String>, words: Vec<OsString>) -> Result<Option<Command>, String> {
+    let words = match handler.filter(|_| words.is_empty()) {
+        None => words,
+        Some(handler) => {
+            let words = shell_words::split(&handler).map_err(|error| {
+                format!("--handler (HANDLER_FUNCTION): {error}: {handler:?}")
+            })?;
+            words.into_iter().map(OsString::from).collect()
+        }
+    };
+    let mut words = words.into_iter();
+    Ok(words.next().map(|program| Command { program, arguments: words.collect() }))
+}
+
+#[derive(Debug, Clone)]
+enum Host {
+    Localhost,
+    Address(IpAddr),
+}
+
+impl Address {
+    fn resolve(&self) -> Result<Vec<SocketAddr>, String> {
+        let ips = match self.host {
+            Host::Address(ip) => vec![ip],
+            // With a port that the system picks, two families would get two different ones.
+            Host::Localhost if self.port == 0 => vec![Ipv4Addr::LOCALHOST.into()],
+            Host::Localhost => vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
+        };
+        Ok(ips.into_iter().map(|ip| SocketAddr::new(ip, self.port)).collect())
+    }
+}
+
+fn host(text: &str) -> Result<Host, String> {
+    if text.eq_ignore_ascii_case("localhost") {
+        return Ok(Host::Localhost);
+    }
+    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
+    bare.parse().map(Host::Address).map_err(|_| "not an IP address or localhost".to_owned())
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let duration = humantime::parse_duration(text)
+        .map_err(|_| "not a duration, expected e.g. 250ms or 30s".to_owned())?;
+    // A year, so that no sum of a clock and a few durations can overflow.
+    if duration > Duration::from_secs(366 * 24 * 3600) {
+        return Err("a duration may be a year at most".to_owned());
+    }
+    Ok(duration)
+}
+
+fn positive_duration(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        Duration::ZERO => Err("must be longer than 0".to_owned()),
+        duration => Ok(duration),
+    }
+}
+
+fn size(text: &str) -> Result<u64, String> {
+    match text.parse::<ByteSize>() {
+        Ok(size) if size.as_u64() > 0 => Ok(size.as_u64()),
+        Ok(_) => Err("must be more than 0".to_owned()),
+        Err(_) => Err("not a size, expected e.g. 64KiB or 8MiB".to_owned()),
+    }
+}
+
+fn header_name(text: &str) -> Result<String, String> {
+    hyper::header::HeaderName::from_bytes(text.trim().as_bytes())
+        .map(|name| name.as_str().to_owned())
+        .map_err(|_| "not a header name".to_owned())
+}
+
+fn origin(text: &str) -> Result<String, String> {
+    let text = text.trim().to_lowercase();
+    match text.split_once("://") {
+        Some((_, host)) if !host.is_empty() && !host.contains('/') => Ok(text),
+        Some(_) | None => Err("not an origin, expected e.g. https://example.org".to_owned()),
+    }
+}
+
+fn log_format(text: &str) -> Result<LogFormat, String> {
+    match text {
+        "text" => Ok(LogFormat::Text),
+        "json" => Ok(LogFormat::Json),
+        _ => Err("not a log format, expected text or json".to_owned()),
+    }
+}
+
+fn log_level(text: &str) -> Result<Level, String> {
+    text.parse().map_err(|_| "not a level, expected error, warn, info, debug or trace".to_owned())
+}
+
+/// Prints what clap has to say; a bad value with its flag, its variable and the value.
+fn explain(error: &clap::Error) -> ExitCode {
+    let context = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.as_str()),
+        _ => None,
+    };
+    let is_value = matches!(error.kind(), ErrorKind::ValueValidation | ErrorKind::InvalidValue);
+    if is_value
+        && let (Some(argument), Some(value)) =
+            (context(ContextKind::InvalidArg), context(ContextKind::InvalidValue))
+    {
+        let flag = argument.split([' ', '=', '[']).next().unwrap_or(argument);
+        let why = std::error::Error::source(error)
+            .map_or_else(|| "bad value".to_owned(), ToString::to_string);
+        eprintln!("{flag}{}: {why}: {value:?}", variable_of(flag));
+        return ExitCode::from(2);
+    }
+    drop(error.print());
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
+}
+
+fn variable_of(flag: &str) -> String {
+    let command = Cli::command();
+    let name = flag.trim_start_matches('-');
+    let found = command.get_arguments().find(|argument| argument.get_long() == Some(name));
+    let variable = found.and_then(clap::Arg::get_env);
+    variable.map_or_else(String::new, |variable| format!(" ({})", variable.to_string_lossy()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn words_are_split_as_a_shell_splits_them() {
+        let split = |text: &str| command(Some(text.to_owned()), Vec::new());
+        let words = split(r#"a 'b c' "d $(e)" f\ g"#).unwrap().unwrap();
+        assert_eq!(words.program, "a");
+        assert_eq!(words.arguments, ["b c", "d $(e)", "f g"]);
+        assert_eq!(split("  ").unwrap(), None);
+        assert!(split("a 'b").unwrap_err().starts_with("--handler (HANDLER_FUNCTION): "));
+    }
+
+    #[test]
+    fn values_out_of_bounds_are_refused() {
+        assert!(positive_duration("0s").is_err());
+        assert!(duration("fast").is_err());
+        assert!(duration("1000years").is_err());
+        assert_eq!(size("64KiB"), Ok(65536));
+        assert!(size("0").is_err());
+        assert!(host("example.org").is_err());
+        assert!(matches!(host("[::1]"), Ok(Host::Address(_))));
+        assert!(origin("example.org").is_err());
+    }
+}

@@ -1,0 +1,195 @@
+//! Who may call: keeps pages of other sites, open in a browser on the same machine, away.
+//!
+//! A JSON body needs no content-type here, so a browser sends it without a preflight; that a page
+//! cannot read the answer does not help when the call alone does harm. Two things are checked: a
+//! browser's own words on where a request comes from (`Origin`, `Sec-Fetch-Site`), and, against
+//! DNS rebinding, that `Host` is a name of ours.
+
+use crate::error::Failure;
+use hyper::header::{HOST, HeaderMap, HeaderName, ORIGIN};
+use hyper::{Uri, Version};
+use std::net::IpAddr;
+
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
+/// The rules of one worker.
+#[derive(Debug, Clone)]
+pub struct Guard {
+    /// Whether only known host names are accepted.
+    checks_host: bool,
+    allowed_hosts: Vec<String>,
+    allowed_origins: Vec<String>,
+}
+
+impl Guard {
+    /// Rules for a worker that listens on these addresses. `Host` is checked when all of them are
+    /// loopback, or when names are given. Names and origins are lower case.
+    pub fn new(
+        addresses: impl IntoIterator<Item = IpAddr>,
+        allowed_hosts: Vec<String>,
+        allowed_origins: Vec<String>,
+    ) -> Guard {
+        let is_loopback_only = addresses.into_iter().all(|address| address.is_loopback());
+        Guard {
+            checks_host: is_loopback_only || !allowed_hosts.is_empty(),
+            allowed_hosts,
+            allowed_origins,
+        }
+    }
+
+    /// Refuses a head that HTTP/1.1 forbids and hyper lets pass: none or several `Host`.
+    pub fn check_head(version: Version, headers: &HeaderMap) -> Result<(), Failure> {
+        let hosts = headers.get_all(HOST).iter().count();
+        if hosts > 1 || (hosts == 0 && version == Version::HTTP_11) {
+            return Err(Failure::bad_request("exactly one Host header is required"));
+        }
+        if headers.get(HOST).is_some_and(|host| host.to_str().is_err()) {
+            return Err(Failure::bad_request("the Host header is not a host"));
+        }
+        Ok(())
+    }
+
+    /// Refuses a request whose `Host` is not a name of ours.
+    pub fn check_host(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), Failure> {
+        let Some(host) = authority(uri, headers).filter(|_| self.checks_host) else {
+            return Ok(());
+        };
+        let name = host_name(&host);
+        if is_loopback_name(name) || self.allowed_hosts.iter().any(|allowed| allowed == name) {
+            return Ok(());
+        }
+        Err(Failure::Forbidden(format!(
+            "the host {name:?} is not a name of this worker; --allow-host accepts it"
+        )))
+    }
+
+    /// Refuses a request that a browser marks as coming from another site.
+    pub fn check_origin(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), Failure> {
+        for origin in headers.get_all(ORIGIN) {
+            let origin = String::from_utf8_lossy(origin.as_bytes()).to_lowercase();
+            if self.allowed_origins.contains(&origin) {
+                return Ok(());
+            }
+            let host = authority(uri, headers).unwrap_or_default();
+            let is_ours = origin.split_once("://").is_some_and(|(_, from)| from == host);
+            if !is_ours {
+                return Err(Failure::Forbidden(format!(
+                    "the request comes from a page of {origin:?}; --allow-origin accepts it"
+                )));
+            }
+        }
+        match headers.get(SEC_FETCH_SITE).map(|site| site.as_bytes()) {
+            None | Some(b"same-origin" | b"none") => Ok(()),
+            Some(_) => Err(Failure::Forbidden(
+                "the browser says that the request comes from a page of another site".to_owned(),
+            )),
+        }
+    }
+}
+
+/// `host[:port]` that the request is for, lower case.
+fn authority(uri: &Uri, headers: &HeaderMap) -> Option<String> {
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok());
+    let host = uri.authority().map(|authority| authority.as_str()).or(host);
+    host.map(str::to_lowercase)
+}
+
+/// The name in `name`, `name:port`, `[v6]` or `[v6]:port`, without brackets.
+fn host_name(host: &str) -> &str {
+    if let Some((name, _)) = host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        return name;
+    }
+    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
+    name.strip_suffix('.').unwrap_or(name)
+}
+
+fn is_loopback_name(name: &str) -> bool {
+    let is_address = name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+    is_address || name == "localhost" || name.ends_with(".localhost")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hyper::header::HeaderValue;
+
+    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.append(*name, HeaderValue::from_static(value));
+        }
+        headers
+    }
+
+    fn guard(address: &str, host: &[&str], origin: &[&str]) -> Guard {
+        let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        Guard::new([address.parse().unwrap()], owned(host), owned(origin))
+    }
+
+    #[test]
+    fn on_loopback_only_our_own_names_are_accepted() {
+        let guard = guard("127.0.0.1", &["handler.test"], &[]);
+        let table = [
+            ("localhost:8000", true),
+            ("LOCALHOST", true),
+            ("127.0.0.1:8000", true),
+            ("127.9.9.9", true),
+            ("[::1]:8000", true),
+            ("a.localhost:8000", true),
+            ("handler.test:8001", true),
+            ("evil.test", false),
+            ("localhost.evil.test", false),
+            ("127.0.0.1.evil.test", false),
+            ("192.168.0.1", false),
+            ("", false),
+        ];
+        for (host, is_ours) in table {
+            let checked = guard.check_host(&Uri::from_static("/"), &headers(&[("host", host)]));
+            assert_eq!(checked.is_ok(), is_ours, "{host}");
+        }
+        let absolute = Uri::from_static("http://evil.test/");
+        assert!(guard.check_host(&absolute, &headers(&[("host", "localhost")])).is_err());
+    }
+
+    #[test]
+    fn elsewhere_names_are_checked_only_when_some_are_given() {
+        let evil = headers(&[("host", "any.test")]);
+        let uri = Uri::from_static("/");
+        assert!(guard("0.0.0.0", &[], &[]).check_host(&uri, &evil).is_ok());
+        assert!(guard("0.0.0.0", &["a.test"], &[]).check_host(&uri, &evil).is_err());
+    }
+
+    #[test]
+    fn pages_of_other_sites_are_refused() {
+        let guard = guard("127.0.0.1", &[], &["https://app.test"]);
+        let host = ("host", "localhost:8000");
+        let table = [
+            (vec![host], true),
+            (vec![host, ("origin", "http://localhost:8000")], true),
+            (vec![host, ("origin", "http://localhost:3000")], false),
+            (vec![host, ("origin", "https://evil.test")], false),
+            (vec![host, ("origin", "null")], false),
+            (vec![host, ("origin", "https://app.test")], true),
+            (vec![host, ("origin", "https://app.test"), ("sec-fetch-site", "cross-site")], true),
+            (vec![host, ("sec-fetch-site", "cross-site")], false),
+            (vec![host, ("sec-fetch-site", "same-site")], false),
+            (vec![host, ("sec-fetch-site", "same-origin")], true),
+            (vec![host, ("sec-fetch-site", "none")], true),
+        ];
+        for (pairs, is_allowed) in table {
+            let checked = guard.check_origin(&Uri::from_static("/"), &headers(&pairs));
+            assert_eq!(checked.is_ok(), is_allowed, "{pairs:?}");
+        }
+    }
+
+    #[test]
+    fn exactly_one_host_is_required() {
+        let one = headers(&[("host", "a")]);
+        let two = headers(&[("host", "a"), ("host", "a")]);
+        let none = headers(&[]);
+        assert!(Guard::check_head(Version::HTTP_11, &one).is_ok());
+        assert!(Guard::check_head(Version::HTTP_11, &two).is_err());
+        assert!(Guard::check_head(Version::HTTP_11, &none).is_err());
+        assert!(Guard::check_head(Version::HTTP_10, &none).is_ok());
+    }
+}

@@ -1,0 +1,136 @@
+//! `POST /`: from the body to the call and back.
+
+use super::buffered::{Buffered, Held};
+use super::request::find_payload;
+use super::respond::{self, Answer};
+use crate::config::HttpConfig;
+use crate::error::Failure;
+use crate::pool::Pool;
+use crate::process::call::Extras;
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt;
+use hyper::body::{Body, Incoming};
+use hyper::StatusCode;
+use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
+use std::time::{Duration, Instant};
+
+/// A result from this size on counts as held until it has been written, in bytes. Smaller ones
+/// are covered by the limit of connections.
+const COUNTED_FROM: usize = 16 * 1024;
+
+/// Answers a payload with what a handler makes of it.
+pub(super) async fn invoke(
+    config: &HttpConfig,
+    pool: &Pool,
+    buffered: &Buffered,
+    headers: &HeaderMap,
+    request_id: &Bytes,
+    body: Incoming,
+) -> Result<Answer, Failure> {
+    let arrived = Instant::now();
+    let budget = budget(headers)?;
+    let mut held = buffered.start();
+    let body = read_body(config, body, &mut held).await?;
+    let content_type = headers.get(CONTENT_TYPE).map(|value| value.as_bytes());
+    let payload = find_payload(content_type, &body)?;
+    drop(body);
+    let timeout = budget.map_or(config.timeout, |budget| budget.min(config.timeout));
+    let latest = budget.map(|budget| arrived + budget);
+    let extras = extras(config, headers, request_id);
+    let result = pool.call(payload, extras, timeout, latest)?.await?;
+    let body = respond::result_body(&result);
+    if body.len() < COUNTED_FROM {
+        return Ok(respond::json(StatusCode::OK, body.into()));
+    }
+    held.add(body.len() as u64);
+    let body = Bytes::from_owner(Counted { body, _held: held });
+    Ok(respond::json(StatusCode::OK, body))
+}
+
+/// A body that counts as held until it has been written.
+struct Counted {
+    body: Vec<u8>,
+    _held: Held,
+}
+
+impl AsRef<[u8]> for Counted {
+    fn as_ref(&self) -> &[u8] {
+        &self.body
+    }
+}
+
+/// The caller's whole budget, from `x-faas-timeout-ms`.
+fn budget(headers: &HeaderMap) -> Result<Option<Duration>, Failure> {
+    let Some(value) = headers.get("x-faas-timeout-ms") else { return Ok(None) };
+    let millis = value.to_str().ok().and_then(|text| text.trim().parse::<u32>().ok());
+    match millis {
+        Some(millis) if millis > 0 => Ok(Some(Duration::from_millis(millis.into()))),
+        Some(_) | None => Err(Failure::bad_request(&format!(
+            "x-faas-timeout-ms must be a whole number of milliseconds from 1 up, got {value:?}"
+        ))),
+    }
+}
+
+fn extras(config: &HttpConfig, headers: &HeaderMap, request_id: &Bytes) -> Extras {
+    let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+    let passed = config.pass_headers.iter().filter_map(|name| {
+        let values: Vec<String> = headers.get_all(name).iter().map(text).collect();
+        (!values.is_empty()).then(|| (name.clone(), values.join(", ")))
+    });
+    Extras {
+        headers: passed.collect(),
+        request_id: request_id.clone(),
+        traceparent: headers.get("traceparent").map(text),
+    }
+}
+
+/// Reads the whole body within its limits.
+async fn read_body(
+    config: &HttpConfig,
+    body: Incoming,
+    held: &mut Held,
+) -> Result<Bytes, Failure> {
+    let limit = config.max_body_bytes;
+    // Told before anything is read, and before the client is asked to continue.
+    if body.size_hint().lower() > limit {
+        return Err(Failure::BodyTooLarge(limit));
+    }
+    hold(held, body.size_hint().lower())?;
+    match tokio::time::timeout(config.body_timeout, collect(body, limit, held)).await {
+        Ok(collected) => collected,
+        Err(_) => Err(Failure::BodyTimeout(config.body_timeout)),
+    }
+}
+
+async fn collect(mut body: Incoming, limit: u64, held: &mut Held) -> Result<Bytes, Failure> {
+    let mut first = Bytes::new();
+    let mut rest = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|_| Failure::bad_request("the body ended early or is malformed"))?;
+        let Ok(data) = frame.into_data() else { continue };
+        let length = first.len() + rest.len() + data.len();
+        if length as u64 > limit {
+            return Err(Failure::BodyTooLarge(limit));
+        }
+        hold(held, length as u64)?;
+        // Mostly there is one piece only, and nothing is copied.
+        if first.is_empty() && rest.is_empty() {
+            first = data;
+            continue;
+        }
+        if rest.is_empty() {
+            rest.reserve(length.max(usize::try_from(body.size_hint().lower()).unwrap_or(0)));
+            rest.extend_from_slice(&std::mem::take(&mut first));
+        }
+        rest.extend_from_slice(&data);
+    }
+    Ok(if rest.is_empty() { first } else { rest.freeze() })
+}
+
+fn hold(held: &mut Held, bytes: u64) -> Result<(), Failure> {
+    if held.grow_to(bytes) {
+        return Ok(());
+    }
+    let why = "too many bytes of bodies and replies are held already".to_owned();
+    Err(Failure::Overloaded { why, retry_after: Duration::from_secs(1) })
+}

@@ -1,0 +1,32 @@
+//! The limit of open descriptors: raised for the worker, as it was for handlers.
+
+use crate::config::Config;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tracing::warn;
+
+/// Descriptors beside connections and pipes: the log, the runtime, listeners.
+const SPARE: u64 = 64;
+
+/// Descriptors for one process: three pipes and the process itself, twice while it is replaced.
+const PER_PROCESS: u64 = 12;
+
+/// Raises the soft limit so that all connections and processes fit, as far as the hard limit
+/// allows. Gives the limit as it was before, for handlers.
+pub fn raise_descriptor_limit(config: &Config) -> Rlimit {
+    let before = getrlimit(Resource::Nofile);
+    let connections = config.http.max_connections.get() as u64;
+    let needed = connections + PER_PROCESS * config.pool.processes.get() as u64 + SPARE;
+    let current = before.current.unwrap_or(u64::MAX);
+    if current >= needed {
+        return before;
+    }
+    let wanted = before.maximum.map_or(needed, |maximum| maximum.min(needed));
+    if wanted < needed {
+        warn!(limit = wanted, needed, "descriptor limit is too low for --max-connections");
+    }
+    let raised = Rlimit { current: Some(wanted), maximum: before.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        warn!(%error, "descriptor limit not raised");
+    }
+    before
+}

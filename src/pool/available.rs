@@ -1,0 +1,77 @@
+//! Processes with room, in the order in which they are asked.
+//!
+//! Pure. Those that have answered come before those that have not (they may still be starting),
+//! idle ones before busy ones with room left, and the most recently used first: its caches are
+//! warm, and what is never asked can be let go.
+
+/// Who is asked first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rank {
+    /// Has answered before, and has nothing to do.
+    Idle,
+    /// Has answered before, and has something to do.
+    Busy,
+    /// Has never answered.
+    New,
+}
+
+/// Processes with room, and how to reach each.
+#[derive(Debug)]
+pub struct Available<W> {
+    idle: Vec<(u64, W)>,
+    busy: Vec<(u64, W)>,
+    new: Vec<(u64, W)>,
+}
+
+impl<W> Available<W> {
+    /// Nobody.
+    pub fn new() -> Available<W> {
+        Available { idle: Vec::new(), busy: Vec::new(), new: Vec::new() }
+    }
+
+    /// Lists a process as the most recently used of its rank. It must not be listed already.
+    pub fn list(&mut self, process: u64, rank: Rank, reach: W) {
+        let ranked = match rank {
+            Rank::Idle => &mut self.idle,
+            Rank::Busy => &mut self.busy,
+            Rank::New => &mut self.new,
+        };
+        ranked.push((process, reach));
+    }
+
+    /// Takes a process off the list, if it is there.
+    pub fn unlist(&mut self, process: u64) {
+        for ranked in [&mut self.idle, &mut self.busy, &mut self.new] {
+            // From the end: the one that changes is mostly the one used last.
+            if let Some(index) = ranked.iter().rposition(|(listed, _)| *listed == process) {
+                ranked.remove(index);
+                return;
+            }
+        }
+    }
+
+    /// Takes the one to ask next off the list.
+    pub fn next(&mut self) -> Option<W> {
+        let next = self.idle.pop().or_else(|| self.busy.pop()).or_else(|| self.new.pop());
+        next.map(|(_, reach)| reach)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_most_recently_used_idle_one_is_asked_first() {
+        let mut available = Available::new();
+        for (process, rank) in
+            [(1, Rank::New), (2, Rank::Idle), (3, Rank::Busy), (4, Rank::Idle), (5, Rank::Idle)]
+        {
+            available.list(process, rank, process);
+        }
+        available.unlist(5);
+        available.unlist(9);
+        let order: Vec<u64> = std::iter::from_fn(|| available.next()).collect();
+        assert_eq!(order, [4, 2, 3, 1]);
+    }
+}

@@ -1,0 +1,156 @@
+//! Whether the pool can serve at all, from how its processes start and end.
+//!
+//! Pure: decides when requests fail fast instead of waiting for a process that will not come.
+
+use crate::error::Failure;
+use std::time::Duration;
+
+/// Starts in a row, over the whole pool, that may fail before requests fail fast.
+const FAILED_STARTS: u32 = 5;
+
+/// How the processes of a pool are.
+#[derive(Debug)]
+pub struct Condition {
+    alive: usize,
+    up: usize,
+    failed_starts: u32,
+    was_ever_up: bool,
+    why: String,
+    next_start: Duration,
+}
+
+impl Condition {
+    /// The condition of a pool before its first start. With `no_command`, that reason is why it
+    /// can never serve.
+    pub fn new(no_command: Option<String>) -> Condition {
+        Condition {
+            alive: 0,
+            up: 0,
+            failed_starts: if no_command.is_some() { FAILED_STARTS } else { 0 },
+            was_ever_up: false,
+            why: no_command.unwrap_or_default(),
+            next_start: Duration::from_secs(1),
+        }
+    }
+
+    /// A process was started.
+    pub fn started(&mut self) {
+        self.alive += 1;
+    }
+
+    /// A process that was started is up.
+    pub fn came_up(&mut self) {
+        self.up += 1;
+        self.failed_starts = 0;
+        self.was_ever_up = true;
+    }
+
+    /// A process that was started takes part no more.
+    pub fn left(&mut self, was_up: bool) {
+        self.alive -= 1;
+        self.up -= usize::from(was_up);
+    }
+
+    /// A process has ended without ever being up; the next start is that far away.
+    pub fn start_failed(&mut self, why: String, next_start: Duration) {
+        self.failed_starts = self.failed_starts.saturating_add(1);
+        self.note(why, next_start);
+    }
+
+    /// The command cannot be executed at all. True if this is news.
+    pub fn cannot_execute(&mut self, why: String, next_start: Duration) -> bool {
+        let is_news = why != self.why;
+        self.failed_starts = self.failed_starts.max(FAILED_STARTS);
+        self.note(why, next_start);
+        is_news
+    }
+
+    /// Why a request would fail now, if it would.
+    pub fn failure(&self) -> Option<Failure> {
+        if self.failed_starts < FAILED_STARTS || self.alive > 0 {
+            return None;
+        }
+        let why = self.why.clone();
+        if !self.was_ever_up {
+            return Some(Failure::NotLoaded(why));
+        }
+        Some(Failure::Unavailable { why, retry_after: self.next_start })
+    }
+
+    /// Why the pool is not ready, if it is not.
+    pub fn why_not_ready(&self) -> Option<String> {
+        if self.up > 0 {
+            return None;
+        }
+        Some(if self.failed_starts > 0 {
+            format!("no process is up: {}", self.why)
+        } else {
+            "no process is up yet".to_owned()
+        })
+    }
+
+    fn note(&mut self, why: String, next_start: Duration) {
+        self.why = why;
+        self.next_start = next_start;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SOON: Duration = Duration::from_secs(2);
+
+    fn fail_starts(condition: &mut Condition, count: u32) {
+        for _ in 0..count {
+            condition.started();
+            condition.left(false);
+            condition.start_failed("exit status: 3".to_owned(), SOON);
+        }
+    }
+
+    #[test]
+    fn five_failed_starts_in_a_row_fail_requests_until_one_lives() {
+        let mut condition = Condition::new(None);
+        fail_starts(&mut condition, 4);
+        assert_eq!(condition.failure(), None);
+        fail_starts(&mut condition, 1);
+        assert_eq!(condition.failure(), Some(Failure::NotLoaded("exit status: 3".to_owned())));
+        condition.started();
+        assert_eq!(condition.failure(), None);
+        assert!(condition.why_not_ready().is_some());
+        condition.came_up();
+        assert_eq!(condition.why_not_ready(), None);
+    }
+
+    #[test]
+    fn after_success_the_failure_is_another_one() {
+        let mut condition = Condition::new(None);
+        condition.started();
+        condition.came_up();
+        fail_starts(&mut condition, 5);
+        assert_eq!(condition.failure(), None, "one is still alive");
+        condition.left(true);
+        let why = "exit status: 3".to_owned();
+        assert_eq!(condition.failure(), Some(Failure::Unavailable { why, retry_after: SOON }));
+    }
+
+    #[test]
+    fn a_command_that_cannot_be_executed_counts_as_five_and_is_news_once() {
+        let mut condition = Condition::new(None);
+        assert!(condition.cannot_execute("not found".to_owned(), SOON));
+        assert!(!condition.cannot_execute("not found".to_owned(), SOON));
+        assert_eq!(condition.failure(), Some(Failure::NotLoaded("not found".to_owned())));
+    }
+
+    #[test]
+    fn one_success_starts_the_count_over() {
+        let mut condition = Condition::new(None);
+        fail_starts(&mut condition, 4);
+        condition.started();
+        condition.came_up();
+        condition.left(true);
+        fail_starts(&mut condition, 4);
+        assert_eq!(condition.failure(), None);
+    }
+}

@@ -1,0 +1,361 @@
+//! All processes of a worker, and the queue in front of them.
+//!
+//! The front doors call [`Pool::call`] and know nothing else. A call goes into the queue; the
+//! process that is asked first takes it from there ([`Shared::poll_take`]), and its answer comes
+//! back over a channel of its own. No lock is held across an await.
+
+mod available;
+mod backoff;
+mod condition;
+mod queue;
+mod slot;
+
+use crate::config::{Config, PoolConfig};
+use crate::error::{Failure, StartError};
+use crate::process::call::{Call, Extras, Outcome};
+use crate::process::launch::{Launcher, shell_syntax};
+use crate::process::owner::Load;
+use available::{Available, Rank};
+use bytes::Bytes;
+use condition::Condition;
+use queue::{Queue, Taken};
+use rustix::process::Rlimit;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+use tokio::sync::{Notify, Semaphore, oneshot};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{error, warn};
+
+/// Least time between two looks for requests that have waited too long.
+const EXPIRY_PERIOD: Duration = Duration::from_millis(5);
+
+/// Longest wait that a caller is told.
+const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(60);
+
+/// All processes of a worker, and the queue in front of them.
+///
+/// Ends with [`Pool::stop`]; dropped without it, its tasks end with the runtime, and each process
+/// is killed as its task is dropped.
+#[derive(Debug)]
+pub struct Pool {
+    shared: Arc<Shared>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+/// What the callers, the slots and the owners of processes have in common.
+#[derive(Debug)]
+struct Shared {
+    state: Mutex<State>,
+    queue_timeout: Duration,
+    /// How many processes may be starting at the same time.
+    starts: Arc<Semaphore>,
+    /// Told when a deadline in the queue became the next one.
+    deadline_moved: Notify,
+    /// Cancelled when every process must end at once.
+    kill: CancellationToken,
+}
+
+#[derive(Debug)]
+struct State {
+    queue: Queue<Call>,
+    available: Available<Waker>,
+    condition: Condition,
+    is_closed: bool,
+    slowest_start: Option<Duration>,
+    /// When the queue is looked through next.
+    next_look: Option<Instant>,
+    next_process: u64,
+}
+
+impl Pool {
+    /// Starts the processes. They get `descriptor_limit` as their limit if it is given. Must be
+    /// called within a runtime.
+    pub fn start(config: &Config, descriptor_limit: Option<Rlimit>) -> Result<Pool, StartError> {
+        let no_command = config.command.is_none().then(|| {
+            "no command was given: set HANDLER_FUNCTION, --handler, or give it after --".to_owned()
+        });
+        let starts = config.pool.processes_starting_at_once.get();
+        let pool = Pool {
+            shared: Arc::new(Shared::new(&config.pool, Condition::new(no_command), starts)),
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+        };
+        let expire = Arc::clone(&pool.shared).expire_in_time();
+        let stop = pool.stop.clone();
+        pool.tasks.spawn(stop.run_until_cancelled_owned(expire));
+        let Some(command) = config.command.clone() else {
+            error!("no handler: set HANDLER_FUNCTION, --handler, or give a command after --");
+            return Ok(pool);
+        };
+        let words = [std::slice::from_ref(&command.program), &command.arguments[..]].concat();
+        if let Some(syntax) = shell_syntax(&words) {
+            warn!(
+                syntax,
+                "no shell reads the handler's command; if it is meant for one: sh -c '…'"
+            );
+        }
+        let launcher = Launcher::new(command, descriptor_limit)
+            .map_err(|source| StartError::Runtime { what: "the launcher thread", source })?;
+        for _ in 0..config.pool.processes.get() {
+            let slot = slot::Slot {
+                shared: Arc::clone(&pool.shared),
+                launcher: launcher.clone(),
+                config: config.process.clone(),
+                stop: pool.stop.clone(),
+            };
+            pool.tasks.spawn(slot.keep_filled());
+        }
+        Ok(pool)
+    }
+
+    /// Has a payload worked on. `payload` is the inside of its JSON string; `latest` is the end of
+    /// the caller's own budget. Dropping the future before its end takes a request that still
+    /// waits out of the queue; one that a process has is finished, and its result dropped.
+    pub fn call(
+        &self,
+        payload: Bytes,
+        extras: Extras,
+        timeout: Duration,
+        latest: Option<Instant>,
+    ) -> Result<Answered, Failure> {
+        let now = Instant::now();
+        let longest = now + self.shared.queue_timeout;
+        let until = latest.map_or(longest, |latest| latest.min(longest));
+        let (mut call, receiver) = Call::new(payload, extras, timeout, latest);
+        call.waits_until = until;
+        let mut state = self.shared.lock();
+        if state.is_closed {
+            return Err(Failure::Draining);
+        }
+        if let Some(failure) = state.condition.failure() {
+            return Err(failure);
+        }
+        let place = state.queue.push(until, |place| {
+            call.place = place;
+            call
+        });
+        let Some(place) = place else { return Err(state.overloaded("the queue is full")) };
+        let is_next = state.next_look.is_none_or(|look| until < look);
+        let process = state.available.next();
+        drop(state);
+        if is_next {
+            self.shared.deadline_moved.notify_one();
+        }
+        if let Some(process) = process {
+            process.wake();
+        }
+        Ok(Answered { shared: Arc::clone(&self.shared), place, receiver, is_done: false })
+    }
+
+    /// Why the pool cannot serve now, if it cannot.
+    pub fn why_not_ready(&self) -> Option<String> {
+        self.shared.lock().condition.why_not_ready()
+    }
+
+    /// Refuses what comes and what waits, lets each process finish what it has within its grace,
+    /// and returns when all have ended and are reaped.
+    pub async fn stop(&self) {
+        answer_all(self.shared.close(), Some(Failure::Draining));
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    /// Kills every process at once; makes a [`Pool::stop`] short.
+    pub fn kill(&self) {
+        self.shared.kill.cancel();
+    }
+}
+
+/// The answer to a call, in time.
+#[derive(Debug)]
+pub struct Answered {
+    shared: Arc<Shared>,
+    place: u64,
+    receiver: oneshot::Receiver<Outcome>,
+    is_done: bool,
+}
+
+impl Future for Answered {
+    type Output = Outcome;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
+        Pin::new(&mut self.receiver).poll(cx).map(|received| {
+            self.is_done = true;
+            // Only a pool that is torn down drops a call without an answer.
+            received.unwrap_or_else(|_| Err(Failure::Exited("the worker was stopped".to_owned())))
+        })
+    }
+}
+
+impl Drop for Answered {
+    fn drop(&mut self) {
+        if !self.is_done {
+            drop(self.shared.lock().queue.remove(self.place));
+        }
+    }
+}
+
+impl Shared {
+    fn new(config: &PoolConfig, condition: Condition, starts: usize) -> Shared {
+        Shared {
+            state: Mutex::new(State {
+                queue: Queue::new(config.queue.get()),
+                available: Available::new(),
+                condition,
+                is_closed: false,
+                slowest_start: None,
+                next_look: None,
+                next_process: 1,
+            }),
+            queue_timeout: config.queue_timeout,
+            starts: Arc::new(Semaphore::new(starts)),
+            deadline_moved: Notify::new(),
+            kill: CancellationToken::new(),
+        }
+    }
+
+    /// From now on nothing is taken on; gives what still waits.
+    fn close(&self) -> Vec<Call> {
+        let mut state = self.lock();
+        state.is_closed = true;
+        state.queue.clear()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A panic while it was held is a defect, but no reason to refuse every request after it.
+        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// The next request, or a promise to wake this process when there is one.
+    fn poll_take(&self, cx: &mut Context<'_>, process: u64, load: Load) -> Poll<Call> {
+        let mut too_late = Vec::new();
+        let mut state = self.lock();
+        state.available.unlist(process);
+        let now = Instant::now();
+        let taken = loop {
+            match state.queue.take(now) {
+                Some(Taken::InTime(call)) if call.is_abandoned() => {}
+                Some(Taken::InTime(call)) => break Some(call),
+                Some(Taken::TooLate(call)) => too_late.push(call),
+                None => break None,
+            }
+        };
+        if taken.is_none() {
+            let rank = match load {
+                Load { has_replied: false, .. } => Rank::New,
+                Load { in_flight: 0, .. } => Rank::Idle,
+                Load { .. } => Rank::Busy,
+            };
+            state.available.list(process, rank, cx.waker().clone());
+        }
+        let failure = (!too_late.is_empty()).then(|| state.waited_too_long());
+        drop(state);
+        answer_all(too_late, failure);
+        match taken {
+            Some(mut call) => {
+                call.wait_left = call.waits_until.saturating_duration_since(now);
+                Poll::Ready(call)
+            }
+            None => Poll::Pending,
+        }
+    }
+
+    /// Gives requests that never started to others, at the places that they had.
+    fn hand_back(&self, calls: Vec<Call>) {
+        if calls.is_empty() {
+            return;
+        }
+        let now = Instant::now();
+        let mut state = self.lock();
+        let refusal = match state.is_closed {
+            true => Some(Failure::Draining),
+            false => state.condition.failure(),
+        };
+        if refusal.is_some() {
+            drop(state);
+            return answer_all(calls, refusal);
+        }
+        let mut wakers = Vec::new();
+        for mut call in calls {
+            call.waits_until = now + call.wait_left;
+            state.queue.hand_back(call.place, call.waits_until, call);
+            wakers.extend(state.available.next());
+        }
+        drop(state);
+        wakers.into_iter().for_each(Waker::wake);
+        self.deadline_moved.notify_one();
+    }
+
+    /// Notes something about the pool's condition; if it cannot serve any more, what waits fails.
+    fn note<R>(&self, change: impl FnOnce(&mut Condition) -> R) -> R {
+        let mut state = self.lock();
+        let result = change(&mut state.condition);
+        let failure = state.condition.failure();
+        let waiting = if failure.is_some() { state.queue.clear() } else { Vec::new() };
+        drop(state);
+        if let Some(Failure::NotLoaded(why) | Failure::Unavailable { why, .. }) = &failure
+            && !waiting.is_empty()
+        {
+            error!(%why, requests = waiting.len(), "handler keeps failing, requests are refused");
+        }
+        answer_all(waiting, failure);
+        result
+    }
+
+    /// Answers requests that have waited too long, as long as it is polled; never ends.
+    async fn expire_in_time(self: Arc<Shared>) {
+        loop {
+            let moved = self.deadline_moved.notified();
+            let Some(next) = self.plan_look() else {
+                moved.await;
+                continue;
+            };
+            tokio::select! {
+                // Cancel-safe: a notification that is lost with it only brings the next look.
+                () = moved => {}
+                () = tokio::time::sleep_until(next.into()) => self.expire(Instant::now()),
+            }
+            tokio::time::sleep(EXPIRY_PERIOD).await;
+        }
+    }
+
+    fn plan_look(&self) -> Option<Instant> {
+        let mut state = self.lock();
+        state.next_look = state.queue.next_deadline();
+        state.next_look
+    }
+
+    fn expire(&self, now: Instant) {
+        let mut state = self.lock();
+        let late = state.queue.expire(now);
+        let failure = (!late.is_empty()).then(|| state.waited_too_long());
+        drop(state);
+        answer_all(late, failure);
+    }
+}
+
+impl State {
+    fn overloaded(&self, why: &str) -> Failure {
+        let second = Duration::from_secs(1);
+        let wait = self.queue.wait_for_newcomer();
+        let retry_after = wait.clamp(second, LONGEST_RETRY_AFTER);
+        Failure::Overloaded { why: why.to_owned(), retry_after }
+    }
+
+    fn waited_too_long(&self) -> Failure {
+        self.overloaded("the request waited too long in the queue")
+    }
+}
+
+fn answer_all(calls: Vec<Call>, failure: Option<Failure>) {
+    let Some(failure) = failure else { return };
+    for call in calls {
+        call.answer(Err(failure.clone()));
+    }
+}

@@ -1,0 +1,108 @@
+//! A request on its way to a process, and the one place its answer goes to.
+
+use super::conversation::Ticket;
+use super::line::{Context, ContextMember};
+use crate::error::Failure;
+use bytes::Bytes;
+use std::time::{Duration, Instant};
+use tokio::sync::oneshot;
+
+/// What came of a call: the JSON text of the result, or why there is none.
+pub type Outcome = Result<Bytes, Failure>;
+
+/// A request on its way to a process.
+///
+/// Dropping it without [`Call::answer`] closes the channel; the caller sees that as a shutdown.
+#[derive(Debug)]
+pub struct Call {
+    /// The inside of the payload's JSON string, as the client wrote it.
+    pub payload: Bytes,
+    /// What a handler may ask for beside the payload.
+    pub extras: Extras,
+    /// The longest time that a process is given.
+    pub timeout: Duration,
+    /// The end of the caller's own budget.
+    pub latest: Option<Instant>,
+    /// Its place in the queue; stays when it is handed back.
+    pub place: u64,
+    /// When it has waited too long.
+    pub waits_until: Instant,
+    /// How much of its waiting time was left when it was last taken from the queue.
+    pub wait_left: Duration,
+    answer: oneshot::Sender<Outcome>,
+}
+
+/// What a handler may ask for beside the payload.
+#[derive(Debug, Clone, Default)]
+pub struct Extras {
+    /// Names (lower case) and values of the headers that may be passed on.
+    pub headers: Vec<(String, String)>,
+    /// The request id.
+    pub request_id: Bytes,
+    /// The caller's trace context.
+    pub traceparent: Option<String>,
+}
+
+impl Call {
+    /// A call, and where its answer will come out.
+    pub fn new(
+        payload: Bytes,
+        extras: Extras,
+        timeout: Duration,
+        latest: Option<Instant>,
+    ) -> (Call, oneshot::Receiver<Outcome>) {
+        let (answer, answered) = oneshot::channel();
+        let waits_until = Instant::now();
+        let wait_left = Duration::ZERO;
+        let call =
+            Call { payload, extras, timeout, latest, place: 0, waits_until, wait_left, answer };
+        (call, answered)
+    }
+
+    /// True when nobody waits for the answer any more.
+    pub fn is_abandoned(&self) -> bool {
+        self.answer.is_closed()
+    }
+
+    /// Delivers the answer; without a waiting caller it is dropped.
+    pub fn answer(self, outcome: Outcome) {
+        drop(self.answer.send(outcome));
+    }
+
+    fn time_left_ms(&self, now: Instant) -> u64 {
+        let budget = self.latest.map(|latest| latest.saturating_duration_since(now));
+        let left = budget.map_or(self.timeout, |budget| budget.min(self.timeout));
+        u64::try_from(left.as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+impl Ticket for Call {
+    fn payload(&self) -> &[u8] {
+        &self.payload
+    }
+
+    fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    fn latest(&self) -> Option<Instant> {
+        self.latest
+    }
+
+    fn context(&self, now: Instant, members: &[ContextMember]) -> Context<'_> {
+        let mut context = Context::default();
+        for member in members {
+            match member {
+                ContextMember::Headers => context.headers = Some(&self.extras.headers),
+                ContextMember::TimeoutMs => context.timeout_ms = Some(self.time_left_ms(now)),
+                ContextMember::RequestId => {
+                    context.request_id = std::str::from_utf8(&self.extras.request_id).ok();
+                }
+                ContextMember::Traceparent => {
+                    context.traceparent = self.extras.traceparent.as_deref();
+                }
+            }
+        }
+        context
+    }
+}

@@ -1,0 +1,660 @@
+//! What is said to one process, what it says back, and when it can no longer be trusted.
+//!
+//! Sans I/O: bytes, time and the end of the process come in; answers, log lines and the
+//! [`Standing`] of the process come out. I never read a clock, touch a pipe or signal anything.
+//!
+//! Invariants, whatever the process sends and in whatever order:
+//! * every ticket that was given comes out exactly once: answered, or handed back by
+//!   [`Conversation::end`];
+//! * an answer is made from the line that answers that request, or is a failure;
+//! * a process that is not [`Standing::Sound`] has no room.
+
+use super::line::{self, Announcement, Answer, Context, ContextMember, Framer, Id, Line, Parsed};
+use crate::error::Failure;
+use bytes::Bytes;
+use std::collections::VecDeque;
+use std::fmt;
+use std::time::{Duration, Instant};
+
+/// A process that has neither announced itself nor answered counts as up after this long.
+const UP_AFTER: Duration = Duration::from_secs(10);
+
+/// What a stray line shows of itself in the `detail` of a 504, in characters.
+const SHOWN_IN_DETAIL: usize = 200;
+
+/// A request, as far as a conversation needs to know it.
+pub trait Ticket {
+    /// The inside of the payload's JSON string, as the client wrote it.
+    fn payload(&self) -> &[u8];
+    /// The members beside `payload` that the process asked for.
+    fn context(&self, now: Instant, members: &[ContextMember]) -> Context<'_>;
+    /// The longest time that a process is given.
+    fn timeout(&self) -> Duration;
+    /// The end of the caller's own budget.
+    fn latest(&self) -> Option<Instant>;
+}
+
+/// Limits of a conversation.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Caps the concurrency that a process announces.
+    pub max_concurrency: usize,
+    /// No request before the ready line.
+    pub wait_ready: bool,
+    /// How long the ready line may take, and how long a first slow start is spared.
+    pub startup_timeout: Duration,
+    /// Largest `result`, in bytes.
+    pub max_reply_bytes: usize,
+}
+
+/// Something that happened and that somebody must be told.
+#[derive(Debug)]
+pub enum Event<T> {
+    /// This request has its answer: the JSON text of the result, or why there is none.
+    Answered(T, Result<Bytes, Failure>),
+    /// The process is up.
+    CameUp {
+        /// Its age, if it showed life with a line; `None` if it has merely lived long enough.
+        shown_after: Option<Duration>,
+    },
+    /// The ready line.
+    Ready(Announcement),
+    /// A line that is no reply.
+    Stray {
+        /// The line, cut to the limit of a log line.
+        text: Bytes,
+        /// The request that it was written during, if there was just one.
+        request: Option<u64>,
+        /// True when the line was longer.
+        is_cut: bool,
+    },
+    /// A reply had an error beside a result; the error was taken.
+    ErrorBesideResult,
+}
+
+/// Whether a process may be given requests.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Standing {
+    /// It may.
+    Sound,
+    /// It may not, but may finish what it is working on, matched by id.
+    Finishing(Fault),
+    /// It may do nothing more.
+    Condemned(Fault),
+}
+
+/// Why a process is not sound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// It echoes ids, and a reply had none.
+    MissingId,
+    /// A reply had an id that no request has.
+    WrongId,
+    /// A reply had the id of a request that was answered before.
+    StaleId,
+    /// A reply came that no request is waiting for.
+    Unasked,
+    /// A reply came before its request was written to the end.
+    Premature,
+    /// It promised order and did not keep it.
+    OutOfOrder,
+    /// Half a line was there when the next request was to be written.
+    PartialLine,
+    /// A line was longer than a reply may be.
+    LineTooLong,
+    /// It closed its stdin.
+    InputClosed,
+    /// It closed its stdout.
+    OutputClosed,
+    /// It did not answer in time.
+    TimedOut,
+    /// Its ready line, or its first sign of life, did not come in time.
+    TooSlowToStart,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Fault::MissingId => "a reply without id, from a process that echoes ids",
+            Fault::WrongId => "a reply with an id that no request has",
+            Fault::StaleId => "a second reply to one request",
+            Fault::Unasked => "a reply that no request is waiting for",
+            Fault::Premature => "a reply before its request was written to the end",
+            Fault::OutOfOrder => "a reply out of the order that was promised",
+            Fault::PartialLine => "half a line left on stdout after the reply",
+            Fault::LineTooLong => "a line longer than a reply may be",
+            Fault::InputClosed => "it closed its stdin",
+            Fault::OutputClosed => "it closed its stdout",
+            Fault::TimedOut => "no reply in time",
+            Fault::TooSlowToStart => "not ready in time",
+        })
+    }
+}
+
+/// The conversation with one process. `T` is the ticket of a request: what its answer goes to.
+#[derive(Debug)]
+pub struct Conversation<T> {
+    limits: Limits,
+    started: Instant,
+    framer: Framer,
+    promise: Promise,
+    ids: Ids,
+    context: Vec<ContextMember>,
+    life: Life,
+    is_ready: bool,
+    has_replied: bool,
+    standing: Standing,
+    next_id: u64,
+    flight: VecDeque<Flight<T>>,
+    strays: Strays,
+    outgoing: Outgoing,
+    events: Vec<Event<T>>,
+}
+
+/// What a process announced about requests at the same time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Promise {
+    /// Nothing: one at a time.
+    Nothing,
+    /// One at a time, strictly in order, ids echoed.
+    Order,
+    /// That many at once, in any order, ids echoed.
+    Concurrency(usize),
+}
+
+/// What is known about a process's ids.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ids {
+    Unknown,
+    Never,
+    Echoed,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Life {
+    /// Nothing seen, and young.
+    Starting,
+    /// Nothing seen, but it has lived long enough to count as up.
+    Lived,
+    /// It has sent a ready line or a reply.
+    Shown,
+}
+
+/// A request that was given and has no reply.
+#[derive(Debug)]
+struct Flight<T> {
+    id: u64,
+    /// `None` once the caller has been told that it took too long.
+    ticket: Option<T>,
+    /// Where its line begins and ends in all that was ever written to the process, in bytes.
+    line: std::ops::Range<u64>,
+    /// When the process could start on it; while its line is being written, when that began.
+    since: Instant,
+    timeout: Duration,
+    /// The end of the caller's own budget.
+    latest: Option<Instant>,
+    strays_before: u64,
+}
+
+impl<T> Flight<T> {
+    fn deadline(&self) -> Instant {
+        let own = self.since + self.timeout;
+        self.latest.map_or(own, |latest| latest.min(own))
+    }
+}
+
+#[derive(Debug, Default)]
+struct Strays {
+    count: u64,
+    last: String,
+}
+
+/// Bytes on their way into the process.
+#[derive(Debug, Default)]
+struct Outgoing {
+    bytes: Vec<u8>,
+    taken: usize,
+    /// All bytes that the pipe has ever accepted.
+    sent: u64,
+}
+
+impl Outgoing {
+    /// Where the next byte put in will stand in all that was ever written.
+    fn end(&self) -> u64 {
+        self.sent + (self.bytes.len() - self.taken) as u64
+    }
+}
+
+impl<T: Ticket> Conversation<T> {
+    /// The conversation with a process that was started now.
+    pub fn new(limits: Limits, now: Instant) -> Conversation<T> {
+        Conversation {
+            framer: Framer::new(limits.max_reply_bytes),
+            limits,
+            started: now,
+            promise: Promise::Nothing,
+            ids: Ids::Unknown,
+            context: Vec::new(),
+            life: Life::Starting,
+            is_ready: false,
+            has_replied: false,
+            standing: Standing::Sound,
+            next_id: 1,
+            flight: VecDeque::new(),
+            strays: Strays::default(),
+            outgoing: Outgoing::default(),
+            events: Vec::new(),
+        }
+    }
+
+    /// Whether the process may be given requests, and if not, why.
+    pub fn standing(&self) -> &Standing {
+        &self.standing
+    }
+
+    /// How many requests the process may be given now.
+    pub fn room(&self) -> usize {
+        if self.standing != Standing::Sound || (self.limits.wait_ready && !self.is_ready) {
+            return 0;
+        }
+        let at_once = match self.promise {
+            Promise::Nothing | Promise::Order => 1,
+            Promise::Concurrency(number) => number,
+        };
+        at_once.saturating_sub(self.flight.len())
+    }
+
+    /// True when stdout must be looked at before [`Conversation::give`]: without ids, only what is
+    /// not there tells that the last reply was the only one.
+    pub fn must_look_before_giving(&self) -> bool {
+        self.ids != Ids::Echoed
+    }
+
+    /// Takes back the room of a process that has left half a line behind. Called before
+    /// [`Conversation::give`], after the look.
+    pub fn settle(&mut self) {
+        let is_idle = self.flight.is_empty();
+        if is_idle && self.standing == Standing::Sound && self.framer.is_inside_line() {
+            self.doubt(Fault::PartialLine);
+        }
+    }
+
+    /// How many requests have no reply yet.
+    pub fn in_flight(&self) -> usize {
+        self.flight.len()
+    }
+
+    /// True when the process has answered at least once.
+    pub fn has_replied(&self) -> bool {
+        self.has_replied
+    }
+
+    /// True while somebody waits for an answer from this process.
+    pub fn is_awaited(&self) -> bool {
+        self.flight.iter().any(|flight| flight.ticket.is_some())
+    }
+
+    /// Gives a request to the process, which must have room. Its clock starts when its line has
+    /// been written.
+    pub fn give(&mut self, now: Instant, ticket: T) {
+        debug_assert!(self.room() > 0, "a request was given to a process without room");
+        let id = self.next_id;
+        self.next_id += 1;
+        let begin = self.outgoing.end();
+        let context = ticket.context(now, &self.context);
+        line::encode_request(&mut self.outgoing.bytes, id, ticket.payload(), &context);
+        self.flight.push_back(Flight {
+            id,
+            line: begin..self.outgoing.end(),
+            since: now,
+            timeout: ticket.timeout(),
+            latest: ticket.latest(),
+            strays_before: self.strays.count,
+            ticket: Some(ticket),
+        });
+    }
+
+    /// What is to be written next.
+    pub fn outgoing(&self) -> &[u8] {
+        &self.outgoing.bytes[self.outgoing.taken..]
+    }
+
+    /// The pipe has accepted this many bytes of [`Conversation::outgoing`].
+    pub fn sent(&mut self, now: Instant, bytes: usize) {
+        let before = self.outgoing.sent;
+        self.outgoing.taken += bytes;
+        self.outgoing.sent += bytes as u64;
+        let after = self.outgoing.sent;
+        for flight in &mut self.flight {
+            if flight.line.end > before && flight.line.end <= after {
+                flight.since = now;
+            }
+        }
+        if self.outgoing.taken == self.outgoing.bytes.len() {
+            self.outgoing.taken = 0;
+            if self.outgoing.bytes.capacity() > 64 * 1024 {
+                self.outgoing.bytes = Vec::new();
+            } else {
+                self.outgoing.bytes.clear();
+            }
+        }
+    }
+
+    /// These bytes were read from stdout.
+    pub fn received(&mut self, now: Instant, bytes: &[u8]) {
+        // Taken out for the time of the loop: each line needs the rest of the conversation.
+        let mut framer = std::mem::replace(&mut self.framer, Framer::new(0));
+        framer.feed(bytes, |line| self.line(now, line));
+        self.framer = framer;
+    }
+
+    /// The process has closed its stdin: what was written may never be read.
+    pub fn input_closed(&mut self) {
+        self.condemn(Fault::InputClosed);
+    }
+
+    /// The process has closed its stdout: no reply can come.
+    pub fn output_closed(&mut self) {
+        self.condemn(Fault::OutputClosed);
+    }
+
+    /// When [`Conversation::expire`] has something to do next. `slowest_start` is that of the pool.
+    pub fn next_deadline(&self, slowest_start: Option<Duration>) -> Option<Instant> {
+        let flights = self.flight.iter().map(|flight| match flight.ticket {
+            Some(_) => flight.deadline(),
+            None => self.started + self.spared_for(slowest_start),
+        });
+        let waits_for_ready = self.limits.wait_ready && !self.is_ready;
+        let startup = waits_for_ready.then(|| self.started + self.limits.startup_timeout);
+        let lived = (self.life == Life::Starting && !self.limits.wait_ready)
+            .then(|| self.started + UP_AFTER);
+        flights.chain(startup).chain(lived).min()
+    }
+
+    /// Ends what is over its time. Everything that stdout holds must have been received before:
+    /// an answer that is there wins.
+    pub fn expire(&mut self, now: Instant, slowest_start: Option<Duration>) {
+        let age = now.saturating_duration_since(self.started);
+        if self.limits.wait_ready && !self.is_ready {
+            if age >= self.limits.startup_timeout {
+                self.condemn(Fault::TooSlowToStart);
+            }
+        } else if self.life == Life::Starting && age >= UP_AFTER {
+            self.life = Life::Lived;
+            self.events.push(Event::CameUp { shown_after: None });
+        }
+        let is_spared = self.life != Life::Shown && age < self.spared_for(slowest_start);
+        let mut index = 0;
+        while index < self.flight.len() {
+            let flight = &self.flight[index];
+            let is_over = flight.ticket.is_none() || now >= flight.deadline();
+            if !is_over || (flight.ticket.is_none() && is_spared) {
+                index += 1;
+                continue;
+            }
+            let failure = Failure::TimedOut(self.what_was_seen(flight));
+            let is_concurrent = matches!(self.promise, Promise::Concurrency(_));
+            let Some(ticket) = self.flight[index].ticket.take() else {
+                self.condemn(Fault::TooSlowToStart);
+                return;
+            };
+            self.events.push(Event::Answered(ticket, Err(failure)));
+            if is_spared {
+                index += 1;
+            } else if is_concurrent {
+                self.flight.remove(index);
+                self.finish_only(Fault::TimedOut);
+            } else {
+                self.condemn(Fault::TimedOut);
+                return;
+            }
+        }
+    }
+
+    /// What has happened since the last call, in order.
+    pub fn drain_events(&mut self) -> std::vec::Drain<'_, Event<T>> {
+        self.events.drain(..)
+    }
+
+    /// The process is dead and reaped, its stdout read to the end, and `unread` bytes of what was
+    /// written were taken back out of its stdin. Gives each open ticket, in order, and whether its
+    /// request never started: its line lies wholly in the part that was never read.
+    pub fn end(&mut self, unread: usize) -> Vec<(T, bool)> {
+        let read = self.outgoing.sent - (unread as u64).min(self.outgoing.sent);
+        let flights = self.flight.drain(..);
+        flights.filter_map(|f| f.ticket.map(|ticket| (ticket, f.line.start >= read))).collect()
+    }
+
+    fn line(&mut self, now: Instant, line: Line<'_>) {
+        match line {
+            Line::Whole(line) => match line::parse(line) {
+                Parsed::Reply(id, answer) => {
+                    if matches!(answer, Answer::Error { is_beside_result: true, .. }) {
+                        self.events.push(Event::ErrorBesideResult);
+                    }
+                    self.reply(now, id, &answer);
+                }
+                Parsed::IdOnly(Id::Integer(id)) if self.position(id).is_some() => {
+                    let broken = Answer::Broken(
+                        "the reply has neither result nor error (JavaScript leaves out a result \
+                         that is undefined: return null)"
+                            .to_owned(),
+                    );
+                    self.reply(now, Some(Id::Integer(id)), &broken);
+                }
+                Parsed::Ready(announcement) if !self.has_replied && !self.is_ready => {
+                    self.ready(now, announcement);
+                }
+                Parsed::IdOnly(_) | Parsed::Ready(_) | Parsed::Stray => self.stray(line, false),
+            },
+            Line::TooLong(line) if line::is_braced(line) => self.too_long(line),
+            Line::TooLong(line) => self.stray(line, true),
+        }
+    }
+
+    fn reply(&mut self, now: Instant, id: Option<Id>, answer: &Answer<'_>) {
+        let index = match id {
+            Some(Id::Integer(id)) => match self.position(id) {
+                Some(index) => {
+                    self.ids = Ids::Echoed;
+                    index
+                }
+                None if id < self.next_id && id > 0 => return self.doubt(Fault::StaleId),
+                None => return self.unmatched(Fault::WrongId),
+            },
+            Some(Id::Foreign) => return self.unmatched(Fault::WrongId),
+            None if self.ids == Ids::Echoed => return self.unmatched(Fault::MissingId),
+            None if self.flight.is_empty() => return self.doubt(Fault::Unasked),
+            None if self.flight[0].line.end > self.outgoing.sent => {
+                return self.doubt(Fault::Premature);
+            }
+            None => {
+                self.ids = Ids::Never;
+                0
+            }
+        };
+        self.has_replied = true;
+        self.show_life(now);
+        let Some(flight) = self.flight.remove(index) else { return };
+        if let Some(ticket) = flight.ticket {
+            let outcome = outcome(answer, self.limits.max_reply_bytes);
+            self.events.push(Event::Answered(ticket, outcome));
+        }
+        if flight.line.end > self.outgoing.sent {
+            self.doubt(Fault::Premature);
+        } else if index > 0 && self.promise == Promise::Order {
+            self.doubt(Fault::OutOfOrder);
+        }
+        if self.standing != Standing::Sound && self.flight.is_empty() {
+            self.condemn_again();
+        }
+    }
+
+    /// A reply that names no request of ours: when only one could have been meant, it has failed.
+    fn unmatched(&mut self, fault: Fault) {
+        if self.flight.len() == 1
+            && let Some(flight) = self.flight.pop_front()
+            && let Some(ticket) = flight.ticket
+        {
+            self.events.push(Event::Answered(ticket, Err(Failure::Protocol(fault.to_string()))));
+        }
+        self.doubt(fault);
+    }
+
+    fn too_long(&mut self, line: &[u8]) {
+        let failure = || Failure::ReplyTooLarge(self.limits.max_reply_bytes);
+        let named = line::leading_id(line).and_then(|id| self.position(id));
+        let only = (self.flight.len() == 1).then_some(0);
+        if let Some(index) = named.or(only) {
+            let failure = failure();
+            let ticket = self.flight.remove(index).and_then(|flight| flight.ticket);
+            self.events.extend(ticket.map(|ticket| Event::Answered(ticket, Err(failure))));
+        }
+        self.doubt(Fault::LineTooLong);
+    }
+
+    fn ready(&mut self, now: Instant, announcement: Announcement) {
+        self.is_ready = true;
+        self.show_life(now);
+        self.promise = match announcement.concurrency {
+            None => Promise::Nothing,
+            Some(1) => Promise::Order,
+            Some(number) => Promise::Concurrency(number.min(self.limits.max_concurrency)),
+        };
+        if announcement.concurrency.is_some() {
+            self.ids = Ids::Echoed;
+        }
+        self.context.clone_from(&announcement.context);
+        self.events.push(Event::Ready(announcement));
+    }
+
+    fn show_life(&mut self, now: Instant) {
+        if self.life != Life::Shown {
+            self.life = Life::Shown;
+            let age = now.saturating_duration_since(self.started);
+            self.events.push(Event::CameUp { shown_after: Some(age) });
+        }
+    }
+
+    fn stray(&mut self, line: &[u8], is_cut: bool) {
+        let request = match self.flight.len() {
+            1 => self.flight.front().map(|flight| flight.id),
+            _ => None,
+        };
+        let shown = &line[..line.len().min(line::STRAY_LIMIT)];
+        self.strays.count += 1;
+        self.strays.last = shown_in_detail(shown);
+        let is_cut = is_cut || shown.len() < line.len();
+        let text = Bytes::copy_from_slice(shown);
+        self.events.push(Event::Stray { text, request, is_cut });
+    }
+
+    /// From here on the process is given nothing. If it echoes ids it may finish.
+    fn doubt(&mut self, fault: Fault) {
+        if self.ids == Ids::Echoed {
+            return self.finish_only(fault);
+        }
+        for flight in self.flight.drain(..) {
+            let failure = Failure::Protocol(fault.to_string());
+            let answered = flight.ticket.map(|ticket| Event::Answered(ticket, Err(failure)));
+            self.events.extend(answered);
+        }
+        self.condemn(fault);
+    }
+
+    fn finish_only(&mut self, fault: Fault) {
+        if self.standing == Standing::Sound {
+            self.standing = Standing::Finishing(fault);
+        }
+        if self.flight.is_empty() {
+            self.condemn_again();
+        }
+    }
+
+    fn condemn(&mut self, fault: Fault) {
+        match self.standing {
+            Standing::Sound => self.standing = Standing::Condemned(fault),
+            Standing::Finishing(_) | Standing::Condemned(_) => self.condemn_again(),
+        }
+    }
+
+    /// The first fault is the one that is told.
+    fn condemn_again(&mut self) {
+        if let Standing::Finishing(fault) = self.standing {
+            self.standing = Standing::Condemned(fault);
+        }
+    }
+
+    fn position(&self, id: u64) -> Option<usize> {
+        self.flight.iter().position(|flight| flight.id == id)
+    }
+
+    fn spared_for(&self, slowest_start: Option<Duration>) -> Duration {
+        slowest_start.unwrap_or(self.limits.startup_timeout)
+    }
+
+    /// The `detail` of a 504: what was seen, and the likely cause.
+    fn what_was_seen(&self, flight: &Flight<T>) -> String {
+        let limit = (flight.deadline() - flight.since).as_millis() as u64;
+        let limit = humantime::format_duration(Duration::from_millis(limit));
+        let strays = self.strays.count - flight.strays_before;
+        let half = self.framer.partial();
+        let seen = if flight.line.end > self.outgoing.sent {
+            "the process has not read the whole request from its stdin".to_owned()
+        } else if self.framer.is_inside_line() {
+            let shown = shown_in_detail(half);
+            if line::is_braced(half) {
+                format!("the process wrote a line without end, so a newline is missing: {shown}")
+            } else {
+                format!("the process wrote a line without end that is no reply: {shown}")
+            }
+        } else if strays > 0 && self.strays.last.contains("{\"") {
+            let last = &self.strays.last;
+            format!(
+                "{strays} lines were no replies; the last has a reply glued to other output, so \
+                 a newline is missing before it: {last}"
+            )
+        } else if strays > 0 {
+            let last = &self.strays.last;
+            format!("{strays} lines were no replies, the last: {last}")
+        } else {
+            "the process wrote nothing".to_owned()
+        };
+        let hint = if self.life != Life::Shown && self.limits.wait_ready {
+            ""
+        } else if self.life != Life::Shown {
+            "; it has not answered anything yet: if it is slow to start, let it send \
+             {\"ready\":true} and set --wait-ready; if it did answer, it may not flush its output \
+             after each reply"
+        } else if strays == 0 && !self.framer.is_inside_line() {
+            "; if it did answer, it may not flush its output after each reply"
+        } else {
+            ""
+        };
+        format!("no reply within {limit}: {seen}{hint}")
+    }
+}
+
+fn outcome(answer: &Answer<'_>, max_reply_bytes: usize) -> Result<Bytes, Failure> {
+    match answer {
+        Answer::Result(result) if result.len() > max_reply_bytes => {
+            Err(Failure::ReplyTooLarge(max_reply_bytes))
+        }
+        Answer::Result(result) => Ok(Bytes::copy_from_slice(result.as_bytes())),
+        Answer::Error { message, status, .. } => Err(Failure::Handler {
+            message: Bytes::copy_from_slice(message.as_bytes()),
+            status: status.unwrap_or(400),
+        }),
+        Answer::Broken(how) => Err(Failure::Protocol(how.clone())),
+    }
+}
+
+fn shown_in_detail(line: &[u8]) -> String {
+    String::from_utf8_lossy(&line[..line.len().min(4 * SHOWN_IN_DETAIL)])
+        .chars()
+        .take(SHOWN_IN_DETAIL)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,267 @@
+//! What a handler prints, on its way into our log: whole blocks, cut lines, a bounded rate.
+
+use std::io;
+use std::time::{Duration, Instant};
+use tokio::io::AsyncReadExt;
+use tokio::net::unix::pipe::Receiver;
+use tracing::{info, warn};
+
+/// What one stream of one process may log: bytes at once, and bytes a second after that.
+const BURST: u64 = 256 * 1024;
+const BYTES_PER_SECOND: u64 = 64 * 1024;
+
+/// Longest line, in bytes; what is longer is cut.
+const LINE_LIMIT: usize = 8 * 1024;
+
+/// Largest block of lines that is kept together, in bytes.
+const BLOCK_LIMIT: usize = 64 * 1024;
+
+/// Longest that a block is kept while more comes.
+const BLOCK_AGE: Duration = Duration::from_millis(200);
+
+/// Reads of stderr after the end of its process, each up to 16 KiB; a pipe holds 64 KiB.
+const READS_AT_THE_END: usize = 8;
+
+/// A block ends when nothing has come for this long: a traceback is written in one go.
+const QUIET: Duration = Duration::from_millis(20);
+
+/// Logs one stream of one process at a bounded rate, and says what it left out.
+#[derive(Debug)]
+pub struct StreamLog {
+    process: u64,
+    stream: &'static str,
+    allowance: Allowance,
+    left_out: u64,
+}
+
+impl StreamLog {
+    /// The log of this stream (`stdout`, `stderr`) of this process.
+    pub fn new(process: u64, stream: &'static str, now: Instant) -> StreamLog {
+        StreamLog { process, stream, allowance: Allowance::new(now), left_out: 0 }
+    }
+
+    /// Logs a line or a block of lines.
+    pub fn write(&mut self, now: Instant, text: &[u8], request: Option<u64>, is_cut: bool) {
+        if !self.allowance.take(now, text.len() as u64 + 64) {
+            self.left_out += 1;
+            return;
+        }
+        self.report_left_out();
+        let (process, stream) = (self.process, self.stream);
+        let text = String::from_utf8_lossy(text);
+        let text = if is_cut { format!("{text}… (cut)").into() } else { text };
+        match request {
+            Some(request) => info!(process, stream, request, %text, "handler output"),
+            None => info!(process, stream, %text, "handler output"),
+        }
+    }
+
+    fn report_left_out(&mut self) {
+        if self.left_out > 0 {
+            let (process, stream, blocks) = (self.process, self.stream, self.left_out);
+            warn!(process, stream, blocks, "handler output left out, it came too fast");
+            self.left_out = 0;
+        }
+    }
+}
+
+impl Drop for StreamLog {
+    fn drop(&mut self) {
+        self.report_left_out();
+    }
+}
+
+/// A token bucket of bytes.
+#[derive(Debug)]
+struct Allowance {
+    bytes: u64,
+    at: Instant,
+}
+
+impl Allowance {
+    fn new(now: Instant) -> Allowance {
+        Allowance { bytes: BURST, at: now }
+    }
+
+    fn take(&mut self, now: Instant, bytes: u64) -> bool {
+        let gained = now.saturating_duration_since(self.at).as_millis() as u64;
+        let gained = gained.saturating_mul(BYTES_PER_SECOND) / 1000;
+        if gained > 0 {
+            self.bytes = self.bytes.saturating_add(gained).min(BURST);
+            self.at = now;
+        }
+        let is_enough = self.bytes >= bytes;
+        if is_enough {
+            self.bytes -= bytes;
+        }
+        is_enough
+    }
+}
+
+/// The stderr of a process: always drained, whatever its rate, and logged in blocks.
+#[derive(Debug)]
+pub struct ErrorOutput {
+    pipe: Option<Receiver>,
+    block: Block,
+    log: StreamLog,
+    scratch: Vec<u8>,
+}
+
+impl ErrorOutput {
+    /// Takes over our end of a process's stderr.
+    pub fn new(process: u64, pipe: Receiver) -> ErrorOutput {
+        ErrorOutput {
+            pipe: Some(pipe),
+            block: Block::default(),
+            log: StreamLog::new(process, "stderr", Instant::now()),
+            scratch: vec![0; 16 * 1024],
+        }
+    }
+
+    /// Drains and logs; never ends.
+    // Cancel-safe: all progress lives in self.
+    pub async fn run(&mut self) {
+        loop {
+            let Some(pipe) = &mut self.pipe else { return std::future::pending().await };
+            let read = pipe.read(&mut self.scratch);
+            let Ok(read) = tokio::time::timeout(self.block.patience(), read).await else {
+                self.log_block();
+                continue;
+            };
+            self.received(read);
+            // Others on this thread have their turn, however fast the handler prints.
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Reads and logs what is left, without waiting: a grandchild may hold the pipe open, and may
+    /// even go on writing.
+    pub fn finish(&mut self) {
+        for _ in 0..READS_AT_THE_END {
+            let Some(pipe) = &self.pipe else { break };
+            let read = rustix::io::read(pipe, &mut self.scratch);
+            if !self.received(read.map_err(io::Error::from)) {
+                break;
+            }
+        }
+        self.log_block();
+    }
+
+    /// The last line that was not blank.
+    pub fn last_line(&self) -> &str {
+        &self.block.last_line
+    }
+
+    fn received(&mut self, read: io::Result<usize>) -> bool {
+        match read {
+            Ok(length) if length > 0 => {
+                self.block.push(Instant::now(), &self.scratch[..length]);
+                if self.block.is_due() {
+                    self.log_block();
+                }
+                true
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => true,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
+            Ok(_) | Err(_) => {
+                self.pipe = None;
+                self.log_block();
+                false
+            }
+        }
+    }
+
+    fn log_block(&mut self) {
+        let text = self.block.take();
+        if !text.is_empty() {
+            self.log.write(Instant::now(), &text, None, false);
+        }
+    }
+}
+
+/// Lines that came together.
+#[derive(Debug, Default)]
+struct Block {
+    text: Vec<u8>,
+    since: Option<Instant>,
+    line_length: usize,
+    last_line: String,
+}
+
+impl Block {
+    /// How long to wait for more before the block is logged.
+    fn patience(&self) -> Duration {
+        if self.since.is_some() { QUIET } else { Duration::MAX }
+    }
+
+    fn is_due(&self) -> bool {
+        let is_old = self.since.is_some_and(|since| since.elapsed() >= BLOCK_AGE);
+        is_old || self.text.len() >= BLOCK_LIMIT
+    }
+
+    fn push(&mut self, now: Instant, bytes: &[u8]) {
+        self.since.get_or_insert(now);
+        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
+            let room = LINE_LIMIT.saturating_sub(self.line_length);
+            let ends = piece.ends_with(b"\n");
+            if piece.len() <= room || self.line_length == 0 && piece.len() <= LINE_LIMIT {
+                self.text.extend_from_slice(piece);
+            } else if room > 0 {
+                self.text.extend_from_slice(&piece[..room]);
+                self.text.extend_from_slice("… (cut)".as_bytes());
+                self.text.extend_from_slice(if ends { b"\n" } else { b"" });
+            } else if ends {
+                self.text.push(b'\n');
+            }
+            self.line_length = if ends { 0 } else { self.line_length + piece.len() };
+        }
+    }
+
+    fn take(&mut self) -> Vec<u8> {
+        let mut text = std::mem::take(&mut self.text);
+        self.since = None;
+        text.truncate(text.trim_ascii_end().len());
+        let last = text.rsplit(|byte| *byte == b'\n').find(|line| !line.trim_ascii().is_empty());
+        if let Some(last) = last {
+            self.last_line = String::from_utf8_lossy(last.trim_ascii()).into_owned();
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_is_logged_at_a_bounded_rate() {
+        let start = Instant::now();
+        let mut allowance = Allowance::new(start);
+        let taken = (0..1000).filter(|_| allowance.take(start, 1024)).count();
+        assert_eq!(taken as u64, BURST / 1024);
+        let later = start + Duration::from_secs(1);
+        let taken = (0..1000).filter(|_| allowance.take(later, 1024)).count();
+        assert_eq!(taken as u64, BYTES_PER_SECOND / 1024);
+    }
+
+    #[test]
+    fn a_traceback_stays_one_block_and_its_last_line_is_kept() {
+        let mut block = Block::default();
+        block.push(Instant::now(), b"Traceback:\n  File\nValue");
+        block.push(Instant::now(), b"Error: no\n\n");
+        assert_eq!(block.take(), b"Traceback:\n  File\nValueError: no");
+        assert_eq!(block.last_line, "ValueError: no");
+        assert!(!block.is_due());
+    }
+
+    #[test]
+    fn long_lines_are_cut_and_the_next_is_whole() {
+        let mut block = Block::default();
+        block.push(Instant::now(), &[b'x'; 3 * LINE_LIMIT]);
+        block.push(Instant::now(), b"xxx\nnext\n");
+        let text = String::from_utf8(block.take()).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines[0].len(), LINE_LIMIT + "… (cut)".len());
+        assert_eq!(lines[1], "next");
+    }
+}

@@ -1,0 +1,238 @@
+use super::*;
+use proptest::prelude::*;
+
+fn lines(max_reply: usize, reads: &[&[u8]]) -> Vec<(bool, Vec<u8>)> {
+    let mut framer = Framer::new(max_reply);
+    let mut seen = Vec::new();
+    for read in reads {
+        framer.feed(read, |line| {
+            seen.push(match line {
+                Line::Whole(line) => (true, line.to_vec()),
+                Line::TooLong(line) => (false, line.to_vec()),
+            });
+        });
+    }
+    seen
+}
+
+fn encoded(payload: &str) -> String {
+    let mut line = Vec::new();
+    encode_request(&mut line, 7, payload.as_bytes(), &Context::default());
+    String::from_utf8(line).unwrap()
+}
+
+#[test]
+fn a_line_with_brace_over_the_limit_is_reported_once_and_skipped() {
+    let long = format!("{{{}", "x".repeat(9000));
+    let seen = lines(100, &[long.as_bytes(), b"more", b"end\nnext\n"]);
+    assert_eq!(seen.len(), 2);
+    assert!(!seen[0].0 && seen[0].1.len() == 4196);
+    assert_eq!(seen[1], (true, b"next".to_vec()));
+}
+
+#[test]
+fn a_long_line_without_brace_is_cut() {
+    let long = "x".repeat(3 * STRAY_LIMIT);
+    let seen = lines(1 << 20, &[long.as_bytes(), b"\n{}\n"]);
+    assert_eq!(seen[0], (false, vec![b'x'; STRAY_LIMIT]));
+    assert_eq!(seen[1], (true, b"{}".to_vec()));
+}
+
+#[test]
+fn lines_mean_what_the_protocol_says() {
+    let result = |id, text| Parsed::Reply(id, Answer::Result(text));
+    let answer = |message, status, is_beside_result| {
+        let answer = Answer::Error { message, status, is_beside_result };
+        Parsed::Reply(Some(Id::Integer(7)), answer)
+    };
+    let error = |message, status| answer(message, status, false);
+    let ready = |concurrency, context| {
+        Parsed::Ready(Announcement { concurrency, context, complaint: None })
+    };
+    let table = [
+        (r#"{"id":7,"result":1}"#, result(Some(Id::Integer(7)), "1")),
+        (r#"{"result":{"a":[1e400]},"id":7}"#, result(Some(Id::Integer(7)), r#"{"a":[1e400]}"#)),
+        (r#"{"\u0069d":7,"result":null}"#, result(Some(Id::Integer(7)), "null")),
+        (r#"{"id":"7","result":1}"#, result(Some(Id::Foreign), "1")),
+        (r#"{"id":7.0,"result":1}"#, result(Some(Id::Foreign), "1")),
+        (r#"{"id":-7,"result":1}"#, result(Some(Id::Foreign), "1")),
+        (r#"{"id":null,"result":1}"#, result(Some(Id::Foreign), "1")),
+        (r#"{"result":"x"}"#, result(None, r#""x""#)),
+        (r#"{"result":1,"result":2}"#, result(None, "2")),
+        (r#"{"result":1,"error":null}"#, result(None, "1")),
+        (r#"{"id":7,"error":"no"}"#, error(r#""no""#, None)),
+        (r#"{"id":7,"error":"no","result":1}"#, answer(r#""no""#, None, true)),
+        (r#"{"id":7,"error":{"message":"no","status":404}}"#, error(r#""no""#, Some(404))),
+        (r#"{"id":7,"error":{"message":"no","more":[]}}"#, error(r#""no""#, None)),
+        (r#"{"id":7}"#, Parsed::IdOnly(Id::Integer(7))),
+        (r#"{"id":7,"x":1}"#, Parsed::IdOnly(Id::Integer(7))),
+        (r#"{"level":"info"}"#, Parsed::Stray),
+        (r#"{"result":1},"x":2"#, Parsed::Stray),
+        (r#"{"result":1} {"result":2}"#, Parsed::Stray),
+        (r#"{"result":01}"#, Parsed::Stray),
+        (r#"{"result":"#, Parsed::Stray),
+        (r#" {"result":1}"#, Parsed::Stray),
+        (r#"[{"result":1}]"#, Parsed::Stray),
+        ("", Parsed::Stray),
+        ("loading model", Parsed::Stray),
+        ("\u{feff}{\"result\":1}\r", result(None, "1")),
+        (r#"{"ready":true}"#, ready(None, vec![])),
+        (r#"{"ready":true,"concurrency":16}"#, ready(Some(16), vec![])),
+        (
+            r#"{"ready":true,"context":["headers","request_id"]}"#,
+            ready(None, vec![ContextMember::Headers, ContextMember::RequestId]),
+        ),
+        (r#"{"ready":false}"#, Parsed::Stray),
+        (r#"{"ready":"true"}"#, Parsed::Stray),
+    ];
+    for (line, meaning) in table {
+        assert_eq!(parse(line.as_bytes()), meaning, "{line}");
+    }
+}
+
+#[test]
+fn errors_of_another_shape_are_broken() {
+    for error in [
+        "1", "null", "[]", "{}", r#"{"message":1}"#, r#"{"message":"m","status":399}"#,
+        r#"{"message":"m","status":501}"#, r#"{"message":"m","status":"404"}"#,
+    ] {
+        let line = format!(r#"{{"id":7,"error":{error}}}"#);
+        let parsed = parse(line.as_bytes());
+        assert!(
+            matches!(parsed, Parsed::Reply(Some(Id::Integer(7)), Answer::Broken(_))),
+            "{line}: {parsed:?}"
+        );
+    }
+}
+
+#[test]
+fn a_reply_that_is_not_utf_8_is_broken_and_other_such_lines_are_stray() {
+    let parsed = parse(b"{\"id\":7,\"result\":\"\xff\"}");
+    assert!(matches!(parsed, Parsed::Reply(Some(Id::Integer(7)), Answer::Broken(_))));
+    assert_eq!(parse(b"{\"note\":\"\xff\"}"), Parsed::Stray);
+    assert_eq!(parse(b"\xff\xfe"), Parsed::Stray);
+}
+
+#[test]
+fn bad_announcements_are_complained_about_and_promise_nothing() {
+    for line in [
+        r#"{"ready":true,"concurrency":0}"#,
+        r#"{"ready":true,"concurrency":"4"}"#,
+        r#"{"ready":true,"context":"headers"}"#,
+        r#"{"ready":true,"context":["cookies"]}"#,
+    ] {
+        let Parsed::Ready(announcement) = parse(line.as_bytes()) else { panic!("{line}") };
+        assert!(announcement.complaint.is_some(), "{line}");
+        assert_eq!((announcement.concurrency, announcement.context.len()), (None, 0), "{line}");
+    }
+}
+
+#[test]
+fn a_million_brackets_overflow_nothing() {
+    let line = format!(r#"{{"result":{}{}}}"#, "[".repeat(1_000_000), "]".repeat(1_000_000));
+    assert!(matches!(parse(line.as_bytes()), Parsed::Reply(None, Answer::Result(_))));
+    assert_eq!(parse("{\"result\":".repeat(200_000).as_bytes()), Parsed::Stray);
+}
+
+#[test]
+fn an_id_is_found_at_the_beginning_of_a_long_line() {
+    assert_eq!(leading_id(br#"{"id":7,"result":"xxx"#), Some(7));
+    assert_eq!(leading_id(br#"{ "id" : 70 , "result":"xxx"#), Some(70));
+    assert_eq!(leading_id(br#"{"id":7"#), None);
+    assert_eq!(leading_id(br#"{"id":"7","result":"#), None);
+    assert_eq!(leading_id(br#"{"result":"#), None);
+}
+
+#[test]
+fn requests_are_written_in_the_shortest_form() {
+    let table = [
+        ("plain", "plain"),
+        (r"\u0041\/\u00e9", "A/é"),
+        (r"\ud83d\ude00", "😀"),
+        (r#"\"\\\b\f\n\r\t"#, r#"\"\\\b\f\n\r\t"#),
+        (r"\u000a\u0022\u005c\u001F", r#"\n\"\\\u001f"#),
+        ("x\u{2028}y\u{2029}z\u{85}w", r"x\u2028y\u2029z\u0085w"),
+        (r"\u2028\u0085", r"\u2028\u0085"),
+        ("é\u{a0}\u{2020}", "é\u{a0}\u{2020}"),
+        ("\u{7f}", "\u{7f}"),
+    ];
+    for (payload, expected) in table {
+        assert_eq!(encoded(payload), format!("{{\"id\":7,\"payload\":\"{expected}\"}}\n"));
+    }
+}
+
+#[test]
+fn context_members_follow_the_payload() {
+    let headers = [("x-a".to_owned(), "1\"\u{2028}".to_owned()), ("x-b".to_owned(), String::new())];
+    let context = Context {
+        headers: Some(&headers),
+        timeout_ms: Some(250),
+        request_id: Some("r"),
+        traceparent: None,
+    };
+    let mut line = Vec::new();
+    encode_request(&mut line, 0, b"p", &context);
+    assert_eq!(
+        String::from_utf8(line).unwrap(),
+        "{\"id\":0,\"payload\":\"p\",\"headers\":{\"x-a\":\"1\\\"\\u2028\",\"x-b\":\"\"},\
+         \"timeout_ms\":250,\"request_id\":\"r\"}\n"
+    );
+}
+
+/// Every character that some language's line reader takes for a line break.
+const LINE_BREAKS: &[char] =
+    &['\n', '\r', '\u{b}', '\u{c}', '\u{1c}', '\u{1d}', '\u{1e}', '\u{85}', '\u{2028}', '\u{2029}'];
+
+#[test]
+fn every_code_point_survives_however_it_is_escaped() {
+    let all: Vec<char> = ('\0'..=char::MAX).collect();
+    for chunk in all.chunks(4096) {
+        let text: String = chunk.iter().collect();
+        let quoted = serde_json::to_string(&text).unwrap();
+        let escaped: String = text.encode_utf16().map(|unit| format!("\\u{unit:04x}")).collect();
+        for payload in [&quoted[1..quoted.len() - 1], &escaped] {
+            let line = encoded(payload);
+            let body = line.strip_suffix('\n').unwrap();
+            assert!(!body.contains(LINE_BREAKS));
+            let value: serde_json::Value = serde_json::from_str(body).unwrap();
+            assert_eq!(value["payload"], text);
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn framing_never_depends_on_reads(
+        bytes in proptest::collection::vec(prop_oneof![Just(b'\n'), Just(b'{'), any::<u8>()], 0..400),
+        cuts in proptest::collection::vec(0usize..400, 0..20),
+    ) {
+        let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| cut.min(bytes.len())).collect();
+        cuts.extend([0, bytes.len()]);
+        cuts.sort_unstable();
+        let pieces: Vec<&[u8]> = cuts.windows(2).map(|w| &bytes[w[0]..w[1]]).collect();
+        prop_assert_eq!(lines(10, &pieces), lines(10, &[&bytes]));
+    }
+
+    #[test]
+    fn no_bytes_make_the_parser_panic_or_a_result_invalid(
+        bytes in proptest::collection::vec(any::<u8>(), 0..200),
+        text in r#"\{("id":[0-9"]{0,3},?)?("result":.{0,20})?\}"#,
+    ) {
+        for line in [bytes.as_slice(), text.as_bytes()] {
+            leading_id(line);
+            if let Parsed::Reply(_, Answer::Result(result)) = parse(line) {
+                let body = format!("{{\"result\":{result}}}");
+                prop_assert!(serde_json::from_str::<IgnoredAny>(&body).is_ok());
+            }
+        }
+    }
+
+    #[test]
+    fn any_text_arrives_as_it_was_sent(text in ".*") {
+        let quoted = serde_json::to_string(&text).unwrap();
+        let line = encoded(&quoted[1..quoted.len() - 1]);
+        prop_assert!(!line[..line.len() - 1].contains(LINE_BREAKS));
+        let value: serde_json::Value = serde_json::from_str(&line).unwrap();
+        prop_assert_eq!(&value["payload"], &serde_json::Value::String(text));
+    }
+}

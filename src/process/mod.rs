@@ -1,0 +1,10 @@
+//! One running copy of the handler: how it is started, talked to and ended.
+//!
+//! Knows nothing of the queue or of HTTP: requests come in through [`owner::Feed`].
+
+pub mod call;
+pub mod conversation;
+pub mod handler_log;
+pub mod launch;
+pub mod line;
+pub mod owner;

@@ -1,0 +1,351 @@
+//! The thin part that moves bytes between the pipes of one process and its conversation.
+//!
+//! Nobody else reads or writes these pipes. The owner decides nothing: what the bytes mean, which
+//! request is over its time and when the process cannot be trusted is up to
+//! [`Conversation`]; starting, signalling and reaping is up to the slot.
+
+use super::call::Call;
+use super::conversation::{Conversation, Event, Fault, Limits, Standing};
+use super::handler_log::StreamLog;
+use super::line::Announcement;
+use crate::error::Failure;
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::unix::pipe::{Receiver, Sender};
+use tokio::time::Sleep;
+use tracing::{debug, warn};
+
+/// Most that is read at once; a Linux pipe holds this much.
+const READ_BYTES: usize = 64 * 1024;
+
+/// Reads in a row before others on the thread have their turn.
+const READS_IN_A_ROW: usize = 16;
+
+/// Where requests come from, and who is told how the process does.
+pub trait Feed {
+    /// The next request for this process, or a promise to wake it when there is one.
+    fn poll_take(&mut self, cx: &mut Context<'_>, load: Load) -> Poll<Call>;
+    /// The process wants no more requests.
+    fn leave(&mut self);
+    /// The process is up; with its age if it has shown so itself.
+    fn came_up(&mut self, shown_after: Option<Duration>);
+    /// The slowest start of a process so far.
+    fn slowest_start(&self) -> Option<Duration>;
+}
+
+/// How busy a process is.
+#[derive(Debug, Clone, Copy)]
+pub struct Load {
+    /// Requests that it has and has not answered.
+    pub in_flight: usize,
+    /// Whether it has ever answered one.
+    pub has_replied: bool,
+}
+
+/// The owner of one process's stdin and stdout.
+#[derive(Debug)]
+pub struct Owner<F> {
+    process: u64,
+    conversation: Conversation<Call>,
+    feed: F,
+    stdin: Option<Sender>,
+    stdout: Option<Receiver>,
+    is_retired: bool,
+    alarm: Alarm,
+    log: StreamLog,
+    scratch: Vec<u8>,
+}
+
+impl<F: Feed> Owner<F> {
+    /// Takes over the pipes of a process that was just started. Must be called within a runtime.
+    pub fn new(
+        process: u64,
+        stdin: Sender,
+        stdout: Receiver,
+        limits: Limits,
+        feed: F,
+    ) -> Owner<F> {
+        let now = Instant::now();
+        Owner {
+            process,
+            conversation: Conversation::new(limits, now),
+            feed,
+            stdin: Some(stdin),
+            stdout: Some(stdout),
+            is_retired: false,
+            alarm: Alarm { sleep: Box::pin(tokio::time::sleep(Duration::ZERO)), set_to: None },
+            log: StreamLog::new(process, "stdout", now),
+            scratch: vec![0; READ_BYTES],
+        }
+    }
+
+    /// Serves requests until the process may be given no more; then says why.
+    // Cancel-safe: all progress lives in self.
+    pub async fn serve(&mut self) -> Fault {
+        poll_fn(|cx| {
+            self.poll_move(cx);
+            match *self.conversation.standing() {
+                Standing::Sound => Poll::Pending,
+                Standing::Finishing(fault) | Standing::Condemned(fault) => Poll::Ready(fault),
+            }
+        })
+        .await
+    }
+
+    /// Serves what the process still has; ends when it has nothing more, or is condemned.
+    // Cancel-safe: all progress lives in self.
+    pub async fn finish(&mut self) {
+        poll_fn(|cx| {
+            self.poll_move(cx);
+            let is_condemned = matches!(self.conversation.standing(), Standing::Condemned(_));
+            let is_done = self.conversation.in_flight() == 0;
+            if is_condemned || is_done { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+    }
+
+    /// Moves bytes and answers as long as it is polled; never ends.
+    // Cancel-safe: all progress lives in self.
+    pub async fn keep_reading(&mut self) {
+        poll_fn(|cx| {
+            self.poll_move(cx);
+            Poll::<()>::Pending
+        })
+        .await;
+    }
+
+    /// Where the requests come from.
+    pub fn feed(&self) -> &F {
+        &self.feed
+    }
+
+    /// Where the requests come from.
+    pub fn feed_mut(&mut self) -> &mut F {
+        &mut self.feed
+    }
+
+    /// From now on the process is given nothing; its stdin is closed when all is written.
+    pub fn retire(&mut self) {
+        self.is_retired = true;
+        self.feed.leave();
+        self.close_stdin_when_written();
+    }
+
+    /// True while somebody waits for an answer from this process.
+    pub fn is_awaited(&self) -> bool {
+        self.conversation.is_awaited()
+    }
+
+    /// True when the process has answered at least one request.
+    pub fn has_replied(&self) -> bool {
+        self.conversation.has_replied()
+    }
+
+    /// The process has been reaped. Delivers the answers that are still in its stdout, fails what
+    /// it may have started with `cause`, and gives back what it never started.
+    pub fn bury(&mut self, cause: &str) -> Vec<Call> {
+        self.feed.leave();
+        while self.read_now() {}
+        self.handle_events();
+        let unread = self.take_back_unread();
+        let mut never_started = Vec::new();
+        for (call, is_untouched) in self.conversation.end(unread) {
+            if is_untouched {
+                never_started.push(call);
+            } else {
+                call.answer(Err(Failure::Exited(cause.to_owned())));
+            }
+        }
+        never_started
+    }
+
+    fn poll_move(&mut self, cx: &mut Context<'_>) {
+        let is_more = self.poll_read(cx);
+        self.handle_events();
+        self.check_deadlines();
+        self.take_requests(cx);
+        self.poll_write(cx);
+        self.close_stdin_when_written();
+        self.set_alarm(cx);
+        if is_more {
+            cx.waker().wake_by_ref();
+        }
+    }
+
+    /// Reads what is there; true if there may be more after many reads.
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> bool {
+        for _ in 0..READS_IN_A_ROW {
+            let Some(stdout) = &mut self.stdout else { return false };
+            let mut buffer = ReadBuf::new(&mut self.scratch);
+            let Poll::Ready(read) = Pin::new(stdout).poll_read(cx, &mut buffer) else {
+                return false;
+            };
+            let length = buffer.filled().len();
+            self.received(read.map(|()| length));
+        }
+        true
+    }
+
+    /// Reads once, whatever the runtime knows of the pipe; true if there was something.
+    fn read_now(&mut self) -> bool {
+        let Some(stdout) = &self.stdout else { return false };
+        let read = rustix::io::read(stdout, &mut self.scratch);
+        self.received(read.map_err(io::Error::from))
+    }
+
+    fn received(&mut self, read: io::Result<usize>) -> bool {
+        match read {
+            Ok(length) if length > 0 => {
+                self.conversation.received(Instant::now(), &self.scratch[..length]);
+                true
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => true,
+            Ok(_) | Err(_) => {
+                self.stdout = None;
+                self.conversation.output_closed();
+                false
+            }
+        }
+    }
+
+    fn handle_events(&mut self) {
+        for event in self.conversation.drain_events() {
+            match event {
+                Event::Answered(call, outcome) => call.answer(outcome),
+                Event::CameUp { shown_after } => self.feed.came_up(shown_after),
+                Event::Ready(announcement) => log_ready(self.process, &announcement),
+                Event::Stray { text, request, is_cut } => {
+                    self.log.write(Instant::now(), &text, request, is_cut);
+                }
+                Event::ErrorBesideResult => {
+                    let process = self.process;
+                    warn!(process, "a reply has both error and result; the error counts");
+                }
+            }
+        }
+    }
+
+    fn check_deadlines(&mut self) {
+        let slowest_start = self.feed.slowest_start();
+        let now = Instant::now();
+        if self.conversation.next_deadline(slowest_start).is_none_or(|deadline| deadline > now) {
+            return;
+        }
+        // An answer that is there wins over the deadline, however late this thread looks.
+        for _ in 0..READS_IN_A_ROW {
+            if !self.read_now() {
+                break;
+            }
+        }
+        self.conversation.expire(now, slowest_start);
+        self.handle_events();
+    }
+
+    fn take_requests(&mut self, cx: &mut Context<'_>) {
+        while !self.is_retired && self.conversation.room() > 0 {
+            if self.conversation.must_look_before_giving() {
+                while self.read_now() {}
+                self.conversation.settle();
+                self.handle_events();
+            } else {
+                self.conversation.settle();
+            }
+            if self.conversation.room() == 0 {
+                break;
+            }
+            let load = Load {
+                in_flight: self.conversation.in_flight(),
+                has_replied: self.conversation.has_replied(),
+            };
+            let Poll::Ready(call) = self.feed.poll_take(cx, load) else { return };
+            self.conversation.give(Instant::now(), call);
+        }
+        if *self.conversation.standing() != Standing::Sound {
+            self.feed.leave();
+        }
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>) {
+        while !self.conversation.outgoing().is_empty() {
+            let Some(stdin) = &mut self.stdin else { return };
+            match Pin::new(stdin).poll_write(cx, self.conversation.outgoing()) {
+                Poll::Ready(Ok(written)) => self.conversation.sent(Instant::now(), written),
+                Poll::Ready(Err(_)) => return self.conversation.input_closed(),
+                Poll::Pending => return,
+            }
+        }
+    }
+
+    fn close_stdin_when_written(&mut self) {
+        if self.is_retired && self.conversation.outgoing().is_empty() {
+            self.stdin = None;
+        }
+    }
+
+    fn set_alarm(&mut self, cx: &mut Context<'_>) {
+        let deadline = self.conversation.next_deadline(self.feed.slowest_start());
+        let Some(deadline) = deadline else { return };
+        self.alarm.poll(cx, deadline);
+    }
+
+    /// Takes back what the process has not read, and says how many bytes that was. Read back
+    /// rather than counted (FIONREAD): what is taken out here, no descendant that still holds the
+    /// pipe can read any more.
+    fn take_back_unread(&mut self) -> usize {
+        let Some(stdin) = self.stdin.take() else { return 0 };
+        let path = format!("/proc/self/fd/{}", stdin.as_raw_fd());
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let Ok(reader) = rustix::fs::open(path, flags, Mode::empty()) else { return 0 };
+        let mut unread = 0;
+        loop {
+            match rustix::io::read(&reader, &mut self.scratch) {
+                Ok(0) => return unread,
+                Ok(length) => unread += length,
+                Err(Errno::INTR) => {}
+                Err(_) => return unread,
+            }
+        }
+    }
+}
+
+fn log_ready(process: u64, announcement: &Announcement) {
+    let concurrency = announcement.concurrency;
+    debug!(process, concurrency, context = ?announcement.context, "process sent its ready line");
+    if let Some(complaint) = &announcement.complaint {
+        warn!(process, %complaint, "ready line not understood");
+    }
+}
+
+/// A timer that is only set anew when it must ring earlier; ringing early costs one look.
+#[derive(Debug)]
+struct Alarm {
+    sleep: Pin<Box<Sleep>>,
+    set_to: Option<Instant>,
+}
+
+impl Alarm {
+    fn poll(&mut self, cx: &mut Context<'_>, deadline: Instant) {
+        loop {
+            if self.set_to.is_none_or(|set_to| deadline < set_to) {
+                self.sleep.as_mut().reset(deadline.into());
+                self.set_to = Some(deadline);
+            }
+            if self.sleep.as_mut().poll(cx).is_pending() {
+                return;
+            }
+            self.set_to = None;
+            if deadline <= Instant::now() {
+                cx.waker().wake_by_ref();
+                return;
+            }
+        }
+    }
+}

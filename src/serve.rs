@@ -1,0 +1,106 @@
+//! A worker from its start to its end.
+
+use crate::config::{Config, ShutdownConfig};
+use crate::error::StartError;
+use crate::http::Door;
+use crate::http::listener::Listener;
+use crate::limits::raise_descriptor_limit;
+use crate::pool::Pool;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+/// What is left of the time to drain for writing the last responses, after the processes ended.
+const LAST_WRITES: Duration = Duration::from_millis(500);
+
+/// How a worker is asked to end. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct Stop {
+    /// Finish what has begun, then end.
+    pub drain: CancellationToken,
+    /// End now.
+    pub now: CancellationToken,
+}
+
+/// Serves until it is asked to stop, then finishes what has begun within the configured times.
+/// Nothing is started before the address is bound.
+pub async fn serve(config: Config, stop: Stop) -> Result<(), StartError> {
+    let handlers_limit = raise_descriptor_limit(&config);
+    let listener = Listener::bind(&config.http)?;
+    let addresses = listener.addresses();
+    let pool = Arc::new(Pool::start(&config, Some(handlers_limit))?);
+    let ips: Vec<IpAddr> = addresses.iter().map(|address| address.ip()).collect();
+    let door = Arc::new(Door::new(config.http.clone(), Arc::clone(&pool), &ips));
+    for address in addresses {
+        info!(%address, processes = config.pool.processes.get(), "listening");
+    }
+    let end = End { stop, connections_gone: CancellationToken::new() };
+    let (close, abort) = (CancellationToken::new(), CancellationToken::new());
+    let answering = Arc::clone(&door);
+    let answer = move |request| Arc::clone(&answering).answer(request);
+    let connections = async {
+        listener.serve(&config.http, answer, close.clone(), abort.clone()).await;
+        end.connections_gone.cancel();
+    };
+    let ending = async {
+        end.stop.drain.cancelled().await;
+        info!("shutting down");
+        door.drain();
+        end.shut_down(&config.shutdown, config.process.grace, &pool, &close).await;
+        abort.cancel();
+    };
+    tokio::join!(connections, ending);
+    info!("stopped");
+    Ok(())
+}
+
+/// How a worker ends.
+struct End {
+    stop: Stop,
+    connections_gone: CancellationToken,
+}
+
+impl End {
+    /// Finishes what has begun: connections, then processes, then the last responses.
+    async fn shut_down(
+        &self,
+        config: &ShutdownConfig,
+        grace: Duration,
+        pool: &Pool,
+        close: &CancellationToken,
+    ) {
+        self.stop.now.run_until_cancelled(sleep(config.drain_delay)).await;
+        close.cancel();
+        let end = Instant::now() + config.drain_timeout;
+        let processes_end = end.checked_sub(LAST_WRITES.min(config.drain_timeout / 4));
+        let processes_end = processes_end.unwrap_or(end);
+        let requests_end = processes_end.checked_sub(grace.min(config.drain_timeout / 2));
+        self.wait_for_connections(requests_end.unwrap_or(end)).await;
+        let stopped = pool.stop();
+        tokio::pin!(stopped);
+        let is_stopped = tokio::select! {
+            () = &mut stopped => true,
+            () = sleep_until(processes_end) => false,
+            () = self.stop.now.cancelled() => false,
+        };
+        if !is_stopped {
+            warn!("processes are killed, their time to end is over");
+            pool.kill();
+            // What SIGKILL does not end within a second, the worker cannot wait for.
+            drop(timeout(Duration::from_secs(1), stopped).await);
+        }
+        self.wait_for_connections((Instant::now() + LAST_WRITES).min(end)).await;
+    }
+
+    async fn wait_for_connections(&self, end: Instant) {
+        // Cancel-safe: both are only asked whether something has happened.
+        tokio::select! {
+            () = self.connections_gone.cancelled() => {}
+            () = sleep_until(end) => {}
+            () = self.stop.now.cancelled() => {}
+        }
+    }
+}
