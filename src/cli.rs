@@ -7,7 +7,7 @@ use crate::config::{
 };
 use bytesize::ByteSize;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroUsize;
@@ -36,7 +36,9 @@ pub struct LogSettings {
 /// Reads the command line and the environment. On a mistake, or when help was asked for, prints
 /// what there is to say and gives the exit status.
 pub fn parse() -> Result<Task, ExitCode> {
-    let cli = Cli::try_parse().map_err(|error| explain(&error))?;
+    let matches = without_empty_variables(Cli::command()).try_get_matches();
+    let cli = matches.and_then(|matches| Cli::from_arg_matches(&matches));
+    let cli = cli.map_err(|error| explain(&error))?;
     let task = match cli.task {
         Some(TaskName::Serve(options)) => serve(options),
         Some(TaskName::Health(address)) => address.resolve().map(Task::Health),
@@ -46,6 +48,24 @@ pub fn parse() -> Result<Task, ExitCode> {
         eprintln!("{message}");
         ExitCode::from(2)
     })
+}
+
+/// An empty variable is one that is not set: compose files and charts leave them so.
+fn without_empty_variables(command: clap::Command) -> clap::Command {
+    let is_empty = |argument: &clap::Arg| {
+        let variable = argument.get_env().and_then(std::env::var_os);
+        variable.is_some_and(|value| value.is_empty())
+    };
+    let unset = move |argument: clap::Arg| {
+        if is_empty(&argument) {
+            argument.env(clap::builder::Resettable::Reset)
+        } else {
+            argument
+        }
+    };
+    command
+        .mut_args(unset)
+        .mut_subcommands(move |task| task.mut_args(unset))
 }
 
 /// Turns any command into an HTTP function.

@@ -132,6 +132,10 @@ impl Slot {
         hurry: &mut CancellationToken,
     ) -> Duration {
         let departure = running.serve(&self.stop).await;
+        if matches!(departure, Departure::Ended) {
+            // What it said at the end counts, for its standing too.
+            running.owner.read_rest();
+        }
         let lived = running.started.elapsed();
         let was_up = running.owner.feed().is_up();
         running.owner.feed_mut().leave();

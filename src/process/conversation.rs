@@ -100,6 +100,8 @@ pub enum Fault {
     OutOfOrder,
     /// Half a line was there when the next request was to be written.
     PartialLine,
+    /// A reply was not UTF-8: lines may be torn or mixed.
+    NotUtf8,
     /// A line was longer than a reply may be.
     LineTooLong,
     /// It closed its stdin.
@@ -122,6 +124,7 @@ impl fmt::Display for Fault {
             Fault::Premature => "a reply before its request was written to the end",
             Fault::OutOfOrder => "a reply out of the order that was promised",
             Fault::PartialLine => "half a line left on stdout after the reply",
+            Fault::NotUtf8 => "a reply that is not UTF-8",
             Fault::LineTooLong => "a line longer than a reply may be",
             Fault::InputClosed => "it closed its stdin",
             Fault::OutputClosed => "it closed its stdout",
@@ -497,6 +500,8 @@ impl<T: Ticket> Conversation<T> {
             self.doubt(Fault::Premature);
         } else if index > 0 && self.promise == Promise::Order {
             self.doubt(Fault::OutOfOrder);
+        } else if matches!(answer, Answer::NotUtf8(_)) {
+            self.doubt(Fault::NotUtf8);
         }
         if self.standing != Standing::Sound && self.flight.is_empty() {
             self.condemn_again();
@@ -673,6 +678,9 @@ fn outcome(answer: &Answer<'_>, max_reply_bytes: usize) -> Result<Bytes, Failure
             status: status.unwrap_or(400),
         }),
         Answer::Broken(how) => Err(Failure::Protocol(how.clone())),
+        Answer::NotUtf8(byte) => Err(Failure::Protocol(format!(
+            "the reply is not UTF-8 at byte {byte} of its line"
+        ))),
     }
 }
 

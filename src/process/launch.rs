@@ -58,6 +58,8 @@ impl Launcher {
     /// Starts the thread that starts processes. They get `descriptor_limit` back if it is given:
     /// the soft limit that the worker had before it raised its own.
     pub fn new(command: Command, descriptor_limit: Option<Rlimit>) -> io::Result<Launcher> {
+        // All descriptors of ours close on exec already; some that we were given may not.
+        close_fds::set_fds_cloexec_threadsafe(3, &[]);
         let (requests, received) = mpsc::channel::<oneshot::Sender<_>>();
         thread::Builder::new()
             .name("launcher".to_owned())

@@ -158,6 +158,8 @@ pub enum Answer<'a> {
     },
     /// Neither, of a shape that breaks the protocol; says how.
     Broken(String),
+    /// Text that is not UTF-8; says from which byte on.
+    NotUtf8(usize),
 }
 
 /// What a ready line announces.
@@ -200,7 +202,7 @@ pub fn parse(line: &[u8]) -> Parsed<'_> {
 /// A line with invalid UTF-8 is a broken reply if it would be a reply otherwise.
 fn parse_broken_text(line: &[u8], valid_up_to: usize) -> Parsed<'static> {
     let text = String::from_utf8_lossy(line);
-    let broken = || Answer::Broken(format!("the reply is not UTF-8 at byte {valid_up_to}"));
+    let broken = || Answer::NotUtf8(valid_up_to);
     match envelope(&text).map(Envelope::meaning) {
         Some(Parsed::Reply(id, _)) => Parsed::Reply(id, broken()),
         Some(Parsed::IdOnly(id)) => Parsed::Reply(Some(id), broken()),

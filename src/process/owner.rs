@@ -28,6 +28,10 @@ const READ_BYTES: usize = 64 * 1024;
 /// Reads in a row before others on the thread have their turn.
 const READS_IN_A_ROW: usize = 16;
 
+/// Reads where everything that is there must be seen. A pipe holds one of them by default and 16
+/// at most; a descendant that goes on writing must not hold the thread.
+const READS_AT_THE_END: usize = 64;
+
 /// Where requests come from, and who is told how the process does.
 pub trait Feed {
     /// The next request for this process, or a promise to wake it when there is one.
@@ -149,12 +153,21 @@ impl<F: Feed> Owner<F> {
         self.conversation.has_replied()
     }
 
+    /// Reads and delivers what is there, without waiting.
+    pub fn read_rest(&mut self) {
+        for _ in 0..READS_AT_THE_END {
+            if !self.read_now() {
+                break;
+            }
+        }
+        self.handle_events();
+    }
+
     /// The process has been reaped. Delivers the answers that are still in its stdout, fails what
     /// it may have started with `cause`, and gives back what it never started.
     pub fn bury(&mut self, cause: &str) -> Vec<Call> {
         self.feed.leave();
-        while self.read_now() {}
-        self.handle_events();
+        self.read_rest();
         let unread = self.take_back_unread();
         let mut never_started = Vec::new();
         for (call, is_untouched) in self.conversation.end(unread) {
@@ -257,11 +270,7 @@ impl<F: Feed> Owner<F> {
             return;
         }
         // An answer that is there wins over the deadline, however late this thread looks.
-        for _ in 0..READS_IN_A_ROW {
-            if !self.read_now() {
-                break;
-            }
-        }
+        self.read_rest();
         self.conversation.expire(now, slowest_start);
         self.handle_events();
     }
@@ -269,12 +278,9 @@ impl<F: Feed> Owner<F> {
     fn take_requests(&mut self, cx: &mut Context<'_>) {
         while !self.is_retired && self.conversation.room() > 0 {
             if self.conversation.must_look_before_giving() {
-                while self.read_now() {}
-                self.conversation.settle();
-                self.handle_events();
-            } else {
-                self.conversation.settle();
+                self.read_rest();
             }
+            self.conversation.settle();
             if self.conversation.room() == 0 {
                 break;
             }

@@ -1,1 +1,523 @@
+use super::*;
+use proptest::prelude::*;
 
+const MS: Duration = Duration::from_millis(1);
+const TIMEOUT: Duration = Duration::from_secs(1);
+
+/// A request that remembers nothing but its number.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Request(u64, String);
+
+impl Ticket for Request {
+    fn payload(&self) -> &[u8] {
+        self.1.as_bytes()
+    }
+    fn context(&self, _: Instant, _: &[ContextMember]) -> Context<'_> {
+        Context::default()
+    }
+    fn timeout(&self) -> Duration {
+        TIMEOUT
+    }
+    fn latest(&self) -> Option<Instant> {
+        None
+    }
+}
+
+/// A conversation with its clock and all that came of it.
+struct Table {
+    talk: Conversation<Request>,
+    now: Instant,
+    answers: Vec<(u64, Result<String, Failure>)>,
+    strays: usize,
+    ups: Vec<Option<Duration>>,
+}
+
+impl Table {
+    fn new() -> Table {
+        Table::with(|_| {})
+    }
+
+    fn with(change: impl FnOnce(&mut Limits)) -> Table {
+        let mut limits = Limits {
+            max_concurrency: 8,
+            wait_ready: false,
+            startup_timeout: 60 * TIMEOUT,
+            max_reply_bytes: 64,
+        };
+        change(&mut limits);
+        let now = Instant::now();
+        let talk = Conversation::new(limits, now);
+        Table {
+            talk,
+            now,
+            answers: Vec::new(),
+            strays: 0,
+            ups: Vec::new(),
+        }
+    }
+
+    /// Gives a request if there is room, and has its line written.
+    fn give(&mut self, number: u64) -> bool {
+        self.talk.settle();
+        let has_room = self.talk.room() > 0;
+        if has_room {
+            self.talk.give(self.now, Request(number, "p".to_owned()));
+            self.send_all();
+        }
+        self.collect();
+        has_room
+    }
+
+    fn send_all(&mut self) {
+        let length = self.talk.outgoing().len();
+        self.talk.sent(self.now, length);
+    }
+
+    fn says(&mut self, text: &str) -> &mut Table {
+        self.talk.received(self.now, text.as_bytes());
+        self.collect();
+        self
+    }
+
+    fn waits(&mut self, time: Duration, slowest_start: Option<Duration>) {
+        self.now += time;
+        self.talk.expire(self.now, slowest_start);
+        self.collect();
+    }
+
+    fn collect(&mut self) {
+        for event in self.talk.drain_events() {
+            match event {
+                Event::Answered(request, outcome) => {
+                    let text = outcome.map(|result| String::from_utf8_lossy(&result).into_owned());
+                    self.answers.push((request.0, text));
+                }
+                Event::Stray { .. } => self.strays += 1,
+                Event::CameUp { shown_after } => self.ups.push(shown_after),
+                Event::Ready(_) | Event::ErrorBesideResult => {}
+            }
+        }
+    }
+
+    fn fault(&self) -> Option<Fault> {
+        match self.talk.standing() {
+            Standing::Sound => None,
+            Standing::Finishing(fault) | Standing::Condemned(fault) => Some(*fault),
+        }
+    }
+
+    fn is_condemned(&self) -> bool {
+        matches!(self.talk.standing(), Standing::Condemned(_))
+    }
+
+    fn failure(&self, number: u64) -> &Failure {
+        let answer = self
+            .answers
+            .iter()
+            .find(|(answered, _)| *answered == number);
+        answer.unwrap().1.as_ref().unwrap_err()
+    }
+
+    fn result(&self, number: u64) -> &str {
+        let answer = self
+            .answers
+            .iter()
+            .find(|(answered, _)| *answered == number);
+        answer.unwrap().1.as_ref().unwrap()
+    }
+}
+
+#[test]
+fn a_process_that_announced_nothing_has_room_for_one() {
+    let mut table = Table::new();
+    assert!(table.give(1));
+    assert!(!table.give(2));
+    table.says("{\"result\":1}\n");
+    assert_eq!(table.result(1), "1");
+    assert!(table.give(2));
+}
+
+#[test]
+fn announced_concurrency_is_capped_and_matched_by_id() {
+    let mut table = Table::new();
+    table.says("{\"ready\":true,\"concurrency\":100}\n");
+    assert_eq!(table.talk.room(), 8);
+    for number in 1..=8 {
+        assert!(table.give(number));
+    }
+    assert!(!table.give(9));
+    table.says("{\"id\":3,\"result\":\"c\"}\n{\"id\":1,\"result\":\"a\"}\n");
+    assert_eq!((table.result(3), table.result(1)), ("\"c\"", "\"a\""));
+    assert_eq!((table.fault(), table.talk.room()), (None, 2));
+}
+
+#[test]
+fn a_cap_of_one_is_no_promise_of_order() {
+    let mut table = Table::with(|limits| limits.max_concurrency = 1);
+    table.says("{\"ready\":true,\"concurrency\":16}\n");
+    assert_eq!(table.talk.promise, Promise::Concurrency(1));
+}
+
+#[test]
+fn a_ready_line_after_the_first_reply_is_a_stray_line() {
+    let mut table = Table::new();
+    table.give(1);
+    table.says("{\"result\":1}\n{\"ready\":true,\"concurrency\":4}\n");
+    assert_eq!(
+        (table.talk.room(), table.strays, table.fault()),
+        (1, 1, None)
+    );
+}
+
+#[test]
+fn without_ids_a_second_reply_or_half_a_line_ends_it_before_the_next_request() {
+    for (rest, fault) in [
+        ("{\"result\":2}\n", Fault::Unasked),
+        ("{\"resu", Fault::PartialLine),
+        ("pri", Fault::PartialLine),
+    ] {
+        let mut table = Table::new();
+        table.give(1);
+        assert!(table.talk.must_look_before_giving());
+        table.says(&format!("{{\"result\":1}}\n{rest}"));
+        assert!(!table.give(2), "{rest}");
+        assert_eq!(table.fault(), Some(fault), "{rest}");
+        assert!(table.is_condemned());
+        assert_eq!(table.answers.len(), 1);
+    }
+}
+
+#[test]
+fn whoever_echoed_an_id_once_must_do_so_always() {
+    let mut table = Table::new();
+    table.give(1);
+    table.says("{\"id\":1,\"result\":1}\n");
+    assert!(!table.talk.must_look_before_giving());
+    table.give(2);
+    table.says("{\"result\":2}\n");
+    assert!(matches!(table.failure(2), Failure::Protocol(_)));
+    assert_eq!(table.fault(), Some(Fault::MissingId));
+}
+
+#[test]
+fn an_id_that_is_not_ours_answers_nobody() {
+    for id in [
+        "\"1\"",
+        "1.0",
+        "2",
+        "0",
+        "-1",
+        "null",
+        "18446744073709551617",
+    ] {
+        let mut table = Table::new();
+        table.give(1);
+        table.says(&format!("{{\"id\":{id},\"result\":1}}\n"));
+        assert!(matches!(table.failure(1), Failure::Protocol(_)), "{id}");
+        assert_eq!(table.fault(), Some(Fault::WrongId), "{id}");
+        assert!(table.is_condemned(), "{id}");
+    }
+}
+
+#[test]
+fn a_second_reply_to_one_request_does_not_cost_the_next_its_own() {
+    let mut table = Table::new();
+    table.give(1);
+    table.says("{\"id\":1,\"result\":\"first\"}\n");
+    table.give(2);
+    table.says("{\"id\":1,\"result\":\"again\"}\n");
+    assert_eq!(*table.talk.standing(), Standing::Finishing(Fault::StaleId));
+    table.says("{\"id\":2,\"result\":\"second\"}\n");
+    assert_eq!(
+        (table.result(1), table.result(2)),
+        ("\"first\"", "\"second\"")
+    );
+    assert!(table.is_condemned());
+}
+
+#[test]
+fn a_reply_before_its_request_is_written_answers_nobody_without_an_id() {
+    let mut table = Table::new();
+    table.talk.give(table.now, Request(1, "p".repeat(100)));
+    table.talk.sent(table.now, 10);
+    table.says("{\"result\":\"of another\"}\n");
+    assert!(matches!(table.failure(1), Failure::Protocol(_)));
+    assert_eq!(table.fault(), Some(Fault::Premature));
+}
+
+#[test]
+fn a_known_id_with_neither_result_nor_error_fails_at_once_and_costs_no_process() {
+    let mut table = Table::new();
+    table.give(1);
+    table.says("{\"id\":1}\n");
+    let Failure::Protocol(how) = table.failure(1) else {
+        panic!()
+    };
+    assert!(how.contains("undefined"), "{how}");
+    assert_eq!(table.fault(), None);
+    table.says("{\"id\":1}\n{\"id\":77}\n{}\n");
+    assert_eq!((table.strays, table.fault()), (3, None));
+}
+
+#[test]
+fn results_up_to_the_limit_pass_and_larger_ones_fail() {
+    for (length, fits) in [(63, true), (64, true), (65, false)] {
+        let mut table = Table::new();
+        table.give(1);
+        let result = format!("\"{}\"", "x".repeat(length - 2));
+        table.says(&format!("{{\"id\":1,\"result\":{result}}}\n"));
+        assert_eq!(table.answers[0].1.is_ok(), fits, "{length}");
+        assert_eq!(table.fault(), None);
+    }
+}
+
+#[test]
+fn a_line_without_end_fails_the_request_that_it_names() {
+    let mut table = Table::new();
+    table.says("{\"ready\":true,\"concurrency\":4}\n");
+    table.give(1);
+    table.give(2);
+    table.says(&format!("{{\"id\":2,\"result\":\"{}", "x".repeat(9000)));
+    assert_eq!(*table.failure(2), Failure::ReplyTooLarge(64));
+    table.says("xxx\"}\n{\"id\":1,\"result\":1}\n");
+    assert_eq!(table.result(1), "1");
+    assert!(table.is_condemned());
+}
+
+#[test]
+fn the_clock_starts_when_the_line_is_written() {
+    let mut table = Table::new();
+    table.says("{\"ready\":true}\n");
+    table.talk.give(table.now, Request(1, "p".to_owned()));
+    table.talk.sent(table.now, 1);
+    table.now += 900 * MS;
+    table.send_all();
+    assert_eq!(table.talk.next_deadline(None), Some(table.now + TIMEOUT));
+    table.waits(999 * MS, None);
+    assert!(table.answers.is_empty());
+    table.waits(MS, None);
+    assert!(matches!(table.failure(1), Failure::TimedOut(_)));
+    assert_eq!(table.fault(), Some(Fault::TimedOut));
+}
+
+#[test]
+fn a_process_that_never_reads_times_out_all_the_same() {
+    let mut table = Table::new();
+    table.says("{\"ready\":true}\n");
+    table.talk.give(table.now, Request(1, "p".repeat(1000)));
+    table.talk.sent(table.now, 1);
+    table.waits(TIMEOUT, None);
+    let Failure::TimedOut(seen) = table.failure(1) else {
+        panic!()
+    };
+    assert!(seen.contains("has not read the whole request"), "{seen}");
+}
+
+#[test]
+fn with_concurrency_the_others_finish_within_their_own_time_and_a_late_reply_is_dropped() {
+    let mut table = Table::new();
+    table.says("{\"ready\":true,\"concurrency\":2}\n");
+    table.give(1);
+    table.now += 500 * MS;
+    table.give(2);
+    table.waits(500 * MS, None);
+    assert!(matches!(table.failure(1), Failure::TimedOut(_)));
+    assert_eq!(*table.talk.standing(), Standing::Finishing(Fault::TimedOut));
+    table.says("{\"id\":1,\"result\":\"late\"}\n{\"id\":2,\"result\":2}\n");
+    assert_eq!((table.result(2), table.answers.len()), ("2", 2));
+    assert!(table.is_condemned());
+}
+
+#[test]
+fn a_slow_start_is_spared_as_long_as_starts_took_before() {
+    let mut table = Table::new();
+    table.give(1);
+    table.waits(TIMEOUT, None);
+    let Failure::TimedOut(seen) = table.failure(1) else {
+        panic!()
+    };
+    assert!(seen.contains("--wait-ready"), "{seen}");
+    assert_eq!((table.fault(), table.talk.room()), (None, 0));
+    table.waits(58 * TIMEOUT, None);
+    assert_eq!(table.fault(), None);
+    // Its late reply is dropped, and it has come up.
+    table.says("{\"result\":\"late\"}\n");
+    assert_eq!((table.answers.len(), table.talk.room()), (1, 1));
+    assert!(table.ups.contains(&Some(59 * TIMEOUT)));
+}
+
+#[test]
+fn a_slow_start_is_not_spared_for_longer_than_others_took() {
+    let mut table = Table::new();
+    table.give(1);
+    table.waits(TIMEOUT, Some(3 * TIMEOUT));
+    assert_eq!(table.fault(), None);
+    table.waits(2 * TIMEOUT, Some(3 * TIMEOUT));
+    assert_eq!(table.fault(), Some(Fault::TooSlowToStart));
+    let mut other = Table::new();
+    other.give(1);
+    other.waits(TIMEOUT, Some(TIMEOUT));
+    assert_eq!(other.fault(), Some(Fault::TimedOut));
+}
+
+#[test]
+fn with_wait_ready_there_is_no_room_before_the_ready_line_and_a_limit_to_it() {
+    let mut table = Table::with(|limits| limits.wait_ready = true);
+    assert!(!table.give(1));
+    table.waits(20 * TIMEOUT, None);
+    assert!(table.ups.is_empty());
+    table.says("loading\n{\"ready\":true}\n");
+    assert_eq!(table.ups, [Some(20 * TIMEOUT)]);
+    assert!(table.give(1));
+    let mut late = Table::with(|limits| limits.wait_ready = true);
+    late.waits(60 * TIMEOUT, None);
+    assert_eq!(late.fault(), Some(Fault::TooSlowToStart));
+}
+
+#[test]
+fn ten_seconds_of_life_count_as_up() {
+    let mut table = Table::new();
+    assert_eq!(table.talk.next_deadline(None), Some(table.now + UP_AFTER));
+    table.waits(UP_AFTER, None);
+    assert_eq!(table.ups, [None]);
+    assert_eq!(table.talk.next_deadline(None), None);
+}
+
+#[test]
+fn what_was_never_read_never_started() {
+    let mut table = Table::new();
+    table.says("{\"ready\":true,\"concurrency\":4}\n");
+    for number in 1..=3 {
+        table.give(number);
+    }
+    // Lines of 24 bytes: the third lies wholly in the last 30, the second does not.
+    let line = "{\"id\":1,\"payload\":\"p\"}\n".len();
+    let ended = table.talk.end(line + 6);
+    let untouched: Vec<(u64, bool)> = ended.into_iter().map(|(r, u)| (r.0, u)).collect();
+    assert_eq!(untouched, [(1, false), (2, false), (3, true)]);
+}
+
+#[test]
+fn closed_pipes_leave_the_open_requests_to_the_end() {
+    for (close, fault) in [
+        (
+            Conversation::input_closed as fn(&mut Conversation<Request>),
+            Fault::InputClosed,
+        ),
+        (Conversation::output_closed, Fault::OutputClosed),
+    ] {
+        let mut table = Table::new();
+        table.give(1);
+        close(&mut table.talk);
+        assert_eq!(table.fault(), Some(fault));
+        assert!(table.talk.is_awaited());
+        assert_eq!(table.talk.end(0).len(), 1);
+    }
+}
+
+#[test]
+fn what_was_seen_names_the_likely_cause() {
+    for (said, hint) in [
+        ("", "flush"),
+        ("debug\n", "1 lines were no replies, the last: debug"),
+        ("{\"id\":2,\"result\":1}", "newline is missing"),
+        ("debug{\"id\":2,\"result\":1}\n", "glued"),
+    ] {
+        let mut table = Table::new();
+        table.give(1);
+        table.says("{\"id\":1,\"result\":1}\n");
+        table.give(2);
+        table.says(said);
+        table.waits(TIMEOUT, None);
+        let Failure::TimedOut(seen) = table.failure(2) else {
+            panic!()
+        };
+        assert!(seen.contains(hint), "{said}: {seen}");
+    }
+}
+
+/// Something that may happen to a conversation, at any time.
+#[derive(Debug, Clone)]
+enum Step {
+    Give,
+    Send(usize),
+    Says(String),
+    /// A correct reply to one of the last requests: its id, and its own number as the result.
+    Replies(u64),
+    Waits(u64),
+    ClosesInput,
+    ClosesOutput,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let noise = prop_oneof![
+        Just("{\"ready\":true,\"concurrency\":1}\n".to_owned()),
+        Just("{\"ready\":true,\"concurrency\":3}\n".to_owned()),
+        Just("print\n".to_owned()),
+        Just("half".to_owned()),
+        Just("\n".to_owned()),
+        Just("{\"result\":\"nobody's\"}\n".to_owned()),
+        (0u64..6).prop_map(|id| format!("{{\"id\":{id}}}\n")),
+        (0u64..6).prop_map(|id| format!("{{\"id\":\"{id}\",\"result\":\"nobody's\"}}\n")),
+        Just(format!("{{{}", "x".repeat(5000))),
+    ];
+    prop_oneof![
+        4 => Just(Step::Give),
+        3 => (1usize..60).prop_map(Step::Send),
+        3 => (0u64..3).prop_map(Step::Replies),
+        2 => noise.prop_map(Step::Says),
+        1 => (0u64..1500).prop_map(Step::Waits),
+        1 => Just(Step::ClosesInput),
+        1 => Just(Step::ClosesOutput),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+    #[test]
+    fn in_any_order_of_events_each_request_gets_its_own_answer_or_none(
+        steps in proptest::collection::vec(step(), 0..40),
+        unread in 0usize..200,
+    ) {
+        let mut table = Table::new();
+        // In this order numbers and ids are the same.
+        let mut given = 0;
+        for step in steps {
+            match step {
+                Step::Give => {
+                    table.talk.settle();
+                    if table.talk.room() > 0 {
+                        prop_assert!(*table.talk.standing() == Standing::Sound);
+                        given += 1;
+                        table.talk.give(table.now, Request(given, "p".to_owned()));
+                    }
+                }
+                Step::Send(bytes) => {
+                    let bytes = bytes.min(table.talk.outgoing().len());
+                    table.talk.sent(table.now, bytes);
+                }
+                Step::Says(text) => {
+                    table.says(&text);
+                }
+                Step::Replies(back) => {
+                    let id = given.saturating_sub(back);
+                    table.says(&format!("{{\"id\":{id},\"result\":{id}}}\n"));
+                }
+                Step::Waits(millis) => table.waits(millis as u32 * MS, Some(MS)),
+                Step::ClosesInput => table.talk.input_closed(),
+                Step::ClosesOutput => table.talk.output_closed(),
+            }
+            table.collect();
+        }
+        let mut seen: Vec<u64> = table.answers.iter().map(|(number, _)| *number).collect();
+        seen.extend(table.talk.end(unread).into_iter().map(|(request, _)| request.0));
+        seen.sort_unstable();
+        prop_assert_eq!(seen, (1..=given).collect::<Vec<u64>>());
+        // A line without id may be taken for the answer only by one that never saw ids.
+        for (number, answer) in &table.answers {
+            if let Ok(text) = answer {
+                prop_assert!(*text == number.to_string() || text == "\"nobody's\"");
+            }
+        }
+    }
+}

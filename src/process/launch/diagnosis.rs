@@ -59,7 +59,11 @@ fn explain_command(program: &OsStr, path: &OsStr, error: &io::Error) -> String {
     }
     match interpreter(&file) {
         Ok(Some(line)) if line.ends_with('\r') => {
-            format!("the first line of \"{shown}\" ends in a carriage return (CRLF line ends)")
+            format!(
+                "the first line of \"{shown}\" ends in a carriage return (CRLF line ends), so its \
+                 interpreter \"{}\\r\" does not exist",
+                line.trim()
+            )
         }
         Ok(Some(line)) => {
             let interpreter = line.split_whitespace().next().unwrap_or("");

@@ -143,10 +143,10 @@ fn errors_of_another_shape_are_broken() {
 #[test]
 fn a_reply_that_is_not_utf_8_is_broken_and_other_such_lines_are_stray() {
     let parsed = parse(b"{\"id\":7,\"result\":\"\xff\"}");
-    assert!(matches!(
+    assert_eq!(
         parsed,
-        Parsed::Reply(Some(Id::Integer(7)), Answer::Broken(_))
-    ));
+        Parsed::Reply(Some(Id::Integer(7)), Answer::NotUtf8(18))
+    );
     assert_eq!(parse(b"{\"note\":\"\xff\"}"), Parsed::Stray);
     assert_eq!(parse(b"\xff\xfe"), Parsed::Stray);
 }
