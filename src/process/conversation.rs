@@ -354,9 +354,14 @@ impl<T: Ticket> Conversation<T> {
         self.framer = framer;
     }
 
-    /// The process has closed its stdin: what was written may never be read.
-    pub fn input_closed(&mut self) {
-        self.condemn(Fault::InputClosed);
+    /// The process has closed its stdin with `unread` bytes in it. What it has read it may still
+    /// answer; what it has not, it never will.
+    pub fn input_closed(&mut self, unread: u64) {
+        if unread > 0 || !self.outgoing().is_empty() {
+            self.condemn(Fault::InputClosed);
+        } else {
+            self.finish_only(Fault::InputClosed);
+        }
     }
 
     /// The process has closed its stdout: no reply can come.

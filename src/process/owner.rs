@@ -11,13 +11,14 @@ use super::line::Announcement;
 use crate::error::Failure;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use std::future::{Future, poll_fn};
+use std::future::{Future, pending, poll_fn};
 use std::io;
 use std::os::fd::AsRawFd;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, Interest, ReadBuf};
 use tokio::net::unix::pipe::{Receiver, Sender};
 use tokio::time::Sleep;
 use tracing::{debug, warn};
@@ -59,7 +60,8 @@ pub struct Owner<F> {
     process: u64,
     conversation: Conversation<Call>,
     feed: F,
-    stdin: Option<Sender>,
+    /// Shared only with the watch for its other end being closed, while [`Owner::serve`] runs.
+    stdin: Option<Arc<Sender>>,
     stdout: Option<Receiver>,
     is_retired: bool,
     alarm: Alarm,
@@ -75,7 +77,7 @@ impl<F: Feed> Owner<F> {
             process,
             conversation: Conversation::new(limits, now),
             feed,
-            stdin: Some(stdin),
+            stdin: Some(Arc::new(stdin)),
             stdout: Some(stdout),
             is_retired: false,
             alarm: Alarm {
@@ -90,8 +92,22 @@ impl<F: Feed> Owner<F> {
     /// Serves requests until the process may be given no more; then says why.
     // Cancel-safe: all progress lives in self.
     pub async fn serve(&mut self) -> Fault {
+        let stdin = self.stdin.clone();
+        let mut input_closed = pin!(async move {
+            match stdin {
+                Some(stdin) => stdin.ready(Interest::ERROR).await.map(drop),
+                None => pending().await,
+            }
+        });
         poll_fn(|cx| {
             self.poll_move(cx);
+            let is_sound = *self.conversation.standing() == Standing::Sound;
+            if is_sound && input_closed.as_mut().poll(cx).is_ready() {
+                let unread = self.stdin.as_ref().map(rustix::io::ioctl_fionread);
+                self.conversation
+                    .input_closed(unread.and_then(Result::ok).unwrap_or(0));
+                self.feed.leave();
+            }
             match *self.conversation.standing() {
                 Standing::Sound => Poll::Pending,
                 Standing::Finishing(fault) | Standing::Condemned(fault) => Poll::Ready(fault),
@@ -300,11 +316,15 @@ impl<F: Feed> Owner<F> {
 
     fn poll_write(&mut self, cx: &mut Context<'_>) {
         while !self.conversation.outgoing().is_empty() {
-            let Some(stdin) = &mut self.stdin else { return };
-            match Pin::new(stdin).poll_write(cx, self.conversation.outgoing()) {
-                Poll::Ready(Ok(written)) => self.conversation.sent(Instant::now(), written),
-                Poll::Ready(Err(_)) => return self.conversation.input_closed(),
-                Poll::Pending => return,
+            let Some(stdin) = &self.stdin else { return };
+            if stdin.poll_write_ready(cx).is_pending() {
+                return;
+            }
+            match stdin.try_write(self.conversation.outgoing()) {
+                Ok(written) => self.conversation.sent(Instant::now(), written),
+                // The readiness is forgotten with it: the next look waits for the pipe.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(_) => return self.conversation.input_closed(0),
             }
         }
     }

@@ -399,9 +399,10 @@ fn what_was_never_read_never_started() {
 
 #[test]
 fn closed_pipes_leave_the_open_requests_to_the_end() {
+    let close_input = |talk: &mut Conversation<Request>| talk.input_closed(5);
     for (close, fault) in [
         (
-            Conversation::input_closed as fn(&mut Conversation<Request>),
+            close_input as fn(&mut Conversation<Request>),
             Fault::InputClosed,
         ),
         (Conversation::output_closed, Fault::OutputClosed),
@@ -410,9 +411,23 @@ fn closed_pipes_leave_the_open_requests_to_the_end() {
         table.give(1);
         close(&mut table.talk);
         assert_eq!(table.fault(), Some(fault));
-        assert!(table.talk.is_awaited());
+        assert!(table.is_condemned() && table.talk.is_awaited());
         assert_eq!(table.talk.end(0).len(), 1);
     }
+}
+
+#[test]
+fn a_process_that_has_read_its_request_may_close_its_stdin_and_answer() {
+    let mut table = Table::new();
+    table.give(1);
+    table.talk.input_closed(0);
+    assert_eq!(
+        *table.talk.standing(),
+        Standing::Finishing(Fault::InputClosed)
+    );
+    table.says("{\"result\":1}\n");
+    assert_eq!(table.result(1), "1");
+    assert!(table.is_condemned());
 }
 
 #[test]
@@ -504,7 +519,7 @@ proptest! {
                     table.says(&format!("{{\"id\":{id},\"result\":{id}}}\n"));
                 }
                 Step::Waits(millis) => table.waits(millis as u32 * MS, Some(MS)),
-                Step::ClosesInput => table.talk.input_closed(),
+                Step::ClosesInput => table.talk.input_closed(unread as u64),
                 Step::ClosesOutput => table.talk.output_closed(),
             }
             table.collect();
