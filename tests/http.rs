@@ -57,6 +57,7 @@ fn a_client_that_leaves_harms_no_other() {
 fn slow_clients_are_cut_off_and_hold_no_process() {
     let worker = misbehave(&["--ready"])
         .option("--processes", "1")
+        .option("--max-reply", "64MiB")
         .option("--header-timeout", "400ms")
         .option("--body-timeout", "400ms")
         .option("--keep-alive", "600ms")
@@ -72,7 +73,7 @@ fn slow_clients_are_cut_off_and_hold_no_process() {
     body.send(&bytes[..bytes.len() - 2]).unwrap();
     // A reader that reads nothing: more than all buffers on the way hold.
     let mut reader = worker.connect();
-    reader.send_payload("big 7000000").unwrap();
+    reader.send_payload("big 40000000").unwrap();
     // Idle.
     let mut idle = worker.connect();
     assert_result(&idle.post("x").unwrap(), "x");

@@ -643,6 +643,12 @@ impl<T: Ticket> Conversation<T> {
             } else {
                 format!("the process wrote a line without end that is no reply: {shown}")
             }
+        } else if strays > 0 && self.strays.last.starts_with('{') {
+            let last = &self.strays.last;
+            format!(
+                "{strays} lines were no replies; the last is not valid JSON, or has neither \
+                 result nor error: {last}"
+            )
         } else if strays > 0 && self.strays.last.contains("{\"") {
             let last = &self.strays.last;
             format!(

@@ -436,6 +436,7 @@ fn what_was_seen_names_the_likely_cause() {
         ("", "flush"),
         ("debug\n", "1 lines were no replies, the last: debug"),
         ("{\"id\":2,\"result\":1}", "newline is missing"),
+        ("{\"id\":2,\"result\":NaN}\n", "not valid JSON"),
         ("debug{\"id\":2,\"result\":1}\n", "glued"),
     ] {
         let mut table = Table::new();
