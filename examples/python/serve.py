@@ -129,7 +129,7 @@ async def serve_async(function, requests, replies, concurrency):
     """Answers as the answers come; at the end of the requests, finishes those begun."""
     loop = asyncio.get_running_loop()
     ended = loop.create_future()
-    tasks = set()
+    tasks = {}
     pieces = []
 
     async def answer(number, payload):
@@ -144,6 +144,8 @@ async def serve_async(function, requests, replies, concurrency):
         except OSError as error:
             if not ended.done():
                 ended.set_exception(error)
+        finally:
+            tasks.pop(number, None)
 
     def read():
         block = os.read(requests, READ_BLOCK_BYTES)
@@ -158,8 +160,7 @@ async def serve_async(function, requests, replies, concurrency):
             request = parse(line)
             if request is not None:
                 task = loop.create_task(answer(*request))
-                tasks.add(task)
-                task.add_done_callback(tasks.discard)
+                tasks[request[0]] = task
         if not block:
             loop.remove_reader(requests)
             if not ended.done():
@@ -175,7 +176,7 @@ async def serve_async(function, requests, replies, concurrency):
             await asyncio.sleep(0)
     await ended
     while tasks:
-        await asyncio.wait(tasks)
+        await asyncio.wait(list(tasks.values()))
 
 
 # ---- Lines --------------------------------------------------------------------------------------
