@@ -388,6 +388,16 @@ impl Registry {
         })
     }
 
+    /// What all connections are doing.
+    #[cfg(test)]
+    pub(super) fn standings(&self) -> Vec<Standing> {
+        self.lock()
+            .open
+            .values()
+            .map(|state| state.standing())
+            .collect()
+    }
+
     /// Asks the connection that is the least loss to leave; says whether there was one.
     pub(super) fn make_room(&self) -> bool {
         let now_ms = self.now_ms();
@@ -522,5 +532,236 @@ impl Ticket {
 impl Drop for Ticket {
     fn drop(&mut self) {
         self.registry.leave(self.id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limits() -> Limits {
+        Limits {
+            header_ms: 100,
+            keep_alive_ms: 1_000,
+            write_ms: 300,
+            linger_ms: 200,
+        }
+    }
+
+    fn registry(max_connections: usize) -> Arc<Registry> {
+        Arc::new(Registry {
+            limits: limits(),
+            max_connections: NonZeroUsize::new(max_connections).unwrap(),
+            epoch: Instant::now(),
+            connections: Mutex::default(),
+            moved: Notify::new(),
+            waiting: AtomicUsize::new(0),
+        })
+    }
+
+    async fn pass(ms: u64) {
+        tokio::time::advance(Duration::from_millis(ms)).await;
+    }
+
+    fn asked_to_leave(tickets: &[Ticket]) -> Vec<usize> {
+        let asked = |ticket: &Ticket| ticket.state.orders().has_make_room();
+        (0..tickets.len())
+            .filter(|index| asked(&tickets[*index]))
+            .collect()
+    }
+
+    #[test]
+    fn each_phase_has_its_own_limit() {
+        let table = [
+            (Phase::Idle, None, 999, None),
+            (Phase::Idle, None, 1_000, Some(Limit::KeepAlive)),
+            (Phase::Head, None, 99, None),
+            (Phase::Head, None, 100, Some(Limit::Header)),
+            (Phase::Busy, None, u64::MAX, None),
+            (Phase::Linger, None, 199, None),
+            (Phase::Linger, None, 200, Some(Limit::Linger)),
+            // While a response waits to be taken, that alone counts.
+            (Phase::Idle, Some(900), 1_199, None),
+            (Phase::Idle, Some(900), 1_200, Some(Limit::Write)),
+            (Phase::Busy, Some(0), 299, None),
+            (Phase::Busy, Some(0), 300, Some(Limit::Write)),
+            (Phase::Head, Some(900), 1_000, None),
+        ];
+        for (phase, stalled_since_ms, now_ms, expected) in table {
+            let standing = Standing {
+                phase,
+                since_ms: 0,
+                stalled_since_ms,
+            };
+            assert_eq!(
+                limits().exceeded(standing, now_ms),
+                expected,
+                "{standing:?} at {now_ms}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_stamp_from_the_future_is_no_limit_passed() {
+        let standing = Standing {
+            phase: Phase::Head,
+            since_ms: 500,
+            stalled_since_ms: None,
+        };
+        assert_eq!(limits().exceeded(standing, 10), None);
+    }
+
+    #[test]
+    fn the_sweep_is_a_tenth_of_the_shortest_limit_within_bounds() {
+        let period = |header_ms| {
+            Limits {
+                header_ms,
+                ..limits()
+            }
+            .period()
+            .as_millis()
+        };
+        assert_eq!((period(1), period(200), period(300_000)), (10, 20, 30));
+        let long = Limits {
+            header_ms: 60_000,
+            keep_alive_ms: 75_000,
+            write_ms: 60_000,
+            ..limits()
+        };
+        assert_eq!(long.period(), Duration::from_secs(1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_passes_through_its_phases() {
+        let registry = registry(1);
+        let ticket = registry.enter().unwrap();
+        let state = ticket.state();
+        pass(50).await;
+        state.note_read();
+        pass(50).await;
+        state.note_read();
+        let head = Standing {
+            phase: Phase::Head,
+            since_ms: 50,
+            stalled_since_ms: None,
+        };
+        assert_eq!(
+            state.standing(),
+            head,
+            "a further byte does not prolong the head's time"
+        );
+        state.enter(Phase::Busy);
+        state.note_read();
+        assert_eq!(state.phase(), Phase::Busy);
+        state.note_write_blocked();
+        state.enter(Phase::Idle);
+        pass(20).await;
+        state.note_write_blocked();
+        assert_eq!(state.standing().stalled_since_ms, Some(100));
+        state.note_written();
+        let idle = Standing {
+            phase: Phase::Idle,
+            since_ms: 120,
+            stalled_since_ms: None,
+        };
+        assert_eq!(state.standing(), idle, "idle since the response was taken");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn room_is_made_by_lingering_then_longest_idle_then_slow_heads() {
+        let registry = registry(6);
+        let mut tickets = Vec::new();
+        for _ in 0..6 {
+            tickets.push(registry.enter().unwrap());
+            pass(10).await;
+        }
+        tickets[0].state.note_read();
+        tickets[1].state.enter(Phase::Busy);
+        tickets[2].state.enter(Phase::Idle);
+        tickets[4].state.enter(Phase::Linger);
+        tickets[5].state.note_write_blocked();
+        pass(2_000).await;
+        assert!(registry.enter().is_none());
+        for expected in [vec![4], vec![3, 4], vec![2, 3, 4], vec![0, 2, 3, 4]] {
+            assert!(registry.make_room());
+            assert_eq!(asked_to_leave(&tickets), expected);
+        }
+        assert!(!registry.make_room(), "busy and stalled connections stay");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_candidate_that_got_a_request_meanwhile_is_passed_over() {
+        let registry = registry(2);
+        let tickets = [registry.enter().unwrap(), registry.enter().unwrap()];
+        assert!(registry.make_room(), "both are put aside, and one is asked");
+        let [asked] = asked_to_leave(&tickets)[..] else { panic!("not one") };
+        tickets[1 - asked].state.note_read();
+        assert!(!registry.make_room());
+        assert_eq!(asked_to_leave(&tickets), [asked]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn all_connections_are_looked_over_only_once_in_a_pause() {
+        let registry = registry(1);
+        let ticket = registry.enter().unwrap();
+        ticket.state.enter(Phase::Busy);
+        assert!(!registry.make_room());
+        ticket.state.enter(Phase::Idle);
+        assert!(
+            !registry.make_room(),
+            "within the pause nobody is looked for"
+        );
+        pass(milliseconds(LOOK_PAUSE)).await;
+        assert!(registry.make_room());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_sweep_tells_connections_over_a_limit_to_look() {
+        let registry = registry(2);
+        let idle = registry.enter().unwrap();
+        let head = registry.enter().unwrap();
+        head.state.note_read();
+        let sweep = registry.sweep();
+        let watch = tokio::time::timeout(Duration::from_millis(150), sweep);
+        assert!(watch.await.is_err());
+        assert!(head.state.orders().has_check());
+        assert!(idle.state.orders().is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn after_a_standstill_connections_get_a_period_to_read_what_came() {
+        let registry = registry(1);
+        let ticket = registry.enter().unwrap();
+        ticket.state.note_read();
+        let mut sweep = std::pin::pin!(registry.sweep());
+        let mut poll = || {
+            let mut context = std::task::Context::from_waker(Waker::noop());
+            assert!(sweep.as_mut().poll(&mut context).is_pending());
+            ticket.state.orders().has_check()
+        };
+        assert!(!poll());
+        pass(3_000).await;
+        assert!(!poll(), "spared once");
+        pass(10).await;
+        assert!(poll());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn new_connections_are_born_with_the_order_to_drain() {
+        let registry = registry(2);
+        let old = registry.enter().unwrap();
+        registry.drain();
+        let new = registry.enter().unwrap();
+        assert!(old.state.orders().has_drain() && new.state.orders().has_drain());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_for_room_gets_it_as_soon_as_someone_leaves() {
+        let registry = registry(1);
+        let ticket = registry.enter().unwrap();
+        ticket.state.enter(Phase::Busy);
+        let begun = Instant::now();
+        let (_ticket, ()) = tokio::join!(registry.admit(), async { drop(ticket) });
+        assert_eq!(begun.elapsed(), Duration::ZERO);
     }
 }
