@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinHandle;
 
-use super::super::registry::Phase;
+use super::super::state::Phase;
 use super::*;
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n";
@@ -324,7 +324,7 @@ async fn a_thousand_pipelined_requests_are_answered_in_order() {
         writer
     };
     let read = async {
-        let (mut text, mut buffer) = (String::new(), [0; 65536]);
+        let (mut text, mut buffer) = (String::new(), vec![0; 65536]);
         while !text.ends_with("/p999") {
             let count = reader.read(&mut buffer).await.unwrap();
             assert_ne!(count, 0, "closed early");

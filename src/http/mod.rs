@@ -4,3 +4,4 @@ mod connection;
 pub mod listener;
 mod registry;
 pub mod request;
+mod state;
