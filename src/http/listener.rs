@@ -91,7 +91,20 @@ impl Listener {
         A: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
         F: Future<Output = Response<Full<Bytes>>> + Send + 'static,
     {
-        let registry = Registry::new(config);
+        self.serve_in(Registry::new(config), answer, close, abort)
+            .await;
+    }
+
+    async fn serve_in<A, F>(
+        self,
+        registry: Arc<Registry>,
+        answer: A,
+        close: CancellationToken,
+        abort: CancellationToken,
+    ) where
+        A: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
+        F: Future<Output = Response<Full<Bytes>>> + Send + 'static,
+    {
         let _guard = AbortOnDrop(Arc::clone(&registry));
         let tracker = TaskTracker::new();
         let mut doors = JoinSet::new();
@@ -312,3 +325,7 @@ impl Complaint {
         self.withheld = 0;
     }
 }
+
+#[cfg(test)]
+#[path = "listener_tests.rs"]
+mod tests;

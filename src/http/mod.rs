@@ -11,6 +11,7 @@ pub mod listener;
 mod registry;
 pub mod request;
 mod respond;
+mod state;
 
 use crate::config::HttpConfig;
 use crate::error::Failure;
