@@ -2,18 +2,22 @@
 //!
 //! The only place that knows clap. Flags win over the environment, the environment over defaults.
 
+mod values;
+
 use crate::config::{
     Command, Config, HttpConfig, LogFormat, PoolConfig, ProcessConfig, ShutdownConfig,
 };
-use bytesize::ByteSize;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use std::ffi::OsString;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::process::ExitCode;
 use std::time::Duration;
 use tracing::Level;
+use values::{
+    Host, duration, header_name, host, log_format, log_level, origin, positive_duration, size,
+};
 
 /// What the program was asked to do.
 #[derive(Debug)]
@@ -314,12 +318,6 @@ fn command(handler: Option<String>, words: Vec<OsString>) -> Result<Option<Comma
     }))
 }
 
-#[derive(Debug, Clone)]
-enum Host {
-    Localhost,
-    Address(IpAddr),
-}
-
 impl Address {
     fn resolve(&self) -> Result<Vec<SocketAddr>, String> {
         let ips = match self.host {
@@ -333,75 +331,6 @@ impl Address {
             .map(|ip| SocketAddr::new(ip, self.port))
             .collect())
     }
-}
-
-fn host(text: &str) -> Result<Host, String> {
-    if text.eq_ignore_ascii_case("localhost") {
-        return Ok(Host::Localhost);
-    }
-    let bare = text
-        .strip_prefix('[')
-        .and_then(|rest| rest.strip_suffix(']'))
-        .unwrap_or(text);
-    bare.parse()
-        .map(Host::Address)
-        .map_err(|_| "not an IP address or localhost".to_owned())
-}
-
-fn duration(text: &str) -> Result<Duration, String> {
-    let duration = humantime::parse_duration(text)
-        .map_err(|_| "not a duration, expected e.g. 250ms or 30s".to_owned())?;
-    // A year, so that no sum of a clock and a few durations can overflow.
-    if duration > Duration::from_secs(366 * 24 * 3600) {
-        return Err("a duration may be a year at most".to_owned());
-    }
-    Ok(duration)
-}
-
-fn positive_duration(text: &str) -> Result<Duration, String> {
-    match duration(text)? {
-        Duration::ZERO => Err("must be longer than 0".to_owned()),
-        duration => Ok(duration),
-    }
-}
-
-fn size(text: &str) -> Result<u64, String> {
-    match text.parse::<ByteSize>() {
-        Ok(size) if size.as_u64() > 0 => Ok(size.as_u64()),
-        Ok(_) => Err("must be more than 0".to_owned()),
-        Err(_) => Err("not a size, expected e.g. 64KiB or 8MiB".to_owned()),
-    }
-}
-
-fn header_name(text: &str) -> Result<String, String> {
-    // A token of RFC 9110, section 5.6.2.
-    let is_token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
-    let name = text.trim().to_lowercase();
-    if name.is_empty() || !name.chars().all(is_token) {
-        return Err("not a header name".to_owned());
-    }
-    Ok(name)
-}
-
-fn origin(text: &str) -> Result<String, String> {
-    let text = text.trim().to_lowercase();
-    match text.split_once("://") {
-        Some((_, host)) if !host.is_empty() && !host.contains('/') => Ok(text),
-        Some(_) | None => Err("not an origin, expected e.g. https://example.org".to_owned()),
-    }
-}
-
-fn log_format(text: &str) -> Result<LogFormat, String> {
-    match text {
-        "text" => Ok(LogFormat::Text),
-        "json" => Ok(LogFormat::Json),
-        _ => Err("not a log format, expected text or json".to_owned()),
-    }
-}
-
-fn log_level(text: &str) -> Result<Level, String> {
-    text.parse()
-        .map_err(|_| "not a level, expected error, warn, info, debug or trace".to_owned())
 }
 
 /// Prints what clap has to say; a bad value with its flag, its variable and the value.
@@ -463,17 +392,5 @@ mod tests {
                 .unwrap_err()
                 .starts_with("--handler (HANDLER_FUNCTION): ")
         );
-    }
-
-    #[test]
-    fn values_out_of_bounds_are_refused() {
-        assert!(positive_duration("0s").is_err());
-        assert!(duration("fast").is_err());
-        assert!(duration("1000years").is_err());
-        assert_eq!(size("64KiB"), Ok(65536));
-        assert!(size("0").is_err());
-        assert!(host("example.org").is_err());
-        assert!(matches!(host("[::1]"), Ok(Host::Address(_))));
-        assert!(origin("example.org").is_err());
     }
 }
