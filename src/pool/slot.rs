@@ -152,9 +152,11 @@ impl Slot {
         match departure {
             Departure::Ended => {
                 let (status, last_line) = running.bury("the process ended: ");
-                warn!(process = number, %status, ?lived, last_line, "process ended");
+                let lived_ms = lived.as_millis();
+                warn!(process = number, %status, lived_ms, last_line, "process ended");
                 if !was_up {
-                    shared.note(|condition| condition.start_failed(status, delay));
+                    let why = format!("{status}, before it was up; the log has what it printed");
+                    shared.note(|condition| condition.start_failed(why, delay));
                 }
                 return delay;
             }

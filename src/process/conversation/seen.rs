@@ -41,7 +41,8 @@ impl<T: Ticket> Conversation<T> {
         } else {
             "the process wrote nothing".to_owned()
         };
-        let hint = if self.life != Life::Shown && self.limits.wait_ready {
+        let is_attempt = line::is_braced(half) || self.strays.last.contains("{\"");
+        let hint = if self.life != Life::Shown && (self.limits.wait_ready || is_attempt) {
             ""
         } else if self.life != Life::Shown {
             "; it has not answered anything yet: if it is slow to start, let it send \
