@@ -36,6 +36,8 @@ fn run(config: Config) -> Result<(), StartError> {
     // One thread: a second one costs more in hand-overs than it brings where handlers do the work.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
+        // For large bodies only; more threads than this would take the handlers' share.
+        .max_blocking_threads(2)
         .build()
         .map_err(failed("the runtime"))?;
     runtime.block_on(async {
