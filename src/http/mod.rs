@@ -1,7 +1,7 @@
 //! The front door: from a request's head to its response.
 //!
 //! Knows the pool by its call alone. What a failure looks like from outside is decided in
-//! [`respond`].
+//! `respond`.
 
 mod buffered;
 mod connection;
