@@ -394,4 +394,24 @@ mod tests {
         let (_ticket, ()) = tokio::join!(registry.admit(), async { drop(ticket) });
         assert_eq!(begun.elapsed(), Duration::ZERO);
     }
+    #[tokio::test(start_paused = true)]
+    async fn when_one_stays_the_next_is_asked_at_once() {
+        let registry = registry(2);
+        let mut tickets = vec![registry.enter().unwrap(), registry.enter().unwrap()];
+        let begun = Instant::now();
+        let answer = async {
+            let [stays] = asked_to_leave(&tickets)[..] else {
+                panic!("not one")
+            };
+            tickets[stays].state.note_read();
+            registry.note_refusal();
+            let leaves = 1 - stays;
+            tokio::task::yield_now().await;
+            tokio::task::yield_now().await;
+            assert!(tickets[leaves].state.orders().has_make_room());
+            drop(tickets.remove(leaves));
+        };
+        let (_ticket, ()) = tokio::join!(registry.admit(), answer);
+        assert_eq!(begun.elapsed(), Duration::ZERO);
+    }
 }
