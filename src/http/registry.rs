@@ -27,7 +27,7 @@ const CANDIDATES: usize = 256;
 /// takes about a fiftieth of that time, so a flood of connections costs a few percent of one CPU.
 const LOOKS_PER_MS: u64 = 300;
 
-/// How long to wait at most before looking again for one to close.
+/// How long to wait at most before looking again whether there is room, or a descriptor.
 const ROOM_PAUSE: Duration = Duration::from_millis(50);
 
 /// All open connections.
@@ -87,13 +87,18 @@ impl Registry {
             if let Some(ticket) = self.enter() {
                 return ticket;
             }
-            self.waiting.fetch_add(1, Ordering::AcqRel);
-            let waiting = Waiting(self);
-            self.make_room();
-            // Cancel-safe: a lost notification costs one pause.
-            let _ = tokio::time::timeout(ROOM_PAUSE, self.moved.notified()).await;
-            drop(waiting);
+            self.make_room_and_wait().await;
         }
+    }
+
+    /// Asks the connection that is the least loss to leave, and waits until one has left or
+    /// `ROOM_PAUSE` is over.
+    pub(super) async fn make_room_and_wait(&self) {
+        self.waiting.fetch_add(1, Ordering::AcqRel);
+        let _waiting = Waiting(self);
+        self.make_room();
+        // Cancel-safe: a lost notification costs one pause.
+        let _ = tokio::time::timeout(ROOM_PAUSE, self.moved.notified()).await;
     }
 
     /// Registers a connection, unless there are as many as may be.
@@ -124,7 +129,7 @@ impl Registry {
     }
 
     /// Asks the connection that is the least loss to leave; says whether there was one.
-    pub(super) fn make_room(&self) -> bool {
+    fn make_room(&self) -> bool {
         let now_ms = self.now_ms();
         let mut connections = self.lock();
         if connections.candidates.is_empty() {
@@ -392,6 +397,26 @@ mod tests {
         ticket.state.enter(Phase::Busy);
         let begun = Instant::now();
         let (_ticket, ()) = tokio::join!(registry.admit(), async { drop(ticket) });
+        assert_eq!(begun.elapsed(), Duration::ZERO);
+    }
+    #[tokio::test(start_paused = true)]
+    async fn when_one_stays_the_next_is_asked_at_once() {
+        let registry = registry(2);
+        let mut tickets = vec![registry.enter().unwrap(), registry.enter().unwrap()];
+        let begun = Instant::now();
+        let answer = async {
+            let [stays] = asked_to_leave(&tickets)[..] else {
+                panic!("not one")
+            };
+            tickets[stays].state.note_read();
+            registry.note_refusal();
+            let leaves = 1 - stays;
+            tokio::task::yield_now().await;
+            tokio::task::yield_now().await;
+            assert!(tickets[leaves].state.orders().has_make_room());
+            drop(tickets.remove(leaves));
+        };
+        let (_ticket, ()) = tokio::join!(registry.admit(), answer);
         assert_eq!(begun.elapsed(), Duration::ZERO);
     }
 }
