@@ -57,7 +57,9 @@ async fn payload_of(content_type: Option<&HeaderValue>, body: Bytes) -> Result<B
     let found = tokio::task::spawn_blocking(move || {
         find_payload(content_type.as_ref().map(HeaderValue::as_bytes), &body)
     });
-    found.await.unwrap_or_else(|_| Err(Failure::bad_request("the body cannot be read")))
+    found
+        .await
+        .unwrap_or_else(|_| Err(Failure::bad_request("the body cannot be read")))
 }
 
 /// A body that counts as held until it has been written.
