@@ -16,7 +16,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 use tracing::Level;
 use values::{
-    Host, duration, header_name, host, log_format, log_level, origin, positive_duration, size,
+    Host, count, duration, header_name, host, log_format, log_level, origin, positive_duration,
+    size,
 };
 
 /// What the program was asked to do.
@@ -61,6 +62,7 @@ fn without_empty_variables(command: clap::Command) -> clap::Command {
         variable.is_some_and(|value| value.is_empty())
     };
     let unset = move |argument: clap::Arg| {
+        let argument = argument.hide_env_values(true);
         if is_empty(&argument) {
             argument.env(clap::builder::Resettable::Reset)
         } else {
@@ -88,8 +90,11 @@ fn without_empty_variables(command: clap::Command) -> clap::Command {
                         Example: faas-worker --port 8000 -- python3 examples/python/serve.py \
                         examples.python.handler.decode_type_a"
 )]
-#[command(disable_help_subcommand = true)]
+#[command(disable_help_subcommand = true, disable_help_flag = true)]
 struct Cli {
+    /// Print help
+    #[arg(short, long, global = true, action = clap::ArgAction::HelpShort)]
+    help: Option<bool>,
     #[command(subcommand)]
     task: Option<TaskName>,
     #[command(flatten)]
@@ -108,10 +113,10 @@ enum TaskName {
 
 #[derive(Debug, Args)]
 struct Address {
-    /// Address to listen on, or `localhost`
+    /// Address of the worker, or `localhost`
     #[arg(long, env = "HOST", default_value = "127.0.0.1", value_parser = host)]
     host: Host,
-    /// Port to listen on; 0 picks a free one
+    /// Its port; 0 picks a free one
     #[arg(long, env = "PORT", default_value_t = 8000)]
     port: u16,
 }
@@ -137,6 +142,7 @@ struct ServeOptions {
         long,
         env = "FAAS_PROCESSES",
         value_name = "N",
+        value_parser = count,
         help_heading = "Processes"
     )]
     processes: Option<NonZeroUsize>,
@@ -145,6 +151,7 @@ struct ServeOptions {
         long,
         env = "FAAS_MAX_CONCURRENCY",
         value_name = "N",
+        value_parser = count,
         default_value = "64",
         help_heading = "Processes"
     )]
@@ -154,7 +161,7 @@ struct ServeOptions {
           num_args = 0..=1, require_equals = true, default_value_t = false,
           default_missing_value = "true", value_parser = clap::builder::BoolishValueParser::new())]
     wait_ready: bool,
-    /// For the ready line
+    /// For the ready line; a first slow start is spared as long
     #[arg(long, env = "FAAS_STARTUP_TIMEOUT", value_name = "DURATION", default_value = "60s",
           value_parser = positive_duration, help_heading = "Processes")]
     startup_timeout: Duration,
@@ -172,6 +179,7 @@ struct ServeOptions {
         long,
         env = "FAAS_QUEUE",
         value_name = "N",
+        value_parser = count,
         default_value = "1024",
         help_heading = "Requests"
     )]
@@ -202,6 +210,7 @@ struct ServeOptions {
         long,
         env = "FAAS_MAX_CONNECTIONS",
         value_name = "N",
+        value_parser = count,
         default_value = "16384",
         help_heading = "Connections"
     )]
@@ -353,6 +362,13 @@ fn explain(error: &clap::Error) -> ExitCode {
         let why = std::error::Error::source(error)
             .map_or_else(|| "bad value".to_owned(), ToString::to_string);
         eprintln!("{flag}{}: {why}: {value:?}", variable_of(flag));
+        return ExitCode::from(2);
+    }
+    // A word that is no flag: most likely a command without its `--`.
+    if error.kind() == ErrorKind::UnknownArgument
+        && let Some(word) = context(ContextKind::InvalidArg).filter(|word| !word.starts_with('-'))
+    {
+        eprintln!("unexpected word {word:?}: a command is given after --, as in: -- {word} ...");
         return ExitCode::from(2);
     }
     drop(error.print());

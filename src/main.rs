@@ -22,8 +22,9 @@ fn main() -> ExitCode {
             match run(*config) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(start_error) => {
-                    let cause = std::error::Error::source(&start_error).map(ToString::to_string);
-                    error!(cause, "{start_error}");
+                    let cause = std::error::Error::source(&start_error);
+                    let cause = cause.map_or_else(String::new, |cause| format!(": {cause}"));
+                    error!("{start_error}{cause}");
                     ExitCode::FAILURE
                 }
             }

@@ -3,6 +3,7 @@
 use crate::config::LogFormat;
 use bytesize::ByteSize;
 use std::net::IpAddr;
+use std::num::NonZeroUsize;
 use std::time::Duration;
 use tracing::Level;
 
@@ -24,6 +25,11 @@ pub(super) fn host(text: &str) -> Result<Host, String> {
     bare.parse()
         .map(Host::Address)
         .map_err(|_| "not an IP address or localhost".to_owned())
+}
+
+pub(super) fn count(text: &str) -> Result<NonZeroUsize, String> {
+    text.parse()
+        .map_err(|_| "not a whole number from 1 up".to_owned())
 }
 
 pub(super) fn duration(text: &str) -> Result<Duration, String> {

@@ -396,7 +396,7 @@ impl<T: Ticket> Conversation<T> {
                 Parsed::IdOnly(Id::Integer(id)) if self.position(id).is_some() => {
                     let broken = Answer::Broken(
                         "the reply has neither result nor error (JavaScript leaves out a result \
-                         that is undefined: return null)"
+                         that is undefined: return null; cat repeats the request)"
                             .to_owned(),
                     );
                     self.reply(now, Some(Id::Integer(id)), &broken);
