@@ -27,9 +27,15 @@ pub(super) fn host(text: &str) -> Result<Host, String> {
         .map_err(|_| "not an IP address or localhost".to_owned())
 }
 
+/// More of anything than one machine has room for.
+const MOST: usize = 1_000_000;
+
 pub(super) fn count(text: &str) -> Result<NonZeroUsize, String> {
-    text.parse()
-        .map_err(|_| "not a whole number from 1 up".to_owned())
+    let count = text
+        .parse()
+        .ok()
+        .filter(|count: &NonZeroUsize| count.get() <= MOST);
+    count.ok_or_else(|| format!("not a whole number from 1 to {MOST}"))
 }
 
 pub(super) fn duration(text: &str) -> Result<Duration, String> {

@@ -15,11 +15,15 @@ mod standing;
 use super::line::{self, Announcement, Answer, Context, ContextMember, Framer, Id, Line, Parsed};
 use crate::error::Failure;
 use bytes::Bytes;
-use seen::shown_in_detail;
+use seen::beginning;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 pub use standing::{Fault, Standing};
+
+/// A half line must be finished within this time. Some print a line and its end in two writes
+/// (Python without buffering does): that alone is no reason to doubt a process.
+const HALF_LINE_LASTS: Duration = Duration::from_millis(100);
 
 /// A process that has neither announced itself nor answered counts as up after this long.
 const UP_AFTER: Duration = Duration::from_secs(10);
@@ -56,7 +60,7 @@ pub enum Event<T> {
     Answered(T, Result<Bytes, Failure>),
     /// The process is up.
     CameUp {
-        /// Its age, if it showed life with a line; `None` if it has merely lived long enough.
+        /// How long it took to show life with a line; `None` if it has merely lived long enough.
         shown_after: Option<Duration>,
     },
     /// The ready line.
@@ -87,6 +91,8 @@ pub struct Conversation<T> {
     is_ready: bool,
     has_replied: bool,
     standing: Standing,
+    /// When the last piece of a half line came that keeps the process from being given a request.
+    half_line_since: Option<Instant>,
     next_id: u64,
     flight: VecDeque<Flight<T>>,
     strays: Strays,
@@ -149,7 +155,8 @@ impl<T> Flight<T> {
 #[derive(Debug, Default)]
 struct Strays {
     count: u64,
-    last: String,
+    /// The beginning of the last one.
+    last: Vec<u8>,
 }
 
 /// Bytes on their way into the process.
@@ -182,6 +189,7 @@ impl<T: Ticket> Conversation<T> {
             is_ready: false,
             has_replied: false,
             standing: Standing::Sound,
+            half_line_since: None,
             next_id: 1,
             flight: VecDeque::new(),
             strays: Strays::default(),
@@ -197,7 +205,8 @@ impl<T: Ticket> Conversation<T> {
 
     /// How many requests the process may be given now.
     pub fn room(&self) -> usize {
-        if self.standing != Standing::Sound || (self.limits.wait_ready && !self.is_ready) {
+        let waits_for_ready = self.limits.wait_ready && !self.is_ready;
+        if self.standing != Standing::Sound || waits_for_ready || self.is_in_half_a_line() {
             return 0;
         }
         let at_once = match self.promise {
@@ -211,15 +220,6 @@ impl<T: Ticket> Conversation<T> {
     /// not there tells that the last reply was the only one.
     pub fn must_look_before_giving(&self) -> bool {
         self.ids != Ids::Echoed
-    }
-
-    /// Takes back the room of a process that has left half a line behind. Called before
-    /// [`Conversation::give`], after the look.
-    pub fn settle(&mut self) {
-        let is_idle = self.flight.is_empty();
-        if is_idle && self.standing == Standing::Sound && self.framer.is_inside_line() {
-            self.doubt(Fault::PartialLine);
-        }
     }
 
     /// How many requests have no reply yet.
@@ -292,6 +292,7 @@ impl<T: Ticket> Conversation<T> {
         let mut framer = std::mem::replace(&mut self.framer, Framer::new(0));
         framer.feed(bytes, |line| self.line(now, line));
         self.framer = framer;
+        self.half_line_since = self.is_in_half_a_line().then_some(now);
     }
 
     /// The process has closed its stdin with `unread` bytes in it. What it has read it may still
@@ -319,7 +320,8 @@ impl<T: Ticket> Conversation<T> {
         let startup = waits_for_ready.then(|| self.started + self.limits.startup_timeout);
         let lived = (self.life == Life::Starting && !self.limits.wait_ready)
             .then(|| self.started + UP_AFTER);
-        flights.chain(startup).chain(lived).min()
+        let half_line = self.half_line_since.map(|since| since + HALF_LINE_LASTS);
+        flights.chain(startup).chain(lived).chain(half_line).min()
     }
 
     /// Ends what is over its time. Everything that stdout holds must have been received before:
@@ -333,6 +335,15 @@ impl<T: Ticket> Conversation<T> {
         } else if self.life == Life::Starting && age >= UP_AFTER {
             self.life = Life::Lived;
             self.events.push(Event::CameUp { shown_after: None });
+        }
+        if self
+            .half_line_since
+            .is_some_and(|since| now >= since + HALF_LINE_LASTS)
+        {
+            self.half_line_since = None;
+            if self.is_in_half_a_line() {
+                self.doubt(Fault::PartialLine);
+            }
         }
         let is_spared = self.life != Life::Shown && age < self.spared_for(slowest_start);
         let mut index = 0;
@@ -363,8 +374,8 @@ impl<T: Ticket> Conversation<T> {
     }
 
     /// What has happened since the last call, in order.
-    pub fn drain_events(&mut self) -> std::vec::Drain<'_, Event<T>> {
-        self.events.drain(..)
+    pub fn take_events(&mut self) -> Vec<Event<T>> {
+        std::mem::take(&mut self.events)
     }
 
     /// The process is dead and reaped, its stdout read to the end, and `unread` bytes of what was
@@ -433,10 +444,10 @@ impl<T: Ticket> Conversation<T> {
             }
         };
         self.has_replied = true;
-        self.show_life(now);
         let Some(flight) = self.flight.remove(index) else {
             return;
         };
+        self.show_life(now, flight.since);
         if let Some(ticket) = flight.ticket {
             let outcome = outcome(answer, self.limits.max_reply_bytes);
             self.events.push(Event::Answered(ticket, outcome));
@@ -469,9 +480,12 @@ impl<T: Ticket> Conversation<T> {
 
     fn too_long(&mut self, line: &[u8]) {
         let failure = || Failure::ReplyTooLarge(self.limits.max_reply_bytes);
-        let named = line::leading_id(line).and_then(|id| self.position(id));
         let only = (self.flight.len() == 1).then_some(0);
-        if let Some(index) = named.or(only) {
+        let meant = match line::leading_id(line) {
+            Some(id) => self.position(id),
+            None => only,
+        };
+        if let Some(index) = meant {
             let failure = failure();
             let ticket = self.flight.remove(index).and_then(|flight| flight.ticket);
             self.events
@@ -482,7 +496,7 @@ impl<T: Ticket> Conversation<T> {
 
     fn ready(&mut self, now: Instant, announcement: Announcement) {
         self.is_ready = true;
-        self.show_life(now);
+        self.show_life(now, self.started);
         self.promise = match announcement.concurrency {
             None => Promise::Nothing,
             Some(1) => Promise::Order,
@@ -495,12 +509,13 @@ impl<T: Ticket> Conversation<T> {
         self.events.push(Event::Ready(announcement));
     }
 
-    fn show_life(&mut self, now: Instant) {
+    /// `asked` is since when it could have shown it: an idle hour is no slow start.
+    fn show_life(&mut self, now: Instant, asked: Instant) {
         if self.life != Life::Shown {
             self.life = Life::Shown;
-            let age = now.saturating_duration_since(self.started);
+            let took = now.saturating_duration_since(asked);
             self.events.push(Event::CameUp {
-                shown_after: Some(age),
+                shown_after: Some(took),
             });
         }
     }
@@ -512,7 +527,8 @@ impl<T: Ticket> Conversation<T> {
         };
         let shown = &line[..line.len().min(line::STRAY_LIMIT)];
         self.strays.count += 1;
-        self.strays.last = shown_in_detail(shown);
+        self.strays.last.clear();
+        self.strays.last.extend_from_slice(beginning(shown));
         let is_cut = is_cut || shown.len() < line.len();
         let text = Bytes::copy_from_slice(shown);
         self.events.push(Event::Stray {
@@ -560,12 +576,21 @@ impl<T: Ticket> Conversation<T> {
         }
     }
 
+    /// True when a process without requests is in the middle of a line that could be a reply, or
+    /// has answered before: what is given now might get the end of that line for its answer. What
+    /// a process prints while it starts may be cut anywhere.
+    fn is_in_half_a_line(&self) -> bool {
+        let could_answer = self.has_replied || line::is_braced(self.framer.partial());
+        self.flight.is_empty() && self.framer.is_inside_line() && could_answer
+    }
+
     fn position(&self, id: u64) -> Option<usize> {
         self.flight.iter().position(|flight| flight.id == id)
     }
 
     fn spared_for(&self, slowest_start: Option<Duration>) -> Duration {
-        slowest_start.unwrap_or(self.limits.startup_timeout)
+        let longest = self.limits.startup_timeout;
+        slowest_start.map_or(longest, |slowest| slowest.min(longest))
     }
 }
 

@@ -33,6 +33,21 @@ const READS_IN_A_ROW: usize = 16;
 /// at most; a descendant that goes on writing must not hold the thread.
 const READS_AT_THE_END: usize = 64;
 
+/// Reads before a request is given to a process whose silence matters.
+const READS_BEFORE_GIVING: usize = 2;
+
+/// Lines in one read that are enough for one turn.
+const MANY_LINES: usize = 1000;
+
+/// What a read brought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Received {
+    Nothing,
+    Some,
+    /// So many lines that others on the thread have their turn first.
+    Much,
+}
+
 /// Where requests come from, and who is told how the process does.
 pub trait Feed {
     /// The next request for this process, or a promise to wake it when there is one.
@@ -172,7 +187,7 @@ impl<F: Feed> Owner<F> {
     /// Reads and delivers what is there, without waiting.
     pub fn read_rest(&mut self) {
         for _ in 0..READS_AT_THE_END {
-            if !self.read_now() {
+            if self.read_now() == Received::Nothing {
                 break;
             }
         }
@@ -220,39 +235,50 @@ impl<F: Feed> Owner<F> {
                 return false;
             };
             let length = buffer.filled().len();
-            self.received(read.map(|()| length));
+            if self.received(read.map(|()| length)) == Received::Much {
+                return true;
+            }
         }
         true
     }
 
-    /// Reads once, whatever the runtime knows of the pipe; true if there was something.
-    fn read_now(&mut self) -> bool {
+    /// Reads once, whatever the runtime knows of the pipe.
+    fn read_now(&mut self) -> Received {
         let Some(stdout) = &self.stdout else {
-            return false;
+            return Received::Nothing;
         };
         let read = rustix::io::read(stdout, &mut self.scratch);
         self.received(read.map_err(io::Error::from))
     }
 
-    fn received(&mut self, read: io::Result<usize>) -> bool {
-        match read {
+    /// Handles what a read brought, so that no more than that is ever held.
+    fn received(&mut self, read: io::Result<usize>) -> Received {
+        let received = match read {
             Ok(length) if length > 0 => {
                 self.conversation
                     .received(Instant::now(), &self.scratch[..length]);
-                true
+                Received::Some
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => true,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Received::Nothing,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Received::Some,
             Ok(_) | Err(_) => {
                 self.stdout = None;
                 self.conversation.output_closed();
-                false
+                Received::Nothing
             }
+        };
+        if self.handle_events() > MANY_LINES {
+            Received::Much
+        } else {
+            received
         }
     }
 
-    fn handle_events(&mut self) {
-        for event in self.conversation.drain_events() {
+    /// Delivers answers and logs lines; says how many there were.
+    fn handle_events(&mut self) -> usize {
+        let events = self.conversation.take_events();
+        let count = events.len();
+        for event in events {
             match event {
                 Event::Answered(call, outcome) => call.answer(outcome),
                 Event::CameUp { shown_after } => self.feed.came_up(shown_after),
@@ -273,6 +299,7 @@ impl<F: Feed> Owner<F> {
                 }
             }
         }
+        count
     }
 
     fn check_deadlines(&mut self) {
@@ -293,10 +320,11 @@ impl<F: Feed> Owner<F> {
 
     fn take_requests(&mut self, cx: &mut Context<'_>) {
         while !self.is_retired && self.conversation.room() > 0 {
-            if self.conversation.must_look_before_giving() {
-                self.read_rest();
+            if self.conversation.must_look_before_giving() && !self.has_nothing_to_read() {
+                // What is left is read first, in a turn of its own.
+                cx.waker().wake_by_ref();
+                break;
             }
-            self.conversation.settle();
             if self.conversation.room() == 0 {
                 break;
             }
@@ -312,6 +340,11 @@ impl<F: Feed> Owner<F> {
         if *self.conversation.standing() != Standing::Sound {
             self.feed.leave();
         }
+    }
+
+    /// Looks at what is there, up to a few reads.
+    fn has_nothing_to_read(&mut self) -> bool {
+        (0..READS_BEFORE_GIVING).any(|_| self.read_now() == Received::Nothing)
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>) {

@@ -1,6 +1,6 @@
 //! What a caller whose request took too long is told: what was seen, and the likely cause.
 
-use super::{Conversation, Flight, Life, Ticket};
+use super::{Conversation, Flight, Life, Promise, Ticket};
 use crate::process::line;
 
 /// What a stray line shows of itself in the `detail` of a 504, in characters.
@@ -11,15 +11,24 @@ impl<T: Ticket> Conversation<T> {
     pub(super) fn what_was_seen(&self, flight: &Flight<T>) -> String {
         let limit = humantime::format_duration(flight.timeout);
         let strays = self.strays.count - flight.strays_before;
-        let last = &self.strays.last;
+        let last = shown(&self.strays.last);
         let half = self.framer.partial();
-        let shown = shown_in_detail(half);
+        // With several requests at once, what is there may be another caller's answer.
+        let is_shared = matches!(self.promise, Promise::Concurrency(_));
+        let quote = |text: &str| {
+            if is_shared {
+                String::new()
+            } else {
+                format!(": {text}")
+            }
+        };
+        let shown = quote(&shown(half));
         let seen = if flight.line.end > self.outgoing.sent {
             "the process has not read the whole request from its stdin".to_owned()
         } else if self.framer.is_inside_line() && line::is_braced(half) {
-            format!("the process wrote a line without end, so a newline is missing: {shown}")
+            format!("the process wrote a line without end, so a newline is missing{shown}")
         } else if self.framer.is_inside_line() {
-            format!("the process wrote a line without end that is no reply: {shown}")
+            format!("the process wrote a line without end that is no reply{shown}")
         } else if strays == 0 {
             "the process wrote nothing".to_owned()
         } else {
@@ -35,7 +44,10 @@ impl<T: Ticket> Conversation<T> {
             } else {
                 ", the last"
             };
-            format!("the process wrote {lines} to stdout that did not answer{cause}: {last}")
+            format!(
+                "the process wrote {lines} to stdout that did not answer{cause}{}",
+                quote(&last)
+            )
         };
         let is_attempt = line::is_braced(half) || last.contains("{\"");
         let hint = match self.life {
@@ -55,9 +67,13 @@ impl<T: Ticket> Conversation<T> {
     }
 }
 
-pub(super) fn shown_in_detail(line: &[u8]) -> String {
-    String::from_utf8_lossy(&line[..line.len().min(4 * SHOWN_IN_DETAIL)])
-        .chars()
-        .take(SHOWN_IN_DETAIL)
-        .collect()
+/// As much of a line as is kept to be shown.
+pub(super) fn beginning(line: &[u8]) -> &[u8] {
+    // A character takes four bytes at most.
+    &line[..line.len().min(4 * SHOWN_IN_DETAIL)]
+}
+
+fn shown(line: &[u8]) -> String {
+    let text = String::from_utf8_lossy(beginning(line));
+    text.chars().take(SHOWN_IN_DETAIL).collect()
 }

@@ -4,6 +4,7 @@ use super::framing::without_mark;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 /// What a line means.
 #[derive(Debug, PartialEq)]
@@ -229,12 +230,8 @@ fn integer(text: &str) -> Option<u64> {
     }
 }
 
-#[derive(serde::Deserialize)]
-struct ErrorObject<'a> {
-    #[serde(borrow)]
-    message: Option<&'a RawValue>,
-    status: Option<serde_json::Number>,
-}
+/// Of duplicate members the last wins, as everywhere.
+type Members<'a> = BTreeMap<Cow<'a, str>, &'a RawValue>;
 
 const ERROR_SHAPE: &str = r#"expected "error":"message" or "error":{"message":"…","status":400}"#;
 
@@ -247,23 +244,22 @@ fn error_answer(error: &str, is_beside_result: bool) -> Answer<'_> {
     if error.starts_with('"') {
         return answer(error, None);
     }
-    let Ok(object) = serde_json::from_str::<ErrorObject<'_>>(error) else {
+    let Ok(object) = serde_json::from_str::<Members<'_>>(error) else {
         return Answer::Broken(format!("the error has another shape: {ERROR_SHAPE}"));
     };
-    let message = object
-        .message
-        .map(RawValue::get)
-        .filter(|text| text.starts_with('"'));
+    let message = object.get("message").map(|text| text.get());
+    let message = message.filter(|text| text.starts_with('"'));
     let Some(message) = message else {
         return Answer::Broken(format!("the error has no string message: {ERROR_SHAPE}"));
     };
-    let Some(number) = object.status else {
+    let status = object.get("status").map(|text| text.get());
+    let Some(status) = status.filter(|status| *status != "null") else {
         return answer(message, None);
     };
-    match number.as_u64() {
-        Some(status @ 400..=500) => answer(message, Some(status as u16)),
-        Some(_) | None => Answer::Broken(format!(
-            "the error's status must be 400 to 499, or 500, got {number}: {ERROR_SHAPE}"
+    match status.parse() {
+        Ok(number @ 400..=500) => answer(message, Some(number)),
+        Ok(_) | Err(_) => Answer::Broken(format!(
+            "the error's status must be 400 to 499, or 500, got {status}: {ERROR_SHAPE}"
         )),
     }
 }
