@@ -49,6 +49,8 @@ compile_error!(
 pub mod handler;
 
 #[cfg(feature = "worker")]
+pub mod buffered;
+#[cfg(feature = "worker")]
 pub mod cli;
 #[cfg(feature = "worker")]
 pub mod commands;

@@ -54,7 +54,7 @@ pub async fn serve(config: Config, stop: Stop) -> Result<(), StartError> {
         end.stop.drain.cancelled().await;
         info!("shutting down");
         door.drain();
-        end.shut_down(&config.shutdown, config.process.grace, &pool, &close)
+        end.shut_down(&config.shutdown, config.process.grace, &door, &pool, &close)
             .await;
         abort.cancel();
     };
@@ -75,6 +75,7 @@ impl End {
         &self,
         config: &ShutdownConfig,
         grace: Duration,
+        door: &Door,
         pool: &Pool,
         close: &CancellationToken,
     ) {
@@ -88,6 +89,7 @@ impl End {
         let processes_end = processes_end.unwrap_or(end);
         let requests_end = processes_end.checked_sub(grace.min(config.drain_timeout / 2));
         self.wait_for_connections(requests_end.unwrap_or(end)).await;
+        door.refuse();
         let stopped = pool.stop();
         tokio::pin!(stopped);
         let is_stopped = tokio::select! {

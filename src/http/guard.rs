@@ -96,12 +96,17 @@ fn authority(uri: &Uri, headers: &HeaderMap) -> Option<String> {
     host.map(str::to_lowercase)
 }
 
-/// The name in `name`, `name:port`, `[v6]` or `[v6]:port`, without brackets.
+/// The name in `name`, `name:port`, `[v6]` or `[v6]:port`, without brackets; what has another
+/// shape is no name that could be ours.
 fn host_name(host: &str) -> &str {
-    if let Some((name, _)) = host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-        return name;
+    let (name, rest) = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some(split) => split,
+        None => host.split_at(host.find(':').unwrap_or(host.len())),
+    };
+    let port = rest.strip_prefix(':').unwrap_or(rest);
+    if !port.bytes().all(|byte| byte.is_ascii_digit()) || (rest.is_empty() != port.is_empty()) {
+        return host;
     }
-    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
     name.strip_suffix('.').unwrap_or(name)
 }
 
@@ -146,6 +151,9 @@ mod tests {
             ("127.0.0.1.evil.test", false),
             ("192.168.0.1", false),
             ("", false),
+            ("[::1].evil.test", false),
+            ("localhost:80@evil.test", false),
+            ("localhost.:8000", true),
         ];
         for (host, is_ours) in table {
             let checked = guard.check_host(&Uri::from_static("/"), &headers(&[("host", host)]));

@@ -1,8 +1,8 @@
 //! `POST /`: from the body to the call and back.
 
-use super::buffered::{Buffered, Held};
 use super::request::find_payload;
 use super::respond::{self, Answer};
+use crate::buffered::{Buffered, Held};
 use crate::config::HttpConfig;
 use crate::error::Failure;
 use crate::pool::{Extras, Pool};
@@ -12,6 +12,7 @@ use hyper::StatusCode;
 use hyper::body::{Body, Incoming};
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use std::time::{Duration, Instant};
+use tokio_util::sync::CancellationToken;
 
 /// A result from this size on counts as held until it has been written, in bytes. Smaller ones
 /// are covered by the limit of connections.
@@ -20,28 +21,51 @@ const COUNTED_FROM: usize = 16 * 1024;
 /// A body from this size on is looked at on another thread, in bytes.
 const LARGE_BODY: usize = 256 * 1024;
 
+/// What answering a payload takes.
+pub(super) struct Means<'a> {
+    pub(super) config: &'a HttpConfig,
+    pub(super) pool: &'a Pool,
+    pub(super) buffered: &'a Buffered,
+    /// Cancelled when bodies that are still on their way come too late.
+    pub(super) refuse: &'a CancellationToken,
+}
+
 /// Answers a payload with what a handler makes of it.
 pub(super) async fn invoke(
-    config: &HttpConfig,
-    pool: &Pool,
-    buffered: &Buffered,
+    means: Means<'_>,
     headers: &HeaderMap,
     request_id: &Bytes,
     body: Incoming,
 ) -> Result<Answer, Failure> {
     let arrived = Instant::now();
+    let Means {
+        config,
+        pool,
+        buffered,
+        refuse,
+    } = means;
     let budget = budget(headers)?;
     let mut held = buffered.start();
-    let body = read_body(config, body, &mut held).await?;
+    let reading = read_body(config, body, &mut held);
+    let Some(read) = refuse.run_until_cancelled(reading).await else {
+        return Err(Failure::Draining);
+    };
+    let body = read?;
     let payload = payload_of(headers.get(CONTENT_TYPE), body).await?;
     let timeout = budget.map_or(config.timeout, |budget| budget.min(config.timeout));
     let latest = budget.map(|budget| arrived + budget);
     let extras = extras(config, headers, request_id);
-    let result = pool.call(payload, extras, timeout, latest)?.await?;
+    if payload.len() >= COUNTED_FROM {
+        // The line that is written for it is a second copy.
+        hold(&mut held, 2 * payload.len() as u64)?;
+    }
+    let call = pool.call(payload, extras, timeout, latest, held)?;
+    let result = call.await?;
     let body = respond::result_body(&result);
     if body.len() < COUNTED_FROM {
         return Ok(respond::json(StatusCode::OK, body.into()));
     }
+    let mut held = buffered.start();
     held.add(body.len() as u64);
     let body = Bytes::from_owner(Counted { body, _held: held });
     Ok(respond::json(StatusCode::OK, body))
@@ -82,7 +106,8 @@ fn budget(headers: &HeaderMap) -> Result<Option<Duration>, Failure> {
     let millis = value
         .to_str()
         .ok()
-        .and_then(|text| text.trim().parse::<u32>().ok());
+        .filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))
+        .and_then(|text| text.parse::<u32>().ok());
     match millis {
         Some(millis) if millis > 0 => Ok(Some(Duration::from_millis(millis.into()))),
         Some(_) | None => Err(Failure::bad_request(&format!(

@@ -3,7 +3,6 @@
 //! Knows the pool by its call alone. What a failure looks like from outside is decided in
 //! `respond`.
 
-mod buffered;
 mod connection;
 mod guard;
 mod invoke;
@@ -13,10 +12,10 @@ pub mod request;
 mod respond;
 mod state;
 
+use crate::buffered::Buffered;
 use crate::config::HttpConfig;
 use crate::error::Failure;
 use crate::pool::Pool;
-use buffered::Buffered;
 use bytes::Bytes;
 use guard::Guard;
 use hyper::body::Incoming;
@@ -28,6 +27,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use time::OffsetDateTime;
+use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -43,6 +43,8 @@ pub struct Door {
     guard: Guard,
     buffered: Buffered,
     is_draining: AtomicBool,
+    /// Cancelled when bodies that are still on their way come too late.
+    refuse: CancellationToken,
     /// What the request ids of this run begin with.
     run: u32,
     requests: AtomicU64,
@@ -59,6 +61,7 @@ impl Door {
             config,
             pool,
             is_draining: AtomicBool::new(false),
+            refuse: CancellationToken::new(),
             run: fastrand::u32(..),
             requests: AtomicU64::new(0),
         }
@@ -67,6 +70,11 @@ impl Door {
     /// From now on `/ready` says no, and connections close after their response.
     pub fn drain(&self) {
         self.is_draining.store(true, Ordering::Relaxed);
+    }
+
+    /// From now on a request whose body is still on its way is answered that it came too late.
+    pub fn refuse(&self) {
+        self.refuse.cancel();
     }
 
     /// Answers one request.
@@ -109,8 +117,13 @@ impl Door {
                 }
                 self.guard.check_host(&head.uri, &head.headers)?;
                 self.guard.check_origin(&head.uri, &head.headers)?;
-                let (config, pool, buffered) = (&self.config, &self.pool, &self.buffered);
-                invoke::invoke(config, pool, buffered, &head.headers, request_id, body).await
+                let means = invoke::Means {
+                    config: &self.config,
+                    pool: &self.pool,
+                    buffered: &self.buffered,
+                    refuse: &self.refuse,
+                };
+                invoke::invoke(means, &head.headers, request_id, body).await
             }
             "/health" | "/_/health" => only_get(&head.method).map(|()| health()),
             "/ready" | "/_/ready" => only_get(&head.method).map(|()| self.ready()),

@@ -46,6 +46,7 @@ impl Condition {
     pub fn came_up(&mut self) {
         self.up += 1;
         self.failed_starts = 0;
+        self.why.clear();
         self.was_ever_up = true;
     }
 

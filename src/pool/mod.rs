@@ -10,6 +10,7 @@ mod condition;
 mod queue;
 mod slot;
 
+use crate::buffered::Held;
 use crate::config::{Config, PoolConfig};
 use crate::error::{Failure, StartError};
 pub use crate::process::call::Extras;
@@ -23,6 +24,7 @@ use queue::{Queue, Taken};
 use rustix::process::Rlimit;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
@@ -33,6 +35,9 @@ use tracing::{error, warn};
 
 /// Least time between two looks for requests that have waited too long.
 const EXPIRY_PERIOD: Duration = Duration::from_millis(5);
+
+/// How often a request may be given to a process that ends without reading it.
+const MOST_HAND_BACKS: u32 = 5;
 
 /// Longest wait that a caller is told.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(60);
@@ -53,6 +58,9 @@ pub struct Pool {
 struct Shared {
     state: Mutex<State>,
     queue_timeout: Duration,
+    /// The slowest start so far, in milliseconds and one; 0 before any was seen. Beside the lock,
+    /// because it is looked at whenever an owner is woken.
+    slowest_start: AtomicU64,
     /// How many processes may be starting at the same time.
     starts: Arc<Semaphore>,
     /// Told when a deadline in the queue became the next one.
@@ -67,7 +75,6 @@ struct State {
     available: Available<Waker>,
     condition: Condition,
     is_closed: bool,
-    slowest_start: Option<Duration>,
     /// When the queue is looked through next.
     next_look: Option<Instant>,
     next_process: u64,
@@ -126,7 +133,7 @@ impl Pool {
     }
 
     /// Has a payload worked on. `payload` is the inside of its JSON string; `latest` is the end of
-    /// the caller's own budget. Dropping the future before its end takes a request that still
+    /// the caller's own budget; `held` counts the bytes of the payload. Dropping the future before its end takes a request that still
     /// waits out of the queue; one that a process has is finished, and its result dropped.
     pub fn call(
         &self,
@@ -134,11 +141,12 @@ impl Pool {
         extras: Extras,
         timeout: Duration,
         latest: Option<Instant>,
+        held: Held,
     ) -> Result<Answered, Failure> {
         let now = Instant::now();
         let longest = now + self.shared.queue_timeout;
         let until = latest.map_or(longest, |latest| latest.min(longest));
-        let (mut call, receiver) = Call::new(payload, extras, timeout, latest);
+        let (mut call, receiver) = Call::new(payload, extras, timeout, latest, held);
         call.waits_until = until;
         let mut state = self.shared.lock();
         if state.is_closed {
@@ -155,6 +163,9 @@ impl Pool {
             return Err(state.overloaded("the queue is full"));
         };
         let is_next = state.next_look.is_none_or(|look| until < look);
+        if is_next {
+            state.next_look = Some(until);
+        }
         let process = state.available.next();
         drop(state);
         if is_next {
@@ -215,7 +226,9 @@ impl Future for Answered {
 impl Drop for Answered {
     fn drop(&mut self) {
         if !self.is_done {
-            drop(self.shared.lock().queue.remove(self.place));
+            let abandoned = self.shared.lock().queue.remove(self.place);
+            // Only now that the lock is free: dropping it wakes whoever waited.
+            drop(abandoned);
         }
     }
 }
@@ -228,11 +241,11 @@ impl Shared {
                 available: Available::new(),
                 condition,
                 is_closed: false,
-                slowest_start: None,
                 next_look: None,
                 next_process: 1,
             }),
             queue_timeout: config.queue_timeout,
+            slowest_start: AtomicU64::new(0),
             starts: Arc::new(Semaphore::new(starts)),
             deadline_moved: Notify::new(),
             kill: CancellationToken::new(),
@@ -304,13 +317,22 @@ impl Shared {
             drop(state);
             return answer_all(calls, refusal);
         }
-        let mut wakers = Vec::new();
+        let (mut wakers, mut worn_out) = (Vec::new(), Vec::new());
         for mut call in calls {
-            call.waits_until = now + call.wait_left;
+            call.hand_backs += 1;
+            if call.hand_backs > MOST_HAND_BACKS {
+                worn_out.push(call);
+                continue;
+            }
+            let longest = now + call.wait_left;
+            call.waits_until = call.latest.map_or(longest, |latest| latest.min(longest));
             state.queue.hand_back(call.place, call.waits_until, call);
             wakers.extend(state.available.next());
         }
         drop(state);
+        let why = format!("{MOST_HAND_BACKS} processes ended before they read the request");
+        let retry_after = Duration::from_secs(1);
+        answer_all(worn_out, Some(Failure::Unavailable { why, retry_after }));
         wakers.into_iter().for_each(Waker::wake);
         self.deadline_moved.notify_one();
     }
@@ -354,7 +376,9 @@ impl Shared {
 
     fn plan_look(&self) -> Option<Instant> {
         let mut state = self.lock();
-        state.next_look = state.queue.next_deadline();
+        // With an empty queue a look that is planned stays: the next request need not plan one.
+        let planned = state.next_look.filter(|look| *look > Instant::now());
+        state.next_look = state.queue.next_deadline().or(planned);
         state.next_look
     }
 

@@ -14,6 +14,7 @@ use crate::process::launch::{ExitWatch, LaunchError, Launched, Launcher, Process
 use crate::process::owner::{Feed, Load, Owner};
 use rustix::process::Signal;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 use tokio::net::unix::pipe::{Receiver, Sender};
@@ -65,6 +66,18 @@ enum Departure {
     Stopped,
 }
 
+/// How long a process may take to leave.
+#[derive(Debug)]
+struct Farewell {
+    grace: Duration,
+    /// Cancelled when the pool stops: what is not finished a grace later never will be.
+    stop: CancellationToken,
+    /// Cancelled when a successor must leave too: no more grace, but requests are finished.
+    hurry: CancellationToken,
+    /// Cancelled when every process must end at once.
+    kill: CancellationToken,
+}
+
 impl Slot {
     /// Keeps a process running until the pool stops, then sees the last ones to their end.
     pub(super) async fn keep_filled(self) {
@@ -78,7 +91,11 @@ impl Slot {
             if self.stop.run_until_cancelled(sleep(delay)).await.is_none() {
                 break;
             }
-            while leaving.try_join_next().is_some() {}
+            // Each slot has its process and at most one that is leaving; when that one still has
+            // requests to finish, the next waits for it.
+            while leaving.len() > 1 && !self.stop.is_cancelled() {
+                self.stop.run_until_cancelled(leaving.join_next()).await;
+            }
         }
         while leaving.join_next().await.is_some() {}
     }
@@ -92,10 +109,8 @@ impl Slot {
                 .run_until_cancelled(starts.acquire_owned())
                 .await?
                 .ok();
-            let launched = self
-                .stop
-                .run_until_cancelled(self.launcher.launch())
-                .await?;
+            // Not given up when the pool stops: what was started must be seen to its end.
+            let launched = self.launcher.launch().await;
             let running = launched.and_then(|launched| {
                 Running::new(launched, &self.config, Arc::clone(&self.shared), permit)
             });
@@ -170,10 +185,18 @@ impl Slot {
             }
             Departure::Stopped => debug!(process = number, "process asked to end"),
         }
-        // One that is still leaving from before has had its time.
-        hurry.cancel();
-        *hurry = shared.kill.child_token();
-        leaving.spawn(running.leave(departure, grace, hurry.clone()));
+        // One that still ignores its end from before has had its time.
+        if !matches!(departure, Departure::Stopped) {
+            hurry.cancel();
+            *hurry = shared.kill.child_token();
+        }
+        let farewell = Farewell {
+            grace,
+            stop: self.stop.clone(),
+            hurry: hurry.clone(),
+            kill: shared.kill.clone(),
+        };
+        leaving.spawn(running.leave(departure, farewell));
         delay
     }
 }
@@ -244,15 +267,16 @@ impl Running {
     }
 
     /// Sees a process to its end.
-    async fn leave(mut self, departure: Departure, grace: Duration, hurry: CancellationToken) {
+    async fn leave(mut self, departure: Departure, farewell: Farewell) {
         let begun = Instant::now();
+        let (grace, hurry) = (farewell.grace, &farewell.hurry);
         let has_ended = match departure {
             Departure::Ended => true,
             Departure::Stopped => {
                 self.owner.retire();
-                self.ends_within(grace / 2, &hurry).await
+                self.ends_within(grace / 2, hurry).await
             }
-            Departure::Fault(_) => self.finish(&hurry).await,
+            Departure::Fault(_) => self.finish(&farewell).await,
         };
         let is_fault = matches!(departure, Departure::Fault(_));
         // Somebody who waits for a process at fault is answered at its end: that must come now.
@@ -264,7 +288,7 @@ impl Running {
             } else {
                 grace.saturating_sub(begun.elapsed())
             };
-            self.ends_within(left, &hurry).await;
+            self.ends_within(left, hurry).await;
         }
         self.process.signal_group(Signal::KILL);
         self.exit.ended().await;
@@ -280,13 +304,18 @@ impl Running {
     }
 
     /// Lets the process finish what it has; true if it has ended meanwhile.
-    async fn finish(&mut self, hurry: &CancellationToken) -> bool {
+    async fn finish(&mut self, farewell: &Farewell) -> bool {
+        let stopped = async {
+            farewell.stop.cancelled().await;
+            sleep(farewell.grace).await;
+        };
         // Cancel-safe: each of these keeps its progress in what it borrows.
         tokio::select! {
             biased;
             () = self.exit.ended() => true,
             () = self.owner.finish() => false,
-            () = hurry.cancelled() => false,
+            () = farewell.kill.cancelled() => false,
+            () = stopped => false,
             () = self.errors.run() => false,
         }
     }
@@ -386,13 +415,23 @@ impl Feed for Member {
             self.standing = Membership::Up;
             state.condition.came_up();
         }
-        state.slowest_start = state.slowest_start.max(shown_after);
         drop(state);
+        if let Some(took) = shown_after {
+            let millis = u64::try_from(took.as_millis()).unwrap_or(u64::MAX - 1);
+            self.shared
+                .slowest_start
+                .fetch_max(millis + 1, Ordering::Relaxed);
+        }
         debug!(process = self.number, ?shown_after, "process is up");
     }
 
     fn slowest_start(&self) -> Option<Duration> {
-        self.shared.lock().slowest_start
+        let millis = self
+            .shared
+            .slowest_start
+            .load(Ordering::Relaxed)
+            .checked_sub(1);
+        millis.map(Duration::from_millis)
     }
 }
 

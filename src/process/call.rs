@@ -2,6 +2,7 @@
 
 use super::conversation::Ticket;
 use super::line::{Context, ContextMember};
+use crate::buffered::Held;
 use crate::error::Failure;
 use bytes::Bytes;
 use std::time::{Duration, Instant};
@@ -12,7 +13,7 @@ pub type Outcome = Result<Bytes, Failure>;
 
 /// A request on its way to a process.
 ///
-/// Dropping it without [`Call::answer`] closes the channel; the caller sees that as a shutdown.
+/// Dropping it without [`Call::answer`] closes the channel; the caller gets a failure.
 #[derive(Debug)]
 pub struct Call {
     /// The inside of the payload's JSON string, as the client wrote it.
@@ -27,9 +28,13 @@ pub struct Call {
     pub place: u64,
     /// When it has waited too long.
     pub waits_until: Instant,
+    /// How often it was handed back.
+    pub hand_backs: u32,
     /// How much of its waiting time was left when it was last taken from the queue.
     pub wait_left: Duration,
     answer: oneshot::Sender<Outcome>,
+    /// The bytes of the payload count as held as long as the call lives, caller or no caller.
+    _held: Held,
 }
 
 /// What a handler may ask for beside the payload.
@@ -50,6 +55,7 @@ impl Call {
         extras: Extras,
         timeout: Duration,
         latest: Option<Instant>,
+        held: Held,
     ) -> (Call, oneshot::Receiver<Outcome>) {
         let (answer, answered) = oneshot::channel();
         let waits_until = Instant::now();
@@ -62,6 +68,8 @@ impl Call {
             place: 0,
             waits_until,
             wait_left,
+            hand_backs: 0,
+            _held: held,
             answer,
         };
         (call, answered)

@@ -65,6 +65,9 @@ impl Launcher {
             .name("launcher".to_owned())
             .spawn(move || {
                 for reply in received {
+                    if oneshot::Sender::is_closed(&reply) {
+                        continue;
+                    }
                     // A start that nobody waits for any more ends with the drop of what it gave.
                     drop(reply.send(launch(&command, descriptor_limit)));
                 }
@@ -72,7 +75,7 @@ impl Launcher {
         Ok(Launcher { requests })
     }
 
-    /// Starts one process. Must be called within a runtime.
+    /// Starts one process.
     pub async fn launch(&self) -> Result<Launched, LaunchError> {
         let (reply, launched) = oneshot::channel();
         let gone = || LaunchError::System("the launcher thread has ended".to_owned());
@@ -124,7 +127,7 @@ fn prepare(command: &Command) -> std::process::Command {
 
 /// A running process, leader of its group.
 ///
-/// Dropping it before [`Process::reap`] kills the group and reaps the process.
+/// Dropping it before [`Process::reap`] kills the group.
 #[derive(Debug)]
 pub struct Process {
     child: Child,
@@ -138,7 +141,7 @@ impl Process {
         let found = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
         let pidfd = found
             .ok_or_else(|| io::Error::other("no process id"))
-            .and_then(|pid| Ok((pid, rustix::process::pidfd_open(pid, PidfdFlags::NONBLOCK)?)));
+            .and_then(|pid| Ok((pid, rustix::process::pidfd_open(pid, PidfdFlags::empty())?)));
         let (pid, pidfd) = match pidfd {
             Ok(pidfd) => pidfd,
             Err(error) => {
@@ -180,9 +183,14 @@ impl Process {
 
     /// Sends a signal to the process and all of its group.
     pub fn signal_group(&self, signal: Signal) {
-        if !self.is_reaped {
-            // An error means that nobody is left in it.
-            let _ = rustix::process::kill_process_group(self.pid, signal);
+        if self.is_reaped {
+            return;
+        }
+        // An error means that nobody is left in it.
+        let _ = rustix::process::kill_process_group(self.pid, signal);
+        // A process may have left its group; nothing escapes this one.
+        if signal == Signal::KILL {
+            let _ = rustix::process::kill_process(self.pid, signal);
         }
     }
 
@@ -198,7 +206,9 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         if !self.is_reaped {
-            drop(self.reap());
+            self.signal_group(Signal::KILL);
+            // Not waited for: this may be the runtime's thread, and the process unkillable.
+            let _ = self.child.try_wait();
         }
     }
 }

@@ -1,4 +1,4 @@
-//! How many bytes of bodies are held at one time, over all connections.
+//! How many bytes of bodies and replies are held at one time, over the whole worker.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
