@@ -21,6 +21,9 @@ use std::time::{Duration, Instant};
 
 pub use standing::{Fault, Standing};
 
+/// Stray lines are told one by one up to this many events; beyond, they are only counted.
+const EVENTS_AT_ONCE: usize = 256;
+
 /// A half line must be finished within this time. Some print a line and its end in two writes
 /// (Python without buffering does): that alone is no reason to doubt a process.
 const HALF_LINE_LASTS: Duration = Duration::from_millis(100);
@@ -74,6 +77,8 @@ pub enum Event<T> {
         /// True when the line was longer.
         is_cut: bool,
     },
+    /// This many lines that are no reply came too fast to be told one by one.
+    StraysLeftOut(u64),
     /// A reply had an error beside a result; the error was taken.
     ErrorBesideResult,
 }
@@ -155,6 +160,8 @@ impl<T> Flight<T> {
 #[derive(Debug, Default)]
 struct Strays {
     count: u64,
+    /// How many came too fast to be told one by one, since the last telling.
+    left_out: u64,
     /// The beginning of the last one.
     last: Vec<u8>,
 }
@@ -375,6 +382,10 @@ impl<T: Ticket> Conversation<T> {
 
     /// What has happened since the last call, in order.
     pub fn take_events(&mut self) -> Vec<Event<T>> {
+        let left_out = std::mem::take(&mut self.strays.left_out);
+        if left_out > 0 {
+            self.events.push(Event::StraysLeftOut(left_out));
+        }
         std::mem::take(&mut self.events)
     }
 
@@ -529,6 +540,10 @@ impl<T: Ticket> Conversation<T> {
         self.strays.count += 1;
         self.strays.last.clear();
         self.strays.last.extend_from_slice(beginning(shown));
+        if self.events.len() >= EVENTS_AT_ONCE {
+            self.strays.left_out += 1;
+            return;
+        }
         let is_cut = is_cut || shown.len() < line.len();
         let text = Bytes::copy_from_slice(shown);
         self.events.push(Event::Stray {

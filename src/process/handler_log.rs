@@ -65,6 +65,11 @@ impl StreamLog {
         }
     }
 
+    /// Counts lines that nobody is to see.
+    pub fn leave_out(&mut self, lines: u64) {
+        self.left_out += lines;
+    }
+
     fn report_left_out(&mut self) {
         if self.left_out > 0 {
             let (process, stream, blocks) = (self.process, self.stream, self.left_out);

@@ -37,7 +37,7 @@ const READS_AT_THE_END: usize = 64;
 const READS_BEFORE_GIVING: usize = 2;
 
 /// Lines in one read that are enough for one turn.
-const MANY_LINES: usize = 1000;
+const MANY_LINES: usize = 200;
 
 /// What a read brought.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -290,6 +290,7 @@ impl<F: Feed> Owner<F> {
                 } => {
                     self.log.write(Instant::now(), &text, request, is_cut);
                 }
+                Event::StraysLeftOut(count) => self.log.leave_out(count),
                 Event::ErrorBesideResult => {
                     let process = self.process;
                     warn!(

@@ -93,6 +93,7 @@ impl Table {
                 }
                 Event::Stray { .. } => self.strays += 1,
                 Event::CameUp { shown_after } => self.ups.push(shown_after),
+                Event::StraysLeftOut(count) => self.strays += usize::try_from(count).unwrap(),
                 Event::Ready(_) | Event::ErrorBesideResult => {}
             }
         }
@@ -203,6 +204,17 @@ fn a_line_and_its_end_in_two_writes_cost_no_process() {
     table.says("\n");
     table.waits(HALF_LINE_LASTS, None);
     assert_eq!((table.talk.room(), table.fault()), (1, None));
+}
+
+#[test]
+fn a_flood_of_lines_is_counted_and_the_reply_behind_it_arrives() {
+    let mut table = Table::new();
+    table.give(1);
+    let now = table.now;
+    table.talk.received(now, &[b'\n'; 60_000]);
+    assert!(table.talk.events.len() <= EVENTS_AT_ONCE);
+    table.says("{\"result\":1}\n");
+    assert_eq!((table.result(1), table.strays), ("1", 60_000));
 }
 
 #[test]
