@@ -398,3 +398,6 @@ impl Drop for Member {
         self.leave();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -398,3 +398,6 @@ impl Alarm {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
