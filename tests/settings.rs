@@ -193,6 +193,24 @@ fn a_handler_sees_its_own_three_descriptors_and_no_other() {
     }
 }
 
+/// G4, for descriptors that the worker was given by mistake.
+#[test]
+fn a_descriptor_that_the_worker_was_given_does_not_reach_a_handler() {
+    let worker = misbehave(&[])
+        .prepared_by("exec 7</dev/null 9>/dev/null")
+        .start();
+    let given = std::fs::read_link(format!("/proc/{}/fd/9", worker.pid())).unwrap();
+    assert_eq!(
+        given,
+        std::path::Path::new("/dev/null"),
+        "the worker has it"
+    );
+    let response = worker.post("fds");
+    let open = response.json()["result"].clone();
+    let names: Vec<&String> = open.as_object().unwrap().keys().collect();
+    assert_eq!(names, ["0", "1", "2"], "{open}");
+}
+
 #[test]
 fn a_handler_has_the_descriptor_limit_that_the_worker_was_given() {
     let own = std::fs::read_to_string("/proc/self/limits").unwrap();

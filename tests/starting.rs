@@ -154,6 +154,23 @@ fn a_command_that_exits_at_once_is_backed_off() {
     }
 }
 
+/// A1, and the busy loop of A3.
+#[test]
+fn a_command_that_is_not_found_is_backed_off() {
+    let worker = Builder::new(vec!["/nowhere/at-all".to_owned()]).start();
+    eventually("fails fast", || {
+        let response = worker.post("x");
+        (response.header("x-faas-error") == Some("handler_not_loaded")).then_some(())
+    });
+    let before = processes::cpu_ticks(worker.pid());
+    std::thread::sleep(Duration::from_secs(1));
+    let ticks = processes::cpu_ticks(worker.pid()) - before;
+    assert!(
+        ticks <= 5,
+        "{ticks} ticks of processor time within a second"
+    );
+}
+
 /// A3.
 #[test]
 fn a_handler_whose_need_is_met_later_comes_up() {

@@ -230,7 +230,13 @@ fn while_the_drain_is_delayed_the_worker_serves_and_is_not_ready() {
     within(Duration::from_millis(900), "is not ready", || {
         (worker.get("/ready").status == 503).then_some(())
     });
-    assert_result(&worker.post("still served"), "still served");
+    let served = worker.post("still served");
+    assert_result(&served, "still served");
+    assert_eq!(
+        served.header("connection"),
+        Some("close"),
+        "its client goes to another worker"
+    );
     assert!(worker.wait_for_end(Duration::from_secs(10)).success());
 }
 
