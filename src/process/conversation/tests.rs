@@ -307,6 +307,20 @@ fn only_the_first_ready_line_announces() {
 }
 
 #[test]
+fn among_several_a_reply_with_a_wrong_id_fails_nobody() {
+    let mut table = Table::new();
+    table.says("{\"ready\":true,\"concurrency\":4}\n");
+    table.give(1);
+    table.give(2);
+    table.says("{\"id\":77,\"result\":\"whose\"}\n");
+    assert!(table.answers.is_empty());
+    assert_eq!(*table.talk.standing(), Standing::Finishing(Fault::WrongId));
+    table.says("{\"id\":2,\"result\":2}\n{\"id\":1,\"result\":1}\n");
+    assert_eq!((table.result(1), table.result(2)), ("1", "2"));
+    assert!(table.is_condemned());
+}
+
+#[test]
 fn a_known_id_with_neither_result_nor_error_fails_at_once_and_costs_no_process() {
     let mut table = Table::new();
     table.give(1);
