@@ -77,10 +77,7 @@ fn integer(field: &str) -> Option<Box<RawValue>> {
 
 /// The field without the white space around it and the underscores between its digits.
 fn digits_joined(field: &str) -> Option<String> {
-    // Python counts the four separators of ASCII as white space, Unicode does not.
-    let is_space = |c: char| c.is_whitespace() || ('\x1c'..='\x1f').contains(&c);
-    let text = field.trim_matches(is_space);
-    let parts: Vec<&str> = text.split('_').collect();
+    let parts: Vec<&str> = field.trim().split('_').collect();
     let between_digits = parts.windows(2).all(|pair| {
         pair[0].ends_with(|c: char| c.is_ascii_digit())
             && pair[1].starts_with(|c: char| c.is_ascii_digit())

@@ -2,18 +2,23 @@
 //!
 //! The only place that knows clap. Flags win over the environment, the environment over defaults.
 
+mod values;
+
 use crate::config::{
     Command, Config, HttpConfig, LogFormat, PoolConfig, ProcessConfig, ShutdownConfig,
 };
-use bytesize::ByteSize;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use std::ffi::OsString;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::process::ExitCode;
 use std::time::Duration;
 use tracing::Level;
+use values::{
+    Host, count, duration, header_name, host, log_format, log_level, origin, positive_duration,
+    size,
+};
 
 /// What the program was asked to do.
 #[derive(Debug)]
@@ -57,6 +62,7 @@ fn without_empty_variables(command: clap::Command) -> clap::Command {
         variable.is_some_and(|value| value.is_empty())
     };
     let unset = move |argument: clap::Arg| {
+        let argument = argument.hide_env_values(true);
         if is_empty(&argument) {
             argument.env(clap::builder::Resettable::Reset)
         } else {
@@ -84,8 +90,11 @@ fn without_empty_variables(command: clap::Command) -> clap::Command {
                         Example: faas-worker --port 8000 -- python3 examples/python/serve.py \
                         examples.python.handler.decode_type_a"
 )]
-#[command(disable_help_subcommand = true)]
+#[command(disable_help_subcommand = true, disable_help_flag = true)]
 struct Cli {
+    /// Print help
+    #[arg(short, long, global = true, action = clap::ArgAction::HelpShort)]
+    help: Option<bool>,
     #[command(subcommand)]
     task: Option<TaskName>,
     #[command(flatten)]
@@ -104,10 +113,10 @@ enum TaskName {
 
 #[derive(Debug, Args)]
 struct Address {
-    /// Address to listen on, or `localhost`
+    /// Address of the worker, or `localhost`
     #[arg(long, env = "HOST", default_value = "127.0.0.1", value_parser = host)]
     host: Host,
-    /// Port to listen on; 0 picks a free one
+    /// Its port; 0 picks a free one
     #[arg(long, env = "PORT", default_value_t = 8000)]
     port: u16,
 }
@@ -133,6 +142,7 @@ struct ServeOptions {
         long,
         env = "FAAS_PROCESSES",
         value_name = "N",
+        value_parser = count,
         help_heading = "Processes"
     )]
     processes: Option<NonZeroUsize>,
@@ -141,6 +151,7 @@ struct ServeOptions {
         long,
         env = "FAAS_MAX_CONCURRENCY",
         value_name = "N",
+        value_parser = count,
         default_value = "64",
         help_heading = "Processes"
     )]
@@ -150,7 +161,7 @@ struct ServeOptions {
           num_args = 0..=1, require_equals = true, default_value_t = false,
           default_missing_value = "true", value_parser = clap::builder::BoolishValueParser::new())]
     wait_ready: bool,
-    /// For the ready line
+    /// For the ready line; a first slow start is spared as long
     #[arg(long, env = "FAAS_STARTUP_TIMEOUT", value_name = "DURATION", default_value = "60s",
           value_parser = positive_duration, help_heading = "Processes")]
     startup_timeout: Duration,
@@ -168,6 +179,7 @@ struct ServeOptions {
         long,
         env = "FAAS_QUEUE",
         value_name = "N",
+        value_parser = count,
         default_value = "1024",
         help_heading = "Requests"
     )]
@@ -198,6 +210,7 @@ struct ServeOptions {
         long,
         env = "FAAS_MAX_CONNECTIONS",
         value_name = "N",
+        value_parser = count,
         default_value = "16384",
         help_heading = "Connections"
     )]
@@ -314,12 +327,6 @@ fn command(handler: Option<String>, words: Vec<OsString>) -> Result<Option<Comma
     }))
 }
 
-#[derive(Debug, Clone)]
-enum Host {
-    Localhost,
-    Address(IpAddr),
-}
-
 impl Address {
     fn resolve(&self) -> Result<Vec<SocketAddr>, String> {
         let ips = match self.host {
@@ -333,75 +340,6 @@ impl Address {
             .map(|ip| SocketAddr::new(ip, self.port))
             .collect())
     }
-}
-
-fn host(text: &str) -> Result<Host, String> {
-    if text.eq_ignore_ascii_case("localhost") {
-        return Ok(Host::Localhost);
-    }
-    let bare = text
-        .strip_prefix('[')
-        .and_then(|rest| rest.strip_suffix(']'))
-        .unwrap_or(text);
-    bare.parse()
-        .map(Host::Address)
-        .map_err(|_| "not an IP address or localhost".to_owned())
-}
-
-fn duration(text: &str) -> Result<Duration, String> {
-    let duration = humantime::parse_duration(text)
-        .map_err(|_| "not a duration, expected e.g. 250ms or 30s".to_owned())?;
-    // A year, so that no sum of a clock and a few durations can overflow.
-    if duration > Duration::from_secs(366 * 24 * 3600) {
-        return Err("a duration may be a year at most".to_owned());
-    }
-    Ok(duration)
-}
-
-fn positive_duration(text: &str) -> Result<Duration, String> {
-    match duration(text)? {
-        Duration::ZERO => Err("must be longer than 0".to_owned()),
-        duration => Ok(duration),
-    }
-}
-
-fn size(text: &str) -> Result<u64, String> {
-    match text.parse::<ByteSize>() {
-        Ok(size) if size.as_u64() > 0 => Ok(size.as_u64()),
-        Ok(_) => Err("must be more than 0".to_owned()),
-        Err(_) => Err("not a size, expected e.g. 64KiB or 8MiB".to_owned()),
-    }
-}
-
-fn header_name(text: &str) -> Result<String, String> {
-    // A token of RFC 9110, section 5.6.2.
-    let is_token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
-    let name = text.trim().to_lowercase();
-    if name.is_empty() || !name.chars().all(is_token) {
-        return Err("not a header name".to_owned());
-    }
-    Ok(name)
-}
-
-fn origin(text: &str) -> Result<String, String> {
-    let text = text.trim().to_lowercase();
-    match text.split_once("://") {
-        Some((_, host)) if !host.is_empty() && !host.contains('/') => Ok(text),
-        Some(_) | None => Err("not an origin, expected e.g. https://example.org".to_owned()),
-    }
-}
-
-fn log_format(text: &str) -> Result<LogFormat, String> {
-    match text {
-        "text" => Ok(LogFormat::Text),
-        "json" => Ok(LogFormat::Json),
-        _ => Err("not a log format, expected text or json".to_owned()),
-    }
-}
-
-fn log_level(text: &str) -> Result<Level, String> {
-    text.parse()
-        .map_err(|_| "not a level, expected error, warn, info, debug or trace".to_owned())
 }
 
 /// Prints what clap has to say; a bad value with its flag, its variable and the value.
@@ -424,6 +362,13 @@ fn explain(error: &clap::Error) -> ExitCode {
         let why = std::error::Error::source(error)
             .map_or_else(|| "bad value".to_owned(), ToString::to_string);
         eprintln!("{flag}{}: {why}: {value:?}", variable_of(flag));
+        return ExitCode::from(2);
+    }
+    // A word that is no flag: most likely a command without its `--`.
+    if error.kind() == ErrorKind::UnknownArgument
+        && let Some(word) = context(ContextKind::InvalidArg).filter(|word| !word.starts_with('-'))
+    {
+        eprintln!("unexpected word {word:?}: a command is given after --, as in: -- {word} ...");
         return ExitCode::from(2);
     }
     drop(error.print());
@@ -463,17 +408,5 @@ mod tests {
                 .unwrap_err()
                 .starts_with("--handler (HANDLER_FUNCTION): ")
         );
-    }
-
-    #[test]
-    fn values_out_of_bounds_are_refused() {
-        assert!(positive_duration("0s").is_err());
-        assert!(duration("fast").is_err());
-        assert!(duration("1000years").is_err());
-        assert_eq!(size("64KiB"), Ok(65536));
-        assert!(size("0").is_err());
-        assert!(host("example.org").is_err());
-        assert!(matches!(host("[::1]"), Ok(Host::Address(_))));
-        assert!(origin("example.org").is_err());
     }
 }

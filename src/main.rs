@@ -22,8 +22,9 @@ fn main() -> ExitCode {
             match run(*config) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(start_error) => {
-                    let cause = std::error::Error::source(&start_error).map(ToString::to_string);
-                    error!(cause, "{start_error}");
+                    let cause = std::error::Error::source(&start_error);
+                    let cause = cause.map_or_else(String::new, |cause| format!(": {cause}"));
+                    error!("{start_error}{cause}");
                     ExitCode::FAILURE
                 }
             }
@@ -36,6 +37,8 @@ fn run(config: Config) -> Result<(), StartError> {
     // One thread: a second one costs more in hand-overs than it brings where handlers do the work.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
+        // For large bodies only; more threads than this would take the handlers' share.
+        .max_blocking_threads(2)
         .build()
         .map_err(failed("the runtime"))?;
     runtime.block_on(async {

@@ -31,12 +31,12 @@ pub async fn serve(config: Config, stop: Stop) -> Result<(), StartError> {
     let handlers_limit = raise_descriptor_limit(&config);
     let listener = Listener::bind(&config.http)?;
     let addresses = listener.addresses();
+    for address in &addresses {
+        info!(%address, processes = config.pool.processes.get(), "listening");
+    }
     let pool = Arc::new(Pool::start(&config, Some(handlers_limit))?);
     let ips: Vec<IpAddr> = addresses.iter().map(|address| address.ip()).collect();
     let door = Arc::new(Door::new(config.http.clone(), Arc::clone(&pool), &ips));
-    for address in addresses {
-        info!(%address, processes = config.pool.processes.get(), "listening");
-    }
     let end = End {
         stop,
         connections_gone: CancellationToken::new(),

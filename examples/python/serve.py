@@ -14,6 +14,8 @@ One file, no dependencies, Python 3.8 or later: copy it to where it is needed.
 """
 
 import asyncio
+import fcntl
+import functools
 import inspect
 import io
 import json
@@ -64,7 +66,9 @@ def take_pipes():
     Whatever writes to descriptor 1 afterwards (print, a C extension, a subprocess) writes to the
     log, and whatever reads descriptor 0 finds nothing.
     """
-    requests, replies = os.dup(0), os.dup(1)
+    # From 3 on: a plain dup() would land on 2 if that were closed.
+    requests = fcntl.fcntl(0, fcntl.F_DUPFD_CLOEXEC, 3)
+    replies = fcntl.fcntl(1, fcntl.F_DUPFD_CLOEXEC, 3)
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
     try:
@@ -129,7 +133,7 @@ async def serve_async(function, requests, replies, concurrency):
     """Answers as the answers come; at the end of the requests, finishes those begun."""
     loop = asyncio.get_running_loop()
     ended = loop.create_future()
-    tasks = set()
+    tasks = {}
     pieces = []
 
     async def answer(number, payload):
@@ -144,6 +148,8 @@ async def serve_async(function, requests, replies, concurrency):
         except OSError as error:
             if not ended.done():
                 ended.set_exception(error)
+        finally:
+            tasks.pop(number, None)
 
     def read():
         block = os.read(requests, READ_BLOCK_BYTES)
@@ -158,8 +164,7 @@ async def serve_async(function, requests, replies, concurrency):
             request = parse(line)
             if request is not None:
                 task = loop.create_task(answer(*request))
-                tasks.add(task)
-                task.add_done_callback(tasks.discard)
+                tasks[request[0]] = task
         if not block:
             loop.remove_reader(requests)
             if not ended.done():
@@ -175,7 +180,7 @@ async def serve_async(function, requests, replies, concurrency):
             await asyncio.sleep(0)
     await ended
     while tasks:
-        await asyncio.wait(tasks)
+        await asyncio.wait(list(tasks.values()))
 
 
 # ---- Lines --------------------------------------------------------------------------------------
@@ -193,7 +198,9 @@ def parse(line):
         if text[end:] == "\n" and type(number) is int and type(payload) is str:
             return number, payload
         reason = "not one object with id and payload and a newline after it"
-    except (StopIteration, ValueError, TypeError, LookupError, RecursionError) as error:
+    except StopIteration:
+        reason = "not JSON"
+    except (ValueError, TypeError, LookupError, RecursionError) as error:
         reason = repr(error)
     log(f"serve.py: unusable request line: {reason}")
     return None
@@ -225,10 +232,13 @@ def failure_line(number, error):
     log_exception(error)
     if isinstance(error, Exception):
         return error_line(number, text_of(error))
-    return error_line(number, f"the function raised {type(error).__name__}: {text_of(error)}", 500)
+    described = f"{type(error).__name__}: {text_of(error)}".rstrip(": ")
+    return error_line(number, f"the function raised {described}", 500)
 
 
 def error_line(number, message, status=None):
+    # Half a surrogate pair is in no UTF-8 message.
+    message = message.encode("utf-8", "backslashreplace").decode()
     error = message if status is None else {"message": message, "status": int(status)}
     return b'{"id":%d,"error":%s}\n' % (number, json.dumps(error).encode())
 
@@ -297,16 +307,19 @@ def plain(value):
     raise ValueError(f"an object of type {type(value).__name__}")
 
 
+JSON_KEYS = (str, int, float, type(None))
+
+
 def with_plain_keys(value):
     """A copy in which every key is one that JSON can hold."""
     if isinstance(value, dict):
         return {
-            key if isinstance(key, (str, int, float, type(None))) else plain(key): with_plain_keys(item)
+            (key if isinstance(key, JSON_KEYS) else plain(key)): with_plain_keys(item)
             for key, item in value.items()
         }
     if isinstance(value, (list, tuple)):
         return [with_plain_keys(item) for item in value]
-    if isinstance(value, (str, int, float, type(None))):
+    if isinstance(value, JSON_KEYS):
         return value
     return with_plain_keys(plain(value))
 
@@ -376,8 +389,8 @@ def import_module(name):
     except ModuleNotFoundError as error:
         if error.name is not None and (name + ".").startswith(error.name + "."):
             raise NotLoaded(
-                f"no module named {error.name!r} in {os.getcwd()} or where Python keeps its own"
-                f"{suggested_start(name)}"
+                f"no module named {error.name!r} in {os.getcwd()} or where Python keeps its own; "
+                f"start in the directory that {error.name.partition('.')[0]} is in, or set PYTHONPATH"
             ) from None
         raise import_failure(name, error) from None
     except BaseException as error:
@@ -416,20 +429,8 @@ def suggestion(module, attribute):
     return f"; it has {', '.join(close)}" if close else ""
 
 
-def suggested_start(name):
-    """Where a module of that name is, if one is near: serve.py is often started beside it."""
-    last = name.rpartition(".")[2] + ".py"
-    for directory, directories, files in os.walk("."):
-        directories[:] = [each for each in directories if each[0] not in "._"]
-        if directory.count(os.sep) > 2:
-            directories.clear()
-        if last in files:
-            return f"; there is {os.path.join(directory, last)}"
-    return ""
-
-
 def is_async(function):
-    while hasattr(function, "func") and not inspect.iscoroutinefunction(function):
+    while isinstance(function, functools.partial):
         function = function.func
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
         getattr(function, "__call__", None)

@@ -34,7 +34,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tracing::debug;
 
-use super::registry::{Limit, Orders, Phase, State, Ticket, is_slow_head};
+use super::registry::Ticket;
+use super::state::{Limit, Orders, Phase, State, is_slow_head};
 
 /// The largest head, and the largest read of a body. A larger head is answered with 431.
 const MAX_HEAD_BYTES: usize = 64 * 1024;

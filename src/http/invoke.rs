@@ -17,6 +17,9 @@ use std::time::{Duration, Instant};
 /// are covered by the limit of connections.
 const COUNTED_FROM: usize = 16 * 1024;
 
+/// A body from this size on is looked at on another thread, in bytes.
+const LARGE_BODY: usize = 256 * 1024;
+
 /// Answers a payload with what a handler makes of it.
 pub(super) async fn invoke(
     config: &HttpConfig,
@@ -30,9 +33,7 @@ pub(super) async fn invoke(
     let budget = budget(headers)?;
     let mut held = buffered.start();
     let body = read_body(config, body, &mut held).await?;
-    let content_type = headers.get(CONTENT_TYPE).map(|value| value.as_bytes());
-    let payload = find_payload(content_type, &body)?;
-    drop(body);
+    let payload = payload_of(headers.get(CONTENT_TYPE), body).await?;
     let timeout = budget.map_or(config.timeout, |budget| budget.min(config.timeout));
     let latest = budget.map(|budget| arrived + budget);
     let extras = extras(config, headers, request_id);
@@ -44,6 +45,21 @@ pub(super) async fn invoke(
     held.add(body.len() as u64);
     let body = Bytes::from_owner(Counted { body, _held: held });
     Ok(respond::json(StatusCode::OK, body))
+}
+
+/// The payload in a body. A large body is looked at on another thread: the error that repeats a
+/// hostile one takes up to a second for 8 MiB, and no other request may wait for that.
+async fn payload_of(content_type: Option<&HeaderValue>, body: Bytes) -> Result<Bytes, Failure> {
+    if body.len() < LARGE_BODY {
+        return find_payload(content_type.map(HeaderValue::as_bytes), &body);
+    }
+    let content_type = content_type.cloned();
+    let found = tokio::task::spawn_blocking(move || {
+        find_payload(content_type.as_ref().map(HeaderValue::as_bytes), &body)
+    });
+    found
+        .await
+        .unwrap_or_else(|_| Err(Failure::bad_request("the body cannot be read")))
 }
 
 /// A body that counts as held until it has been written.

@@ -29,9 +29,6 @@ use crate::error::StartError;
 /// Connections that may wait to be accepted; the kernel cuts this to `net.core.somaxconn`.
 const BACKLOG: u32 = 4096;
 
-/// How long to wait after the system had nothing left for a new connection.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-
 /// The shortest time between two log lines about accepting.
 const COMPLAINT_PAUSE: Duration = Duration::from_secs(5);
 
@@ -91,7 +88,20 @@ impl Listener {
         A: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
         F: Future<Output = Response<Full<Bytes>>> + Send + 'static,
     {
-        let registry = Registry::new(config);
+        self.serve_in(Registry::new(config), answer, close, abort)
+            .await;
+    }
+
+    async fn serve_in<A, F>(
+        self,
+        registry: Arc<Registry>,
+        answer: A,
+        close: CancellationToken,
+        abort: CancellationToken,
+    ) where
+        A: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
+        F: Future<Output = Response<Full<Bytes>>> + Send + 'static,
+    {
         let _guard = AbortOnDrop(Arc::clone(&registry));
         let tracker = TaskTracker::new();
         let mut doors = JoinSet::new();
@@ -215,14 +225,7 @@ where
                 () = close.cancelled() => break,
                 accepted = self.socket.accept() => accepted.map(|(stream, _)| stream),
             };
-            if let Err(error) = self.take(accepted).await {
-                self.complaint.utter(&error);
-                // Cancel-safe: a sleep.
-                tokio::select! {
-                    () = close.cancelled() => break,
-                    () = tokio::time::sleep(ACCEPT_PAUSE) => (),
-                }
-            }
+            self.take(accepted).await;
         }
         // Closing the socket would reset the connections that are in the backlog, whose clients
         // may have sent a request already. tokio may not have heard of them yet.
@@ -233,31 +236,28 @@ where
             {
                 break;
             }
-            if let Err(error) = self.take(accepted).await {
-                self.complaint.utter(&error);
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
+            self.take(accepted).await;
         }
     }
 
-    /// Starts on a connection; gives back an error that asks for a pause.
-    async fn take(&mut self, accepted: io::Result<TcpStream>) -> io::Result<()> {
+    /// Starts on a connection, or waits a moment if the system has nothing left for one.
+    async fn take(&mut self, accepted: io::Result<TcpStream>) {
         let stream = match accepted {
             Ok(stream) => stream,
-            Err(error) if is_of_one_connection(&error) => return Ok(()),
+            Err(error) if is_of_one_connection(&error) => return,
             Err(error) => {
-                // Most likely descriptors: one that nobody uses may help.
-                self.registry.make_room();
-                return Err(error);
+                self.complaint.utter(&error);
+                // Most likely there are no descriptors left: one that nobody uses helps. Each try
+                // either follows a connection that has left or comes after a pause.
+                self.registry.make_room_and_wait().await;
+                return;
             }
         };
         // While this waits, others wait in the backlog: nothing is refused that could be answered
         // a moment later.
         let ticket = self.registry.admit().await;
-        let answer = self.answer.clone();
-        self.tracker
-            .spawn(connection::serve(stream, ticket, answer));
-        Ok(())
+        let service = connection::serve(stream, ticket, self.answer.clone());
+        self.tracker.spawn(service);
     }
 }
 
@@ -312,3 +312,7 @@ impl Complaint {
         self.withheld = 0;
     }
 }
+
+#[cfg(test)]
+#[path = "listener_tests.rs"]
+mod tests;

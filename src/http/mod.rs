@@ -1,7 +1,7 @@
 //! The front door: from a request's head to its response.
 //!
 //! Knows the pool by its call alone. What a failure looks like from outside is decided in
-//! [`respond`].
+//! `respond`.
 
 mod buffered;
 mod connection;
@@ -11,6 +11,7 @@ pub mod listener;
 mod registry;
 pub mod request;
 mod respond;
+mod state;
 
 use crate::config::HttpConfig;
 use crate::error::Failure;

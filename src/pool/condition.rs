@@ -92,7 +92,8 @@ impl Condition {
         Some(if self.failed_starts > 0 {
             format!("no process is up: {}", self.why)
         } else {
-            "no process is up yet".to_owned()
+            "no process is up yet: none has sent its ready line or a reply, or lived for 10 s"
+                .to_owned()
         })
     }
 

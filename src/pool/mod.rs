@@ -1,7 +1,7 @@
 //! All processes of a worker, and the queue in front of them.
 //!
 //! The front doors call [`Pool::call`] and know nothing else. A call goes into the queue; the
-//! process that is asked first takes it from there ([`Shared::poll_take`]), and its answer comes
+//! process that is asked first takes it from there (`Shared::poll_take`), and its answer comes
 //! back over a channel of its own. No lock is held across an await.
 
 mod available;

@@ -151,10 +151,13 @@ impl Slot {
         let number = running.number;
         match departure {
             Departure::Ended => {
-                let (status, last_line) = running.bury("the process ended: ");
-                warn!(process = number, %status, ?lived, last_line, "process ended");
+                let (status, last_line) = running.bury("");
+                let lived_ms = lived.as_millis();
+                let last_line = (!last_line.is_empty()).then_some(last_line);
+                warn!(process = number, %status, lived_ms, last_line, "process ended");
                 if !was_up {
-                    shared.note(|condition| condition.start_failed(status, delay));
+                    let why = format!("{status}, before it was up; the log has what it printed");
+                    shared.note(|condition| condition.start_failed(why, delay));
                 }
                 return delay;
             }
@@ -266,7 +269,7 @@ impl Running {
         self.process.signal_group(Signal::KILL);
         self.exit.ended().await;
         let what = match departure {
-            Departure::Ended => "the process ended: ".to_owned(),
+            Departure::Ended => String::new(),
             Departure::Stopped => {
                 "the worker is shutting down, and stopped the process: ".to_owned()
             }

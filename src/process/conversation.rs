@@ -9,18 +9,20 @@
 //! * an answer is made from the line that answers that request, or is a failure;
 //! * a process that is not [`Standing::Sound`] has no room.
 
+mod seen;
+mod standing;
+
 use super::line::{self, Announcement, Answer, Context, ContextMember, Framer, Id, Line, Parsed};
 use crate::error::Failure;
 use bytes::Bytes;
+use seen::shown_in_detail;
 use std::collections::VecDeque;
-use std::fmt;
 use std::time::{Duration, Instant};
+
+pub use standing::{Fault, Standing};
 
 /// A process that has neither announced itself nor answered counts as up after this long.
 const UP_AFTER: Duration = Duration::from_secs(10);
-
-/// What a stray line shows of itself in the `detail` of a 504, in characters.
-const SHOWN_IN_DETAIL: usize = 200;
 
 /// A request, as far as a conversation needs to know it.
 pub trait Ticket {
@@ -70,68 +72,6 @@ pub enum Event<T> {
     },
     /// A reply had an error beside a result; the error was taken.
     ErrorBesideResult,
-}
-
-/// Whether a process may be given requests.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Standing {
-    /// It may.
-    Sound,
-    /// It may not, but may finish what it is working on, matched by id.
-    Finishing(Fault),
-    /// It may do nothing more.
-    Condemned(Fault),
-}
-
-/// Why a process is not sound.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
-    /// It echoes ids, and a reply had none.
-    MissingId,
-    /// A reply had an id that no request has.
-    WrongId,
-    /// A reply had the id of a request that was answered before.
-    StaleId,
-    /// A reply came that no request is waiting for.
-    Unasked,
-    /// A reply came before its request was written to the end.
-    Premature,
-    /// It promised order and did not keep it.
-    OutOfOrder,
-    /// Half a line was there when the next request was to be written.
-    PartialLine,
-    /// A reply was not UTF-8: lines may be torn or mixed.
-    NotUtf8,
-    /// A line was longer than a reply may be.
-    LineTooLong,
-    /// It closed its stdin.
-    InputClosed,
-    /// It closed its stdout.
-    OutputClosed,
-    /// It did not answer in time.
-    TimedOut,
-    /// Its ready line, or its first sign of life, did not come in time.
-    TooSlowToStart,
-}
-
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Fault::MissingId => "a reply without id, from a process that echoes ids",
-            Fault::WrongId => "a reply with an id that no request has",
-            Fault::StaleId => "a second reply to one request",
-            Fault::Unasked => "a reply that no request is waiting for",
-            Fault::Premature => "a reply before its request was written to the end",
-            Fault::OutOfOrder => "a reply out of the order that was promised",
-            Fault::PartialLine => "half a line left on stdout after the reply",
-            Fault::NotUtf8 => "a reply that is not UTF-8",
-            Fault::LineTooLong => "a line longer than a reply may be",
-            Fault::InputClosed => "it closed its stdin",
-            Fault::OutputClosed => "it closed its stdout",
-            Fault::TimedOut => "no reply in time",
-            Fault::TooSlowToStart => "not ready in time",
-        })
-    }
 }
 
 /// The conversation with one process. `T` is the ticket of a request: what its answer goes to.
@@ -456,7 +396,7 @@ impl<T: Ticket> Conversation<T> {
                 Parsed::IdOnly(Id::Integer(id)) if self.position(id).is_some() => {
                     let broken = Answer::Broken(
                         "the reply has neither result nor error (JavaScript leaves out a result \
-                         that is undefined: return null)"
+                         that is undefined: return null; cat repeats the request)"
                             .to_owned(),
                     );
                     self.reply(now, Some(Id::Integer(id)), &broken);
@@ -627,53 +567,6 @@ impl<T: Ticket> Conversation<T> {
     fn spared_for(&self, slowest_start: Option<Duration>) -> Duration {
         slowest_start.unwrap_or(self.limits.startup_timeout)
     }
-
-    /// The `detail` of a 504: what was seen, and the likely cause.
-    fn what_was_seen(&self, flight: &Flight<T>) -> String {
-        let limit = (flight.deadline() - flight.since).as_millis() as u64;
-        let limit = humantime::format_duration(Duration::from_millis(limit));
-        let strays = self.strays.count - flight.strays_before;
-        let half = self.framer.partial();
-        let seen = if flight.line.end > self.outgoing.sent {
-            "the process has not read the whole request from its stdin".to_owned()
-        } else if self.framer.is_inside_line() {
-            let shown = shown_in_detail(half);
-            if line::is_braced(half) {
-                format!("the process wrote a line without end, so a newline is missing: {shown}")
-            } else {
-                format!("the process wrote a line without end that is no reply: {shown}")
-            }
-        } else if strays > 0 && self.strays.last.starts_with('{') {
-            let last = &self.strays.last;
-            format!(
-                "{strays} lines were no replies; the last is not valid JSON, or has neither \
-                 result nor error: {last}"
-            )
-        } else if strays > 0 && self.strays.last.contains("{\"") {
-            let last = &self.strays.last;
-            format!(
-                "{strays} lines were no replies; the last has a reply glued to other output, so \
-                 a newline is missing before it: {last}"
-            )
-        } else if strays > 0 {
-            let last = &self.strays.last;
-            format!("{strays} lines were no replies, the last: {last}")
-        } else {
-            "the process wrote nothing".to_owned()
-        };
-        let hint = if self.life != Life::Shown && self.limits.wait_ready {
-            ""
-        } else if self.life != Life::Shown {
-            "; it has not answered anything yet: if it is slow to start, let it send \
-             {\"ready\":true} and set --wait-ready; if it did answer, it may not flush its output \
-             after each reply"
-        } else if strays == 0 && !self.framer.is_inside_line() {
-            "; if it did answer, it may not flush its output after each reply"
-        } else {
-            ""
-        };
-        format!("no reply within {limit}: {seen}{hint}")
-    }
 }
 
 fn outcome(answer: &Answer<'_>, max_reply_bytes: usize) -> Result<Bytes, Failure> {
@@ -693,13 +586,6 @@ fn outcome(answer: &Answer<'_>, max_reply_bytes: usize) -> Result<Bytes, Failure
             "the reply is not UTF-8 at byte {byte} of its line"
         ))),
     }
-}
-
-fn shown_in_detail(line: &[u8]) -> String {
-    String::from_utf8_lossy(&line[..line.len().min(4 * SHOWN_IN_DETAIL)])
-        .chars()
-        .take(SHOWN_IN_DETAIL)
-        .collect()
 }
 
 #[cfg(test)]

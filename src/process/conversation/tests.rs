@@ -509,7 +509,10 @@ fn a_process_that_has_read_its_request_may_close_its_stdin_and_answer() {
 fn what_was_seen_names_the_likely_cause() {
     for (said, hint) in [
         ("", "flush"),
-        ("debug\n", "1 lines were no replies, the last: debug"),
+        (
+            "debug\n",
+            "wrote 1 line to stdout that did not answer, the last: debug",
+        ),
         ("{\"id\":2,\"result\":1}", "newline is missing"),
         ("{\"id\":2,\"result\":NaN}\n", "not valid JSON"),
         ("debug{\"id\":2,\"result\":1}\n", "glued"),

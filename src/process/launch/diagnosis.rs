@@ -33,8 +33,9 @@ fn explain_command(program: &OsStr, path: &OsStr, error: &io::Error) -> String {
     let Some(file) = find(program, path) else {
         if is_python_path(&name) {
             return format!(
-                "\"{name}\" is a Python path, and HANDLER_FUNCTION is a command here: \
-                 HANDLER_FUNCTION=\"python3 /path/to/serve.py {name}\" runs it"
+                "\"{name}\" is a Python path, and the handler is a command here: \
+                 HANDLER_FUNCTION=\"python3 /path/to/serve.py {name}\" runs it, with \
+                 examples/python/serve.py of this project"
             );
         }
         return if name.contains('/') {
@@ -64,6 +65,10 @@ fn explain_command(program: &OsStr, path: &OsStr, error: &io::Error) -> String {
                  interpreter \"{}\\r\" does not exist",
                 line.trim()
             )
+        }
+        Ok(Some(line)) if error.kind() == io::ErrorKind::NotFound => {
+            let interpreter = line.split_whitespace().next().unwrap_or("");
+            format!("\"{shown}\" names the interpreter \"{interpreter}\", which does not exist")
         }
         Ok(Some(line)) => {
             let interpreter = line.split_whitespace().next().unwrap_or("");

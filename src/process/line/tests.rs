@@ -1,5 +1,6 @@
 use super::*;
 use proptest::prelude::*;
+use serde::de::IgnoredAny;
 
 fn lines(max_reply: usize, reads: &[&[u8]]) -> Vec<(bool, Vec<u8>)> {
     let mut framer = Framer::new(max_reply);

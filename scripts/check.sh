@@ -1,0 +1,65 @@
+#!/usr/bin/env bash
+# Everything that must hold before a change is taken: what CI runs, in the same order.
+# Prints each command before it runs it, and stops at the first that fails.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+step='none'
+at_exit() {
+    local status=$?
+    if [ "$status" -ne 0 ]; then
+        printf '\ncheck.sh: failed, exit status %s: %s\n' "$status" "$step" >&2
+    fi
+}
+trap at_exit EXIT
+
+fail() {
+    printf 'check.sh: %s\n' "$1" >&2
+    exit 1
+}
+
+run() {
+    step=$*
+    printf '\n$ %s\n' "$step"
+    "$@"
+}
+
+needs() {
+    step="looking for $1"
+    command -v "$1" >/dev/null || fail "$1 is not installed: $2"
+}
+
+needs cargo 'see https://rustup.rs'
+needs cargo-fmt 'rustup component add rustfmt'
+needs cargo-clippy 'rustup component add clippy'
+needs shellcheck 'a package of that name in most distributions'
+needs python3 'a package of that name in most distributions'
+# Without CI=true the tests that need it are skipped, and say so.
+if [ "${CI:-}" = true ]; then
+    needs node 'the package nodejs in most distributions'
+fi
+
+run cargo fmt --check
+run cargo clippy --locked --all-targets -- -D warnings
+
+# The library part that handlers use, alone: no server may come with it.
+handler=(--no-default-features --features handler)
+run cargo clippy --locked --lib "${handler[@]}" -- -D warnings
+run cargo tree --locked --edges normal --prefix none "${handler[@]}"
+crates=$(cargo tree --locked --edges normal --prefix none --format '{p}' "${handler[@]}")
+if server=$(grep -wE '^(hyper|tokio|clap|tracing)' <<<"$crates"); then
+    fail "the feature 'handler' pulls in ${server//$'\n'/, }"
+fi
+
+run env RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps
+run env RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --document-private-items
+
+run shellcheck .ci/run scripts/*.sh examples/shell/*.sh
+# Not python3 -m py_compile, which leaves its output beside the sources.
+run python3 -c 'import sys
+for name in sys.argv[1:]:
+    compile(open(name, encoding="utf-8").read(), name, "exec")' examples/python/*.py
+
+# The README's own test command.
+run cargo test --locked
+printf '\ncheck.sh: all passed\n'

@@ -1,0 +1,106 @@
+//! How single values are written: hosts, durations, sizes, names.
+
+use crate::config::LogFormat;
+use bytesize::ByteSize;
+use std::net::IpAddr;
+use std::num::NonZeroUsize;
+use std::time::Duration;
+use tracing::Level;
+
+/// What `--host` may be.
+#[derive(Debug, Clone)]
+pub(super) enum Host {
+    Localhost,
+    Address(IpAddr),
+}
+
+pub(super) fn host(text: &str) -> Result<Host, String> {
+    if text.eq_ignore_ascii_case("localhost") {
+        return Ok(Host::Localhost);
+    }
+    let bare = text
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'))
+        .unwrap_or(text);
+    bare.parse()
+        .map(Host::Address)
+        .map_err(|_| "not an IP address or localhost".to_owned())
+}
+
+pub(super) fn count(text: &str) -> Result<NonZeroUsize, String> {
+    text.parse()
+        .map_err(|_| "not a whole number from 1 up".to_owned())
+}
+
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    let duration = humantime::parse_duration(text)
+        .map_err(|_| "not a duration, expected e.g. 250ms or 30s".to_owned())?;
+    // A year, so that no sum of a clock and a few durations can overflow.
+    if duration > Duration::from_secs(366 * 24 * 3600) {
+        return Err("a duration may be a year at most".to_owned());
+    }
+    Ok(duration)
+}
+
+pub(super) fn positive_duration(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        Duration::ZERO => Err("must be longer than 0".to_owned()),
+        duration => Ok(duration),
+    }
+}
+
+pub(super) fn size(text: &str) -> Result<u64, String> {
+    match text.parse::<ByteSize>() {
+        Ok(size) if size.as_u64() > 0 => Ok(size.as_u64()),
+        Ok(_) => Err("must be more than 0".to_owned()),
+        Err(_) => Err("not a size, expected e.g. 64KiB or 8MiB".to_owned()),
+    }
+}
+
+pub(super) fn header_name(text: &str) -> Result<String, String> {
+    // A token of RFC 9110, section 5.6.2.
+    let is_token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
+    let name = text.trim().to_lowercase();
+    if name.is_empty() || !name.chars().all(is_token) {
+        return Err("not a header name".to_owned());
+    }
+    Ok(name)
+}
+
+pub(super) fn origin(text: &str) -> Result<String, String> {
+    let text = text.trim().to_lowercase();
+    match text.split_once("://") {
+        Some((_, host)) if !host.is_empty() && !host.contains('/') => Ok(text),
+        Some(_) | None => Err("not an origin, expected e.g. https://example.org".to_owned()),
+    }
+}
+
+pub(super) fn log_format(text: &str) -> Result<LogFormat, String> {
+    match text {
+        "text" => Ok(LogFormat::Text),
+        "json" => Ok(LogFormat::Json),
+        _ => Err("not a log format, expected text or json".to_owned()),
+    }
+}
+
+pub(super) fn log_level(text: &str) -> Result<Level, String> {
+    text.parse()
+        .map_err(|_| "not a level, expected error, warn, info, debug or trace".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_out_of_bounds_are_refused() {
+        assert!(positive_duration("0s").is_err());
+        assert!(duration("fast").is_err());
+        assert!(duration("1000years").is_err());
+        assert_eq!(size("64KiB"), Ok(65536));
+        assert!(size("0").is_err());
+        assert!(host("example.org").is_err());
+        assert!(matches!(host("[::1]"), Ok(Host::Address(_))));
+        assert!(origin("example.org").is_err());
+    }
+}

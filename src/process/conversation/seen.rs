@@ -1,0 +1,63 @@
+//! What a caller whose request took too long is told: what was seen, and the likely cause.
+
+use super::{Conversation, Flight, Life, Ticket};
+use crate::process::line;
+
+/// What a stray line shows of itself in the `detail` of a 504, in characters.
+const SHOWN_IN_DETAIL: usize = 200;
+
+impl<T: Ticket> Conversation<T> {
+    /// The `detail` of a 504: what was seen, and the likely cause.
+    pub(super) fn what_was_seen(&self, flight: &Flight<T>) -> String {
+        let limit = humantime::format_duration(flight.timeout);
+        let strays = self.strays.count - flight.strays_before;
+        let last = &self.strays.last;
+        let half = self.framer.partial();
+        let shown = shown_in_detail(half);
+        let seen = if flight.line.end > self.outgoing.sent {
+            "the process has not read the whole request from its stdin".to_owned()
+        } else if self.framer.is_inside_line() && line::is_braced(half) {
+            format!("the process wrote a line without end, so a newline is missing: {shown}")
+        } else if self.framer.is_inside_line() {
+            format!("the process wrote a line without end that is no reply: {shown}")
+        } else if strays == 0 {
+            "the process wrote nothing".to_owned()
+        } else {
+            let lines = if strays == 1 {
+                "1 line".to_owned()
+            } else {
+                format!("{strays} lines")
+            };
+            let cause = if last.starts_with('{') {
+                ", the last is not valid JSON or has neither result nor error"
+            } else if last.contains("{\"") {
+                ", the last has a reply glued to other output, so a newline is missing before it"
+            } else {
+                ", the last"
+            };
+            format!("the process wrote {lines} to stdout that did not answer{cause}: {last}")
+        };
+        let is_attempt = line::is_braced(half) || last.contains("{\"");
+        let hint = match self.life {
+            _ if is_attempt => "",
+            Life::Starting | Life::Lived if self.limits.wait_ready => "",
+            Life::Starting | Life::Lived => {
+                "; it has not answered anything yet: if it is slow to start, let it send \
+                 {\"ready\":true} and set --wait-ready; if it did answer, it may not flush its \
+                 output after each reply"
+            }
+            Life::Shown if strays == 0 && !self.framer.is_inside_line() => {
+                "; it is slow, or it hangs, or it does not flush its output after each reply"
+            }
+            Life::Shown => "",
+        };
+        format!("no reply within {limit}: {seen}{hint}")
+    }
+}
+
+pub(super) fn shown_in_detail(line: &[u8]) -> String {
+    String::from_utf8_lossy(&line[..line.len().min(4 * SHOWN_IN_DETAIL)])
+        .chars()
+        .take(SHOWN_IN_DETAIL)
+        .collect()
+}

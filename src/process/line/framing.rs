@@ -1,0 +1,114 @@
+//! Where lines begin and end.
+
+/// What a stray line may show of itself in the log, in bytes.
+pub const STRAY_LIMIT: usize = 8 * 1024;
+
+/// Room for `{"id":…,"result":` and unknown members around a result of the largest size, in bytes.
+const ENVELOPE_LIMIT: usize = 4 * 1024;
+
+/// Splits a stream into lines, whatever the sizes of the reads.
+///
+/// Holds at most one line: up to the largest reply when it begins with `{`, [`STRAY_LIMIT`] bytes
+/// when it does not. What is longer is reported once, as soon as it is too long, and then skipped
+/// up to its end.
+#[derive(Debug)]
+pub struct Framer {
+    partial: Vec<u8>,
+    reply_limit: usize,
+    skipping: bool,
+}
+
+/// One line, without its line break.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Line<'a> {
+    /// A whole line.
+    Whole(&'a [u8]),
+    /// The beginning of a line that is longer than its limit; the rest is skipped.
+    TooLong(&'a [u8]),
+}
+
+impl Framer {
+    /// A framer for lines whose `result` may have this many bytes.
+    pub fn new(max_reply_bytes: usize) -> Framer {
+        let reply_limit = max_reply_bytes.saturating_add(ENVELOPE_LIMIT);
+        Framer {
+            partial: Vec::new(),
+            reply_limit,
+            skipping: false,
+        }
+    }
+
+    /// Takes what was read and hands over each line that ends, or becomes too long, in it.
+    pub fn feed(&mut self, mut bytes: &[u8], mut each: impl FnMut(Line<'_>)) {
+        while !bytes.is_empty() {
+            let end = memchr::memchr(b'\n', bytes);
+            let (piece, rest) = match end {
+                Some(end) => (&bytes[..end], &bytes[end + 1..]),
+                None => (bytes, &bytes[bytes.len()..]),
+            };
+            bytes = rest;
+            if self.skipping {
+                self.skipping = end.is_none();
+            } else if end.is_some() && self.partial.is_empty() {
+                let limit = self.limit(piece);
+                each(if piece.len() > limit {
+                    too_long(piece, limit)
+                } else {
+                    Line::Whole(piece)
+                });
+            } else {
+                self.partial.extend_from_slice(piece);
+                self.finish_partial(end.is_some(), &mut each);
+            }
+        }
+    }
+
+    /// What was read of a line whose end has not been seen.
+    pub fn partial(&self) -> &[u8] {
+        &self.partial
+    }
+
+    /// True in the middle of a line, be it kept or skipped.
+    pub fn is_inside_line(&self) -> bool {
+        self.skipping || !self.partial.is_empty()
+    }
+
+    fn finish_partial(&mut self, ended: bool, each: &mut impl FnMut(Line<'_>)) {
+        let limit = self.limit(&self.partial);
+        if self.partial.len() > limit {
+            each(too_long(&self.partial, limit));
+            self.skipping = !ended;
+        } else if ended {
+            each(Line::Whole(&self.partial));
+        } else {
+            return;
+        }
+        // A large reply must not keep its buffer for the life of the process.
+        if self.partial.capacity() > 64 * 1024 {
+            self.partial = Vec::new();
+        } else {
+            self.partial.clear();
+        }
+    }
+
+    fn limit(&self, line: &[u8]) -> usize {
+        if is_braced(line) {
+            self.reply_limit
+        } else {
+            STRAY_LIMIT
+        }
+    }
+}
+
+/// True when a line may be a reply: it begins with `{`, one byte order mark forgiven.
+pub fn is_braced(line: &[u8]) -> bool {
+    without_mark(line).first() == Some(&b'{')
+}
+
+fn too_long(line: &[u8], limit: usize) -> Line<'_> {
+    Line::TooLong(&line[..limit.min(STRAY_LIMIT)])
+}
+
+pub(super) fn without_mark(line: &[u8]) -> &[u8] {
+    line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line)
+}

@@ -1,0 +1,148 @@
+//! The line of a request.
+
+/// Members beside `payload`, already chosen.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Context<'a> {
+    /// Names and values of headers.
+    pub headers: Option<&'a [(String, String)]>,
+    /// What is left for this request, in milliseconds.
+    pub timeout_ms: Option<u64>,
+    /// The request id.
+    pub request_id: Option<&'a str>,
+    /// The caller's trace context.
+    pub traceparent: Option<&'a str>,
+}
+
+/// Appends the line of a request.
+///
+/// `payload` is the inside of a valid JSON string without lone surrogates; it is written as the
+/// shortest JSON for the same text. U+0085, U+2028 and U+2029 are escaped too, because line
+/// readers of some languages split there (Node's readline, Python's `str.splitlines`).
+pub fn encode_request(line: &mut Vec<u8>, id: u64, payload: &[u8], context: &Context<'_>) {
+    line.reserve(payload.len() + 40);
+    line.extend_from_slice(b"{\"id\":");
+    let mut digits = [0; 20];
+    line.extend_from_slice(decimal(id, &mut digits));
+    line.extend_from_slice(b",\"payload\":\"");
+    shorten(line, payload);
+    line.push(b'"');
+    if let Some(headers) = context.headers {
+        line.extend_from_slice(b",\"headers\":{");
+        for (index, (name, value)) in headers.iter().enumerate() {
+            line.extend_from_slice(if index == 0 { b"" } else { b"," });
+            push_string(line, name);
+            line.push(b':');
+            push_string(line, value);
+        }
+        line.push(b'}');
+    }
+    if let Some(timeout_ms) = context.timeout_ms {
+        line.extend_from_slice(b",\"timeout_ms\":");
+        line.extend_from_slice(decimal(timeout_ms, &mut digits));
+    }
+    for (name, value) in [
+        ("request_id", context.request_id),
+        ("traceparent", context.traceparent),
+    ] {
+        let Some(value) = value else { continue };
+        line.push(b',');
+        push_string(line, name);
+        line.push(b':');
+        push_string(line, value);
+    }
+    line.extend_from_slice(b"}\n");
+}
+
+fn decimal(mut number: u64, digits: &mut [u8; 20]) -> &[u8] {
+    let mut start = digits.len();
+    loop {
+        start -= 1;
+        digits[start] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            return &digits[start..];
+        }
+    }
+}
+
+fn push_string(line: &mut Vec<u8>, text: &str) {
+    line.push(b'"');
+    text.chars().for_each(|c| push_char(line, c));
+    line.push(b'"');
+}
+
+/// Copies the inside of a JSON string, each character in its shortest form.
+fn shorten(line: &mut Vec<u8>, mut text: &[u8]) {
+    // Of these three, C2 and E2 begin U+0085 and U+2028 in UTF-8, and much else.
+    while let Some(at) = memchr::memchr3(b'\\', 0xC2, 0xE2, text) {
+        line.extend_from_slice(&text[..at]);
+        text = &text[at..];
+        let (taken, c) = match text {
+            [b'\\', b'u', ..] => unicode_escape(text),
+            [b'\\', escaped, ..] => (2, unescaped(*escaped)),
+            [0xC2, 0x85, ..] => (2, '\u{85}'),
+            [0xE2, 0x80, 0xA8, ..] => (3, '\u{2028}'),
+            [0xE2, 0x80, 0xA9, ..] => (3, '\u{2029}'),
+            _ => {
+                line.push(text[0]);
+                text = &text[1..];
+                continue;
+            }
+        };
+        push_char(line, c);
+        text = &text[taken..];
+    }
+    line.extend_from_slice(text);
+}
+
+fn unescaped(letter: u8) -> char {
+    match letter {
+        b'b' => '\u{8}',
+        b'f' => '\u{c}',
+        b'n' => '\n',
+        b'r' => '\r',
+        b't' => '\t',
+        other => char::from(other),
+    }
+}
+
+/// Length and character of a `\uXXXX`, or of two that are a surrogate pair.
+fn unicode_escape(text: &[u8]) -> (usize, char) {
+    let unit = |at: usize| {
+        let digits = text
+            .get(at..at + 4)
+            .and_then(|digits| std::str::from_utf8(digits).ok());
+        digits.and_then(|digits| u16::from_str_radix(digits, 16).ok())
+    };
+    let (taken, units) = match unit(2) {
+        Some(high @ 0xD800..=0xDBFF) => (12, [high, unit(8).unwrap_or(0)]),
+        Some(single) => (6, [single, 0]),
+        None => (text.len(), [0xFFFD, 0]),
+    };
+    let c = char::decode_utf16(units).next().and_then(Result::ok);
+    (
+        taken.min(text.len()),
+        c.unwrap_or(char::REPLACEMENT_CHARACTER),
+    )
+}
+
+fn push_char(line: &mut Vec<u8>, c: char) {
+    let short = match c {
+        '"' => b'"',
+        '\\' => b'\\',
+        '\u{8}' => b'b',
+        '\u{c}' => b'f',
+        '\n' => b'n',
+        '\r' => b'r',
+        '\t' => b't',
+        '\0'..='\u{1f}' | '\u{85}' | '\u{2028}' | '\u{2029}' => {
+            line.extend_from_slice(format!("\\u{:04x}", u32::from(c)).as_bytes());
+            return;
+        }
+        plain => {
+            line.extend_from_slice(plain.encode_utf8(&mut [0; 4]).as_bytes());
+            return;
+        }
+    };
+    line.extend_from_slice(&[b'\\', short]);
+}
