@@ -171,6 +171,25 @@ fn a_process_that_hangs_times_out_and_is_replaced_at_once() {
     assert_whole(&worker, 1);
 }
 
+/// B5: on time, never before it and hardly after it.
+#[test]
+fn a_timeout_is_told_on_time() {
+    let worker = misbehave(&["--ready"]).option("--timeout", "200ms").start();
+    worker.wait_until_ready();
+    let mut fastest = Duration::MAX;
+    for round in 0..5 {
+        assert_result(&worker.post("warm"), "warm");
+        let start = Instant::now();
+        let response = worker.post(&format!("hang #{round}"));
+        let took = start.elapsed();
+        assert_error(&response, 504, "handler_timeout", "maybe");
+        assert!(took >= Duration::from_millis(200), "{took:?}");
+        fastest = fastest.min(took);
+    }
+    // The machine may have much else to do, but not each time.
+    assert!(fastest < Duration::from_millis(250), "{fastest:?}");
+}
+
 /// What ends in order when it is asked to, is asked first.
 #[test]
 fn a_timed_out_process_is_asked_to_end_before_it_is_killed() {
@@ -227,19 +246,21 @@ fn a_grandchild_that_holds_the_pipe_holds_up_nothing() {
         .option("--timeout", "10s")
         .start();
     worker.wait_until_ready();
-    let start = Instant::now();
-    assert_error(
-        &worker.post("grandchild-exit 1"),
-        502,
-        "handler_exited",
-        "maybe",
-    );
-    assert_result(&worker.post("next"), "next");
-    assert!(
-        start.elapsed() < Duration::from_secs(2),
-        "{:?}",
-        start.elapsed()
-    );
+    let mut fastest = Duration::MAX;
+    for _ in 0..4 {
+        assert_result(&worker.post("warm"), "warm");
+        assert_error(
+            &worker.post("grandchild-exit 1"),
+            502,
+            "handler_exited",
+            "maybe",
+        );
+        let start = Instant::now();
+        assert_result(&worker.post("next"), "next");
+        fastest = fastest.min(start.elapsed());
+    }
+    // The machine may have much else to do, but not each time.
+    assert!(fastest < Duration::from_millis(100), "{fastest:?}");
 }
 
 /// B6: replies that come within a hair of the timeout go to their own requests or to none.
