@@ -226,6 +226,26 @@ fn a_handler_has_the_descriptor_limit_that_the_worker_was_given() {
     assert_eq!(line(&handler), line(&own));
 }
 
+/// The worker raises its own limit to fit its connections; that is none of the handlers' business.
+#[test]
+fn the_limit_that_the_worker_raised_for_itself_is_not_the_handlers() {
+    let worker = misbehave(&[]).prepared_by("ulimit -Sn 300").start();
+    let soft = |text: &str| {
+        let line = text
+            .lines()
+            .find(|line| line.starts_with("Max open files"))
+            .unwrap();
+        line.split_whitespace().nth(3).unwrap().to_owned()
+    };
+    let own = std::fs::read_to_string(format!("/proc/{}/limits", worker.pid())).unwrap();
+    assert_ne!(soft(&own), "300", "the worker needs more");
+    // Set from outside right after the start.
+    eventually("the handler has what the worker was given", || {
+        let response = worker.post("file /proc/self/limits");
+        (soft(response.json()["result"].as_str().unwrap()) == "300").then_some(())
+    });
+}
+
 /// Logs are for operators; what passes through is not theirs to read.
 #[test]
 fn payloads_and_results_are_never_logged() {
