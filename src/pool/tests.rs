@@ -93,16 +93,17 @@ fn a_request_that_is_handed_back_wakes_an_idle_process_and_comes_first() {
     assert_eq!(again.place, place);
 }
 
-#[tokio::test]
-async fn what_is_handed_back_to_a_closed_pool_is_refused_and_not_forgotten() {
+#[test]
+fn what_is_handed_back_to_a_closed_pool_is_refused_and_not_forgotten() {
     let pool = pool_for(1);
-    let answered = call(&pool).unwrap();
+    let mut answered = call(&pool).unwrap();
     let Poll::Ready(taken) = ask(&pool, 1, &Arc::default()) else {
         panic!("there is a request")
     };
     answer_all(pool.shared.close(), Some(Failure::Draining));
     pool.shared.hand_back(vec![taken]);
-    assert_eq!(answered.await, Err(Failure::Draining));
+    let answer = Pin::new(&mut answered).poll(&mut Context::from_waker(Waker::noop()));
+    assert_eq!(answer, Poll::Ready(Err(Failure::Draining)));
 }
 
 #[test]
