@@ -65,19 +65,20 @@ fn a_process_that_exits_with_a_request_fails_it_at_once_and_names_the_status() {
     let worker = misbehave(&["--ledger", &ledger.path()])
         .option("--timeout", "10s")
         .start();
-    for payload in ["exit 3", "exit-in-line 3"] {
-        assert_result(&worker.post("warm"), "warm");
-        let start = Instant::now();
-        let response = worker.post(payload);
-        // 50 ms are promised; the rest is for a machine with much else to do.
-        assert!(
-            start.elapsed() < Duration::from_millis(500),
-            "{:?}",
-            start.elapsed()
-        );
-        assert_error(&response, 502, "handler_exited", "maybe");
-        assert!(response.detail().contains('3'), "{}", response.detail());
-        assert_eq!(ledger.count(payload), 1);
+    for command in ["exit 3", "exit-in-line 3"] {
+        let mut fastest = Duration::MAX;
+        for round in 0..5 {
+            let payload = format!("{command} #{round}");
+            assert_result(&worker.post("warm"), "warm");
+            let start = Instant::now();
+            let response = worker.post(&payload);
+            fastest = fastest.min(start.elapsed());
+            assert_error(&response, 502, "handler_exited", "maybe");
+            assert!(response.detail().contains('3'), "{}", response.detail());
+            assert_eq!(ledger.count(&payload), 1);
+        }
+        // The machine may have much else to do, but not each time.
+        assert!(fastest < Duration::from_millis(50), "{fastest:?}");
     }
     let response = worker.post("exit 0");
     assert_error(&response, 502, "handler_exited", "maybe");
@@ -170,6 +171,43 @@ fn a_process_that_hangs_times_out_and_is_replaced_at_once() {
     assert_whole(&worker, 1);
 }
 
+/// B5: on time, never before it and hardly after it.
+#[test]
+fn a_timeout_is_told_on_time() {
+    let worker = misbehave(&["--ready"]).option("--timeout", "200ms").start();
+    worker.wait_until_ready();
+    let mut fastest = Duration::MAX;
+    for round in 0..5 {
+        assert_result(&worker.post("warm"), "warm");
+        let start = Instant::now();
+        let response = worker.post(&format!("hang #{round}"));
+        let took = start.elapsed();
+        assert_error(&response, 504, "handler_timeout", "maybe");
+        assert!(took >= Duration::from_millis(200), "{took:?}");
+        fastest = fastest.min(took);
+    }
+    // The machine may have much else to do, but not each time.
+    assert!(fastest < Duration::from_millis(250), "{fastest:?}");
+}
+
+/// What ends in order when it is asked to, is asked first.
+#[test]
+fn a_timed_out_process_is_asked_to_end_before_it_is_killed() {
+    let scratch = Scratch::new();
+    let told = scratch.path("told");
+    let script = r#"trap 'echo told > "$1"; exit' TERM; while read -r line; do sleep 300; done"#;
+    let worker = sh(script, &[&told])
+        .option("--processes", "1")
+        .option("--startup-timeout", "100ms")
+        .option("--timeout", "300ms")
+        .option("--grace", "15s")
+        .start();
+    assert_error(&worker.post("x"), 504, "handler_timeout", "maybe");
+    eventually("it was asked", || {
+        std::path::Path::new(&told).exists().then_some(())
+    });
+}
+
 /// The whole group of a process goes with it.
 #[test]
 fn children_of_a_timed_out_process_go_with_it() {
@@ -208,19 +246,21 @@ fn a_grandchild_that_holds_the_pipe_holds_up_nothing() {
         .option("--timeout", "10s")
         .start();
     worker.wait_until_ready();
-    let start = Instant::now();
-    assert_error(
-        &worker.post("grandchild-exit 1"),
-        502,
-        "handler_exited",
-        "maybe",
-    );
-    assert_result(&worker.post("next"), "next");
-    assert!(
-        start.elapsed() < Duration::from_secs(2),
-        "{:?}",
-        start.elapsed()
-    );
+    let mut fastest = Duration::MAX;
+    for _ in 0..4 {
+        assert_result(&worker.post("warm"), "warm");
+        let start = Instant::now();
+        assert_error(
+            &worker.post("grandchild-exit 1"),
+            502,
+            "handler_exited",
+            "maybe",
+        );
+        assert_result(&worker.post("next"), "next");
+        fastest = fastest.min(start.elapsed());
+    }
+    // The machine may have much else to do, but not each time.
+    assert!(fastest < Duration::from_millis(100), "{fastest:?}");
 }
 
 /// B6: replies that come within a hair of the timeout go to their own requests or to none.

@@ -524,3 +524,49 @@ fn more_bodies_than_the_buffers_hold_are_refused() {
     let grown = processes::peak_memory_kib(worker.pid()) - before;
     assert!(grown < 24 * 1024, "{grown} KiB more");
 }
+
+/// E11: what does not fit is refused before it is read, and the room comes back.
+#[test]
+fn a_body_that_the_buffers_cannot_hold_is_refused_before_it_is_read() {
+    let worker = misbehave(&["--ready"])
+        .option("--max-body", "1MiB")
+        .option("--max-buffered", "1MiB")
+        .start();
+    let body = body_of(&"x".repeat(900_000));
+    let length = body.len().to_string();
+    let headers = [("content-length", &*length), ("expect", "100-continue")];
+    let head = request_bytes(worker.address, "POST", "/", &headers, None);
+    // Asked to go on, it has its room.
+    let mut first = worker.connect();
+    first.send(&head).unwrap();
+    let mut interim = [0; b"HTTP/1.1 100 Continue\r\n\r\n".len()];
+    first.stream.read_exact(&mut interim).unwrap();
+    assert!(interim.starts_with(b"HTTP/1.1 100 "));
+    let mut second = worker.connect();
+    second.send(&head).unwrap();
+    assert_error(&second.receive().unwrap(), 429, "overloaded", "no");
+    first.send(&body).unwrap();
+    assert_eq!(first.receive().unwrap().status, 200);
+    eventually("there is room again", || {
+        let response = worker.connect().request("POST", "/", &[], Some(&body));
+        (response.unwrap().status == 200).then_some(())
+    });
+}
+
+/// E11: replies that nobody reads count as well.
+#[test]
+fn a_reply_that_is_not_read_takes_room_in_the_buffers() {
+    let worker = misbehave(&["--ready"])
+        .option("--max-reply", "64MiB")
+        .option("--max-buffered", "16MiB")
+        .start();
+    let mut reader = worker.connect();
+    // More than all buffers on the way hold.
+    reader.send_payload("big 40000000").unwrap();
+    reader.stream.read_exact(&mut [0; 1000]).unwrap();
+    assert_error(&worker.post("x"), 429, "overloaded", "no");
+    reader.reset();
+    eventually("there is room again", || {
+        (worker.post("x").status == 200).then_some(())
+    });
+}

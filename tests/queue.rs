@@ -40,6 +40,7 @@ fn a_full_queue_refuses_at_once() {
     assert_eq!(worker.get("/health").status, 200);
     assert_result(&running.join().unwrap(), "sleep 1500 #running");
     let mut refused = 0;
+    let mut fastest = Duration::MAX;
     for waiting in waiting {
         let (payload, response, took) = waiting.join().unwrap();
         if response.status == 200 {
@@ -47,11 +48,12 @@ fn a_full_queue_refuses_at_once() {
         } else {
             assert_error(&response, 429, "overloaded", "no");
             assert_eq!(ledger.count(&payload), 0);
-            assert!(took < Duration::from_millis(500), "{took:?}");
+            fastest = fastest.min(took);
             refused += 1;
         }
     }
     assert_eq!(refused, 4, "two may wait");
+    assert!(fastest < Duration::from_millis(10), "{fastest:?}");
 }
 
 /// D2.

@@ -193,6 +193,24 @@ fn a_handler_sees_its_own_three_descriptors_and_no_other() {
     }
 }
 
+/// G4, for descriptors that the worker was given by mistake.
+#[test]
+fn a_descriptor_that_the_worker_was_given_does_not_reach_a_handler() {
+    let worker = misbehave(&[])
+        .prepared_by("exec 7</dev/null 9>/dev/null")
+        .start();
+    let given = std::fs::read_link(format!("/proc/{}/fd/9", worker.pid())).unwrap();
+    assert_eq!(
+        given,
+        std::path::Path::new("/dev/null"),
+        "the worker has it"
+    );
+    let response = worker.post("fds");
+    let open = response.json()["result"].clone();
+    let names: Vec<&String> = open.as_object().unwrap().keys().collect();
+    assert_eq!(names, ["0", "1", "2"], "{open}");
+}
+
 #[test]
 fn a_handler_has_the_descriptor_limit_that_the_worker_was_given() {
     let own = std::fs::read_to_string("/proc/self/limits").unwrap();
@@ -206,6 +224,26 @@ fn a_handler_has_the_descriptor_limit_that_the_worker_was_given() {
             .to_owned()
     };
     assert_eq!(line(&handler), line(&own));
+}
+
+/// The worker raises its own limit to fit its connections; that is none of the handlers' business.
+#[test]
+fn the_limit_that_the_worker_raised_for_itself_is_not_the_handlers() {
+    let worker = misbehave(&[]).prepared_by("ulimit -Sn 300").start();
+    let soft = |text: &str| {
+        let line = text
+            .lines()
+            .find(|line| line.starts_with("Max open files"))
+            .unwrap();
+        line.split_whitespace().nth(3).unwrap().to_owned()
+    };
+    let own = std::fs::read_to_string(format!("/proc/{}/limits", worker.pid())).unwrap();
+    assert_ne!(soft(&own), "300", "the worker needs more");
+    // Set from outside right after the start.
+    eventually("the handler has what the worker was given", || {
+        let response = worker.post("file /proc/self/limits");
+        (soft(response.json()["result"].as_str().unwrap()) == "300").then_some(())
+    });
 }
 
 /// Logs are for operators; what passes through is not theirs to read.

@@ -2,7 +2,7 @@
 
 use crate::support::{
     Builder, PATIENCE, Scratch, assert_error, assert_result, eventually, misbehave, processes,
-    rust_example, sh, within,
+    rust_example, within,
 };
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
@@ -152,6 +152,23 @@ fn a_command_that_exits_at_once_is_backed_off() {
         assert_eq!(worker.get("/health").status, 200);
         assert_eq!(worker.get("/ready").status, 503);
     }
+}
+
+/// A1, and the busy loop of A3.
+#[test]
+fn a_command_that_is_not_found_is_backed_off() {
+    let worker = Builder::new(vec!["/nowhere/at-all".to_owned()]).start();
+    eventually("fails fast", || {
+        let response = worker.post("x");
+        (response.header("x-faas-error") == Some("handler_not_loaded")).then_some(())
+    });
+    let before = processes::cpu_ticks(worker.pid());
+    std::thread::sleep(Duration::from_secs(1));
+    let ticks = processes::cpu_ticks(worker.pid()) - before;
+    assert!(
+        ticks <= 5,
+        "{ticks} ticks of processor time within a second"
+    );
 }
 
 /// A3.
@@ -355,18 +372,17 @@ fn a_start_slower_than_the_timeout_comes_up_all_the_same() {
     assert_result(&worker.post("own"), "own");
 }
 
-/// The worker outlives any number of bad processes.
+/// B11: as many at a time as there are processors, two at least, for a tenth of a second each.
 #[test]
 fn at_most_a_few_start_at_once() {
-    let scratch = Scratch::new();
-    let starts = scratch.path("starts");
-    let worker = sh(
-        "echo $$ >> \"$1\"; sleep 0.3; while IFS= read -r line; do echo '{\"result\":1}'; done",
-        &[&starts],
-    )
-    .option("--processes", "8")
-    .start();
-    worker.wait_for_processes(8);
-    assert_result(&worker.post("x"), 1);
-    assert_eq!(std::fs::read_to_string(&starts).unwrap().lines().count(), 8);
+    let at_once = std::thread::available_parallelism().unwrap().get().max(2);
+    let begin = Instant::now();
+    let worker = misbehave(&[])
+        .option("--processes", &(2 * at_once + 1).to_string())
+        .start();
+    worker.wait_for_processes(2 * at_once + 1);
+    // The last of them is the first of a third round.
+    let took = begin.elapsed();
+    assert!(took >= Duration::from_millis(200), "{took:?}");
+    assert_result(&worker.post("x"), "x");
 }

@@ -45,9 +45,13 @@ fn a_drain_answers_what_was_accepted() {
     std::thread::sleep(Duration::from_millis(200));
     let start = Instant::now();
     worker.signal(Signal::TERM);
+    let mut closing = 0;
     for (payload, waiting) in accepted {
-        assert_result(&waiting.join().unwrap(), payload);
+        let response = waiting.join().unwrap();
+        assert_result(&response, payload);
+        closing += usize::from(response.header("connection") == Some("close"));
     }
+    assert!(closing >= 4, "those that waited are told of the close");
     let status = worker.wait_for_end(Duration::from_secs(10));
     assert!(status.success(), "{status}");
     // Three rounds of 400 ms, most of the first gone by.
@@ -230,7 +234,13 @@ fn while_the_drain_is_delayed_the_worker_serves_and_is_not_ready() {
     within(Duration::from_millis(900), "is not ready", || {
         (worker.get("/ready").status == 503).then_some(())
     });
-    assert_result(&worker.post("still served"), "still served");
+    let served = worker.post("still served");
+    assert_result(&served, "still served");
+    assert_eq!(
+        served.header("connection"),
+        Some("close"),
+        "its client goes to another worker"
+    );
     assert!(worker.wait_for_end(Duration::from_secs(10)).success());
 }
 

@@ -413,3 +413,6 @@ fn answer_all(calls: Vec<Call>, failure: Option<Failure>) {
         call.answer(Err(failure.clone()));
     }
 }
+
+#[cfg(test)]
+mod tests;

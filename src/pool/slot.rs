@@ -440,3 +440,6 @@ impl Drop for Member {
         self.leave();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -432,3 +432,6 @@ impl Alarm {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

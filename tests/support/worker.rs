@@ -20,6 +20,7 @@ pub(crate) struct Builder {
     handler: Vec<String>,
     environment: Vec<(String, String)>,
     directory: Option<PathBuf>,
+    preparation: Option<String>,
 }
 
 /// The misbehaving handler with these options, two processes, and short limits.
@@ -63,6 +64,7 @@ impl Builder {
             handler,
             environment: Vec::new(),
             directory: None,
+            preparation: None,
         };
         builder
             .option("--processes", "2")
@@ -100,8 +102,21 @@ impl Builder {
         self
     }
 
+    /// A line of sh that is run first, in the process that then becomes the worker.
+    pub(crate) fn prepared_by(mut self, script: &str) -> Builder {
+        self.preparation = Some(format!("{script}\nexec \"$0\" \"$@\""));
+        self
+    }
+
     fn command(&self) -> Command {
-        let mut command = Command::new(PROGRAM);
+        let mut command = match &self.preparation {
+            None => Command::new(PROGRAM),
+            Some(script) => {
+                let mut shell = Command::new("sh");
+                shell.args(["-c", script, PROGRAM]);
+                shell
+            }
+        };
         command.args(&self.options);
         if !self.handler.is_empty() {
             command.arg("--").args(&self.handler);

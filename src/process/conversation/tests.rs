@@ -311,6 +311,81 @@ fn a_reply_before_its_request_is_written_answers_nobody_without_an_id() {
 }
 
 #[test]
+fn a_reply_before_its_request_is_written_costs_the_process_also_with_its_id() {
+    let mut table = Table::new();
+    table.says("{\"ready\":true,\"concurrency\":4}\n");
+    table.give(1);
+    table.talk.give(table.now, Request(2, "p".repeat(100)));
+    table.talk.sent(table.now, 10);
+    table.says("{\"id\":2,\"result\":\"guessed\"}\n");
+    assert_eq!(
+        *table.talk.standing(),
+        Standing::Finishing(Fault::Premature)
+    );
+    // What it had read before, it may finish.
+    table.says("{\"id\":1,\"result\":1}\n");
+    assert_eq!(table.result(1), "1");
+    assert!(table.is_condemned());
+}
+
+#[test]
+fn whoever_breaks_a_promised_order_is_given_nothing_more() {
+    let mut table = Table::new();
+    table.says("{\"ready\":true,\"concurrency\":1}\n");
+    // Written ahead, past the room: how it came there does not matter here.
+    for number in [1, 2] {
+        let request = Request(number, "p".to_owned());
+        table.talk.promise = Promise::Concurrency(2);
+        table.talk.give(table.now, request);
+        table.talk.promise = Promise::Order;
+    }
+    table.send_all();
+    table.says("{\"id\":2,\"result\":2}\n");
+    assert_eq!(
+        *table.talk.standing(),
+        Standing::Finishing(Fault::OutOfOrder)
+    );
+    table.says("{\"id\":1,\"result\":1}\n");
+    assert_eq!((table.result(1), table.result(2)), ("1", "2"));
+    assert!(table.is_condemned());
+}
+
+#[test]
+fn a_reply_that_is_not_utf_8_costs_the_process() {
+    let mut table = Table::new();
+    table.give(1);
+    table
+        .talk
+        .received(table.now, b"{\"id\":1,\"result\":\"\xff\"}\n");
+    table.collect();
+    assert!(matches!(table.failure(1), Failure::Protocol(_)));
+    assert_eq!(table.fault(), Some(Fault::NotUtf8));
+    assert!(table.is_condemned());
+}
+
+#[test]
+fn only_the_first_ready_line_announces() {
+    let mut table = Table::new();
+    table.says("{\"ready\":true,\"concurrency\":2}\n");
+    table.says("{\"ready\":true,\"concurrency\":4}\n{\"ready\":true}\n");
+    assert_eq!((table.talk.room(), table.strays), (2, 2));
+}
+
+#[test]
+fn among_several_a_reply_with_a_wrong_id_fails_nobody() {
+    let mut table = Table::new();
+    table.says("{\"ready\":true,\"concurrency\":4}\n");
+    table.give(1);
+    table.give(2);
+    table.says("{\"id\":77,\"result\":\"whose\"}\n");
+    assert!(table.answers.is_empty());
+    assert_eq!(*table.talk.standing(), Standing::Finishing(Fault::WrongId));
+    table.says("{\"id\":2,\"result\":2}\n{\"id\":1,\"result\":1}\n");
+    assert_eq!((table.result(1), table.result(2)), ("1", "2"));
+    assert!(table.is_condemned());
+}
+
+#[test]
 fn a_known_id_with_neither_result_nor_error_fails_at_once_and_costs_no_process() {
     let mut table = Table::new();
     table.give(1);
@@ -603,4 +678,17 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn a_caller_s_budget_that_ran_in_the_queue_ends_before_the_process_s_time() {
+    use crate::process::call::{Call, Extras};
+    let now = Instant::now();
+    let limits = Table::new().talk.limits;
+    let mut talk = Conversation::new(limits, now);
+    talk.received(now, b"{\"ready\":true}\n");
+    let (call, _answered) = Call::new("p".into(), Extras::default(), TIMEOUT, Some(now + MS));
+    talk.give(now, call);
+    talk.sent(now, talk.outgoing().len());
+    assert_eq!(talk.next_deadline(None), Some(now + MS));
 }

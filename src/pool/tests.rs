@@ -1,0 +1,120 @@
+use super::*;
+use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Wake;
+
+const LONG: Duration = Duration::from_secs(3600);
+const IDLE: Load = Load {
+    in_flight: 0,
+    has_replied: true,
+};
+
+/// A pool without processes, for this many waiting requests.
+pub(super) fn pool_for(queue: usize) -> Pool {
+    let one = NonZeroUsize::MIN;
+    let config = PoolConfig {
+        processes: one,
+        processes_starting_at_once: one,
+        queue: NonZeroUsize::new(queue).unwrap(),
+        queue_timeout: LONG,
+    };
+    Pool {
+        shared: Arc::new(Shared::new(&config, Condition::new(None), 1)),
+        tasks: TaskTracker::new(),
+        stop: CancellationToken::new(),
+    }
+}
+
+pub(super) fn call(pool: &Pool) -> Result<Answered, Failure> {
+    pool.call("p".into(), Extras::default(), LONG, None)
+}
+
+/// Whether a process has been woken.
+#[derive(Debug, Default)]
+pub(super) struct Woken(AtomicBool);
+
+impl Woken {
+    pub(super) fn is_set(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Wake for Woken {
+    fn wake(self: Arc<Woken>) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// An idle process asks for a request.
+fn ask(pool: &Pool, process: u64, woken: &Arc<Woken>) -> Poll<Call> {
+    let waker = Arc::clone(woken).into();
+    pool.shared
+        .poll_take(&mut Context::from_waker(&waker), process, IDLE)
+}
+
+#[test]
+fn a_caller_that_leaves_leaves_its_place_in_the_queue() {
+    let pool = pool_for(1);
+    let waiting = call(&pool).unwrap();
+    assert!(matches!(call(&pool), Err(Failure::Overloaded { .. })));
+    drop(waiting);
+    assert!(call(&pool).is_ok());
+}
+
+#[test]
+fn a_request_whose_caller_has_left_is_given_to_nobody() {
+    let pool = pool_for(2);
+    let (left, receiver) = Call::new("left".into(), Extras::default(), LONG, None);
+    drop(receiver);
+    let until = Instant::now() + LONG;
+    pool.shared.lock().queue.push(until, |_| left);
+    assert!(ask(&pool, 1, &Arc::default()).is_pending());
+}
+
+#[test]
+fn a_request_that_is_handed_back_wakes_an_idle_process_and_comes_first() {
+    let pool = pool_for(2);
+    let _answered = [call(&pool).unwrap(), call(&pool).unwrap()];
+    let Poll::Ready(first) = ask(&pool, 1, &Arc::default()) else {
+        panic!("there is a request")
+    };
+    let place = first.place;
+    let Poll::Ready(second) = ask(&pool, 1, &Arc::default()) else {
+        panic!("there is a request")
+    };
+    let idle = Arc::new(Woken::default());
+    assert!(ask(&pool, 2, &idle).is_pending());
+    pool.shared.hand_back(vec![second]);
+    pool.shared.hand_back(vec![first]);
+    assert!(idle.is_set());
+    let Poll::Ready(again) = ask(&pool, 2, &idle) else {
+        panic!("there is a request")
+    };
+    assert_eq!(again.place, place);
+}
+
+#[test]
+fn what_is_handed_back_to_a_closed_pool_is_refused_and_not_forgotten() {
+    let pool = pool_for(1);
+    let mut answered = call(&pool).unwrap();
+    let Poll::Ready(taken) = ask(&pool, 1, &Arc::default()) else {
+        panic!("there is a request")
+    };
+    answer_all(pool.shared.close(), Some(Failure::Draining));
+    pool.shared.hand_back(vec![taken]);
+    let answer = Pin::new(&mut answered).poll(&mut Context::from_waker(Waker::noop()));
+    assert_eq!(answer, Poll::Ready(Err(Failure::Draining)));
+}
+
+#[test]
+fn the_time_that_a_process_had_a_request_does_not_count_as_waiting() {
+    let pool = pool_for(1);
+    let _answered = call(&pool).unwrap();
+    let Poll::Ready(mut taken) = ask(&pool, 1, &Arc::default()) else {
+        panic!("there is a request")
+    };
+    // As if a process had kept it for longer than it might have waited.
+    taken.waits_until = Instant::now();
+    pool.shared.hand_back(vec![taken]);
+    assert!(ask(&pool, 2, &Arc::default()).is_ready());
+}

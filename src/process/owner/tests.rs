@@ -1,0 +1,152 @@
+use super::*;
+use crate::process::call::{Extras, Outcome};
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::io::{PipeReader, PipeWriter, Read, Write, pipe};
+use std::rc::Rc;
+use std::task::Waker;
+use tokio::sync::oneshot;
+
+const LONG: Duration = Duration::from_secs(3600);
+
+/// Requests for one process.
+#[derive(Debug, Default, Clone)]
+struct Waiting(Rc<RefCell<VecDeque<Call>>>);
+
+impl Feed for Waiting {
+    fn poll_take(&mut self, _: &mut Context<'_>, _: Load) -> Poll<Call> {
+        let call = self.0.borrow_mut().pop_front();
+        call.map_or(Poll::Pending, Poll::Ready)
+    }
+    fn leave(&mut self) {}
+    fn came_up(&mut self, _: Option<Duration>) {}
+    fn slowest_start(&self) -> Option<Duration> {
+        Some(Duration::ZERO)
+    }
+}
+
+/// An owner, and the process's ends of its pipes in our hands.
+///
+/// The runtime hears of nothing between two awaits, so what is written here and looked at without
+/// one in between is in the pipe before the runtime knows of it.
+struct Bench {
+    owner: Owner<Waiting>,
+    waiting: Waiting,
+    stdin: PipeReader,
+    stdout: PipeWriter,
+}
+
+impl Bench {
+    /// A bench whose next look can write at once.
+    async fn new() -> Bench {
+        let limits = Limits {
+            max_concurrency: 1,
+            wait_ready: false,
+            startup_timeout: LONG,
+            max_reply_bytes: 64,
+        };
+        let (stdin, into) = pipe().unwrap();
+        let (out_of, stdout) = pipe().unwrap();
+        let into = Sender::from_owned_fd(into.into()).unwrap();
+        into.writable().await.unwrap();
+        let out_of = Receiver::from_owned_fd(out_of.into()).unwrap();
+        let waiting = Waiting::default();
+        Bench {
+            owner: Owner::new(1, into, out_of, limits, waiting.clone()),
+            waiting,
+            stdin,
+            stdout,
+        }
+    }
+
+    fn ask(&self, timeout: Duration) -> oneshot::Receiver<Outcome> {
+        let (call, answered) = Call::new("p".into(), Extras::default(), timeout, None);
+        self.waiting.0.borrow_mut().push_back(call);
+        answered
+    }
+
+    fn says(&mut self, text: &str) {
+        self.stdout.write_all(text.as_bytes()).unwrap();
+    }
+
+    /// Has the owner do all that it can do now.
+    fn look(&mut self) -> Poll<Fault> {
+        let mut context = Context::from_waker(Waker::noop());
+        pin!(self.owner.serve()).poll(&mut context)
+    }
+
+    fn unread(&self) -> u64 {
+        rustix::io::ioctl_fionread(&self.stdin).unwrap()
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_the_runtime_has_not_heard_of_wins_over_the_deadline() {
+    let mut bench = Bench::new().await;
+    // Over its time as soon as it is written.
+    let mut answered = bench.ask(Duration::ZERO);
+    assert!(bench.look().is_pending());
+    assert!(bench.unread() > 0, "written in one look");
+    bench.says("{\"id\":1,\"result\":\"in time\"}\n");
+    assert!(bench.look().is_pending());
+    assert_eq!(answered.try_recv().unwrap(), Ok("\"in time\"".into()));
+}
+
+#[tokio::test]
+async fn without_ids_stdout_is_looked_at_before_the_next_request_is_written() {
+    for (rest, fault) in [
+        ("{\"result\":2}\n", Fault::Unasked),
+        ("{\"res", Fault::PartialLine),
+    ] {
+        let mut bench = Bench::new().await;
+        let mut answered = bench.ask(LONG);
+        assert!(bench.look().is_pending());
+        bench.says("{\"result\":1}\n");
+        while answered.is_empty() {
+            tokio::task::yield_now().await;
+            assert!(bench.look().is_pending());
+        }
+        assert_eq!(answered.try_recv().unwrap(), Ok("1".into()));
+        let written = bench.unread();
+        bench.says(rest);
+        let next = bench.ask(LONG);
+        assert_eq!(bench.look(), Poll::Ready(fault), "{rest}");
+        assert_eq!(bench.unread(), written, "the next request was written");
+        assert!(next.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn what_is_given_back_can_be_read_by_nobody_any_more() {
+    let mut bench = Bench::new().await;
+    let answered = bench.ask(LONG);
+    assert!(bench.look().is_pending());
+    assert!(bench.unread() > 0, "written in one look");
+    assert_eq!(bench.owner.bury("gone").len(), 1);
+    assert!(answered.is_empty());
+    let mut left = Vec::new();
+    bench.stdin.read_to_end(&mut left).unwrap();
+    assert_eq!(left, b"");
+}
+
+#[tokio::test]
+async fn what_was_begun_to_be_read_is_not_given_back() {
+    let mut bench = Bench::new().await;
+    let mut answered = bench.ask(LONG);
+    assert!(bench.look().is_pending());
+    bench.stdin.read_exact(&mut [0]).unwrap();
+    assert!(bench.owner.bury("gone").is_empty());
+    let failure = Failure::Exited("gone".to_owned());
+    assert_eq!(answered.try_recv().unwrap(), Err(failure));
+}
+
+#[tokio::test]
+async fn a_reply_that_is_there_at_the_burial_counts() {
+    let mut bench = Bench::new().await;
+    let mut answered = bench.ask(LONG);
+    assert!(bench.look().is_pending());
+    bench.stdin.read_exact(&mut [0]).unwrap();
+    bench.says("{\"result\":1}\n");
+    assert!(bench.owner.bury("gone").is_empty());
+    assert_eq!(answered.try_recv().unwrap(), Ok("1".into()));
+}
