@@ -56,8 +56,8 @@ pub(super) async fn invoke(
     let latest = budget.map(|budget| arrived + budget);
     let extras = extras(config, headers, request_id);
     if payload.len() >= COUNTED_FROM {
-        // The line that is written for it is a second copy.
-        hold(&mut held, 2 * payload.len() as u64)?;
+        // The line that is written for it is a second copy; newcomers wait for it.
+        held.add(payload.len() as u64);
     }
     let call = pool.call(payload, extras, timeout, latest, held)?;
     let result = call.await?;

@@ -36,9 +36,6 @@ use tracing::{error, warn};
 /// Least time between two looks for requests that have waited too long.
 const EXPIRY_PERIOD: Duration = Duration::from_millis(5);
 
-/// How often a request may be given to a process that ends without reading it.
-const MOST_HAND_BACKS: u32 = 5;
-
 /// Longest wait that a caller is told.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(60);
 
@@ -148,6 +145,7 @@ impl Pool {
         let until = latest.map_or(longest, |latest| latest.min(longest));
         let (mut call, receiver) = Call::new(payload, extras, timeout, latest, held);
         call.waits_until = until;
+        call.gives_up_at = longest + timeout;
         let mut state = self.shared.lock();
         if state.is_closed {
             return Err(Failure::Draining);
@@ -319,8 +317,7 @@ impl Shared {
         }
         let (mut wakers, mut worn_out) = (Vec::new(), Vec::new());
         for mut call in calls {
-            call.hand_backs += 1;
-            if call.hand_backs > MOST_HAND_BACKS {
+            if now >= call.gives_up_at {
                 worn_out.push(call);
                 continue;
             }
@@ -330,7 +327,7 @@ impl Shared {
             wakers.extend(state.available.next());
         }
         drop(state);
-        let why = format!("{MOST_HAND_BACKS} processes ended before they read the request");
+        let why = "one process after another ended before it read the request".to_owned();
         let retry_after = Duration::from_secs(1);
         answer_all(worn_out, Some(Failure::Unavailable { why, retry_after }));
         wakers.into_iter().for_each(Waker::wake);

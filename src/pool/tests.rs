@@ -26,7 +26,13 @@ pub(super) fn pool_for(queue: usize) -> Pool {
 }
 
 pub(super) fn call(pool: &Pool) -> Result<Answered, Failure> {
-    pool.call("p".into(), Extras::default(), LONG, None)
+    pool.call(
+        "p".into(),
+        Extras::default(),
+        LONG,
+        None,
+        crate::buffered::Buffered::new(1024).start(),
+    )
 }
 
 /// Whether a process has been woken.
@@ -64,7 +70,13 @@ fn a_caller_that_leaves_leaves_its_place_in_the_queue() {
 #[test]
 fn a_request_whose_caller_has_left_is_given_to_nobody() {
     let pool = pool_for(2);
-    let (left, receiver) = Call::new("left".into(), Extras::default(), LONG, None);
+    let (left, receiver) = Call::new(
+        "left".into(),
+        Extras::default(),
+        LONG,
+        None,
+        crate::buffered::Buffered::new(1024).start(),
+    );
     drop(receiver);
     let until = Instant::now() + LONG;
     pool.shared.lock().queue.push(until, |_| left);

@@ -28,8 +28,8 @@ pub struct Call {
     pub place: u64,
     /// When it has waited too long.
     pub waits_until: Instant,
-    /// How often it was handed back.
-    pub hand_backs: u32,
+    /// When it is handed back no more; a process may end again and again without reading it.
+    pub gives_up_at: Instant,
     /// How much of its waiting time was left when it was last taken from the queue.
     pub wait_left: Duration,
     answer: oneshot::Sender<Outcome>,
@@ -68,7 +68,7 @@ impl Call {
             place: 0,
             waits_until,
             wait_left,
-            hand_backs: 0,
+            gives_up_at: waits_until,
             _held: held,
             answer,
         };

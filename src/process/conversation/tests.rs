@@ -687,7 +687,13 @@ fn a_caller_s_budget_that_ran_in_the_queue_ends_before_the_process_s_time() {
     let limits = Table::new().talk.limits;
     let mut talk = Conversation::new(limits, now);
     talk.received(now, b"{\"ready\":true}\n");
-    let (call, _answered) = Call::new("p".into(), Extras::default(), TIMEOUT, Some(now + MS));
+    let (call, _answered) = Call::new(
+        "p".into(),
+        Extras::default(),
+        TIMEOUT,
+        Some(now + MS),
+        crate::buffered::Buffered::new(1024).start(),
+    );
     talk.give(now, call);
     talk.sent(now, talk.outgoing().len());
     assert_eq!(talk.next_deadline(None), Some(now + MS));

@@ -60,7 +60,13 @@ impl Bench {
     }
 
     fn ask(&self, timeout: Duration) -> oneshot::Receiver<Outcome> {
-        let (call, answered) = Call::new("p".into(), Extras::default(), timeout, None);
+        let (call, answered) = Call::new(
+            "p".into(),
+            Extras::default(),
+            timeout,
+            None,
+            crate::buffered::Buffered::new(1024).start(),
+        );
         self.waiting.0.borrow_mut().push_back(call);
         answered
     }
@@ -94,9 +100,10 @@ async fn an_answer_that_the_runtime_has_not_heard_of_wins_over_the_deadline() {
 
 #[tokio::test]
 async fn without_ids_stdout_is_looked_at_before_the_next_request_is_written() {
-    for (rest, fault) in [
-        ("{\"result\":2}\n", Fault::Unasked),
-        ("{\"res", Fault::PartialLine),
+    for (rest, standing) in [
+        ("{\"result\":2}\n", Poll::Ready(Fault::Unasked)),
+        // The end of the line may be on its way.
+        ("{\"res", Poll::Pending),
     ] {
         let mut bench = Bench::new().await;
         let mut answered = bench.ask(LONG);
@@ -110,7 +117,7 @@ async fn without_ids_stdout_is_looked_at_before_the_next_request_is_written() {
         let written = bench.unread();
         bench.says(rest);
         let next = bench.ask(LONG);
-        assert_eq!(bench.look(), Poll::Ready(fault), "{rest}");
+        assert_eq!(bench.look(), standing, "{rest}");
         assert_eq!(bench.unread(), written, "the next request was written");
         assert!(next.is_empty());
     }
