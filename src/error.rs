@@ -27,8 +27,6 @@ pub enum Failure {
     BodyTimeout(Duration),
     /// The body is larger than the limit, in bytes.
     BodyTooLarge(u64),
-    /// The bearer token is missing or wrong.
-    Unauthorized,
     /// A page of another site sent this request, or its `Host` is not ours.
     Forbidden(String),
     /// There is nothing at this path.

@@ -74,7 +74,6 @@ pub fn failure(failure: &Failure) -> Answer {
         }
         Failure::Handler { .. }
         | Failure::Invalid { .. }
-        | Failure::Unauthorized
         | Failure::Forbidden(_)
         | Failure::NotFound
         | Failure::NotLoaded(_)
@@ -97,7 +96,6 @@ fn classify(failure: &Failure) -> (StatusCode, &'static str, Executed) {
             "body_too_large",
             Executed::No,
         ),
-        Failure::Unauthorized => (StatusCode::UNAUTHORIZED, "unauthorized", Executed::No),
         Failure::Forbidden(_) => (StatusCode::FORBIDDEN, "forbidden", Executed::No),
         Failure::NotFound => (StatusCode::NOT_FOUND, "not_found", Executed::No),
         Failure::MethodNotAllowed { .. } => (
@@ -140,7 +138,6 @@ fn detail(failure: &Failure) -> Bytes {
             )
         }
         Failure::BodyTooLarge(limit) => format!("The body is larger than {limit} bytes"),
-        Failure::Unauthorized => "Unauthorized".to_owned(),
         Failure::Forbidden(why) => format!("Forbidden: {why}"),
         Failure::NotFound => "Not Found".to_owned(),
         Failure::MethodNotAllowed { .. } => "Method Not Allowed".to_owned(),

@@ -58,6 +58,47 @@ fn ask(pool: &Pool, process: u64, woken: &Arc<Woken>) -> Poll<Call> {
         .poll_take(&mut Context::from_waker(&waker), process, IDLE)
 }
 
+/// D4: callers leave at each point of the hand-over; no place and no process is lost to them.
+#[test]
+fn a_million_callers_that_leave_cost_nothing() {
+    let pool = pool_for(4);
+    let woken = Arc::new(Woken::default());
+    for round in 0..1_000_000 {
+        match round % 4 {
+            // While it waits, with nobody idle.
+            0 => drop(call(&pool).unwrap()),
+            // While it waits, after an idle process was woken for it.
+            1 => {
+                assert!(ask(&pool, 1, &woken).is_pending());
+                drop(call(&pool).unwrap());
+                assert!(ask(&pool, 1, &woken).is_pending());
+                pool.shared.lock().available.unlist(1);
+            }
+            // When a process has it.
+            2 => {
+                let waiting = call(&pool).unwrap();
+                let Poll::Ready(taken) = ask(&pool, 1, &woken) else {
+                    panic!("round {round}: nothing to take");
+                };
+                drop(waiting);
+                assert!(taken.is_abandoned());
+                taken.answer(Ok("1".into()));
+            }
+            // When a process has answered it.
+            _ => {
+                let waiting = call(&pool).unwrap();
+                let Poll::Ready(taken) = ask(&pool, 1, &woken) else {
+                    panic!("round {round}: nothing to take");
+                };
+                taken.answer(Ok("1".into()));
+                drop(waiting);
+            }
+        }
+        assert!(pool.shared.lock().queue.is_empty(), "round {round}");
+    }
+    assert!(pool.shared.lock().available.next().is_none());
+}
+
 #[test]
 fn a_caller_that_leaves_leaves_its_place_in_the_queue() {
     let pool = pool_for(1);
