@@ -371,6 +371,14 @@ fn explain(error: &clap::Error) -> ExitCode {
         eprintln!("unexpected word {word:?}: a command is given after --, as in: -- {word} ...");
         return ExitCode::from(2);
     }
+    if error.kind() == ErrorKind::UnknownArgument
+        && let Some(flag) = context(ContextKind::InvalidArg)
+    {
+        let meant = context(ContextKind::SuggestedArg);
+        let meant = meant.map_or_else(String::new, |meant| format!(", did you mean {meant}?"));
+        eprintln!("unexpected flag {flag}{meant} (faas-worker --help lists them)");
+        return ExitCode::from(2);
+    }
     drop(error.print());
     ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
 }

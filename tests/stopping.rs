@@ -1,5 +1,6 @@
 //! The end of the worker: bounded, orderly, and without anything left.
 
+use crate::support::client::{body_of, request_bytes};
 use crate::support::{
     Ledger, assert_error, assert_result, eventually, misbehave, processes, within,
 };
@@ -270,4 +271,22 @@ fn no_process_outlives_a_killed_worker() {
             .all(|&pid| !processes::is_alive(pid))
             .then_some(())
     });
+}
+
+/// A body that is still on its way when the time to finish is over.
+#[test]
+fn half_a_body_at_the_end_of_a_drain_is_answered() {
+    let mut worker = misbehave(&["--ready"])
+        .option("--drain-timeout", "2s")
+        .option("--grace", "500ms")
+        .start();
+    worker.wait_until_ready();
+    let mut half = worker.connect();
+    let bytes = request_bytes(worker.address, "POST", "/", &[], Some(&body_of("x")));
+    half.send(&bytes[..bytes.len() - 2]).unwrap();
+    // Its head has been read once a later request on another connection is answered.
+    assert_eq!(worker.post("later").status, 200);
+    worker.signal(Signal::TERM);
+    assert_error(&half.receive().unwrap(), 503, "draining", "no");
+    assert!(worker.wait_for_end(Duration::from_secs(5)).success());
 }
