@@ -9,6 +9,7 @@ mod support;
 
 mod contract;
 mod dying;
+mod health;
 mod http;
 mod lines;
 mod load;

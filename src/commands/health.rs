@@ -53,6 +53,9 @@ fn ask(address: SocketAddr, deadline: Instant) -> io::Result<String> {
         match stream.read(&mut piece) {
             Ok(0) => break,
             Ok(length) => answer.extend_from_slice(&piece[..length]),
+            // A container that was paused and goes on, say: a read with a time limit is not taken
+            // up again by the kernel.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 return Err(io::ErrorKind::TimedOut.into());
             }

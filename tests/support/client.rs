@@ -212,11 +212,21 @@ impl Connection {
 
     fn fill(&mut self) -> Result<()> {
         let mut block = [0; 65536];
-        match self.stream.read(&mut block)? {
-            0 => Err(Error::new(ErrorKind::UnexpectedEof, "the connection ended")),
-            count => {
-                self.buffer.extend(&block[..count]);
-                Ok(())
+        loop {
+            // A read with a time limit is not taken up again by the kernel when a signal comes,
+            // even one without a handler: the SIGCHLD of a child of another test, say.
+            match self.stream.read(&mut block) {
+                Ok(0) => {
+                    let seen = String::from_utf8_lossy(&self.buffer);
+                    let what = format!("the connection ended after {seen:?}");
+                    return Err(Error::new(ErrorKind::UnexpectedEof, what));
+                }
+                Ok(count) => {
+                    self.buffer.extend(&block[..count]);
+                    return Ok(());
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
             }
         }
     }
