@@ -16,8 +16,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 use tracing::Level;
 use values::{
-    Host, count, duration, header_name, host, log_format, log_level, origin, positive_duration,
-    size,
+    Host, Reload, count, duration, header_name, host, log_format, log_level, origin,
+    positive_duration, reload, size,
 };
 
 /// What the program was asked to do.
@@ -245,6 +245,11 @@ struct ServeOptions {
           value_parser = origin, help_heading = "Connections")]
     allow_origin: Vec<String>,
 
+    /// For development: replace the processes when files below PATH change [PATH by default: .]
+    #[arg(long, env = "FAAS_RELOAD", value_name = "PATH", num_args = 0..=1, require_equals = true,
+          default_missing_value = ".", value_parser = reload, help_heading = "Processes")]
+    reload: Option<Reload>,
+
     /// After SIGTERM: how long the listener stays open
     #[arg(long, env = "FAAS_DRAIN_DELAY", value_name = "DURATION", default_value = "0s",
           value_parser = duration, help_heading = "Shutdown and log")]
@@ -289,6 +294,7 @@ fn serve(options: ServeOptions) -> Result<Task, String> {
             drain_delay: options.drain_delay,
             drain_timeout: options.drain_timeout,
         },
+        reload: options.reload.and_then(|Reload(path)| path),
         http: HttpConfig {
             listen: options.address.resolve()?,
             max_body_bytes: options.max_body,

@@ -5,6 +5,7 @@
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// All settings of a worker.
@@ -20,6 +21,8 @@ pub struct Config {
     pub process: ProcessConfig,
     /// Shutting down.
     pub shutdown: ShutdownConfig,
+    /// A file or folder; when something in it changes, the processes are replaced.
+    pub reload: Option<PathBuf>,
 }
 
 /// A command split into words; runs without a shell.

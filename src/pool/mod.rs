@@ -7,7 +7,10 @@
 mod available;
 mod backoff;
 mod condition;
+mod member;
 mod queue;
+mod rollout;
+mod running;
 mod slot;
 
 use crate::buffered::Held;
@@ -16,7 +19,6 @@ use crate::error::{Failure, StartError};
 pub use crate::process::call::Extras;
 use crate::process::call::{Call, Outcome};
 use crate::process::launch::{Launcher, shell_syntax};
-use crate::process::owner::Load;
 use available::{Available, Rank};
 use bytes::Bytes;
 use condition::Condition;
@@ -24,11 +26,11 @@ use queue::{Queue, Taken};
 use rustix::process::Rlimit;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
-use tokio::sync::{Notify, Semaphore, oneshot};
+use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, warn};
@@ -48,6 +50,8 @@ pub struct Pool {
     shared: Arc<Shared>,
     tasks: TaskTracker,
     stop: CancellationToken,
+    /// Told when all processes are to be renewed.
+    reload: Arc<Notify>,
 }
 
 /// What the callers, the slots and the owners of processes have in common.
@@ -58,6 +62,8 @@ struct Shared {
     /// The slowest start so far, in milliseconds and one; 0 before any was seen. Beside the lock,
     /// because it is looked at whenever an owner is woken.
     slowest_start: AtomicU64,
+    /// Whether any process has sent a ready line.
+    announces: AtomicBool,
     /// How many processes may be starting at the same time.
     starts: Arc<Semaphore>,
     /// Told when a deadline in the queue became the next one.
@@ -93,6 +99,7 @@ impl Pool {
             )),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
+            reload: Arc::default(),
         };
         let expire = Arc::clone(&pool.shared).expire_in_time();
         let stop = pool.stop.clone();
@@ -117,15 +124,22 @@ impl Pool {
                 what: "the launcher thread",
                 source,
             })?;
+        let mut slots = Vec::new();
         for _ in 0..config.pool.processes.get() {
-            let slot = slot::Slot {
-                shared: Arc::clone(&pool.shared),
-                launcher: launcher.clone(),
-                config: config.process.clone(),
-                stop: pool.stop.clone(),
-            };
+            let (orders, renewals) = mpsc::channel(1);
+            slots.push(orders);
+            let slot = slot::Slot::new(
+                Arc::clone(&pool.shared),
+                launcher.clone(),
+                config.process.clone(),
+                pool.stop.clone(),
+                renewals,
+            );
             pool.tasks.spawn(slot.keep_filled());
         }
+        let roll_out = rollout::roll_out(slots, Arc::clone(&pool.reload));
+        let stop = pool.stop.clone();
+        pool.tasks.spawn(stop.run_until_cancelled_owned(roll_out));
         Ok(pool)
     }
 
@@ -183,6 +197,13 @@ impl Pool {
     /// Why the pool cannot serve now, if it cannot.
     pub fn why_not_ready(&self) -> Option<String> {
         self.shared.lock().condition.why_not_ready()
+    }
+
+    /// Has all processes replaced by new ones of the same command: one first, and if that one
+    /// comes up, the others. Each takes over when it is up, and no request is lost; if none comes
+    /// up, those that serve go on. The log says which. Asked for again meanwhile, it starts over.
+    pub fn reload(&self) {
+        self.reload.notify_one();
     }
 
     /// Refuses what comes and what waits, lets each process finish what it has within its grace,
@@ -244,10 +265,17 @@ impl Shared {
             }),
             queue_timeout: config.queue_timeout,
             slowest_start: AtomicU64::new(0),
+            announces: AtomicBool::new(false),
             starts: Arc::new(Semaphore::new(starts)),
             deadline_moved: Notify::new(),
             kill: CancellationToken::new(),
         }
+    }
+
+    /// The slowest start of a process so far.
+    fn slowest_start(&self) -> Option<Duration> {
+        let millis = self.slowest_start.load(Ordering::Relaxed).checked_sub(1);
+        millis.map(Duration::from_millis)
     }
 
     /// From now on nothing is taken on; gives what still waits.
@@ -265,7 +293,7 @@ impl Shared {
     }
 
     /// The next request, or a promise to wake this process when there is one.
-    fn poll_take(&self, cx: &mut Context<'_>, process: u64, load: Load) -> Poll<Call> {
+    fn poll_take(&self, cx: &mut Context<'_>, process: u64, rank: Rank) -> Poll<Call> {
         let mut too_late = Vec::new();
         let mut state = self.lock();
         state.available.unlist(process);
@@ -279,13 +307,6 @@ impl Shared {
             }
         };
         if taken.is_none() {
-            let rank = match load {
-                Load {
-                    has_replied: false, ..
-                } => Rank::New,
-                Load { in_flight: 0, .. } => Rank::Idle,
-                Load { .. } => Rank::Busy,
-            };
             state.available.list(process, rank, cx.waker().clone());
         }
         let failure = (!too_late.is_empty()).then(|| state.waited_too_long());

@@ -1,445 +1,441 @@
-//! One place in the pool, kept filled: start, watch, stop, replace.
+//! One place in the pool, kept filled: start, watch, replace, stop.
 //!
-//! A slot alone signals and reaps its processes. A process that must go leaves the slot at once
-//! and is seen to its end beside its successor; each slot has at most one that is leaving in
-//! peace, so that a handler which ignores its end cannot pile up.
+//! A slot decides what takes the place of what, and when; a process is signalled and reaped by its
+//! [`Running`] alone. A process that must go leaves the slot at once and is seen to its end beside
+//! its successor; where it can be helped, the successor comes up first. Few are leaving at a time,
+//! so that a handler which ignores its end cannot pile up.
+
+mod start;
 
 use super::Shared;
 use super::backoff::Backoff;
+use super::member::Part;
+use super::rollout::Renewal;
+use super::running::{Departure, Farewell, Running, START_LASTS};
 use crate::config::ProcessConfig;
-use crate::process::call::Call;
-use crate::process::conversation::{Fault, Limits};
-use crate::process::handler_log::ErrorOutput;
-use crate::process::launch::{ExitWatch, LaunchError, Launched, Launcher, Process, describe};
-use crate::process::owner::{Feed, Load, Owner};
-use rustix::process::Signal;
+use crate::process::launch::{LaunchError, Launcher};
+use start::{Start, Started, Starter};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
-use tokio::net::unix::pipe::{Receiver, Sender};
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, info, warn};
-
-/// A process that sends no ready line counts as starting for this long, for the limit of starts
-/// at the same time.
-const START_LASTS: Duration = Duration::from_millis(100);
-
-/// A process that has closed a pipe is given this long to end by itself, so that the cause can be
-/// told.
-const LAST_WORDS: Duration = Duration::from_millis(20);
+use tracing::{debug, error, warn};
 
 /// A process that has lived this long has done well, whether or not it has served.
 const LIVED_WELL: Duration = Duration::from_secs(10);
 
+/// Processes of one slot that may be leaving when another is started.
+const MOST_LEAVING: usize = 1;
+
 /// One place in the pool.
 #[derive(Debug)]
 pub(super) struct Slot {
-    pub(super) shared: Arc<Shared>,
-    pub(super) launcher: Launcher,
-    pub(super) config: ProcessConfig,
-    pub(super) stop: CancellationToken,
-}
-
-/// A process in a slot.
-#[derive(Debug)]
-struct Running {
-    number: u64,
-    process: Process,
-    exit: ExitWatch,
-    owner: Owner<Member>,
-    errors: ErrorOutput,
-    started: Instant,
-}
-
-/// Why a process no longer serves.
-#[derive(Debug, Clone, Copy)]
-enum Departure {
-    /// It has ended by itself.
-    Ended,
-    /// It can no longer be trusted.
-    Fault(Fault),
-    /// The pool stops.
-    Stopped,
-}
-
-/// How long a process may take to leave.
-#[derive(Debug)]
-struct Farewell {
+    starter: Starter,
     grace: Duration,
-    /// Cancelled when the pool stops: what is not finished a grace later never will be.
     stop: CancellationToken,
-    /// Cancelled when a successor must leave too: no more grace, but requests are finished.
+    renewals: mpsc::Receiver<Renewal>,
+    backoff: Backoff,
+    /// The process that serves.
+    current: Option<Box<Running>>,
+    /// What is to take its place.
+    next: Next,
+    /// Who wants to know how that goes.
+    renewal: Option<Renewal>,
+    leaving: JoinSet<()>,
+    /// Cancelled when those that are leaving have had their time.
     hurry: CancellationToken,
-    /// Cancelled when every process must end at once.
-    kill: CancellationToken,
+}
+
+/// What is to take the place of the current process.
+#[derive(Debug)]
+enum Next {
+    Nothing,
+    /// One is to be started after this time, and when few enough are leaving.
+    Wanted(Duration),
+    Starting(Start),
+    /// It runs, and is not up yet; there is a current process.
+    Trying(Box<Running>),
+}
+
+/// What a slot acts on.
+#[derive(Debug)]
+enum Happening {
+    Stop,
+    Renew(Renewal),
+    /// Nobody wants to know any more.
+    RenewalGone,
+    CurrentUp,
+    CurrentLeft(Departure),
+    Started(Started),
+    TrialDue,
+    NextUp,
+    NextLeft(Departure),
+    OneIsGone,
 }
 
 impl Slot {
-    /// Keeps a process running until the pool stops, then sees the last ones to their end.
-    pub(super) async fn keep_filled(self) {
-        let mut backoff = Backoff::default();
-        let mut leaving = JoinSet::new();
-        let mut hurry = CancellationToken::new();
-        while let Some(running) = self.start(&mut backoff).await {
-            let delay = self
-                .occupy(running, &mut backoff, &mut leaving, &mut hurry)
-                .await;
-            if self.stop.run_until_cancelled(sleep(delay)).await.is_none() {
-                break;
-            }
-            // Each slot has its process and at most one that is leaving; when that one still has
-            // requests to finish, the next waits for it.
-            while leaving.len() > 1 && !self.stop.is_cancelled() {
-                self.stop.run_until_cancelled(leaving.join_next()).await;
-            }
+    /// An empty place, filled by [`Slot::keep_filled`].
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        launcher: Launcher,
+        config: ProcessConfig,
+        stop: CancellationToken,
+        renewals: mpsc::Receiver<Renewal>,
+    ) -> Slot {
+        Slot {
+            grace: config.grace,
+            hurry: shared.kill.child_token(),
+            starter: Starter {
+                shared,
+                launcher,
+                config,
+            },
+            stop,
+            renewals,
+            backoff: Backoff::default(),
+            current: None,
+            next: Next::Nothing,
+            renewal: None,
+            leaving: JoinSet::new(),
         }
-        while leaving.join_next().await.is_some() {}
     }
 
-    /// Starts a process, however often that takes; `None` when the pool stops.
-    async fn start(&self, backoff: &mut Backoff) -> Option<Running> {
+    /// Keeps a process running until the pool stops, then sees the last ones to their end.
+    pub(super) async fn keep_filled(mut self) {
         loop {
-            let starts = Arc::clone(&self.shared.starts);
-            let permit = self
-                .stop
-                .run_until_cancelled(starts.acquire_owned())
-                .await?
-                .ok();
-            // Not given up when the pool stops: what was started must be seen to its end.
-            let launched = self.launcher.launch().await;
-            let running = launched.and_then(|launched| {
-                Running::new(launched, &self.config, Arc::clone(&self.shared), permit)
-            });
-            let error = match running {
-                Ok(running) => return Some(running),
-                Err(error) => error,
-            };
-            let delay = backoff.next(fastrand::f64());
-            match error {
-                LaunchError::Command(why) => {
+            self.fill();
+            match self.happens().await {
+                Happening::Stop => break,
+                Happening::Renew(renewal) => self.renew(renewal),
+                Happening::RenewalGone => self.forget_renewal(),
+                Happening::CurrentUp => self.report(Ok(())),
+                Happening::CurrentLeft(departure) => self.current_left(departure),
+                Happening::Started(started) => self.started(started),
+                Happening::TrialDue => self.begin_trial(),
+                Happening::NextUp => self.take_over(),
+                Happening::NextLeft(departure) => self.next_left(departure),
+                Happening::OneIsGone => {}
+            }
+        }
+        self.empty().await;
+    }
+
+    /// Does what must be done without waiting: an empty place is taken or asked for.
+    fn fill(&mut self) {
+        if self.current.is_none() {
+            match std::mem::replace(&mut self.next, Next::Nothing) {
+                Next::Nothing => self.next = Next::Wanted(Duration::ZERO),
+                Next::Trying(mut running) => {
+                    running.member_mut().play(Part::Serving);
+                    self.current = Some(running);
+                }
+                next @ (Next::Wanted(_) | Next::Starting(_)) => self.next = next,
+            }
+        }
+        if let Next::Wanted(delay) = self.next
+            && self.leaving.len() <= MOST_LEAVING
+        {
+            self.next = Next::Starting(self.starter.start(delay, &self.stop));
+        }
+    }
+
+    async fn happens(&mut self) -> Happening {
+        let Slot {
+            current,
+            next,
+            renewal,
+            renewals,
+            leaving,
+            stop,
+            starter,
+            ..
+        } = self;
+        let reports_current = renewal.is_some() && matches!(next, Next::Nothing);
+        // Cancel-safe: a process and a start keep their progress in themselves, a received
+        // renewal is given out at once, and the rest is only asked whether it has happened.
+        tokio::select! {
+            biased;
+            // Before the current one: both are woken together, and the request is for this one.
+            happening = next_happens(next, &starter.shared) => happening,
+            happening = current_happens(current, reports_current) => happening,
+            () = stop.cancelled() => Happening::Stop,
+            Some(renewal) = renewals.recv() => Happening::Renew(renewal),
+            () = gone(renewal) => Happening::RenewalGone,
+            Some(_) = leaving.join_next() => Happening::OneIsGone,
+        }
+    }
+
+    /// Somebody wants the process replaced by a new one of the same command.
+    fn renew(&mut self, renewal: Renewal) {
+        self.abandon_next();
+        self.renewal = Some(renewal);
+        // What failed before may have been mended.
+        self.backoff.reset();
+        self.supersede();
+    }
+
+    /// Asks for a successor of the current process, which goes on until that one is up.
+    fn supersede(&mut self) {
+        if let Some(current) = &mut self.current {
+            current.member_mut().play(Part::Superseded);
+        }
+        self.next = Next::Wanted(Duration::ZERO);
+    }
+
+    fn forget_renewal(&mut self) {
+        self.renewal = None;
+        if self.current.is_some() {
+            self.keep_current();
+        }
+    }
+
+    /// No successor after all.
+    fn keep_current(&mut self) {
+        self.abandon_next();
+        if let Some(current) = &mut self.current {
+            current.member_mut().play(Part::Serving);
+        }
+    }
+
+    fn abandon_next(&mut self) {
+        match std::mem::replace(&mut self.next, Next::Nothing) {
+            Next::Nothing | Next::Wanted(_) => {}
+            Next::Starting(start) => {
+                // It may be running by now, and must be seen to its end.
+                let abandoned = start.abandon();
+                let farewell = self.farewell();
+                self.leaving.spawn(async move {
+                    if let Some(running) = abandoned.await {
+                        running.leave(Departure::Replaced, farewell).await;
+                    }
+                });
+            }
+            Next::Trying(running) => self.send_off(running, Departure::Replaced),
+        }
+    }
+
+    fn started(&mut self, started: Started) {
+        self.next = Next::Nothing;
+        let error = match started {
+            Ok(Some(mut running)) if self.current.is_some() => {
+                running.member_mut().play(Part::Candidate);
+                self.next = Next::Trying(running);
+                return;
+            }
+            Ok(running) => {
+                self.current = running;
+                return;
+            }
+            Err(error) => error,
+        };
+        let delay = self.backoff.next(fastrand::f64());
+        match error {
+            LaunchError::Command(why) => {
+                if self.current.is_none() {
                     let note = why.clone();
-                    if self
-                        .shared
-                        .note(|condition| condition.cannot_execute(note, delay))
-                    {
+                    let shared = &self.starter.shared;
+                    if shared.note(|condition| condition.cannot_execute(note, delay)) {
                         error!(%why, "the handler's command cannot be executed");
                     }
                 }
-                LaunchError::System(why) => {
-                    warn!(%why, retry_in = ?delay, "process not started");
-                }
+                self.next_failed(why, delay);
             }
-            self.stop.run_until_cancelled(sleep(delay)).await?;
+            LaunchError::System(why) => {
+                warn!(%why, retry_in = ?delay, "process not started");
+                self.next = Next::Wanted(delay);
+            }
         }
     }
 
-    /// Lets a process serve until it no longer can, sends it on its way, and says how long to
-    /// wait before the next start.
-    async fn occupy(
-        &self,
-        mut running: Running,
-        backoff: &mut Backoff,
-        leaving: &mut JoinSet<()>,
-        hurry: &mut CancellationToken,
-    ) -> Duration {
-        let departure = running.serve(&self.stop).await;
-        if matches!(departure, Departure::Ended) {
-            // What it said at the end counts, for its standing too.
-            running.owner.read_rest();
+    /// What was to take the place will not: whoever asked is told, and decides; else it is tried
+    /// again.
+    fn next_failed(&mut self, why: String, delay: Duration) {
+        let was_asked_for = self.renewal.is_some();
+        self.report(Err(why));
+        if was_asked_for && self.current.is_some() {
+            self.keep_current();
+        } else {
+            self.next = Next::Wanted(delay);
         }
-        let lived = running.started.elapsed();
-        let was_up = running.owner.feed().is_up();
-        running.owner.feed_mut().leave();
-        if running.owner.has_replied() || lived >= LIVED_WELL {
-            backoff.reset();
+    }
+
+    fn begin_trial(&mut self) {
+        if let Next::Trying(running) = &mut self.next {
+            running.member_mut().play(Part::OnTrial);
         }
-        let delay = match departure {
-            Departure::Ended | Departure::Fault(_) => backoff.next(fastrand::f64()),
-            Departure::Stopped => Duration::ZERO,
+    }
+
+    fn next_left(&mut self, departure: Departure) {
+        let Next::Trying(running) = std::mem::replace(&mut self.next, Next::Nothing) else {
+            return;
         };
-        let grace = self.config.grace;
-        let shared = &self.shared;
-        let number = running.number;
+        let delay = self.backoff.next(fastrand::f64());
+        let why = self.see_off(running, departure);
+        self.next_failed(why, delay);
+    }
+
+    /// The successor is up: it takes the place.
+    fn take_over(&mut self) {
+        let Next::Trying(running) = std::mem::replace(&mut self.next, Next::Nothing) else {
+            return;
+        };
+        if let Some(replaced) = self.current.replace(running) {
+            debug!(process = replaced.number(), "process replaced in turn");
+            self.send_off(replaced, Departure::Replaced);
+        }
+    }
+
+    fn current_left(&mut self, departure: Departure) {
+        let Some(mut running) = self.current.take() else {
+            return;
+        };
+        if departure == Departure::Ended {
+            // What it said at the end counts, for its standing too.
+            running.read_rest();
+        }
+        let was_up = running.member().is_up();
+        if running.has_replied() || running.started().elapsed() >= LIVED_WELL {
+            self.backoff.reset();
+        }
+        let delay = self.backoff.next(fastrand::f64());
+        let why = self.see_off(running, departure);
+        if !was_up {
+            let note = why.clone();
+            let shared = &self.starter.shared;
+            shared.note(|condition| condition.start_failed(note, delay));
+        }
+        if matches!(self.next, Next::Nothing) {
+            self.report(Err(why));
+            self.next = Next::Wanted(delay);
+        }
+    }
+
+    /// Logs why a process has left by itself, and sees it to its end; says why.
+    fn see_off(&mut self, mut running: Box<Running>, departure: Departure) -> String {
+        let number = running.number();
         match departure {
             Departure::Ended => {
-                let (status, last_line) = running.bury("");
-                let lived_ms = lived.as_millis();
+                let lived_ms = running.started().elapsed().as_millis();
+                let was_up = running.member().is_up();
+                let (status, last_line) = running.bury(departure);
                 let last_line = (!last_line.is_empty()).then_some(last_line);
                 warn!(process = number, %status, lived_ms, last_line, "process ended");
-                if !was_up {
-                    let why = format!("{status}, before it was up; the log has what it printed");
-                    shared.note(|condition| condition.start_failed(why, delay));
+                if was_up {
+                    return status;
                 }
-                return delay;
+                format!("{status}, before it was up; the log has what it printed")
             }
             Departure::Fault(fault) => {
                 warn!(process = number, reason = %fault, "process replaced");
-                if !was_up {
-                    let why = fault.to_string();
-                    shared.note(|condition| condition.start_failed(why, delay));
-                }
+                self.send_off(running, departure);
+                fault.to_string()
             }
-            Departure::Stopped => debug!(process = number, "process asked to end"),
+            Departure::Replaced | Departure::Stopped => {
+                self.send_off(running, departure);
+                String::new()
+            }
         }
-        // One that still ignores its end from before has had its time.
-        if !matches!(departure, Departure::Stopped) {
-            hurry.cancel();
-            *hurry = shared.kill.child_token();
+    }
+
+    /// Sees a process to its end, beside what comes next.
+    fn send_off(&mut self, mut running: Box<Running>, departure: Departure) {
+        running.member_mut().retire();
+        if departure != Departure::Stopped {
+            // One that still ignores its end from before has had its time.
+            self.hurry.cancel();
+            self.hurry = self.starter.shared.kill.child_token();
         }
-        let farewell = Farewell {
-            grace,
+        let farewell = self.farewell();
+        self.leaving.spawn(running.leave(departure, farewell));
+    }
+
+    fn farewell(&self) -> Farewell {
+        Farewell {
+            grace: self.grace,
             stop: self.stop.clone(),
-            hurry: hurry.clone(),
-            kill: shared.kill.clone(),
-        };
-        leaving.spawn(running.leave(departure, farewell));
-        delay
+            hurry: self.hurry.clone(),
+            kill: self.starter.shared.kill.clone(),
+        }
+    }
+
+    fn report(&mut self, outcome: Result<(), String>) {
+        if let Some(renewal) = self.renewal.take() {
+            renewal.report(outcome);
+        }
+    }
+
+    /// The pool stops.
+    async fn empty(mut self) {
+        if let Some(current) = self.current.take() {
+            debug!(process = current.number(), "process asked to end");
+            self.send_off(current, Departure::Stopped);
+        }
+        match std::mem::replace(&mut self.next, Next::Nothing) {
+            Next::Trying(running) => self.send_off(running, Departure::Stopped),
+            next @ (Next::Nothing | Next::Wanted(_) | Next::Starting(_)) => {
+                self.next = next;
+                self.abandon_next();
+            }
+        }
+        self.report(Err("the worker is shutting down".to_owned()));
+        while self.leaving.join_next().await.is_some() {}
     }
 }
 
-impl Running {
-    fn new(
-        launched: Launched,
-        config: &ProcessConfig,
-        shared: Arc<Shared>,
-        permit: Option<OwnedSemaphorePermit>,
-    ) -> Result<Running, LaunchError> {
-        let Launched {
-            process,
-            stdin,
-            stdout,
-            stderr,
-        } = launched;
-        let failed = |error| LaunchError::System(format!("cannot watch the process: {error}"));
-        let stdin = Sender::from_owned_fd(stdin).map_err(failed)?;
-        let stdout = Receiver::from_owned_fd(stdout).map_err(failed)?;
-        let stderr = Receiver::from_owned_fd(stderr).map_err(failed)?;
-        let exit = process.watch_exit().map_err(failed)?;
-        let limits = Limits {
-            max_concurrency: config.max_concurrency.get(),
-            wait_ready: config.wait_ready,
-            startup_timeout: config.startup_timeout,
-            max_reply_bytes: config.max_reply_bytes,
-        };
-        let member = Member::join(shared, permit);
-        let number = member.number;
-        info!(process = number, pid = process.id(), "process started");
-        Ok(Running {
-            number,
-            process,
-            exit,
-            owner: Owner::new(number, stdin, stdout, limits, member),
-            errors: ErrorOutput::new(number, stderr),
-            started: Instant::now(),
-        })
+// Cancel-safe: all progress lives in the process.
+async fn current_happens(current: &mut Option<Box<Running>>, reports_current: bool) -> Happening {
+    let Some(current) = current else {
+        return std::future::pending().await;
+    };
+    let came_up = current.member().coming_up().clone();
+    // Cancel-safe, see there.
+    tokio::select! {
+        biased;
+        departure = current.serve() => Happening::CurrentLeft(departure),
+        () = came_up.cancelled(), if reports_current => Happening::CurrentUp,
     }
+}
 
-    async fn serve(&mut self, stop: &CancellationToken) -> Departure {
-        // Beyond this, waiting for a ready line does not hold up the starts of others for longer.
-        let start_lasts = sleep(START_LASTS);
-        tokio::pin!(start_lasts);
-        let mut is_starting = true;
-        loop {
-            // Cancel-safe: each of these keeps its progress in what it borrows.
+// Cancel-safe: all progress lives in the start and in the process.
+async fn next_happens(next: &mut Next, shared: &Shared) -> Happening {
+    match next {
+        Next::Nothing | Next::Wanted(_) => std::future::pending().await,
+        Next::Starting(start) => Happening::Started(start.await),
+        Next::Trying(running) => {
+            let came_up = running.member().coming_up().clone();
+            let trial = trial_begins(running, shared);
+            let is_tried = running.member().is_on_trial();
+            // Cancel-safe, see there.
             tokio::select! {
                 biased;
-                () = self.exit.ended() => return Departure::Ended,
-                fault = self.owner.serve() => return self.depart_at_fault(fault).await,
-                () = stop.cancelled() => return Departure::Stopped,
-                () = self.errors.run() => {}
-                () = &mut start_lasts, if is_starting => is_starting = false,
+                departure = running.serve() => Happening::NextLeft(departure),
+                () = came_up.cancelled() => Happening::NextUp,
+                () = sleep_until(trial.into()), if !is_tried => Happening::TrialDue,
             }
-            self.owner.feed_mut().permit = None;
         }
-    }
-
-    /// A process that closes its pipes is mostly about to end: then how it ends says more.
-    async fn depart_at_fault(&mut self, fault: Fault) -> Departure {
-        let is_closing = matches!(fault, Fault::InputClosed | Fault::OutputClosed);
-        if is_closing && timeout(LAST_WORDS, self.exit.ended()).await.is_ok() {
-            return Departure::Ended;
-        }
-        Departure::Fault(fault)
-    }
-
-    /// Sees a process to its end.
-    async fn leave(mut self, departure: Departure, farewell: Farewell) {
-        let begun = Instant::now();
-        let (grace, hurry) = (farewell.grace, &farewell.hurry);
-        let has_ended = match departure {
-            Departure::Ended => true,
-            Departure::Stopped => {
-                self.owner.retire();
-                self.ends_within(grace / 2, hurry).await
-            }
-            Departure::Fault(_) => self.finish(&farewell).await,
-        };
-        let is_fault = matches!(departure, Departure::Fault(_));
-        // Somebody who waits for a process at fault is answered at its end: that must come now.
-        let must_end_now = has_ended || is_fault && self.owner.is_awaited();
-        if !must_end_now {
-            self.process.signal_group(Signal::TERM);
-            let left = if is_fault {
-                grace
-            } else {
-                grace.saturating_sub(begun.elapsed())
-            };
-            self.ends_within(left, hurry).await;
-        }
-        self.process.signal_group(Signal::KILL);
-        self.exit.ended().await;
-        let what = match departure {
-            Departure::Ended => String::new(),
-            Departure::Stopped => {
-                "the worker is shutting down, and stopped the process: ".to_owned()
-            }
-            Departure::Fault(fault) => format!("{fault}: "),
-        };
-        let (status, _) = self.bury(&what);
-        info!(process = self.number, %status, "process stopped");
-    }
-
-    /// Lets the process finish what it has; true if it has ended meanwhile.
-    async fn finish(&mut self, farewell: &Farewell) -> bool {
-        let stopped = async {
-            farewell.stop.cancelled().await;
-            sleep(farewell.grace).await;
-        };
-        // Cancel-safe: each of these keeps its progress in what it borrows.
-        tokio::select! {
-            biased;
-            () = self.exit.ended() => true,
-            () = self.owner.finish() => false,
-            () = farewell.kill.cancelled() => false,
-            () = stopped => false,
-            () = self.errors.run() => false,
-        }
-    }
-
-    /// Waits for the end of the process, delivering what it still answers; true if it has ended.
-    async fn ends_within(&mut self, limit: Duration, hurry: &CancellationToken) -> bool {
-        // Cancel-safe: each of these keeps its progress in what it borrows.
-        tokio::select! {
-            biased;
-            () = self.exit.ended() => true,
-            () = hurry.cancelled() => false,
-            () = sleep(limit) => false,
-            () = self.owner.keep_reading() => false,
-            () = self.errors.run() => false,
-        }
-    }
-
-    /// Kills what is left of the group, reaps the process, delivers its last answers, and gives
-    /// what it never started to others. Says how it ended, and the last line on its stderr.
-    fn bury(&mut self, what: &str) -> (String, String) {
-        let status = describe(&self.process.reap());
-        self.errors.finish();
-        let never_started = self.owner.bury(&format!("{what}{status}"));
-        self.owner.feed().shared.hand_back(never_started);
-        (status, self.errors.last_line().to_owned())
     }
 }
 
-/// A process as the pool knows it. Leaves the pool when dropped.
-#[derive(Debug)]
-struct Member {
-    shared: Arc<Shared>,
-    number: u64,
-    standing: Membership,
-    /// Held while the process is starting.
-    permit: Option<OwnedSemaphorePermit>,
+/// When a successor that has said nothing may be given a request, to show that it can answer one:
+/// as late as the slowest one was to answer its first. Where processes of this pool have sent
+/// ready lines, the one of this process is waited for; without one it counts as up by its age.
+fn trial_begins(running: &Running, shared: &Shared) -> Instant {
+    let patience = if shared.announces.load(Ordering::Relaxed) {
+        LIVED_WELL
+    } else {
+        let slowest = shared.slowest_start().unwrap_or(Duration::ZERO);
+        slowest.clamp(START_LASTS, LIVED_WELL)
+    };
+    running.started() + patience
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Membership {
-    Starting,
-    Up,
-    Left,
-}
-
-impl Member {
-    fn join(shared: Arc<Shared>, permit: Option<OwnedSemaphorePermit>) -> Member {
-        let mut state = shared.lock();
-        let number = state.next_process;
-        state.next_process += 1;
-        state.condition.started();
-        drop(state);
-        Member {
-            shared,
-            number,
-            standing: Membership::Starting,
-            permit,
-        }
-    }
-
-    fn is_up(&self) -> bool {
-        self.standing == Membership::Up
+// Cancel-safe: only asks whether the other side is gone.
+async fn gone(renewal: &mut Option<Renewal>) {
+    match renewal {
+        Some(renewal) => renewal.gone().await,
+        None => std::future::pending().await,
     }
 }
-
-impl Feed for Member {
-    fn poll_take(&mut self, cx: &mut Context<'_>, load: Load) -> Poll<Call> {
-        self.shared.poll_take(cx, self.number, load)
-    }
-
-    fn leave(&mut self) {
-        let standing = std::mem::replace(&mut self.standing, Membership::Left);
-        self.permit = None;
-        if standing == Membership::Left {
-            return;
-        }
-        let mut state = self.shared.lock();
-        state.available.unlist(self.number);
-        // It may have been woken for a request that it will not take now.
-        let other = if state.queue.is_empty() {
-            None
-        } else {
-            state.available.next()
-        };
-        drop(state);
-        if let Some(other) = other {
-            other.wake();
-        }
-        self.shared
-            .note(|condition| condition.left(standing == Membership::Up));
-    }
-
-    fn came_up(&mut self, shown_after: Option<Duration>) {
-        self.permit = None;
-        let mut state = self.shared.lock();
-        if self.standing == Membership::Starting {
-            self.standing = Membership::Up;
-            state.condition.came_up();
-        }
-        drop(state);
-        if let Some(took) = shown_after {
-            let millis = u64::try_from(took.as_millis()).unwrap_or(u64::MAX - 1);
-            self.shared
-                .slowest_start
-                .fetch_max(millis + 1, Ordering::Relaxed);
-        }
-        debug!(process = self.number, ?shown_after, "process is up");
-    }
-
-    fn slowest_start(&self) -> Option<Duration> {
-        let millis = self
-            .shared
-            .slowest_start
-            .load(Ordering::Relaxed)
-            .checked_sub(1);
-        millis.map(Duration::from_millis)
-    }
-}
-
-impl Drop for Member {
-    fn drop(&mut self) {
-        self.leave();
-    }
-}
-
-#[cfg(test)]
-mod tests;

@@ -56,6 +56,8 @@ pub trait Feed {
     fn leave(&mut self);
     /// The process is up; with its age if it has shown so itself.
     fn came_up(&mut self, shown_after: Option<Duration>);
+    /// The process has sent a ready line.
+    fn announced(&mut self);
     /// The slowest start of a process so far.
     fn slowest_start(&self) -> Option<Duration>;
 }
@@ -282,7 +284,10 @@ impl<F: Feed> Owner<F> {
             match event {
                 Event::Answered(call, outcome) => call.answer(outcome),
                 Event::CameUp { shown_after } => self.feed.came_up(shown_after),
-                Event::Ready(announcement) => log_ready(self.process, &announcement),
+                Event::Ready(announcement) => {
+                    self.feed.announced();
+                    log_ready(self.process, &announcement);
+                }
                 Event::Stray {
                     text,
                     request,
