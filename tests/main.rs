@@ -13,6 +13,7 @@ mod http;
 mod lines;
 mod load;
 mod queue;
+mod recycling;
 mod reload;
 mod settings;
 mod starting;

@@ -1,14 +1,11 @@
 //! New processes take over from old ones: on SIGHUP, and when files change.
 
+use crate::support::load::Load;
 use crate::support::{
-    Builder, Chance, Connection, Ledger, Scratch, Worker, assert_error, assert_result, eventually,
-    misbehave, processes,
+    Builder, Chance, Ledger, Scratch, Worker, assert_error, assert_result, eventually, misbehave,
+    processes,
 };
 use rustix::process::Signal;
-use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// A handler in sh that answers with its version, and says when it is ready.
@@ -48,54 +45,6 @@ fn wait_for_version(worker: &Worker, number: u64) -> Duration {
         (response.json()["result"] == number).then_some(())
     });
     begun.elapsed()
-}
-
-/// Clients that send one request after another, each of which must be answered with 200.
-struct Load {
-    stop: Arc<AtomicBool>,
-    answered: Arc<AtomicU64>,
-    clients: Vec<JoinHandle<()>>,
-}
-
-impl Load {
-    fn on(address: SocketAddr, clients: usize) -> Load {
-        let (stop, answered) = <(Arc<AtomicBool>, Arc<AtomicU64>)>::default();
-        let clients = (0..clients)
-            .map(|_| {
-                let (stop, answered) = (Arc::clone(&stop), Arc::clone(&answered));
-                std::thread::spawn(move || {
-                    let mut connection = Connection::open(address).unwrap();
-                    while !stop.load(Ordering::Relaxed) {
-                        let response = connection.post("load").unwrap();
-                        assert_eq!(response.status, 200, "{}", response.text());
-                        answered.fetch_add(1, Ordering::Relaxed);
-                    }
-                })
-            })
-            .collect();
-        Load {
-            stop,
-            answered,
-            clients,
-        }
-    }
-
-    /// Waits until this many more have been answered: the load goes on.
-    fn wait_for(&self, more: u64) {
-        let goal = self.answered.load(Ordering::Relaxed) + more;
-        eventually("the load goes on", || {
-            (self.answered.load(Ordering::Relaxed) >= goal).then_some(())
-        });
-    }
-
-    /// Ends the load; none of it may have failed.
-    fn end(self) -> u64 {
-        self.stop.store(true, Ordering::Relaxed);
-        for client in self.clients {
-            client.join().unwrap();
-        }
-        self.answered.load(Ordering::Relaxed)
-    }
 }
 
 #[test]

@@ -25,6 +25,12 @@ pub(super) struct Member {
     came_up: CancellationToken,
     /// Held while the process is starting.
     permit: Option<OwnedSemaphorePermit>,
+    /// Requests that it was given.
+    taken: u64,
+    /// After so many it is spent.
+    most_taken: Option<u64>,
+    /// Cancelled when it is spent.
+    spent: CancellationToken,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +60,7 @@ impl Member {
         shared: Arc<Shared>,
         part: Part,
         permit: Option<OwnedSemaphorePermit>,
+        most_taken: Option<u64>,
     ) -> Member {
         let mut state = shared.lock();
         let number = state.next_process;
@@ -67,6 +74,9 @@ impl Member {
             part,
             came_up: CancellationToken::new(),
             permit,
+            taken: 0,
+            most_taken,
+            spent: CancellationToken::new(),
         }
     }
 
@@ -86,6 +96,16 @@ impl Member {
     /// Cancelled when the process is up.
     pub(super) fn coming_up(&self) -> &CancellationToken {
         &self.came_up
+    }
+
+    /// Cancelled when the process has been given as many requests as one may be.
+    pub(super) fn spent(&self) -> &CancellationToken {
+        &self.spent
+    }
+
+    /// How many requests it has been given.
+    pub(super) fn taken(&self) -> u64 {
+        self.taken
     }
 
     pub(super) fn is_on_trial(&self) -> bool {
@@ -133,7 +153,14 @@ impl Feed for Member {
             // A candidate asks again when it is given another part: its slot polls it then.
             return Poll::Pending;
         }
-        self.shared.poll_take(cx, self.number, self.rank(load))
+        let taken = self.shared.poll_take(cx, self.number, self.rank(load));
+        if taken.is_ready() {
+            self.taken += 1;
+            if self.most_taken == Some(self.taken) {
+                self.spent.cancel();
+            }
+        }
+        taken
     }
 
     fn leave(&mut self) {
@@ -206,7 +233,7 @@ mod tests {
 
     /// An idle process that waits for a request.
     fn waiting(shared: &Arc<Shared>, part: Part, woken: &Arc<Woken>) -> Member {
-        let mut member = Member::join(Arc::clone(shared), part, None);
+        let mut member = Member::join(Arc::clone(shared), part, None, None);
         assert!(ask(&mut member, woken).is_pending());
         member
     }

@@ -7,6 +7,8 @@
 mod available;
 mod backoff;
 mod condition;
+mod growth;
+mod lifetime;
 mod member;
 mod queue;
 mod rollout;
@@ -22,6 +24,7 @@ use crate::process::launch::{Launcher, shell_syntax};
 use available::{Available, Rank};
 use bytes::Bytes;
 use condition::Condition;
+use growth::Growth;
 use queue::{Queue, Taken};
 use rustix::process::Rlimit;
 use std::future::Future;
@@ -68,6 +71,10 @@ struct Shared {
     starts: Arc<Semaphore>,
     /// Told when a deadline in the queue became the next one.
     deadline_moved: Notify,
+    /// Told when a request waits and another process could be started for it.
+    pressure: Notify,
+    /// Slots that are left empty wait here for their turn to be filled.
+    turns: Semaphore,
     /// Cancelled when every process must end at once.
     kill: CancellationToken,
 }
@@ -81,6 +88,7 @@ struct State {
     /// When the queue is looked through next.
     next_look: Option<Instant>,
     next_process: u64,
+    growth: Growth,
 }
 
 impl Pool {
@@ -125,18 +133,25 @@ impl Pool {
                 source,
             })?;
         let mut slots = Vec::new();
-        for _ in 0..config.pool.processes.get() {
+        for number in 0..config.pool.max_processes.get() {
             let (orders, renewals) = mpsc::channel(1);
             slots.push(orders);
             let slot = slot::Slot::new(
                 Arc::clone(&pool.shared),
                 launcher.clone(),
-                config.process.clone(),
+                slot::Settings {
+                    process: config.process.clone(),
+                    idle_timeout: config.pool.idle_timeout,
+                    is_empty_at_first: number >= config.pool.processes.get(),
+                },
                 pool.stop.clone(),
                 renewals,
             );
             pool.tasks.spawn(slot.keep_filled());
         }
+        let grow = Arc::clone(&pool.shared).grow_under_pressure();
+        let stop = pool.stop.clone();
+        pool.tasks.spawn(stop.run_until_cancelled_owned(grow));
         let roll_out = rollout::roll_out(slots, Arc::clone(&pool.reload));
         let stop = pool.stop.clone();
         pool.tasks.spawn(stop.run_until_cancelled_owned(roll_out));
@@ -179,9 +194,13 @@ impl Pool {
             state.next_look = Some(until);
         }
         let process = state.available.next();
+        let could_grow = process.is_none() && state.growth.has_room();
         drop(state);
         if is_next {
             self.shared.deadline_moved.notify_one();
+        }
+        if could_grow {
+            self.shared.pressure.notify_one();
         }
         if let Some(process) = process {
             process.wake();
@@ -262,12 +281,15 @@ impl Shared {
                 is_closed: false,
                 next_look: None,
                 next_process: 1,
+                growth: Growth::new(config.processes, config.max_processes),
             }),
             queue_timeout: config.queue_timeout,
             slowest_start: AtomicU64::new(0),
             announces: AtomicBool::new(false),
             starts: Arc::new(Semaphore::new(starts)),
             deadline_moved: Notify::new(),
+            pressure: Notify::new(),
+            turns: Semaphore::new(0),
             kill: CancellationToken::new(),
         }
     }
@@ -373,6 +395,27 @@ impl Shared {
         }
         answer_all(waiting, failure);
         result
+    }
+
+    /// Has empty slots filled while requests wait for too long; never ends.
+    async fn grow_under_pressure(self: Arc<Shared>) {
+        loop {
+            self.pressure.notified().await;
+            while self.look_at_pressure() {
+                tokio::time::sleep(growth::LOOK_PERIOD).await;
+            }
+        }
+    }
+
+    /// Lets one more slot be filled if it is time; true while there may be more to do.
+    fn look_at_pressure(&self) -> bool {
+        let is_start_free = self.starts.available_permits() > 0;
+        let mut state = self.lock();
+        let (first, next) = state.queue.places();
+        if state.growth.look(first, next, is_start_free) {
+            self.turns.add_permits(1);
+        }
+        first.is_some() && state.growth.has_room()
     }
 
     /// Answers requests that have waited too long, as long as it is polled; never ends.

@@ -11,11 +11,23 @@ use tracing::{error, info};
 
 /// A slot is to replace its process by a new one of the same command.
 #[derive(Debug)]
-pub(super) struct Renewal(oneshot::Sender<Result<(), String>>);
+pub(super) struct Renewal(oneshot::Sender<Outcome>);
+
+/// What came of a renewal: what was renewed, or why it was not.
+pub(super) type Outcome = Result<Renewed, String>;
+
+/// What was renewed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Renewed {
+    /// The new process is up.
+    Process,
+    /// The slot was empty, and will have a new process whenever it has one.
+    Nothing,
+}
 
 impl Renewal {
-    /// The new process is up, or why there is none.
-    pub(super) fn report(self, outcome: Result<(), String>) {
+    /// Tells what came of it.
+    pub(super) fn report(self, outcome: Outcome) {
         drop(self.0.send(outcome));
     }
 
@@ -57,24 +69,28 @@ pub(super) async fn roll_out(slots: Slots, asked: Arc<Notify>) {
 }
 
 async fn renew_all(slots: &Slots) -> Result<(), String> {
-    let Some((first, others)) = slots.split_first() else {
-        return Err("there is no command to run".to_owned());
-    };
-    renew(first.clone()).await?;
+    let mut slots = slots.iter();
+    // One by one until one has shown that the command still starts.
+    for slot in slots.by_ref() {
+        match renew(slot.clone()).await? {
+            Renewed::Process => break,
+            Renewed::Nothing => {}
+        }
+    }
     let mut renewals = JoinSet::new();
-    for slot in others {
+    for slot in slots {
         renewals.spawn(renew(slot.clone()));
     }
     let mut outcome = Ok(());
     while let Some(renewed) = renewals.join_next().await {
         let renewed = renewed.unwrap_or_else(|error| Err(error.to_string()));
-        outcome = outcome.and(renewed);
+        outcome = outcome.and(renewed.map(|_| ()));
     }
     outcome
 }
 
 // Cancel-safe: dropped, its renewal is called off.
-async fn renew(slot: mpsc::Sender<Renewal>) -> Result<(), String> {
+async fn renew(slot: mpsc::Sender<Renewal>) -> Outcome {
     let (report, outcome) = oneshot::channel();
     let stopped = || "the worker is shutting down".to_owned();
     slot.send(Renewal(report)).await.map_err(|_| stopped())?;

@@ -4,11 +4,13 @@
 //! up to the slot.
 
 use super::Shared;
+use super::lifetime::Lifetime;
 use super::member::{Member, Part};
 use crate::config::ProcessConfig;
 use crate::process::conversation::{Fault, Limits};
 use crate::process::handler_log::ErrorOutput;
 use crate::process::launch::{ExitWatch, LaunchError, Launched, Process, describe};
+use crate::process::memory;
 use crate::process::owner::Owner;
 use rustix::process::Signal;
 use std::fmt;
@@ -37,6 +39,7 @@ pub(super) struct Running {
     owner: Owner<Member>,
     errors: ErrorOutput,
     started: Instant,
+    lifetime: Lifetime,
 }
 
 /// Why a process no longer serves.
@@ -46,7 +49,7 @@ pub(super) enum Departure {
     Ended,
     /// It can no longer be trusted.
     Fault(Fault),
-    /// Another has taken its place.
+    /// Another has taken its place, or nobody needs it.
     Replaced,
     /// The pool stops.
     Stopped,
@@ -102,7 +105,8 @@ impl Running {
             startup_timeout: config.startup_timeout,
             max_reply_bytes: config.max_reply_bytes,
         };
-        let member = Member::join(shared, part, permit);
+        let lifetime = Lifetime::new(&config.recycle, fastrand::f64());
+        let member = Member::join(shared, part, permit, lifetime.requests);
         let number = member.number();
         info!(process = number, pid = process.id(), "process started");
         Ok(Running {
@@ -112,6 +116,7 @@ impl Running {
             owner: Owner::new(number, stdin, stdout, limits, member),
             errors: ErrorOutput::new(number, stderr),
             started: Instant::now(),
+            lifetime,
         })
     }
 
@@ -123,6 +128,21 @@ impl Running {
     /// When the process was started.
     pub(super) fn started(&self) -> Instant {
         self.started
+    }
+
+    /// How long it may serve.
+    pub(super) fn lifetime(&self) -> &Lifetime {
+        &self.lifetime
+    }
+
+    /// Memory that it and all below it have, in bytes.
+    pub(super) fn resident_bytes(&self) -> u64 {
+        memory::resident_bytes(self.process.id())
+    }
+
+    /// True while it works on a request.
+    pub(super) fn is_busy(&self) -> bool {
+        self.owner.is_busy()
     }
 
     /// Its place in the pool.

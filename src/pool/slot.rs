@@ -6,23 +6,24 @@
 //! so that a handler which ignores its end cannot pile up.
 
 mod start;
+mod watch;
 
 use super::Shared;
 use super::backoff::Backoff;
+use super::lifetime::Due;
 use super::member::Part;
-use super::rollout::Renewal;
-use super::running::{Departure, Farewell, Running, START_LASTS};
+use super::rollout::{Outcome, Renewal, Renewed};
+use super::running::{Departure, Farewell, Running};
 use crate::config::ProcessConfig;
 use crate::process::launch::{LaunchError, Launcher};
 use start::{Start, Started, Starter};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, warn};
+use tracing::{debug, error, info, warn};
+use watch::Happening;
 
 /// A process that has lived this long has done well, whether or not it has served.
 const LIVED_WELL: Duration = Duration::from_secs(10);
@@ -30,16 +31,31 @@ const LIVED_WELL: Duration = Duration::from_secs(10);
 /// Processes of one slot that may be leaving when another is started.
 const MOST_LEAVING: usize = 1;
 
+/// How often a process is looked at, for its memory and whether it has anything to do.
+const LOOK_PERIOD: Duration = Duration::from_secs(1);
+
+/// What a slot is told of the settings.
+#[derive(Debug)]
+pub(super) struct Settings {
+    pub(super) process: ProcessConfig,
+    /// How long a process may have nothing to do where there are more than must be.
+    pub(super) idle_timeout: Duration,
+    pub(super) is_empty_at_first: bool,
+}
+
 /// One place in the pool.
 #[derive(Debug)]
 pub(super) struct Slot {
     starter: Starter,
     grace: Duration,
+    idle_timeout: Duration,
     stop: CancellationToken,
     renewals: mpsc::Receiver<Renewal>,
     backoff: Backoff,
     /// The process that serves.
     current: Option<Box<Running>>,
+    /// What it did at the last looks.
+    activity: Activity,
     /// What is to take its place.
     next: Next,
     /// Who wants to know how that goes.
@@ -49,10 +65,20 @@ pub(super) struct Slot {
     hurry: CancellationToken,
 }
 
+/// What a process did at the last looks.
+#[derive(Debug)]
+struct Activity {
+    next_look: Instant,
+    taken: u64,
+    idle_since: Instant,
+}
+
 /// What is to take the place of the current process.
 #[derive(Debug)]
 enum Next {
     Nothing,
+    /// The place is to stay empty until more processes are needed.
+    NotNeeded,
     /// One is to be started after this time, and when few enough are leaving.
     Wanted(Duration),
     Starting(Start),
@@ -60,44 +86,34 @@ enum Next {
     Trying(Box<Running>),
 }
 
-/// What a slot acts on.
-#[derive(Debug)]
-enum Happening {
-    Stop,
-    Renew(Renewal),
-    /// Nobody wants to know any more.
-    RenewalGone,
-    CurrentUp,
-    CurrentLeft(Departure),
-    Started(Started),
-    TrialDue,
-    NextUp,
-    NextLeft(Departure),
-    OneIsGone,
-}
-
 impl Slot {
     /// An empty place, filled by [`Slot::keep_filled`].
     pub(super) fn new(
         shared: Arc<Shared>,
         launcher: Launcher,
-        config: ProcessConfig,
+        settings: Settings,
         stop: CancellationToken,
         renewals: mpsc::Receiver<Renewal>,
     ) -> Slot {
         Slot {
-            grace: config.grace,
+            grace: settings.process.grace,
+            idle_timeout: settings.idle_timeout,
             hurry: shared.kill.child_token(),
             starter: Starter {
                 shared,
                 launcher,
-                config,
+                config: settings.process,
             },
             stop,
             renewals,
             backoff: Backoff::default(),
             current: None,
-            next: Next::Nothing,
+            activity: Activity::now(),
+            next: if settings.is_empty_at_first {
+                Next::NotNeeded
+            } else {
+                Next::Nothing
+            },
             renewal: None,
             leaving: JoinSet::new(),
         }
@@ -111,7 +127,10 @@ impl Slot {
                 Happening::Stop => break,
                 Happening::Renew(renewal) => self.renew(renewal),
                 Happening::RenewalGone => self.forget_renewal(),
-                Happening::CurrentUp => self.report(Ok(())),
+                Happening::CurrentUp => self.report(Ok(Renewed::Process)),
+                Happening::CurrentDue(due) => self.recycle(due),
+                Happening::LookDue => self.look(),
+                Happening::Needed => self.next = Next::Nothing,
                 Happening::CurrentLeft(departure) => self.current_left(departure),
                 Happening::Started(started) => self.started(started),
                 Happening::TrialDue => self.begin_trial(),
@@ -130,9 +149,9 @@ impl Slot {
                 Next::Nothing => self.next = Next::Wanted(Duration::ZERO),
                 Next::Trying(mut running) => {
                     running.member_mut().play(Part::Serving);
-                    self.current = Some(running);
+                    self.install(running);
                 }
-                next @ (Next::Wanted(_) | Next::Starting(_)) => self.next = next,
+                next @ (Next::NotNeeded | Next::Wanted(_) | Next::Starting(_)) => self.next = next,
             }
         }
         if let Next::Wanted(delay) = self.next
@@ -142,39 +161,58 @@ impl Slot {
         }
     }
 
-    async fn happens(&mut self) -> Happening {
-        let Slot {
-            current,
-            next,
-            renewal,
-            renewals,
-            leaving,
-            stop,
-            starter,
-            ..
-        } = self;
-        let reports_current = renewal.is_some() && matches!(next, Next::Nothing);
-        // Cancel-safe: a process and a start keep their progress in themselves, a received
-        // renewal is given out at once, and the rest is only asked whether it has happened.
-        tokio::select! {
-            biased;
-            // Before the current one: both are woken together, and the request is for this one.
-            happening = next_happens(next, &starter.shared) => happening,
-            happening = current_happens(current, reports_current) => happening,
-            () = stop.cancelled() => Happening::Stop,
-            Some(renewal) = renewals.recv() => Happening::Renew(renewal),
-            () = gone(renewal) => Happening::RenewalGone,
-            Some(_) = leaving.join_next() => Happening::OneIsGone,
-        }
+    /// A process takes the place; gives the one that had it.
+    fn install(&mut self, running: Box<Running>) -> Option<Box<Running>> {
+        self.activity = Activity::now();
+        self.current.replace(running)
     }
 
     /// Somebody wants the process replaced by a new one of the same command.
     fn renew(&mut self, renewal: Renewal) {
+        if matches!(self.next, Next::NotNeeded) {
+            return renewal.report(Ok(Renewed::Nothing));
+        }
         self.abandon_next();
         self.renewal = Some(renewal);
         // What failed before may have been mended.
         self.backoff.reset();
         self.supersede();
+    }
+
+    /// The process has served for long enough.
+    fn recycle(&mut self, due: Due) {
+        if let Some(current) = &self.current {
+            info!(process = current.number(), limit = %due, "process is due to be replaced");
+        }
+        self.supersede();
+    }
+
+    /// Looks at what the process has and does.
+    fn look(&mut self) {
+        let now = Instant::now();
+        let Some(current) = &self.current else { return };
+        self.activity.next_look = now + look_period(self.idle_timeout);
+        let taken = current.member().taken();
+        if current.is_busy() || taken != self.activity.taken {
+            self.activity.taken = taken;
+            self.activity.idle_since = now;
+        }
+        let lifetime = current.lifetime();
+        let memory = lifetime.memory_bytes.map(|_| current.resident_bytes());
+        if let Some(due) = memory.and_then(|bytes| lifetime.judge_memory(bytes)) {
+            return self.recycle(due);
+        }
+        let is_idle = now.saturating_duration_since(self.activity.idle_since) >= self.idle_timeout;
+        if is_idle && self.starter.shared.lock().growth.shrink() {
+            self.next = Next::NotNeeded;
+            if let Some(idle) = self.current.take() {
+                info!(
+                    process = idle.number(),
+                    "process has had nothing to do, and is not needed"
+                );
+                self.send_off(idle, Departure::Replaced);
+            }
+        }
     }
 
     /// Asks for a successor of the current process, which goes on until that one is up.
@@ -202,7 +240,7 @@ impl Slot {
 
     fn abandon_next(&mut self) {
         match std::mem::replace(&mut self.next, Next::Nothing) {
-            Next::Nothing | Next::Wanted(_) => {}
+            Next::Nothing | Next::NotNeeded | Next::Wanted(_) => {}
             Next::Starting(start) => {
                 // It may be running by now, and must be seen to its end.
                 let abandoned = start.abandon();
@@ -225,10 +263,11 @@ impl Slot {
                 self.next = Next::Trying(running);
                 return;
             }
-            Ok(running) => {
-                self.current = running;
+            Ok(Some(running)) => {
+                self.install(running);
                 return;
             }
+            Ok(None) => return,
             Err(error) => error,
         };
         let delay = self.backoff.next(fastrand::f64());
@@ -282,7 +321,7 @@ impl Slot {
         let Next::Trying(running) = std::mem::replace(&mut self.next, Next::Nothing) else {
             return;
         };
-        if let Some(replaced) = self.current.replace(running) {
+        if let Some(replaced) = self.install(running) {
             debug!(process = replaced.number(), "process replaced in turn");
             self.send_off(replaced, Departure::Replaced);
         }
@@ -361,7 +400,7 @@ impl Slot {
         }
     }
 
-    fn report(&mut self, outcome: Result<(), String>) {
+    fn report(&mut self, outcome: Outcome) {
         if let Some(renewal) = self.renewal.take() {
             renewal.report(outcome);
         }
@@ -375,7 +414,7 @@ impl Slot {
         }
         match std::mem::replace(&mut self.next, Next::Nothing) {
             Next::Trying(running) => self.send_off(running, Departure::Stopped),
-            next @ (Next::Nothing | Next::Wanted(_) | Next::Starting(_)) => {
+            next @ (Next::Nothing | Next::NotNeeded | Next::Wanted(_) | Next::Starting(_)) => {
                 self.next = next;
                 self.abandon_next();
             }
@@ -385,57 +424,17 @@ impl Slot {
     }
 }
 
-// Cancel-safe: all progress lives in the process.
-async fn current_happens(current: &mut Option<Box<Running>>, reports_current: bool) -> Happening {
-    let Some(current) = current else {
-        return std::future::pending().await;
-    };
-    let came_up = current.member().coming_up().clone();
-    // Cancel-safe, see there.
-    tokio::select! {
-        biased;
-        departure = current.serve() => Happening::CurrentLeft(departure),
-        () = came_up.cancelled(), if reports_current => Happening::CurrentUp,
-    }
-}
-
-// Cancel-safe: all progress lives in the start and in the process.
-async fn next_happens(next: &mut Next, shared: &Shared) -> Happening {
-    match next {
-        Next::Nothing | Next::Wanted(_) => std::future::pending().await,
-        Next::Starting(start) => Happening::Started(start.await),
-        Next::Trying(running) => {
-            let came_up = running.member().coming_up().clone();
-            let trial = trial_begins(running, shared);
-            let is_tried = running.member().is_on_trial();
-            // Cancel-safe, see there.
-            tokio::select! {
-                biased;
-                departure = running.serve() => Happening::NextLeft(departure),
-                () = came_up.cancelled() => Happening::NextUp,
-                () = sleep_until(trial.into()), if !is_tried => Happening::TrialDue,
-            }
+impl Activity {
+    fn now() -> Activity {
+        let now = Instant::now();
+        Activity {
+            next_look: now + LOOK_PERIOD,
+            taken: 0,
+            idle_since: now,
         }
     }
 }
 
-/// When a successor that has said nothing may be given a request, to show that it can answer one:
-/// as late as the slowest one was to answer its first. Where processes of this pool have sent
-/// ready lines, the one of this process is waited for; without one it counts as up by its age.
-fn trial_begins(running: &Running, shared: &Shared) -> Instant {
-    let patience = if shared.announces.load(Ordering::Relaxed) {
-        LIVED_WELL
-    } else {
-        let slowest = shared.slowest_start().unwrap_or(Duration::ZERO);
-        slowest.clamp(START_LASTS, LIVED_WELL)
-    };
-    running.started() + patience
-}
-
-// Cancel-safe: only asks whether the other side is gone.
-async fn gone(renewal: &mut Option<Renewal>) {
-    match renewal {
-        Some(renewal) => renewal.gone().await,
-        None => std::future::pending().await,
-    }
+fn look_period(idle_timeout: Duration) -> Duration {
+    (idle_timeout / 4).clamp(Duration::from_millis(10), LOOK_PERIOD)
 }

@@ -8,6 +8,8 @@ pub(super) fn pool_for(queue: usize) -> Pool {
     let one = NonZeroUsize::MIN;
     let config = PoolConfig {
         processes: one,
+        max_processes: one,
+        idle_timeout: LONG,
         processes_starting_at_once: one,
         queue: NonZeroUsize::new(queue).unwrap(),
         queue_timeout: LONG,

@@ -176,6 +176,11 @@ impl<F: Feed> Owner<F> {
         self.close_stdin_when_written();
     }
 
+    /// True while the process has a request that it has not answered.
+    pub fn is_busy(&self) -> bool {
+        self.conversation.in_flight() > 0
+    }
+
     /// True while somebody waits for an answer from this process.
     pub fn is_awaited(&self) -> bool {
         self.conversation.is_awaited()

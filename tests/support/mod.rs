@@ -1,6 +1,7 @@
 //! What all tests stand on: the worker as a fixture, a client, and a look at `/proc`.
 
 pub(crate) mod client;
+pub(crate) mod load;
 pub(crate) mod processes;
 pub(crate) mod worker;
 
