@@ -5,7 +5,8 @@
 mod values;
 
 use crate::config::{
-    Command, Config, HttpConfig, LogFormat, PoolConfig, ProcessConfig, ShutdownConfig,
+    Command, Config, HttpConfig, LogFormat, PoolConfig, ProcessConfig, RecycleConfig,
+    ShutdownConfig,
 };
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -16,8 +17,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 use tracing::Level;
 use values::{
-    Host, count, duration, header_name, host, log_format, log_level, origin, positive_duration,
-    size,
+    Host, Reload, count, duration, header_name, host, log_format, log_level, origin,
+    positive_duration, reload, size,
 };
 
 /// What the program was asked to do.
@@ -146,6 +147,36 @@ struct ServeOptions {
         help_heading = "Processes"
     )]
     processes: Option<NonZeroUsize>,
+    /// Processes to grow to while requests wait for more than 20 ms [default: no more]
+    #[arg(
+        long,
+        env = "FAAS_MAX_PROCESSES",
+        value_name = "N",
+        value_parser = count,
+        help_heading = "Processes"
+    )]
+    max_processes: Option<NonZeroUsize>,
+    /// How long one beyond --processes may have nothing to do
+    #[arg(long, env = "FAAS_IDLE_TIMEOUT", value_name = "DURATION", default_value = "60s",
+          value_parser = positive_duration, help_heading = "Processes")]
+    idle_timeout: Duration,
+    /// Replace a process after about so many requests
+    #[arg(
+        long,
+        env = "FAAS_MAX_REQUESTS",
+        value_name = "N",
+        value_parser = count,
+        help_heading = "Processes"
+    )]
+    max_requests: Option<NonZeroUsize>,
+    /// Replace a process when it is about so old
+    #[arg(long, env = "FAAS_MAX_AGE", value_name = "DURATION",
+          value_parser = positive_duration, help_heading = "Processes")]
+    max_age: Option<Duration>,
+    /// Replace a process when it, and all below it, have more memory
+    #[arg(long, env = "FAAS_MAX_MEMORY", value_name = "SIZE",
+          value_parser = size, help_heading = "Processes")]
+    max_memory: Option<u64>,
     /// Most requests at once for one process, whatever it announces
     #[arg(
         long,
@@ -245,6 +276,11 @@ struct ServeOptions {
           value_parser = origin, help_heading = "Connections")]
     allow_origin: Vec<String>,
 
+    /// For development: replace the processes when files below PATH change [PATH by default: .]
+    #[arg(long, env = "FAAS_RELOAD", value_name = "PATH", num_args = 0..=1, require_equals = true,
+          default_missing_value = ".", value_parser = reload, help_heading = "Processes")]
+    reload: Option<Reload>,
+
     /// After SIGTERM: how long the listener stays open
     #[arg(long, env = "FAAS_DRAIN_DELAY", value_name = "DURATION", default_value = "0s",
           value_parser = duration, help_heading = "Shutdown and log")]
@@ -270,10 +306,20 @@ fn serve(options: ServeOptions) -> Result<Task, String> {
     };
     let cpus = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
     let at_least_two = cpus.max(NonZeroUsize::MIN.saturating_add(1));
+    let processes = options.processes.unwrap_or(at_least_two);
+    let max_processes = options.max_processes.unwrap_or(processes);
+    if max_processes < processes {
+        return Err(format!(
+            "--max-processes (FAAS_MAX_PROCESSES): fewer than --processes, which is {processes}: \
+             \"{max_processes}\""
+        ));
+    }
     let config = Config {
         command: command(options.handler, options.command)?,
         pool: PoolConfig {
-            processes: options.processes.unwrap_or(at_least_two),
+            processes,
+            max_processes,
+            idle_timeout: options.idle_timeout,
             processes_starting_at_once: at_least_two,
             queue: options.queue,
             queue_timeout: options.queue_timeout,
@@ -284,11 +330,17 @@ fn serve(options: ServeOptions) -> Result<Task, String> {
             startup_timeout: options.startup_timeout,
             max_reply_bytes: usize::try_from(options.max_reply).unwrap_or(usize::MAX),
             grace: options.grace,
+            recycle: RecycleConfig {
+                max_requests: options.max_requests,
+                max_age: options.max_age,
+                max_memory_bytes: options.max_memory,
+            },
         },
         shutdown: ShutdownConfig {
             drain_delay: options.drain_delay,
             drain_timeout: options.drain_timeout,
         },
+        reload: options.reload.and_then(|Reload(path)| path),
         http: HttpConfig {
             listen: options.address.resolve()?,
             max_body_bytes: options.max_body,

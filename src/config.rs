@@ -5,6 +5,7 @@
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// All settings of a worker.
@@ -20,6 +21,8 @@ pub struct Config {
     pub process: ProcessConfig,
     /// Shutting down.
     pub shutdown: ShutdownConfig,
+    /// A file or folder; when something in it changes, the processes are replaced.
+    pub reload: Option<PathBuf>,
 }
 
 /// A command split into words; runs without a shell.
@@ -65,6 +68,10 @@ pub struct HttpConfig {
 pub struct PoolConfig {
     /// Processes that are kept alive.
     pub processes: NonZeroUsize,
+    /// Processes that may be alive while requests wait; never fewer than `processes`.
+    pub max_processes: NonZeroUsize,
+    /// How long a process beyond `processes` may have nothing to do.
+    pub idle_timeout: Duration,
     /// Processes that may be starting at the same time.
     pub processes_starting_at_once: NonZeroUsize,
     /// Requests that may wait.
@@ -86,6 +93,19 @@ pub struct ProcessConfig {
     pub max_reply_bytes: usize,
     /// From asking a process to stop to killing it.
     pub grace: Duration,
+    /// When it is replaced.
+    pub recycle: RecycleConfig,
+}
+
+/// When a process is replaced by a new one.
+#[derive(Debug, Clone, Default)]
+pub struct RecycleConfig {
+    /// Requests that it was given.
+    pub max_requests: Option<NonZeroUsize>,
+    /// Its age.
+    pub max_age: Option<Duration>,
+    /// Resident memory of it and all below it, in bytes.
+    pub max_memory_bytes: Option<u64>,
 }
 
 /// Settings of the shutdown.

@@ -4,6 +4,7 @@
 //! place only, `http::respond`; nothing below `http` knows HTTP.
 
 use bytes::Bytes;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Why a request was not answered with a result.
@@ -92,6 +93,13 @@ pub enum StartError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// The path of `--reload` cannot be watched.
+    Watch {
+        /// The path as configured.
+        path: PathBuf,
+        /// What the watcher said.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
 }
 
 impl std::fmt::Display for StartError {
@@ -99,6 +107,9 @@ impl std::fmt::Display for StartError {
         match self {
             StartError::Listen { address, .. } => write!(f, "cannot listen on {address}"),
             StartError::Runtime { what, .. } => write!(f, "cannot set up {what}"),
+            StartError::Watch { path, .. } => {
+                write!(f, "--reload (FAAS_RELOAD): cannot watch {}", path.display())
+            }
         }
     }
 }
@@ -107,6 +118,7 @@ impl std::error::Error for StartError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             StartError::Listen { source, .. } | StartError::Runtime { source, .. } => Some(source),
+            StartError::Watch { source, .. } => Some(source.as_ref()),
         }
     }
 }

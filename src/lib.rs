@@ -34,6 +34,7 @@
 //! | [`http`] | listener, routes, bodies, limits, responses |
 //! | [`pool`] | the queue, the slots, whether the pool can serve |
 //! | [`process`] | one process: start, lines, conversation, log |
+//! | `reload` | the watch over the handler's files |
 //! | [`commands`] | what the program does besides serving |
 //! | [`handler`] | for people who write handlers in Rust; needs none of the others |
 //!
@@ -69,7 +70,9 @@ pub mod pool;
 #[cfg(feature = "worker")]
 pub mod process;
 #[cfg(feature = "worker")]
+mod reload;
+#[cfg(feature = "worker")]
 mod serve;
 
 #[cfg(feature = "worker")]
-pub use serve::{Stop, serve};
+pub use serve::{Control, serve};

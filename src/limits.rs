@@ -15,7 +15,7 @@ const PER_PROCESS: u64 = 12;
 pub fn raise_descriptor_limit(config: &Config) -> Rlimit {
     let before = getrlimit(Resource::Nofile);
     let connections = config.http.max_connections.get() as u64;
-    let needed = connections + PER_PROCESS * config.pool.processes.get() as u64 + SPARE;
+    let needed = connections + PER_PROCESS * config.pool.max_processes.get() as u64 + SPARE;
     let current = before.current.unwrap_or(u64::MAX);
     if current >= needed {
         return before;

@@ -4,9 +4,10 @@ use faas_worker::cli::{self, Task};
 use faas_worker::commands::health::health;
 use faas_worker::config::Config;
 use faas_worker::error::StartError;
-use faas_worker::{Stop, logging, serve};
+use faas_worker::{Control, logging, serve};
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 use tracing::error;
 
 fn main() -> ExitCode {
@@ -42,25 +43,26 @@ fn run(config: Config) -> Result<(), StartError> {
         .build()
         .map_err(failed("the runtime"))?;
     runtime.block_on(async {
-        let stop = Stop::default();
+        let control = Control::default();
+        let mut hang_up = signal(SignalKind::hangup()).map_err(failed("the handler of SIGHUP"))?;
         let mut terminate =
             signal(SignalKind::terminate()).map_err(failed("the handler of SIGTERM"))?;
         let mut interrupt =
             signal(SignalKind::interrupt()).map_err(failed("the handler of SIGINT"))?;
-        let asked = stop.clone();
+        let told = control.clone();
         let signals = async move {
-            for token in [&asked.drain, &asked.now] {
+            let mut stops = [&told.drain, &told.now].into_iter();
+            loop {
                 // Cancel-safe: a signal that was received is given out by the next call.
                 tokio::select! {
-                    _ = terminate.recv() => {}
-                    _ = interrupt.recv() => {}
+                    _ = hang_up.recv() => told.reload.notify_one(),
+                    _ = terminate.recv() => stops.next().map_or((), CancellationToken::cancel),
+                    _ = interrupt.recv() => stops.next().map_or((), CancellationToken::cancel),
                 }
-                token.cancel();
             }
-            std::future::pending::<()>().await;
         };
         tokio::select! {
-            served = serve(config, stop) => served,
+            served = serve(config, control) => served,
             () = signals => Ok(()),
         }
     })

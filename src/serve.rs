@@ -6,9 +6,11 @@ use crate::http::Door;
 use crate::http::listener::Listener;
 use crate::limits::raise_descriptor_limit;
 use crate::pool::Pool;
+use crate::reload::Watch;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -16,9 +18,11 @@ use tracing::{info, warn};
 /// What is left of the time to drain for writing the last responses, after the processes ended.
 const LAST_WRITES: Duration = Duration::from_millis(500);
 
-/// How a worker is asked to end. Clones share it.
+/// How a running worker is told what to do. Clones share it.
 #[derive(Debug, Clone, Default)]
-pub struct Stop {
+pub struct Control {
+    /// Replace all processes by new ones of the same command.
+    pub reload: Arc<Notify>,
     /// Finish what has begun, then end.
     pub drain: CancellationToken,
     /// End now.
@@ -27,18 +31,23 @@ pub struct Stop {
 
 /// Serves until it is asked to stop, then finishes what has begun within the configured times.
 /// Nothing is started before the address is bound.
-pub async fn serve(config: Config, stop: Stop) -> Result<(), StartError> {
+pub async fn serve(config: Config, control: Control) -> Result<(), StartError> {
     let handlers_limit = raise_descriptor_limit(&config);
     let listener = Listener::bind(&config.http)?;
     let addresses = listener.addresses();
     for address in &addresses {
         info!(%address, processes = config.pool.processes.get(), "listening");
     }
+    let watch = config
+        .reload
+        .as_deref()
+        .map(|root| Watch::start(root, config.command.as_ref()));
+    let watch = watch.transpose()?;
     let pool = Arc::new(Pool::start(&config, Some(handlers_limit))?);
     let ips: Vec<IpAddr> = addresses.iter().map(|address| address.ip()).collect();
     let door = Arc::new(Door::new(config.http.clone(), Arc::clone(&pool), &ips));
     let end = End {
-        stop,
+        control,
         connections_gone: CancellationToken::new(),
     };
     let (close, abort) = (CancellationToken::new(), CancellationToken::new());
@@ -51,21 +60,44 @@ pub async fn serve(config: Config, stop: Stop) -> Result<(), StartError> {
         end.connections_gone.cancel();
     };
     let ending = async {
-        end.stop.drain.cancelled().await;
+        end.control.drain.cancelled().await;
         info!("shutting down");
         door.drain();
         end.shut_down(&config.shutdown, config.process.grace, &door, &pool, &close)
             .await;
         abort.cancel();
     };
-    tokio::join!(connections, ending);
+    let reloading = reload_when_told(&pool, &end.control.reload, watch);
+    // Cancel-safe: a reload that begins is the pool's.
+    tokio::select! {
+        () = reloading => {}
+        ((), ()) = async { tokio::join!(connections, ending) } => {}
+    }
     info!("stopped");
     Ok(())
 }
 
+/// Has the pool reload when it is asked for, or when files have changed; never ends.
+async fn reload_when_told(pool: &Pool, asked: &Notify, mut watch: Option<Watch>) {
+    loop {
+        let changed = async {
+            match &mut watch {
+                Some(watch) => watch.changed().await,
+                None => std::future::pending().await,
+            }
+        };
+        // Cancel-safe: a change that is being waited for is noticed again.
+        tokio::select! {
+            () = asked.notified() => info!("asked to reload"),
+            path = changed => info!(path = %path.display(), "handler's files have changed"),
+        }
+        pool.reload();
+    }
+}
+
 /// How a worker ends.
 struct End {
-    stop: Stop,
+    control: Control,
     connections_gone: CancellationToken,
 }
 
@@ -79,7 +111,7 @@ impl End {
         pool: &Pool,
         close: &CancellationToken,
     ) {
-        self.stop
+        self.control
             .now
             .run_until_cancelled(sleep(config.drain_delay))
             .await;
@@ -95,7 +127,7 @@ impl End {
         let is_stopped = tokio::select! {
             () = &mut stopped => true,
             () = sleep_until(processes_end) => false,
-            () = self.stop.now.cancelled() => false,
+            () = self.control.now.cancelled() => false,
         };
         if !is_stopped {
             warn!("processes are killed, their time to end is over");
@@ -112,7 +144,7 @@ impl End {
         tokio::select! {
             () = self.connections_gone.cancelled() => {}
             () = sleep_until(end) => {}
-            () = self.stop.now.cancelled() => {}
+            () = self.control.now.cancelled() => {}
         }
     }
 }

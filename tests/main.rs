@@ -14,6 +14,8 @@ mod http;
 mod lines;
 mod load;
 mod queue;
+mod recycling;
+mod reload;
 mod settings;
 mod starting;
 mod stopping;

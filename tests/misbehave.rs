@@ -343,6 +343,11 @@ fn obey(id: u64, payload: &str) {
         }
 
         // A great deal.
+        "leak" => {
+            // Written to, or the kernel would not count it.
+            std::mem::forget(std::hint::black_box(vec![1u8; number() << 20]));
+            answer(id, &echo);
+        }
         "big" => answer(id, &json!("x".repeat(number()))),
         "digits" => {
             write(line(id, "result", &"1".repeat(number())).as_bytes());

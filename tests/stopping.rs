@@ -2,7 +2,7 @@
 
 use crate::support::client::{body_of, request_bytes};
 use crate::support::{
-    Ledger, assert_error, assert_result, eventually, misbehave, processes, within,
+    Ledger, assert_error, assert_result, eventually, misbehave, processes, sh, within,
 };
 use rustix::process::Signal;
 use std::collections::HashMap;
@@ -223,6 +223,14 @@ fn a_signal_while_processes_start_leaves_nothing() {
         below.iter().all(|&pid| !processes::is_alive(pid)),
         "a process is left"
     );
+}
+
+#[test]
+fn a_signal_while_a_start_waits_in_its_back_off_ends_the_worker() {
+    let mut worker = sh("exit 3", &[]).option("--processes", "1").start();
+    worker.log.wait_for(&["process ended", "\"process\":3"]);
+    worker.signal(Signal::TERM);
+    assert!(worker.wait_for_end(Duration::from_secs(5)).success());
 }
 
 #[test]

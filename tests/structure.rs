@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 /// The parts in front of what they may use; what all may use is below.
-const MAY_USE: [(&str, &[&str]); 11] = [
+const MAY_USE: [(&str, &[&str]); 12] = [
     (
         "main",
         &[
@@ -22,6 +22,7 @@ const MAY_USE: [(&str, &[&str]); 11] = [
     ("http", &["pool", "config"]),
     ("pool", &["process", "config"]),
     ("process", &["config"]),
+    ("reload", &["config"]),
     ("config", &[]),
     ("handler", &[]),
     ("error", &[]),

@@ -4,6 +4,7 @@ use crate::config::LogFormat;
 use bytesize::ByteSize;
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tracing::Level;
 
@@ -63,6 +64,19 @@ pub(super) fn size(text: &str) -> Result<u64, String> {
     }
 }
 
+/// What `--reload` may be: a path, or nothing to watch.
+#[derive(Debug, Clone)]
+pub(super) struct Reload(pub(super) Option<PathBuf>);
+
+pub(super) fn reload(text: &str) -> Result<Reload, String> {
+    match text.to_lowercase().as_str() {
+        "true" | "yes" | "on" | "1" => Ok(Reload(Some(PathBuf::from(".")))),
+        "false" | "no" | "off" | "0" => Ok(Reload(None)),
+        _ if Path::new(text).exists() => Ok(Reload(Some(PathBuf::from(text)))),
+        _ => Err("no such file or folder".to_owned()),
+    }
+}
+
 pub(super) fn header_name(text: &str) -> Result<String, String> {
     // A token of RFC 9110, section 5.6.2.
     let is_token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
@@ -108,5 +122,13 @@ mod tests {
         assert!(host("example.org").is_err());
         assert!(matches!(host("[::1]"), Ok(Host::Address(_))));
         assert!(origin("example.org").is_err());
+        assert!(reload("no/such/folder").is_err());
+    }
+
+    #[test]
+    fn reload_is_a_path_or_a_yes_or_no() {
+        assert_eq!(reload("src").unwrap().0, Some(PathBuf::from("src")));
+        assert_eq!(reload("true").unwrap().0, Some(PathBuf::from(".")));
+        assert_eq!(reload("0").unwrap().0, None);
     }
 }

@@ -7,7 +7,12 @@
 mod available;
 mod backoff;
 mod condition;
+mod growth;
+mod lifetime;
+mod member;
 mod queue;
+mod rollout;
+mod running;
 mod slot;
 
 use crate::buffered::Held;
@@ -16,19 +21,19 @@ use crate::error::{Failure, StartError};
 pub use crate::process::call::Extras;
 use crate::process::call::{Call, Outcome};
 use crate::process::launch::{Launcher, shell_syntax};
-use crate::process::owner::Load;
 use available::{Available, Rank};
 use bytes::Bytes;
 use condition::Condition;
+use growth::Growth;
 use queue::{Queue, Taken};
 use rustix::process::Rlimit;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
-use tokio::sync::{Notify, Semaphore, oneshot};
+use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, warn};
@@ -48,6 +53,8 @@ pub struct Pool {
     shared: Arc<Shared>,
     tasks: TaskTracker,
     stop: CancellationToken,
+    /// Told when all processes are to be renewed.
+    reload: Arc<Notify>,
 }
 
 /// What the callers, the slots and the owners of processes have in common.
@@ -58,10 +65,16 @@ struct Shared {
     /// The slowest start so far, in milliseconds and one; 0 before any was seen. Beside the lock,
     /// because it is looked at whenever an owner is woken.
     slowest_start: AtomicU64,
+    /// Whether any process has sent a ready line.
+    announces: AtomicBool,
     /// How many processes may be starting at the same time.
     starts: Arc<Semaphore>,
     /// Told when a deadline in the queue became the next one.
     deadline_moved: Notify,
+    /// Told when a request waits and another process could be started for it.
+    pressure: Notify,
+    /// Slots that are left empty wait here for their turn to be filled.
+    turns: Semaphore,
     /// Cancelled when every process must end at once.
     kill: CancellationToken,
 }
@@ -75,6 +88,7 @@ struct State {
     /// When the queue is looked through next.
     next_look: Option<Instant>,
     next_process: u64,
+    growth: Growth,
 }
 
 impl Pool {
@@ -93,6 +107,7 @@ impl Pool {
             )),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
+            reload: Arc::default(),
         };
         let expire = Arc::clone(&pool.shared).expire_in_time();
         let stop = pool.stop.clone();
@@ -117,15 +132,29 @@ impl Pool {
                 what: "the launcher thread",
                 source,
             })?;
-        for _ in 0..config.pool.processes.get() {
-            let slot = slot::Slot {
-                shared: Arc::clone(&pool.shared),
-                launcher: launcher.clone(),
-                config: config.process.clone(),
-                stop: pool.stop.clone(),
-            };
+        let mut slots = Vec::new();
+        for number in 0..config.pool.max_processes.get() {
+            let (orders, renewals) = mpsc::channel(1);
+            slots.push(orders);
+            let slot = slot::Slot::new(
+                Arc::clone(&pool.shared),
+                launcher.clone(),
+                slot::Settings {
+                    process: config.process.clone(),
+                    idle_timeout: config.pool.idle_timeout,
+                    is_empty_at_first: number >= config.pool.processes.get(),
+                },
+                pool.stop.clone(),
+                renewals,
+            );
             pool.tasks.spawn(slot.keep_filled());
         }
+        let grow = Arc::clone(&pool.shared).grow_under_pressure();
+        let stop = pool.stop.clone();
+        pool.tasks.spawn(stop.run_until_cancelled_owned(grow));
+        let roll_out = rollout::roll_out(slots, Arc::clone(&pool.reload));
+        let stop = pool.stop.clone();
+        pool.tasks.spawn(stop.run_until_cancelled_owned(roll_out));
         Ok(pool)
     }
 
@@ -165,9 +194,13 @@ impl Pool {
             state.next_look = Some(until);
         }
         let process = state.available.next();
+        let could_grow = process.is_none() && state.growth.has_room();
         drop(state);
         if is_next {
             self.shared.deadline_moved.notify_one();
+        }
+        if could_grow {
+            self.shared.pressure.notify_one();
         }
         if let Some(process) = process {
             process.wake();
@@ -183,6 +216,13 @@ impl Pool {
     /// Why the pool cannot serve now, if it cannot.
     pub fn why_not_ready(&self) -> Option<String> {
         self.shared.lock().condition.why_not_ready()
+    }
+
+    /// Has all processes replaced by new ones of the same command: one first, and if that one
+    /// comes up, the others. Each takes over when it is up, and no request is lost; if none comes
+    /// up, those that serve go on. The log says which. Asked for again meanwhile, it starts over.
+    pub fn reload(&self) {
+        self.reload.notify_one();
     }
 
     /// Refuses what comes and what waits, lets each process finish what it has within its grace,
@@ -241,13 +281,23 @@ impl Shared {
                 is_closed: false,
                 next_look: None,
                 next_process: 1,
+                growth: Growth::new(config.processes, config.max_processes),
             }),
             queue_timeout: config.queue_timeout,
             slowest_start: AtomicU64::new(0),
+            announces: AtomicBool::new(false),
             starts: Arc::new(Semaphore::new(starts)),
             deadline_moved: Notify::new(),
+            pressure: Notify::new(),
+            turns: Semaphore::new(0),
             kill: CancellationToken::new(),
         }
+    }
+
+    /// The slowest start of a process so far.
+    fn slowest_start(&self) -> Option<Duration> {
+        let millis = self.slowest_start.load(Ordering::Relaxed).checked_sub(1);
+        millis.map(Duration::from_millis)
     }
 
     /// From now on nothing is taken on; gives what still waits.
@@ -265,7 +315,7 @@ impl Shared {
     }
 
     /// The next request, or a promise to wake this process when there is one.
-    fn poll_take(&self, cx: &mut Context<'_>, process: u64, load: Load) -> Poll<Call> {
+    fn poll_take(&self, cx: &mut Context<'_>, process: u64, rank: Rank) -> Poll<Call> {
         let mut too_late = Vec::new();
         let mut state = self.lock();
         state.available.unlist(process);
@@ -279,13 +329,6 @@ impl Shared {
             }
         };
         if taken.is_none() {
-            let rank = match load {
-                Load {
-                    has_replied: false, ..
-                } => Rank::New,
-                Load { in_flight: 0, .. } => Rank::Idle,
-                Load { .. } => Rank::Busy,
-            };
             state.available.list(process, rank, cx.waker().clone());
         }
         let failure = (!too_late.is_empty()).then(|| state.waited_too_long());
@@ -352,6 +395,27 @@ impl Shared {
         }
         answer_all(waiting, failure);
         result
+    }
+
+    /// Has empty slots filled while requests wait for too long; never ends.
+    async fn grow_under_pressure(self: Arc<Shared>) {
+        loop {
+            self.pressure.notified().await;
+            while self.look_at_pressure() {
+                tokio::time::sleep(growth::LOOK_PERIOD).await;
+            }
+        }
+    }
+
+    /// Lets one more slot be filled if it is time; true while there may be more to do.
+    fn look_at_pressure(&self) -> bool {
+        let is_start_free = self.starts.available_permits() > 0;
+        let mut state = self.lock();
+        let (first, next) = state.queue.places();
+        if state.growth.look(first, next, is_start_free) {
+            self.turns.add_permits(1);
+        }
+        first.is_some() && state.growth.has_room()
     }
 
     /// Answers requests that have waited too long, as long as it is polled; never ends.

@@ -136,6 +136,12 @@ impl<T> Queue<T> {
         self.waiting.values().map(|waiting| waiting.until).min()
     }
 
+    /// The place of the one that has waited longest, and the place that the next to come will have.
+    pub fn places(&self) -> (Option<u64>, u64) {
+        let first = self.waiting.first_key_value();
+        (first.map(|(place, _)| *place), self.next_place)
+    }
+
     /// True when none waits.
     pub fn is_empty(&self) -> bool {
         self.waiting.is_empty()

@@ -1,445 +1,440 @@
-//! One place in the pool, kept filled: start, watch, stop, replace.
+//! One place in the pool, kept filled: start, watch, replace, stop.
 //!
-//! A slot alone signals and reaps its processes. A process that must go leaves the slot at once
-//! and is seen to its end beside its successor; each slot has at most one that is leaving in
-//! peace, so that a handler which ignores its end cannot pile up.
+//! A slot decides what takes the place of what, and when; a process is signalled and reaped by its
+//! [`Running`] alone. A process that must go leaves the slot at once and is seen to its end beside
+//! its successor; where it can be helped, the successor comes up first. Few are leaving at a time,
+//! so that a handler which ignores its end cannot pile up.
+
+mod start;
+mod watch;
 
 use super::Shared;
 use super::backoff::Backoff;
+use super::lifetime::Due;
+use super::member::Part;
+use super::rollout::{Outcome, Renewal, Renewed};
+use super::running::{Departure, Farewell, Running};
 use crate::config::ProcessConfig;
-use crate::process::call::Call;
-use crate::process::conversation::{Fault, Limits};
-use crate::process::handler_log::ErrorOutput;
-use crate::process::launch::{ExitWatch, LaunchError, Launched, Launcher, Process, describe};
-use crate::process::owner::{Feed, Load, Owner};
-use rustix::process::Signal;
+use crate::process::launch::{LaunchError, Launcher};
+use start::{Start, Started, Starter};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
-use tokio::net::unix::pipe::{Receiver, Sender};
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
-
-/// A process that sends no ready line counts as starting for this long, for the limit of starts
-/// at the same time.
-const START_LASTS: Duration = Duration::from_millis(100);
-
-/// A process that has closed a pipe is given this long to end by itself, so that the cause can be
-/// told.
-const LAST_WORDS: Duration = Duration::from_millis(20);
+use watch::Happening;
 
 /// A process that has lived this long has done well, whether or not it has served.
 const LIVED_WELL: Duration = Duration::from_secs(10);
 
+/// Processes of one slot that may be leaving when another is started.
+const MOST_LEAVING: usize = 1;
+
+/// How often a process is looked at, for its memory and whether it has anything to do.
+const LOOK_PERIOD: Duration = Duration::from_secs(1);
+
+/// What a slot is told of the settings.
+#[derive(Debug)]
+pub(super) struct Settings {
+    pub(super) process: ProcessConfig,
+    /// How long a process may have nothing to do where there are more than must be.
+    pub(super) idle_timeout: Duration,
+    pub(super) is_empty_at_first: bool,
+}
+
 /// One place in the pool.
 #[derive(Debug)]
 pub(super) struct Slot {
-    pub(super) shared: Arc<Shared>,
-    pub(super) launcher: Launcher,
-    pub(super) config: ProcessConfig,
-    pub(super) stop: CancellationToken,
-}
-
-/// A process in a slot.
-#[derive(Debug)]
-struct Running {
-    number: u64,
-    process: Process,
-    exit: ExitWatch,
-    owner: Owner<Member>,
-    errors: ErrorOutput,
-    started: Instant,
-}
-
-/// Why a process no longer serves.
-#[derive(Debug, Clone, Copy)]
-enum Departure {
-    /// It has ended by itself.
-    Ended,
-    /// It can no longer be trusted.
-    Fault(Fault),
-    /// The pool stops.
-    Stopped,
-}
-
-/// How long a process may take to leave.
-#[derive(Debug)]
-struct Farewell {
+    starter: Starter,
     grace: Duration,
-    /// Cancelled when the pool stops: what is not finished a grace later never will be.
+    idle_timeout: Duration,
     stop: CancellationToken,
-    /// Cancelled when a successor must leave too: no more grace, but requests are finished.
+    renewals: mpsc::Receiver<Renewal>,
+    backoff: Backoff,
+    /// The process that serves.
+    current: Option<Box<Running>>,
+    /// What it did at the last looks.
+    activity: Activity,
+    /// What is to take its place.
+    next: Next,
+    /// Who wants to know how that goes.
+    renewal: Option<Renewal>,
+    leaving: JoinSet<()>,
+    /// Cancelled when those that are leaving have had their time.
     hurry: CancellationToken,
-    /// Cancelled when every process must end at once.
-    kill: CancellationToken,
+}
+
+/// What a process did at the last looks.
+#[derive(Debug)]
+struct Activity {
+    next_look: Instant,
+    taken: u64,
+    idle_since: Instant,
+}
+
+/// What is to take the place of the current process.
+#[derive(Debug)]
+enum Next {
+    Nothing,
+    /// The place is to stay empty until more processes are needed.
+    NotNeeded,
+    /// One is to be started after this time, and when few enough are leaving.
+    Wanted(Duration),
+    Starting(Start),
+    /// It runs, and is not up yet; there is a current process.
+    Trying(Box<Running>),
 }
 
 impl Slot {
-    /// Keeps a process running until the pool stops, then sees the last ones to their end.
-    pub(super) async fn keep_filled(self) {
-        let mut backoff = Backoff::default();
-        let mut leaving = JoinSet::new();
-        let mut hurry = CancellationToken::new();
-        while let Some(running) = self.start(&mut backoff).await {
-            let delay = self
-                .occupy(running, &mut backoff, &mut leaving, &mut hurry)
-                .await;
-            if self.stop.run_until_cancelled(sleep(delay)).await.is_none() {
-                break;
-            }
-            // Each slot has its process and at most one that is leaving; when that one still has
-            // requests to finish, the next waits for it.
-            while leaving.len() > 1 && !self.stop.is_cancelled() {
-                self.stop.run_until_cancelled(leaving.join_next()).await;
-            }
+    /// An empty place, filled by [`Slot::keep_filled`].
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        launcher: Launcher,
+        settings: Settings,
+        stop: CancellationToken,
+        renewals: mpsc::Receiver<Renewal>,
+    ) -> Slot {
+        Slot {
+            grace: settings.process.grace,
+            idle_timeout: settings.idle_timeout,
+            hurry: shared.kill.child_token(),
+            starter: Starter {
+                shared,
+                launcher,
+                config: settings.process,
+            },
+            stop,
+            renewals,
+            backoff: Backoff::default(),
+            current: None,
+            activity: Activity::now(),
+            next: if settings.is_empty_at_first {
+                Next::NotNeeded
+            } else {
+                Next::Nothing
+            },
+            renewal: None,
+            leaving: JoinSet::new(),
         }
-        while leaving.join_next().await.is_some() {}
     }
 
-    /// Starts a process, however often that takes; `None` when the pool stops.
-    async fn start(&self, backoff: &mut Backoff) -> Option<Running> {
+    /// Keeps a process running until the pool stops, then sees the last ones to their end.
+    pub(super) async fn keep_filled(mut self) {
         loop {
-            let starts = Arc::clone(&self.shared.starts);
-            let permit = self
-                .stop
-                .run_until_cancelled(starts.acquire_owned())
-                .await?
-                .ok();
-            // Not given up when the pool stops: what was started must be seen to its end.
-            let launched = self.launcher.launch().await;
-            let running = launched.and_then(|launched| {
-                Running::new(launched, &self.config, Arc::clone(&self.shared), permit)
-            });
-            let error = match running {
-                Ok(running) => return Some(running),
-                Err(error) => error,
-            };
-            let delay = backoff.next(fastrand::f64());
-            match error {
-                LaunchError::Command(why) => {
+            self.fill();
+            match self.happens().await {
+                Happening::Stop => break,
+                Happening::Renew(renewal) => self.renew(renewal),
+                Happening::RenewalGone => self.forget_renewal(),
+                Happening::CurrentUp => self.report(Ok(Renewed::Process)),
+                Happening::CurrentDue(due) => self.recycle(due),
+                Happening::LookDue => self.look(),
+                Happening::Needed => self.next = Next::Nothing,
+                Happening::CurrentLeft(departure) => self.current_left(departure),
+                Happening::Started(started) => self.started(started),
+                Happening::TrialDue => self.begin_trial(),
+                Happening::NextUp => self.take_over(),
+                Happening::NextLeft(departure) => self.next_left(departure),
+                Happening::OneIsGone => {}
+            }
+        }
+        self.empty().await;
+    }
+
+    /// Does what must be done without waiting: an empty place is taken or asked for.
+    fn fill(&mut self) {
+        if self.current.is_none() {
+            match std::mem::replace(&mut self.next, Next::Nothing) {
+                Next::Nothing => self.next = Next::Wanted(Duration::ZERO),
+                Next::Trying(mut running) => {
+                    running.member_mut().play(Part::Serving);
+                    self.install(running);
+                }
+                next @ (Next::NotNeeded | Next::Wanted(_) | Next::Starting(_)) => self.next = next,
+            }
+        }
+        if let Next::Wanted(delay) = self.next
+            && self.leaving.len() <= MOST_LEAVING
+        {
+            self.next = Next::Starting(self.starter.start(delay, &self.stop));
+        }
+    }
+
+    /// A process takes the place; gives the one that had it.
+    fn install(&mut self, running: Box<Running>) -> Option<Box<Running>> {
+        self.activity = Activity::now();
+        self.current.replace(running)
+    }
+
+    /// Somebody wants the process replaced by a new one of the same command.
+    fn renew(&mut self, renewal: Renewal) {
+        if matches!(self.next, Next::NotNeeded) {
+            return renewal.report(Ok(Renewed::Nothing));
+        }
+        self.abandon_next();
+        self.renewal = Some(renewal);
+        // What failed before may have been mended.
+        self.backoff.reset();
+        self.supersede();
+    }
+
+    /// The process has served for long enough.
+    fn recycle(&mut self, due: Due) {
+        if let Some(current) = &self.current {
+            info!(process = current.number(), limit = %due, "process is due to be replaced");
+        }
+        self.supersede();
+    }
+
+    /// Looks at what the process has and does.
+    fn look(&mut self) {
+        let now = Instant::now();
+        let Some(current) = &self.current else { return };
+        self.activity.next_look = now + look_period(self.idle_timeout);
+        let taken = current.member().taken();
+        if current.is_busy() || taken != self.activity.taken {
+            self.activity.taken = taken;
+            self.activity.idle_since = now;
+        }
+        let lifetime = current.lifetime();
+        let memory = lifetime.memory_bytes.map(|_| current.resident_bytes());
+        if let Some(due) = memory.and_then(|bytes| lifetime.judge_memory(bytes)) {
+            return self.recycle(due);
+        }
+        let is_idle = now.saturating_duration_since(self.activity.idle_since) >= self.idle_timeout;
+        if is_idle && self.starter.shared.lock().growth.shrink() {
+            self.next = Next::NotNeeded;
+            if let Some(idle) = self.current.take() {
+                info!(
+                    process = idle.number(),
+                    "process has had nothing to do, and is not needed"
+                );
+                self.send_off(idle, Departure::Replaced);
+            }
+        }
+    }
+
+    /// Asks for a successor of the current process, which goes on until that one is up.
+    fn supersede(&mut self) {
+        if let Some(current) = &mut self.current {
+            current.member_mut().play(Part::Superseded);
+        }
+        self.next = Next::Wanted(Duration::ZERO);
+    }
+
+    fn forget_renewal(&mut self) {
+        self.renewal = None;
+        if self.current.is_some() {
+            self.keep_current();
+        }
+    }
+
+    /// No successor after all.
+    fn keep_current(&mut self) {
+        self.abandon_next();
+        if let Some(current) = &mut self.current {
+            current.member_mut().play(Part::Serving);
+        }
+    }
+
+    fn abandon_next(&mut self) {
+        match std::mem::replace(&mut self.next, Next::Nothing) {
+            Next::Nothing | Next::NotNeeded | Next::Wanted(_) => {}
+            Next::Starting(start) => {
+                // It may be running by now, and must be seen to its end.
+                let abandoned = start.abandon();
+                let farewell = self.farewell();
+                self.leaving.spawn(async move {
+                    if let Some(running) = abandoned.await {
+                        running.leave(Departure::Replaced, farewell).await;
+                    }
+                });
+            }
+            Next::Trying(running) => self.send_off(running, Departure::Replaced),
+        }
+    }
+
+    fn started(&mut self, started: Started) {
+        self.next = Next::Nothing;
+        let error = match started {
+            Ok(Some(mut running)) if self.current.is_some() => {
+                running.member_mut().play(Part::Candidate);
+                self.next = Next::Trying(running);
+                return;
+            }
+            Ok(Some(running)) => {
+                self.install(running);
+                return;
+            }
+            Ok(None) => return,
+            Err(error) => error,
+        };
+        let delay = self.backoff.next(fastrand::f64());
+        match error {
+            LaunchError::Command(why) => {
+                if self.current.is_none() {
                     let note = why.clone();
-                    if self
-                        .shared
-                        .note(|condition| condition.cannot_execute(note, delay))
-                    {
+                    let shared = &self.starter.shared;
+                    if shared.note(|condition| condition.cannot_execute(note, delay)) {
                         error!(%why, "the handler's command cannot be executed");
                     }
                 }
-                LaunchError::System(why) => {
-                    warn!(%why, retry_in = ?delay, "process not started");
-                }
+                self.next_failed(why, delay);
             }
-            self.stop.run_until_cancelled(sleep(delay)).await?;
+            LaunchError::System(why) => {
+                warn!(%why, retry_in = ?delay, "process not started");
+                self.next = Next::Wanted(delay);
+            }
         }
     }
 
-    /// Lets a process serve until it no longer can, sends it on its way, and says how long to
-    /// wait before the next start.
-    async fn occupy(
-        &self,
-        mut running: Running,
-        backoff: &mut Backoff,
-        leaving: &mut JoinSet<()>,
-        hurry: &mut CancellationToken,
-    ) -> Duration {
-        let departure = running.serve(&self.stop).await;
-        if matches!(departure, Departure::Ended) {
-            // What it said at the end counts, for its standing too.
-            running.owner.read_rest();
+    /// What was to take the place will not: whoever asked is told, and decides; else it is tried
+    /// again.
+    fn next_failed(&mut self, why: String, delay: Duration) {
+        let was_asked_for = self.renewal.is_some();
+        self.report(Err(why));
+        if was_asked_for && self.current.is_some() {
+            self.keep_current();
+        } else {
+            self.next = Next::Wanted(delay);
         }
-        let lived = running.started.elapsed();
-        let was_up = running.owner.feed().is_up();
-        running.owner.feed_mut().leave();
-        if running.owner.has_replied() || lived >= LIVED_WELL {
-            backoff.reset();
+    }
+
+    fn begin_trial(&mut self) {
+        if let Next::Trying(running) = &mut self.next {
+            running.member_mut().play(Part::OnTrial);
         }
-        let delay = match departure {
-            Departure::Ended | Departure::Fault(_) => backoff.next(fastrand::f64()),
-            Departure::Stopped => Duration::ZERO,
+    }
+
+    fn next_left(&mut self, departure: Departure) {
+        let Next::Trying(running) = std::mem::replace(&mut self.next, Next::Nothing) else {
+            return;
         };
-        let grace = self.config.grace;
-        let shared = &self.shared;
-        let number = running.number;
+        let delay = self.backoff.next(fastrand::f64());
+        let why = self.see_off(running, departure);
+        self.next_failed(why, delay);
+    }
+
+    /// The successor is up: it takes the place.
+    fn take_over(&mut self) {
+        let Next::Trying(running) = std::mem::replace(&mut self.next, Next::Nothing) else {
+            return;
+        };
+        if let Some(replaced) = self.install(running) {
+            debug!(process = replaced.number(), "process replaced in turn");
+            self.send_off(replaced, Departure::Replaced);
+        }
+    }
+
+    fn current_left(&mut self, departure: Departure) {
+        let Some(mut running) = self.current.take() else {
+            return;
+        };
+        if departure == Departure::Ended {
+            // What it said at the end counts, for its standing too.
+            running.read_rest();
+        }
+        let was_up = running.member().is_up();
+        if running.has_replied() || running.started().elapsed() >= LIVED_WELL {
+            self.backoff.reset();
+        }
+        let delay = self.backoff.next(fastrand::f64());
+        let why = self.see_off(running, departure);
+        if !was_up {
+            let note = why.clone();
+            let shared = &self.starter.shared;
+            shared.note(|condition| condition.start_failed(note, delay));
+        }
+        if matches!(self.next, Next::Nothing) {
+            self.report(Err(why));
+            self.next = Next::Wanted(delay);
+        }
+    }
+
+    /// Logs why a process has left by itself, and sees it to its end; says why.
+    fn see_off(&mut self, mut running: Box<Running>, departure: Departure) -> String {
+        let number = running.number();
         match departure {
             Departure::Ended => {
-                let (status, last_line) = running.bury("");
-                let lived_ms = lived.as_millis();
+                let lived_ms = running.started().elapsed().as_millis();
+                let was_up = running.member().is_up();
+                let (status, last_line) = running.bury(departure);
                 let last_line = (!last_line.is_empty()).then_some(last_line);
                 warn!(process = number, %status, lived_ms, last_line, "process ended");
-                if !was_up {
-                    let why = format!("{status}, before it was up; the log has what it printed");
-                    shared.note(|condition| condition.start_failed(why, delay));
+                if was_up {
+                    return status;
                 }
-                return delay;
+                format!("{status}, before it was up; the log has what it printed")
             }
             Departure::Fault(fault) => {
                 warn!(process = number, reason = %fault, "process replaced");
-                if !was_up {
-                    let why = fault.to_string();
-                    shared.note(|condition| condition.start_failed(why, delay));
-                }
+                self.send_off(running, departure);
+                fault.to_string()
             }
-            Departure::Stopped => debug!(process = number, "process asked to end"),
+            Departure::Replaced | Departure::Stopped => {
+                self.send_off(running, departure);
+                String::new()
+            }
         }
-        // One that still ignores its end from before has had its time.
-        if !matches!(departure, Departure::Stopped) {
-            hurry.cancel();
-            *hurry = shared.kill.child_token();
+    }
+
+    /// Sees a process to its end, beside what comes next.
+    fn send_off(&mut self, mut running: Box<Running>, departure: Departure) {
+        running.member_mut().retire();
+        if departure != Departure::Stopped {
+            // One that still ignores its end from before has had its time.
+            self.hurry.cancel();
+            self.hurry = self.starter.shared.kill.child_token();
         }
-        let farewell = Farewell {
-            grace,
+        let farewell = self.farewell();
+        self.leaving.spawn(running.leave(departure, farewell));
+    }
+
+    fn farewell(&self) -> Farewell {
+        Farewell {
+            grace: self.grace,
             stop: self.stop.clone(),
-            hurry: hurry.clone(),
-            kill: shared.kill.clone(),
-        };
-        leaving.spawn(running.leave(departure, farewell));
-        delay
-    }
-}
-
-impl Running {
-    fn new(
-        launched: Launched,
-        config: &ProcessConfig,
-        shared: Arc<Shared>,
-        permit: Option<OwnedSemaphorePermit>,
-    ) -> Result<Running, LaunchError> {
-        let Launched {
-            process,
-            stdin,
-            stdout,
-            stderr,
-        } = launched;
-        let failed = |error| LaunchError::System(format!("cannot watch the process: {error}"));
-        let stdin = Sender::from_owned_fd(stdin).map_err(failed)?;
-        let stdout = Receiver::from_owned_fd(stdout).map_err(failed)?;
-        let stderr = Receiver::from_owned_fd(stderr).map_err(failed)?;
-        let exit = process.watch_exit().map_err(failed)?;
-        let limits = Limits {
-            max_concurrency: config.max_concurrency.get(),
-            wait_ready: config.wait_ready,
-            startup_timeout: config.startup_timeout,
-            max_reply_bytes: config.max_reply_bytes,
-        };
-        let member = Member::join(shared, permit);
-        let number = member.number;
-        info!(process = number, pid = process.id(), "process started");
-        Ok(Running {
-            number,
-            process,
-            exit,
-            owner: Owner::new(number, stdin, stdout, limits, member),
-            errors: ErrorOutput::new(number, stderr),
-            started: Instant::now(),
-        })
+            hurry: self.hurry.clone(),
+            kill: self.starter.shared.kill.clone(),
+        }
     }
 
-    async fn serve(&mut self, stop: &CancellationToken) -> Departure {
-        // Beyond this, waiting for a ready line does not hold up the starts of others for longer.
-        let start_lasts = sleep(START_LASTS);
-        tokio::pin!(start_lasts);
-        let mut is_starting = true;
-        loop {
-            // Cancel-safe: each of these keeps its progress in what it borrows.
-            tokio::select! {
-                biased;
-                () = self.exit.ended() => return Departure::Ended,
-                fault = self.owner.serve() => return self.depart_at_fault(fault).await,
-                () = stop.cancelled() => return Departure::Stopped,
-                () = self.errors.run() => {}
-                () = &mut start_lasts, if is_starting => is_starting = false,
+    fn report(&mut self, outcome: Outcome) {
+        if let Some(renewal) = self.renewal.take() {
+            renewal.report(outcome);
+        }
+    }
+
+    /// The pool stops.
+    async fn empty(mut self) {
+        if let Some(current) = self.current.take() {
+            debug!(process = current.number(), "process asked to end");
+            self.send_off(current, Departure::Stopped);
+        }
+        match std::mem::replace(&mut self.next, Next::Nothing) {
+            Next::Trying(running) => self.send_off(running, Departure::Stopped),
+            next @ (Next::Nothing | Next::NotNeeded | Next::Wanted(_) | Next::Starting(_)) => {
+                self.next = next;
+                self.abandon_next();
             }
-            self.owner.feed_mut().permit = None;
         }
-    }
-
-    /// A process that closes its pipes is mostly about to end: then how it ends says more.
-    async fn depart_at_fault(&mut self, fault: Fault) -> Departure {
-        let is_closing = matches!(fault, Fault::InputClosed | Fault::OutputClosed);
-        if is_closing && timeout(LAST_WORDS, self.exit.ended()).await.is_ok() {
-            return Departure::Ended;
-        }
-        Departure::Fault(fault)
-    }
-
-    /// Sees a process to its end.
-    async fn leave(mut self, departure: Departure, farewell: Farewell) {
-        let begun = Instant::now();
-        let (grace, hurry) = (farewell.grace, &farewell.hurry);
-        let has_ended = match departure {
-            Departure::Ended => true,
-            Departure::Stopped => {
-                self.owner.retire();
-                self.ends_within(grace / 2, hurry).await
-            }
-            Departure::Fault(_) => self.finish(&farewell).await,
-        };
-        let is_fault = matches!(departure, Departure::Fault(_));
-        // Somebody who waits for a process at fault is answered at its end: that must come now.
-        let must_end_now = has_ended || is_fault && self.owner.is_awaited();
-        if !must_end_now {
-            self.process.signal_group(Signal::TERM);
-            let left = if is_fault {
-                grace
-            } else {
-                grace.saturating_sub(begun.elapsed())
-            };
-            self.ends_within(left, hurry).await;
-        }
-        self.process.signal_group(Signal::KILL);
-        self.exit.ended().await;
-        let what = match departure {
-            Departure::Ended => String::new(),
-            Departure::Stopped => {
-                "the worker is shutting down, and stopped the process: ".to_owned()
-            }
-            Departure::Fault(fault) => format!("{fault}: "),
-        };
-        let (status, _) = self.bury(&what);
-        info!(process = self.number, %status, "process stopped");
-    }
-
-    /// Lets the process finish what it has; true if it has ended meanwhile.
-    async fn finish(&mut self, farewell: &Farewell) -> bool {
-        let stopped = async {
-            farewell.stop.cancelled().await;
-            sleep(farewell.grace).await;
-        };
-        // Cancel-safe: each of these keeps its progress in what it borrows.
-        tokio::select! {
-            biased;
-            () = self.exit.ended() => true,
-            () = self.owner.finish() => false,
-            () = farewell.kill.cancelled() => false,
-            () = stopped => false,
-            () = self.errors.run() => false,
-        }
-    }
-
-    /// Waits for the end of the process, delivering what it still answers; true if it has ended.
-    async fn ends_within(&mut self, limit: Duration, hurry: &CancellationToken) -> bool {
-        // Cancel-safe: each of these keeps its progress in what it borrows.
-        tokio::select! {
-            biased;
-            () = self.exit.ended() => true,
-            () = hurry.cancelled() => false,
-            () = sleep(limit) => false,
-            () = self.owner.keep_reading() => false,
-            () = self.errors.run() => false,
-        }
-    }
-
-    /// Kills what is left of the group, reaps the process, delivers its last answers, and gives
-    /// what it never started to others. Says how it ended, and the last line on its stderr.
-    fn bury(&mut self, what: &str) -> (String, String) {
-        let status = describe(&self.process.reap());
-        self.errors.finish();
-        let never_started = self.owner.bury(&format!("{what}{status}"));
-        self.owner.feed().shared.hand_back(never_started);
-        (status, self.errors.last_line().to_owned())
+        self.report(Err("the worker is shutting down".to_owned()));
+        while self.leaving.join_next().await.is_some() {}
     }
 }
 
-/// A process as the pool knows it. Leaves the pool when dropped.
-#[derive(Debug)]
-struct Member {
-    shared: Arc<Shared>,
-    number: u64,
-    standing: Membership,
-    /// Held while the process is starting.
-    permit: Option<OwnedSemaphorePermit>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Membership {
-    Starting,
-    Up,
-    Left,
-}
-
-impl Member {
-    fn join(shared: Arc<Shared>, permit: Option<OwnedSemaphorePermit>) -> Member {
-        let mut state = shared.lock();
-        let number = state.next_process;
-        state.next_process += 1;
-        state.condition.started();
-        drop(state);
-        Member {
-            shared,
-            number,
-            standing: Membership::Starting,
-            permit,
+impl Activity {
+    fn now() -> Activity {
+        let now = Instant::now();
+        Activity {
+            next_look: now + LOOK_PERIOD,
+            taken: 0,
+            idle_since: now,
         }
-    }
-
-    fn is_up(&self) -> bool {
-        self.standing == Membership::Up
     }
 }
 
-impl Feed for Member {
-    fn poll_take(&mut self, cx: &mut Context<'_>, load: Load) -> Poll<Call> {
-        self.shared.poll_take(cx, self.number, load)
-    }
-
-    fn leave(&mut self) {
-        let standing = std::mem::replace(&mut self.standing, Membership::Left);
-        self.permit = None;
-        if standing == Membership::Left {
-            return;
-        }
-        let mut state = self.shared.lock();
-        state.available.unlist(self.number);
-        // It may have been woken for a request that it will not take now.
-        let other = if state.queue.is_empty() {
-            None
-        } else {
-            state.available.next()
-        };
-        drop(state);
-        if let Some(other) = other {
-            other.wake();
-        }
-        self.shared
-            .note(|condition| condition.left(standing == Membership::Up));
-    }
-
-    fn came_up(&mut self, shown_after: Option<Duration>) {
-        self.permit = None;
-        let mut state = self.shared.lock();
-        if self.standing == Membership::Starting {
-            self.standing = Membership::Up;
-            state.condition.came_up();
-        }
-        drop(state);
-        if let Some(took) = shown_after {
-            let millis = u64::try_from(took.as_millis()).unwrap_or(u64::MAX - 1);
-            self.shared
-                .slowest_start
-                .fetch_max(millis + 1, Ordering::Relaxed);
-        }
-        debug!(process = self.number, ?shown_after, "process is up");
-    }
-
-    fn slowest_start(&self) -> Option<Duration> {
-        let millis = self
-            .shared
-            .slowest_start
-            .load(Ordering::Relaxed)
-            .checked_sub(1);
-        millis.map(Duration::from_millis)
-    }
+fn look_period(idle_timeout: Duration) -> Duration {
+    (idle_timeout / 4).clamp(Duration::from_millis(10), LOOK_PERIOD)
 }
-
-impl Drop for Member {
-    fn drop(&mut self) {
-        self.leave();
-    }
-}
-
-#[cfg(test)]
-mod tests;

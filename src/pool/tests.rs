@@ -1,19 +1,15 @@
 use super::*;
 use std::num::NonZeroUsize;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Wake;
 
 const LONG: Duration = Duration::from_secs(3600);
-const IDLE: Load = Load {
-    in_flight: 0,
-    has_replied: true,
-};
-
 /// A pool without processes, for this many waiting requests.
 pub(super) fn pool_for(queue: usize) -> Pool {
     let one = NonZeroUsize::MIN;
     let config = PoolConfig {
         processes: one,
+        max_processes: one,
+        idle_timeout: LONG,
         processes_starting_at_once: one,
         queue: NonZeroUsize::new(queue).unwrap(),
         queue_timeout: LONG,
@@ -22,6 +18,7 @@ pub(super) fn pool_for(queue: usize) -> Pool {
         shared: Arc::new(Shared::new(&config, Condition::new(None), 1)),
         tasks: TaskTracker::new(),
         stop: CancellationToken::new(),
+        reload: Arc::default(),
     }
 }
 
@@ -55,7 +52,7 @@ impl Wake for Woken {
 fn ask(pool: &Pool, process: u64, woken: &Arc<Woken>) -> Poll<Call> {
     let waker = Arc::clone(woken).into();
     pool.shared
-        .poll_take(&mut Context::from_waker(&waker), process, IDLE)
+        .poll_take(&mut Context::from_waker(&waker), process, Rank::Idle)
 }
 
 /// D4: callers leave at each point of the hand-over; no place and no process is lost to them.

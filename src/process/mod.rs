@@ -7,4 +7,5 @@ pub mod conversation;
 pub mod handler_log;
 pub mod launch;
 pub mod line;
+pub mod memory;
 pub mod owner;

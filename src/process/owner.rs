@@ -56,6 +56,8 @@ pub trait Feed {
     fn leave(&mut self);
     /// The process is up; with its age if it has shown so itself.
     fn came_up(&mut self, shown_after: Option<Duration>);
+    /// The process has sent a ready line.
+    fn announced(&mut self);
     /// The slowest start of a process so far.
     fn slowest_start(&self) -> Option<Duration>;
 }
@@ -174,6 +176,11 @@ impl<F: Feed> Owner<F> {
         self.close_stdin_when_written();
     }
 
+    /// True while the process has a request that it has not answered.
+    pub fn is_busy(&self) -> bool {
+        self.conversation.in_flight() > 0
+    }
+
     /// True while somebody waits for an answer from this process.
     pub fn is_awaited(&self) -> bool {
         self.conversation.is_awaited()
@@ -282,7 +289,10 @@ impl<F: Feed> Owner<F> {
             match event {
                 Event::Answered(call, outcome) => call.answer(outcome),
                 Event::CameUp { shown_after } => self.feed.came_up(shown_after),
-                Event::Ready(announcement) => log_ready(self.process, &announcement),
+                Event::Ready(announcement) => {
+                    self.feed.announced();
+                    log_ready(self.process, &announcement);
+                }
                 Event::Stray {
                     text,
                     request,

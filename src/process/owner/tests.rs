@@ -20,6 +20,7 @@ impl Feed for Waiting {
     }
     fn leave(&mut self) {}
     fn came_up(&mut self, _: Option<Duration>) {}
+    fn announced(&mut self) {}
     fn slowest_start(&self) -> Option<Duration> {
         Some(Duration::ZERO)
     }

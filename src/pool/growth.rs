@@ -1,0 +1,89 @@
+//! How many slots are filled: more while requests wait too long, fewer when nothing is to do.
+//!
+//! Pure. Looks at the queue at intervals of [`LOOK_PERIOD`]: a request that waited at the last
+//! look and still does has waited too long.
+
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+/// A request that waits for longer makes the pool grow. Several times what a request waits on a
+/// busy machine for no more than its turn.
+pub(super) const LOOK_PERIOD: Duration = Duration::from_millis(20);
+
+/// How many slots are filled, and may be.
+#[derive(Debug)]
+pub(super) struct Growth {
+    least: usize,
+    most: usize,
+    filled: usize,
+    /// The place that the next request would have had at the last look.
+    last_place: u64,
+}
+
+impl Growth {
+    /// `least` slots are filled, and `most` may be.
+    pub(super) fn new(least: NonZeroUsize, most: NonZeroUsize) -> Growth {
+        Growth {
+            least: least.get(),
+            most: most.get(),
+            filled: least.get(),
+            last_place: 0,
+        }
+    }
+
+    /// Whether there is a slot that could be filled.
+    pub(super) fn has_room(&self) -> bool {
+        self.filled < self.most
+    }
+
+    /// A look at the queue: the place of the first that waits, and the place that the next to come
+    /// will have. True if one more slot is to be filled, which then counts as filled.
+    pub(super) fn look(&mut self, first: Option<u64>, next: u64, is_start_free: bool) -> bool {
+        let waits_too_long = first.is_some_and(|first| first < self.last_place);
+        self.last_place = next;
+        let grows = waits_too_long && is_start_free && self.has_room();
+        self.filled += usize::from(grows);
+        grows
+    }
+
+    /// Whether a slot may be left empty; it then counts as such.
+    pub(super) fn shrink(&mut self) -> bool {
+        let shrinks = self.filled > self.least;
+        self.filled -= usize::from(shrinks);
+        shrinks
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn growth(least: usize, most: usize) -> Growth {
+        Growth::new(
+            NonZeroUsize::new(least).unwrap(),
+            NonZeroUsize::new(most).unwrap(),
+        )
+    }
+
+    #[test]
+    fn it_grows_only_when_one_that_waited_still_waits() {
+        let mut growth = growth(1, 3);
+        assert!(!growth.look(Some(4), 9, true), "it may have come just now");
+        assert!(!growth.look(Some(9), 20, true), "the queue moves on");
+        assert!(!growth.look(None, 30, true), "nobody waits");
+        assert!(!growth.look(Some(30), 31, true));
+        assert!(!growth.look(Some(30), 31, false), "others are starting");
+        assert!(growth.look(Some(30), 31, true));
+        assert!(growth.look(Some(30), 31, true));
+        assert!(!growth.look(Some(30), 31, true), "there is no room");
+    }
+
+    #[test]
+    fn it_shrinks_to_the_least_and_can_grow_again() {
+        let mut growth = growth(1, 2);
+        assert!(!growth.shrink());
+        assert!(!growth.look(Some(0), 1, true) && growth.look(Some(0), 1, true));
+        assert!(growth.shrink() && !growth.shrink());
+        assert!(growth.look(Some(0), 1, true));
+    }
+}

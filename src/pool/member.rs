@@ -1,0 +1,299 @@
+//! A process as the pool knows it: whether it counts, and in which turn it is asked.
+//!
+//! Owns its process's place in the pool and leaves it when dropped. Never touches the process.
+
+use super::Shared;
+use super::available::Rank;
+use crate::process::call::Call;
+use crate::process::owner::{Feed, Load};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+/// A process as the pool knows it. Leaves the pool when dropped.
+#[derive(Debug)]
+pub(super) struct Member {
+    shared: Arc<Shared>,
+    number: u64,
+    standing: Membership,
+    part: Part,
+    /// Cancelled when the process is up.
+    came_up: CancellationToken,
+    /// Held while the process is starting.
+    permit: Option<OwnedSemaphorePermit>,
+    /// Requests that it was given.
+    taken: u64,
+    /// After so many it is spent.
+    most_taken: Option<u64>,
+    /// Cancelled when it is spent.
+    spent: CancellationToken,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Membership {
+    Starting,
+    Up,
+    Left,
+}
+
+/// What part a process has in its slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    /// It serves.
+    Serving,
+    /// A successor is on its way: it serves what nobody else would take at once.
+    Superseded,
+    /// A successor that is not up: it is given nothing yet.
+    Candidate,
+    /// A successor that is not up, and may show with one request that it is: if it ends without
+    /// having read it, another process is given that request.
+    OnTrial,
+}
+
+impl Member {
+    /// Takes a place in the pool for a process that was just started.
+    pub(super) fn join(
+        shared: Arc<Shared>,
+        part: Part,
+        permit: Option<OwnedSemaphorePermit>,
+        most_taken: Option<u64>,
+    ) -> Member {
+        let mut state = shared.lock();
+        let number = state.next_process;
+        state.next_process += 1;
+        state.condition.started();
+        drop(state);
+        Member {
+            shared,
+            number,
+            standing: Membership::Starting,
+            part,
+            came_up: CancellationToken::new(),
+            permit,
+            taken: 0,
+            most_taken,
+            spent: CancellationToken::new(),
+        }
+    }
+
+    /// The number by which the log names the process.
+    pub(super) fn number(&self) -> u64 {
+        self.number
+    }
+
+    pub(super) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    pub(super) fn is_up(&self) -> bool {
+        self.standing == Membership::Up
+    }
+
+    /// Cancelled when the process is up.
+    pub(super) fn coming_up(&self) -> &CancellationToken {
+        &self.came_up
+    }
+
+    /// Cancelled when the process has been given as many requests as one may be.
+    pub(super) fn spent(&self) -> &CancellationToken {
+        &self.spent
+    }
+
+    /// How many requests it has been given.
+    pub(super) fn taken(&self) -> u64 {
+        self.taken
+    }
+
+    pub(super) fn is_on_trial(&self) -> bool {
+        self.part == Part::OnTrial
+    }
+
+    /// The process is asked for nothing any more.
+    pub(super) fn retire(&mut self) {
+        self.leave();
+    }
+
+    /// Others may start now.
+    pub(super) fn end_start(&mut self) {
+        self.permit = None;
+    }
+
+    /// Gives the process another part; it holds from the next look for a request on. A candidate
+    /// that is up already stays a serving one.
+    pub(super) fn play(&mut self, part: Part) {
+        let is_trial = matches!(part, Part::Candidate | Part::OnTrial);
+        if !(is_trial && self.is_up()) {
+            self.part = part;
+        }
+    }
+
+    fn rank(&self, load: Load) -> Rank {
+        match (self.part, load) {
+            (Part::OnTrial, _) => Rank::OnTrial,
+            (Part::Superseded, _) => Rank::Superseded,
+            (
+                Part::Serving | Part::Candidate,
+                Load {
+                    has_replied: false, ..
+                },
+            ) => Rank::New,
+            (Part::Serving | Part::Candidate, Load { in_flight: 0, .. }) => Rank::Idle,
+            (Part::Serving | Part::Candidate, Load { .. }) => Rank::Busy,
+        }
+    }
+}
+
+impl Feed for Member {
+    fn poll_take(&mut self, cx: &mut Context<'_>, load: Load) -> Poll<Call> {
+        if self.part == Part::Candidate || self.standing == Membership::Left {
+            // A candidate asks again when it is given another part: its slot polls it then.
+            return Poll::Pending;
+        }
+        let taken = self.shared.poll_take(cx, self.number, self.rank(load));
+        if taken.is_ready() {
+            self.taken += 1;
+            if self.most_taken == Some(self.taken) {
+                self.spent.cancel();
+            }
+        }
+        taken
+    }
+
+    fn leave(&mut self) {
+        let standing = std::mem::replace(&mut self.standing, Membership::Left);
+        self.permit = None;
+        if standing == Membership::Left {
+            return;
+        }
+        let mut state = self.shared.lock();
+        state.available.unlist(self.number);
+        // It may have been woken for a request that it will not take now.
+        let other = if state.queue.is_empty() {
+            None
+        } else {
+            state.available.next()
+        };
+        drop(state);
+        if let Some(other) = other {
+            other.wake();
+        }
+        self.shared
+            .note(|condition| condition.left(standing == Membership::Up));
+    }
+
+    fn came_up(&mut self, shown_after: Option<Duration>) {
+        self.permit = None;
+        let mut state = self.shared.lock();
+        if self.standing == Membership::Starting {
+            self.standing = Membership::Up;
+            state.condition.came_up();
+        }
+        drop(state);
+        if matches!(self.part, Part::Candidate | Part::OnTrial) {
+            self.part = Part::Serving;
+        }
+        self.came_up.cancel();
+        if let Some(took) = shown_after {
+            let millis = u64::try_from(took.as_millis()).unwrap_or(u64::MAX - 1);
+            self.shared
+                .slowest_start
+                .fetch_max(millis + 1, Ordering::Relaxed);
+        }
+        debug!(process = self.number, ?shown_after, "process is up");
+    }
+
+    fn announced(&mut self) {
+        self.shared.announces.store(true, Ordering::Relaxed);
+    }
+
+    fn slowest_start(&self) -> Option<Duration> {
+        self.shared.slowest_start()
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pool::tests::{Woken, call, pool_for};
+
+    const IDLE: Load = Load {
+        in_flight: 0,
+        has_replied: true,
+    };
+
+    /// An idle process that waits for a request.
+    fn waiting(shared: &Arc<Shared>, part: Part, woken: &Arc<Woken>) -> Member {
+        let mut member = Member::join(Arc::clone(shared), part, None, None);
+        assert!(ask(&mut member, woken).is_pending());
+        member
+    }
+
+    fn ask(member: &mut Member, woken: &Arc<Woken>) -> Poll<Call> {
+        let waker = Arc::clone(woken).into();
+        member.poll_take(&mut Context::from_waker(&waker), IDLE)
+    }
+
+    #[test]
+    fn a_process_that_leaves_when_it_was_woken_passes_the_request_on() {
+        let pool = pool_for(1);
+        let wakes: [Arc<Woken>; 2] = Default::default();
+        let [mut first, mut second] =
+            [0, 1].map(|index| waiting(&pool.shared, Part::Serving, &wakes[index]));
+        let _answered = call(&pool).unwrap();
+        assert!(wakes[1].is_set(), "the most recently used is asked first");
+        assert!(!wakes[0].is_set(), "and no other");
+        second.leave();
+        assert!(wakes[0].is_set());
+        assert!(ask(&mut first, &wakes[0]).is_ready());
+    }
+
+    #[test]
+    fn a_process_that_left_is_asked_no_more() {
+        let pool = pool_for(1);
+        let wakes: [Arc<Woken>; 2] = Default::default();
+        let [mut first, second] =
+            [0, 1].map(|index| waiting(&pool.shared, Part::Serving, &wakes[index]));
+        drop(second);
+        let _answered = call(&pool).unwrap();
+        assert!(wakes[0].is_set());
+        assert!(ask(&mut first, &wakes[0]).is_ready());
+    }
+
+    #[test]
+    fn a_candidate_is_given_nothing_until_it_is_up() {
+        let pool = pool_for(1);
+        let woken = Arc::new(Woken::default());
+        let mut candidate = waiting(&pool.shared, Part::Candidate, &woken);
+        let _answered = call(&pool).unwrap();
+        assert!(!woken.is_set() && ask(&mut candidate, &woken).is_pending());
+        candidate.came_up(Some(Duration::ZERO));
+        assert!(ask(&mut candidate, &woken).is_ready());
+    }
+
+    #[test]
+    fn one_on_trial_is_asked_before_and_a_superseded_one_after_all_others() {
+        let pool = pool_for(3);
+        let wakes: [Arc<Woken>; 3] = Default::default();
+        let parts = [Part::OnTrial, Part::Serving, Part::Superseded];
+        let members: Vec<Member> = parts
+            .iter()
+            .zip(&wakes)
+            .map(|(part, woken)| waiting(&pool.shared, *part, woken))
+            .collect();
+        for asked in 0..3 {
+            assert!(!wakes[asked].is_set());
+            let _answered = call(&pool).unwrap();
+            assert!(wakes[asked].is_set(), "{:?}", members[asked].part);
+        }
+    }
+}

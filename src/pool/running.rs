@@ -1,0 +1,276 @@
+//! A process from the moment it runs to the moment it is reaped.
+//!
+//! The only place of the pool that signals and reaps. What takes the process's place, and when, is
+//! up to the slot.
+
+use super::Shared;
+use super::lifetime::Lifetime;
+use super::member::{Member, Part};
+use crate::config::ProcessConfig;
+use crate::process::conversation::{Fault, Limits};
+use crate::process::handler_log::ErrorOutput;
+use crate::process::launch::{ExitWatch, LaunchError, Launched, Process, describe};
+use crate::process::memory;
+use crate::process::owner::Owner;
+use rustix::process::Signal;
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::net::unix::pipe::{Receiver, Sender};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::{sleep, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+/// A process that sends no ready line counts as starting for this long, for the limit of starts
+/// at the same time.
+pub(super) const START_LASTS: Duration = Duration::from_millis(100);
+
+/// A process that has closed a pipe is given this long to end by itself, so that the cause can be
+/// told.
+const LAST_WORDS: Duration = Duration::from_millis(20);
+
+/// A running process, its pipes, and its place in the pool.
+#[derive(Debug)]
+pub(super) struct Running {
+    number: u64,
+    process: Process,
+    exit: ExitWatch,
+    owner: Owner<Member>,
+    errors: ErrorOutput,
+    started: Instant,
+    lifetime: Lifetime,
+}
+
+/// Why a process no longer serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Departure {
+    /// It has ended by itself.
+    Ended,
+    /// It can no longer be trusted.
+    Fault(Fault),
+    /// Another has taken its place, or nobody needs it.
+    Replaced,
+    /// The pool stops.
+    Stopped,
+}
+
+impl fmt::Display for Departure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Departure::Ended => Ok(()),
+            Departure::Fault(fault) => write!(f, "{fault}: "),
+            Departure::Replaced => f.write_str("the worker replaced the process: "),
+            Departure::Stopped => {
+                f.write_str("the worker is shutting down, and stopped the process: ")
+            }
+        }
+    }
+}
+
+/// How long a process may take to leave.
+#[derive(Debug)]
+pub(super) struct Farewell {
+    pub(super) grace: Duration,
+    /// Cancelled when the pool stops: what is not finished a grace later never will be.
+    pub(super) stop: CancellationToken,
+    /// Cancelled when a successor must leave too: no more grace, but requests are finished.
+    pub(super) hurry: CancellationToken,
+    /// Cancelled when every process must end at once.
+    pub(super) kill: CancellationToken,
+}
+
+impl Running {
+    pub(super) fn new(
+        launched: Launched,
+        config: &ProcessConfig,
+        shared: Arc<Shared>,
+        part: Part,
+        permit: Option<OwnedSemaphorePermit>,
+    ) -> Result<Running, LaunchError> {
+        let Launched {
+            process,
+            stdin,
+            stdout,
+            stderr,
+        } = launched;
+        let failed = |error| LaunchError::System(format!("cannot watch the process: {error}"));
+        let stdin = Sender::from_owned_fd(stdin).map_err(failed)?;
+        let stdout = Receiver::from_owned_fd(stdout).map_err(failed)?;
+        let stderr = Receiver::from_owned_fd(stderr).map_err(failed)?;
+        let exit = process.watch_exit().map_err(failed)?;
+        let limits = Limits {
+            max_concurrency: config.max_concurrency.get(),
+            wait_ready: config.wait_ready,
+            startup_timeout: config.startup_timeout,
+            max_reply_bytes: config.max_reply_bytes,
+        };
+        let lifetime = Lifetime::new(&config.recycle, fastrand::f64());
+        let member = Member::join(shared, part, permit, lifetime.requests);
+        let number = member.number();
+        info!(process = number, pid = process.id(), "process started");
+        Ok(Running {
+            number,
+            process,
+            exit,
+            owner: Owner::new(number, stdin, stdout, limits, member),
+            errors: ErrorOutput::new(number, stderr),
+            started: Instant::now(),
+            lifetime,
+        })
+    }
+
+    /// The number by which the log names the process.
+    pub(super) fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// When the process was started.
+    pub(super) fn started(&self) -> Instant {
+        self.started
+    }
+
+    /// How long it may serve.
+    pub(super) fn lifetime(&self) -> &Lifetime {
+        &self.lifetime
+    }
+
+    /// Memory that it and all below it have, in bytes.
+    pub(super) fn resident_bytes(&self) -> u64 {
+        memory::resident_bytes(self.process.id())
+    }
+
+    /// True while it works on a request.
+    pub(super) fn is_busy(&self) -> bool {
+        self.owner.is_busy()
+    }
+
+    /// Its place in the pool.
+    pub(super) fn member(&self) -> &Member {
+        self.owner.feed()
+    }
+
+    /// Its place in the pool.
+    pub(super) fn member_mut(&mut self) -> &mut Member {
+        self.owner.feed_mut()
+    }
+
+    /// True when the process has answered at least one request.
+    pub(super) fn has_replied(&self) -> bool {
+        self.owner.has_replied()
+    }
+
+    /// Reads and delivers what the process has left on its stdout, without waiting.
+    pub(super) fn read_rest(&mut self) {
+        self.owner.read_rest();
+    }
+
+    /// Lets the process serve until it no longer can; never ends with anything but
+    /// [`Departure::Ended`] or [`Departure::Fault`].
+    // Cancel-safe: all progress lives in self.
+    pub(super) async fn serve(&mut self) -> Departure {
+        // Beyond this, waiting for a ready line does not hold up the starts of others for longer.
+        let start_lasts = sleep_until((self.started + START_LASTS).into());
+        tokio::pin!(start_lasts);
+        let mut is_starting = true;
+        loop {
+            // Cancel-safe: each of these keeps its progress in what it borrows.
+            tokio::select! {
+                biased;
+                () = self.exit.ended() => return Departure::Ended,
+                fault = self.owner.serve() => return self.depart_at_fault(fault).await,
+                () = self.errors.run() => {}
+                () = &mut start_lasts, if is_starting => is_starting = false,
+            }
+            self.owner.feed_mut().end_start();
+        }
+    }
+
+    /// A process that closes its pipes is mostly about to end: then how it ends says more.
+    async fn depart_at_fault(&mut self, fault: Fault) -> Departure {
+        let is_closing = matches!(fault, Fault::InputClosed | Fault::OutputClosed);
+        if is_closing && timeout(LAST_WORDS, self.exit.ended()).await.is_ok() {
+            return Departure::Ended;
+        }
+        Departure::Fault(fault)
+    }
+
+    /// Sees a process to its end.
+    pub(super) async fn leave(mut self: Box<Self>, departure: Departure, farewell: Farewell) {
+        let (grace, hurry) = (farewell.grace, &farewell.hurry);
+        let mut begun = Instant::now();
+        let has_ended = match departure {
+            Departure::Ended => true,
+            Departure::Stopped => self.retire(grace, hurry).await,
+            Departure::Replaced => {
+                // Its requests first: the time for its end begins when it has none.
+                let has_ended = self.finish(&farewell).await;
+                begun = Instant::now();
+                has_ended || self.retire(grace, hurry).await
+            }
+            Departure::Fault(_) => self.finish(&farewell).await,
+        };
+        let is_fault = matches!(departure, Departure::Fault(_));
+        // Somebody who waits for a process at fault is answered at its end: that must come now.
+        let must_end_now = has_ended || is_fault && self.owner.is_awaited();
+        if !must_end_now {
+            self.process.signal_group(Signal::TERM);
+            let left = if is_fault {
+                grace
+            } else {
+                grace.saturating_sub(begun.elapsed())
+            };
+            self.ends_within(left, hurry).await;
+        }
+        self.process.signal_group(Signal::KILL);
+        self.exit.ended().await;
+        let (status, _) = self.bury(departure);
+        info!(process = self.number, %status, "process stopped");
+    }
+
+    /// Asks the process to end by closing its stdin; true if it does within half the grace.
+    async fn retire(&mut self, grace: Duration, hurry: &CancellationToken) -> bool {
+        self.owner.retire();
+        self.ends_within(grace / 2, hurry).await
+    }
+
+    /// Lets the process finish what it has; true if it has ended meanwhile.
+    async fn finish(&mut self, farewell: &Farewell) -> bool {
+        let stopped = async {
+            farewell.stop.cancelled().await;
+            sleep(farewell.grace).await;
+        };
+        // Cancel-safe: each of these keeps its progress in what it borrows.
+        tokio::select! {
+            biased;
+            () = self.exit.ended() => true,
+            () = self.owner.finish() => false,
+            () = farewell.kill.cancelled() => false,
+            () = stopped => false,
+            () = self.errors.run() => false,
+        }
+    }
+
+    /// Waits for the end of the process, delivering what it still answers; true if it has ended.
+    async fn ends_within(&mut self, limit: Duration, hurry: &CancellationToken) -> bool {
+        // Cancel-safe: each of these keeps its progress in what it borrows.
+        tokio::select! {
+            biased;
+            () = self.exit.ended() => true,
+            () = hurry.cancelled() => false,
+            () = sleep(limit) => false,
+            () = self.owner.keep_reading() => false,
+            () = self.errors.run() => false,
+        }
+    }
+
+    /// Kills what is left of the group, reaps the process, delivers its last answers, and gives
+    /// what it never started to others. Says how it ended, and the last line on its stderr.
+    pub(super) fn bury(&mut self, departure: Departure) -> (String, String) {
+        let status = describe(&self.process.reap());
+        self.errors.finish();
+        let never_started = self.owner.bury(&format!("{departure}{status}"));
+        self.owner.feed().shared().hand_back(never_started);
+        (status, self.errors.last_line().to_owned())
+    }
+}
