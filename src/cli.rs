@@ -5,7 +5,8 @@
 mod values;
 
 use crate::config::{
-    Command, Config, HttpConfig, LogFormat, PoolConfig, ProcessConfig, ShutdownConfig,
+    Command, Config, HttpConfig, IsolationConfig, LogFormat, PoolConfig, ProcessConfig,
+    ShutdownConfig,
 };
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -285,6 +286,7 @@ fn serve(options: ServeOptions) -> Result<Task, String> {
             max_reply_bytes: usize::try_from(options.max_reply).unwrap_or(usize::MAX),
             grace: options.grace,
         },
+        isolation: IsolationConfig::default(),
         shutdown: ShutdownConfig {
             drain_delay: options.drain_delay,
             drain_timeout: options.drain_timeout,

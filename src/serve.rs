@@ -4,8 +4,9 @@ use crate::config::{Config, ShutdownConfig};
 use crate::error::StartError;
 use crate::http::Door;
 use crate::http::listener::Listener;
-use crate::limits::raise_descriptor_limit;
+use crate::limits::{hide_from_processes, raise_descriptor_limit};
 use crate::pool::Pool;
+use crate::process::launch::{end_orphans, reap_in_time, take_in_orphans};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,6 +30,8 @@ pub struct Stop {
 /// Nothing is started before the address is bound.
 pub async fn serve(config: Config, stop: Stop) -> Result<(), StartError> {
     let handlers_limit = raise_descriptor_limit(&config);
+    hide_from_processes();
+    take_in_orphans();
     let listener = Listener::bind(&config.http)?;
     let addresses = listener.addresses();
     for address in &addresses {
@@ -58,7 +61,13 @@ pub async fn serve(config: Config, stop: Stop) -> Result<(), StartError> {
             .await;
         abort.cancel();
     };
-    tokio::join!(connections, ending);
+    let served = async { tokio::join!(connections, ending) };
+    // Cancel-safe: a look for orphans that is lost with it is made up for below.
+    tokio::select! {
+        _ = served => {}
+        () = reap_in_time() => {}
+    }
+    end_orphans().await;
     info!("stopped");
     Ok(())
 }

@@ -112,11 +112,12 @@ impl Pool {
                 "no shell reads the handler's command; if it is meant for one: sh -c '…'"
             );
         }
-        let launcher =
-            Launcher::new(command, descriptor_limit).map_err(|source| StartError::Runtime {
+        let launcher = Launcher::new(command, config.isolation.clone(), descriptor_limit).map_err(
+            |source| StartError::Runtime {
                 what: "the launcher thread",
                 source,
-            })?;
+            },
+        )?;
         for _ in 0..config.pool.processes.get() {
             let slot = slot::Slot {
                 shared: Arc::clone(&pool.shared),
