@@ -5,8 +5,8 @@
 mod values;
 
 use crate::config::{
-    Command, Config, HttpConfig, LogFormat, PoolConfig, ProcessConfig, RecycleConfig,
-    ShutdownConfig,
+    Command, Config, HttpConfig, IsolationConfig, LogFormat, PoolConfig, ProcessConfig,
+    RecycleConfig, ShutdownConfig,
 };
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -336,6 +336,7 @@ fn serve(options: ServeOptions) -> Result<Task, String> {
                 max_memory_bytes: options.max_memory,
             },
         },
+        isolation: IsolationConfig::default(),
         shutdown: ShutdownConfig {
             drain_delay: options.drain_delay,
             drain_timeout: options.drain_timeout,

@@ -4,8 +4,9 @@ use crate::config::{Config, ShutdownConfig};
 use crate::error::StartError;
 use crate::http::Door;
 use crate::http::listener::Listener;
-use crate::limits::raise_descriptor_limit;
+use crate::limits::{hide_from_processes, raise_descriptor_limit};
 use crate::pool::Pool;
+use crate::process::launch::{end_orphans, reap_in_time, take_in_orphans};
 use crate::reload::Watch;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -33,6 +34,8 @@ pub struct Control {
 /// Nothing is started before the address is bound.
 pub async fn serve(config: Config, control: Control) -> Result<(), StartError> {
     let handlers_limit = raise_descriptor_limit(&config);
+    hide_from_processes();
+    take_in_orphans();
     let listener = Listener::bind(&config.http)?;
     let addresses = listener.addresses();
     for address in &addresses {
@@ -68,11 +71,15 @@ pub async fn serve(config: Config, control: Control) -> Result<(), StartError> {
         abort.cancel();
     };
     let reloading = reload_when_told(&pool, &end.control.reload, watch);
-    // Cancel-safe: a reload that begins is the pool's.
+    let served = async { tokio::join!(connections, ending) };
+    // Cancel-safe: a reload that begins is the pool's, and a look for orphans that is lost with it
+    // is made up for below.
     tokio::select! {
+        _ = served => {}
         () = reloading => {}
-        ((), ()) = async { tokio::join!(connections, ending) } => {}
+        () = reap_in_time() => {}
     }
+    end_orphans().await;
     info!("stopped");
     Ok(())
 }

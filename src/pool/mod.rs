@@ -127,11 +127,12 @@ impl Pool {
                 "no shell reads the handler's command; if it is meant for one: sh -c '…'"
             );
         }
-        let launcher =
-            Launcher::new(command, descriptor_limit).map_err(|source| StartError::Runtime {
+        let launcher = Launcher::new(command, config.isolation.clone(), descriptor_limit).map_err(
+            |source| StartError::Runtime {
                 what: "the launcher thread",
                 source,
-            })?;
+            },
+        )?;
         let mut slots = Vec::new();
         for number in 0..config.pool.max_processes.get() {
             let (orders, renewals) = mpsc::channel(1);
