@@ -1,0 +1,446 @@
+//! The OpenAPI document: every path, and what each may answer.
+//!
+//! Statuses, headers and bodies of answers are read off real ones, those of `respond` and of the
+//! parts that serve each path, and not written here again.
+
+use super::super::{health, respond};
+use super::failures::{self, Case};
+use super::schemas;
+use crate::error::Failure;
+use bytes::Bytes;
+use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderMap};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use utoipa::openapi::example::ExampleBuilder;
+use utoipa::openapi::path::{
+    OperationBuilder, Parameter, ParameterBuilder, ParameterIn, PathItem, PathItemBuilder,
+};
+use utoipa::openapi::request_body::RequestBodyBuilder;
+use utoipa::openapi::schema::ObjectBuilder;
+use utoipa::openapi::tag::TagBuilder;
+use utoipa::openapi::{
+    ContentBuilder, HeaderBuilder, HttpMethod, InfoBuilder, License, OpenApi, OpenApiBuilder,
+    PathsBuilder, RefOr, Required, Response, ResponseBuilder, Schema,
+};
+
+const FUNCTION: &str = "function";
+const STATE: &str = "state";
+const DOCUMENTATION: &str = "documentation";
+
+/// What the document says before its paths.
+const ABOUT: &str = "\
+Runs a command as a function: one payload in, one result out.\n\n\
+Every error is `{\"detail\":…}`. Its code is in `x-faas-error`, and `x-faas-executed` says whether \
+the handler may have run: after `no` a retry is safe once the cause has gone, after `maybe` if \
+running twice does no harm. 429 (unless its code is `handler_error`) and 503 mean that no handler \
+has seen the request. A path that is not here is answered `404`, a method that is not here `405`, \
+each as in *components*. What is no HTTP, or has a head that is too large, gets a bare 400, 414 or \
+431, without body, code or id.";
+
+/// The whole document.
+pub(super) fn document() -> OpenApi {
+    let info = InfoBuilder::new()
+        .title("faas-worker")
+        .version(env!("CARGO_PKG_VERSION"))
+        .description(Some(ABOUT))
+        .license(Some(License::new("Apache-2.0")));
+    let mut paths = PathsBuilder::new().path("/", function());
+    for path in ["/health", "/_/health"] {
+        paths = paths.path(
+            path,
+            state(path, "Whether the worker answers at all", of_health),
+        );
+    }
+    for path in ["/ready", "/_/ready"] {
+        paths = paths.path(path, state(path, "Whether a process is up", of_ready));
+    }
+    for (path, item) in documentation() {
+        paths = paths.path(path, item);
+    }
+    let mut components = schemas::bodies();
+    for (name, cases) in [
+        ("NotFound", failures::of_other_paths()),
+        ("OnlyPost", failures::of_other_methods("POST")),
+        ("OnlyGet", failures::of_other_methods("GET")),
+    ] {
+        let responses = of_failures(cases, Body::Sent);
+        let one = responses.into_values().next().map(RefOr::T);
+        components
+            .responses
+            .extend(one.map(|one| (name.to_owned(), one)));
+    }
+    let tag = |name: &str, about: &str| {
+        TagBuilder::new()
+            .name(name)
+            .description(Some(about))
+            .build()
+    };
+    OpenApiBuilder::new()
+        .info(info)
+        .paths(paths)
+        .components(Some(components))
+        .tags(Some([
+            tag(FUNCTION, "Call the handler"),
+            tag(STATE, "For probes and load balancers"),
+            tag(DOCUMENTATION, "This page and what it needs"),
+        ]))
+        .build()
+}
+
+/// Whether an answer has a body: those to HEAD have none.
+#[derive(Clone, Copy)]
+enum Body {
+    Sent,
+    LeftOut,
+}
+
+/// `POST /`.
+fn function() -> PathItem {
+    let mut cases = failures::of_function();
+    cases.extend(failures::of_any_path());
+    // A handler may choose any of these too.
+    let mut statuses: Vec<u16> = cases.iter().map(|case| status_of(&case.failure)).collect();
+    statuses.sort_unstable();
+    statuses.dedup();
+    statuses.retain(|status| (400..500).contains(status) || *status == 500);
+    cases.extend(statuses.into_iter().map(failures::of_handler));
+    let mut responses = of_failures(cases, Body::Sent);
+    let chosen = of_failures(vec![failures::of_handler(404)], Body::Sent);
+    responses.extend(chosen.into_values().map(|one| ("4XX".to_owned(), one)));
+    let examples = [
+        (
+            "reading",
+            "A reading of a device",
+            json!({"handler": "decoder_type_a", "device_id": "dev-1", "metric_value": 42.0}),
+        ),
+        ("text", "A text", json!("DEV-1")),
+        ("nothing", "Nothing", json!(null)),
+    ];
+    let examples =
+        examples.map(|(name, summary, result)| (name, summary, json!({ "result": result })));
+    let ok = plain(
+        &respond::json(hyper::StatusCode::OK, Bytes::new()),
+        "What the handler returned.",
+    )
+    .content(
+        "application/json",
+        content(schemas::named("Result"), examples),
+    );
+    responses.insert("200".to_owned(), ok.build());
+    let payloads = [
+        (
+            "reading",
+            "A reading of a device",
+            json!({"payload": "dev-1,42,1678886400"}),
+        ),
+        (
+            "json",
+            "JSON, as a string",
+            json!({"payload": "{\"device\":\"dev-1\",\"value\":42}"}),
+        ),
+        ("empty", "Nothing", json!({"payload": ""})),
+    ];
+    let body = RequestBodyBuilder::new()
+        .required(Some(Required::True))
+        .content(
+            "application/json",
+            content(schemas::named("Invocation"), payloads),
+        );
+    let operation = OperationBuilder::new()
+        .tag(FUNCTION)
+        .operation_id(Some("invoke"))
+        .summary(Some("Give the handler a payload"))
+        .parameter(in_header(
+            "x-faas-timeout-ms",
+            "All the time that the caller has, in milliseconds. More than `--timeout` has no effect.",
+            schemas::whole_number(json!(5000)),
+        ))
+        .parameter(request_id())
+        .parameter(in_header(
+            "traceparent",
+            "W3C trace context, for handlers that ask for it.",
+            schemas::text("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
+        ))
+        .request_body(Some(body.build()));
+    let operation = responses
+        .into_iter()
+        .fold(operation, |operation, (status, one)| {
+            operation.response(status, one)
+        });
+    PathItem::new(HttpMethod::Post, operation)
+}
+
+/// A path with GET and HEAD; `ok` gives what each answers if all is well, and the rest.
+fn of_get(
+    tag: &str,
+    name: &str,
+    summary: &str,
+    ok: impl Fn(Body) -> BTreeMap<String, Response>,
+) -> PathItem {
+    let operation = |method: &str, body: Body| {
+        let mut responses = of_failures(failures::of_any_path(), body);
+        responses.extend(ok(body));
+        let start = OperationBuilder::new()
+            .tag(tag)
+            .operation_id(Some(format!("{method}_{name}")))
+            .parameter(request_id());
+        responses
+            .into_iter()
+            .fold(start, |operation, (status, one)| {
+                operation.response(status, one)
+            })
+    };
+    let without = format!("{summary}, without the body");
+    PathItemBuilder::new()
+        .operation(
+            HttpMethod::Get,
+            operation("get", Body::Sent).summary(Some(summary)),
+        )
+        .operation(
+            HttpMethod::Head,
+            operation("head", Body::LeftOut).summary(Some(without)),
+        )
+        .build()
+}
+
+fn state(path: &str, summary: &str, ok: fn(Body) -> BTreeMap<String, Response>) -> PathItem {
+    let name = match path.strip_prefix("/_/") {
+        Some(name) => format!("{name}_underscore"),
+        None => path.trim_start_matches('/').to_owned(),
+    };
+    of_get(STATE, &name, summary, ok)
+}
+
+fn of_health(body: Body) -> BTreeMap<String, Response> {
+    let example = json!({"status": "ok", "timestamp": "2026-11-24T01:31:09.062848+00:00"});
+    let ok = plain(&health(), "The worker answers.");
+    let ok = with_json(ok, body, "Health", example);
+    BTreeMap::from([("200".to_owned(), ok.build())])
+}
+
+fn of_ready(body: Body) -> BTreeMap<String, Response> {
+    let mut responses = of_failures(failures::of_ready(), body);
+    let ok = respond::json(hyper::StatusCode::OK, Bytes::new());
+    let ok = plain(
+        &ok,
+        "At least one process is up, busy or not, and no shutdown has begun.",
+    );
+    let ok = with_json(ok, body, "Ready", json!({"status": "ready"}));
+    responses.insert("200".to_owned(), ok.build());
+    responses
+}
+
+/// The page, its files and this document.
+fn documentation() -> Vec<(&'static str, PathItem)> {
+    let page = of_get(
+        DOCUMENTATION,
+        "docs",
+        "A page to read and try the API",
+        |body| {
+            let ok = with_text(plain(&super::page(), "The page."), body, "text/html");
+            BTreeMap::from([("200".to_owned(), ok.build())])
+        },
+    );
+    let slash = of_get(DOCUMENTATION, "docs_slash", "The way to the page", |_| {
+        let moved = plain(&super::to_page(), "The page has no slash at its end.");
+        BTreeMap::from([("307".to_owned(), moved.build())])
+    });
+    let file = of_get(DOCUMENTATION, "docs_file", "A file of the page", of_file);
+    let document = of_get(DOCUMENTATION, "openapi", "This document", |body| {
+        let ok = plain(&super::document_with(Bytes::new()), "OpenAPI 3.1.");
+        let any = schemas::any_object();
+        let ok = match body {
+            Body::Sent => ok.content(
+                "application/json",
+                ContentBuilder::new().schema(Some(any)).build(),
+            ),
+            Body::LeftOut => ok,
+        };
+        BTreeMap::from([("200".to_owned(), ok.build())])
+    });
+    vec![
+        ("/docs", page),
+        ("/docs/", slash),
+        ("/docs/{file}", with_file_name(file)),
+        ("/openapi.json", document),
+    ]
+}
+
+fn with_file_name(mut item: PathItem) -> PathItem {
+    let name = ParameterBuilder::new()
+        .name("file")
+        .parameter_in(ParameterIn::Path)
+        .required(Required::True)
+        .schema(Some(schemas::one_of(super::FILES)))
+        .build();
+    item.parameters = Some(vec![name.into()]);
+    item
+}
+
+fn of_file(body: Body) -> BTreeMap<String, Response> {
+    let mut responses = of_failures(failures::of_other_paths(), body);
+    let files: Vec<_> = super::FILES
+        .iter()
+        .filter_map(|name| super::file(name))
+        .collect();
+    let headers = files.iter().map(|file| file.headers());
+    let mut ok = with_headers(ResponseBuilder::new().description("The file."), headers);
+    for file in &files {
+        if let Some(kind) = file
+            .headers()
+            .get(CONTENT_TYPE)
+            .and_then(|kind| kind.to_str().ok())
+        {
+            let kind = kind.split(';').next().unwrap_or(kind);
+            ok = with_text(ok, body, kind);
+        }
+    }
+    responses.insert("200".to_owned(), ok.build());
+    responses
+}
+
+fn status_of(failure: &Failure) -> u16 {
+    respond::failure(failure).status().as_u16()
+}
+
+/// One response for each status that these failures have.
+fn of_failures(cases: Vec<Case>, body: Body) -> BTreeMap<String, Response> {
+    let mut by_status: BTreeMap<u16, Vec<Case>> = BTreeMap::new();
+    for case in cases {
+        by_status
+            .entry(status_of(&case.failure))
+            .or_default()
+            .push(case);
+    }
+    by_status
+        .into_iter()
+        .map(|(status, cases)| (status.to_string(), of_status(status, &cases, body)))
+        .collect()
+}
+
+fn of_status(status: u16, cases: &[Case], body: Body) -> Response {
+    let answers: Vec<_> = cases
+        .iter()
+        .map(|case| respond::failure(&case.failure))
+        .collect();
+    let reasons: Vec<String> = cases
+        .iter()
+        .zip(&answers)
+        .map(|(case, answer)| {
+            let code = answer
+                .headers()
+                .get("x-faas-error")
+                .and_then(|code| code.to_str().ok());
+            format!("* `{}`: {}", code.unwrap_or_default(), case.when)
+        })
+        .collect();
+    let response = ResponseBuilder::new().description(reasons.join("\n"));
+    let response = with_headers(response, answers.iter().map(|answer| answer.headers()));
+    let Body::Sent = body else {
+        return response.build();
+    };
+    let schema = match status {
+        422 => schemas::error_or_invalid().into(),
+        _ => schemas::named("Error"),
+    };
+    let examples = cases.iter().map(|case| {
+        let body = serde_json::from_slice(&respond::failure_body(&case.failure));
+        (case.name, case.when, body.unwrap_or(Value::Null))
+    });
+    response
+        .content("application/json", content(schema, examples))
+        .build()
+}
+
+/// A response with the headers of a real one.
+fn plain(answer: &respond::Answer, description: &str) -> ResponseBuilder {
+    let response = ResponseBuilder::new().description(description);
+    with_headers(response, [answer.headers()])
+}
+
+/// Adds what these responses have of headers, and the one that all have.
+fn with_headers<'a>(
+    response: ResponseBuilder,
+    answers: impl IntoIterator<Item = &'a HeaderMap>,
+) -> ResponseBuilder {
+    let mut values: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    values.insert(super::super::REQUEST_ID.to_string(), Vec::new());
+    for headers in answers {
+        for (name, value) in headers {
+            // The one is `content` here, and the other no matter of the API.
+            if *name == CONTENT_TYPE || *name == CONNECTION {
+                continue;
+            }
+            let value = String::from_utf8_lossy(value.as_bytes()).into_owned();
+            let known = values.entry(name.to_string()).or_default();
+            if !known.contains(&value) {
+                known.push(value);
+            }
+        }
+    }
+    values
+        .into_iter()
+        .fold(response, |response, (name, values)| {
+            let (description, schema) = schemas::header(&name, &values);
+            let header = HeaderBuilder::new()
+                .schema(Some(schema))
+                .description(Some(description));
+            response.header(name, header.build())
+        })
+}
+
+fn with_json(
+    response: ResponseBuilder,
+    body: Body,
+    schema: &str,
+    example: Value,
+) -> ResponseBuilder {
+    match body {
+        Body::Sent => {
+            let content = ContentBuilder::new()
+                .schema(Some(schemas::named(schema)))
+                .example(Some(example));
+            response.content("application/json", content.build())
+        }
+        Body::LeftOut => response,
+    }
+}
+
+fn with_text(response: ResponseBuilder, body: Body, kind: &str) -> ResponseBuilder {
+    match body {
+        Body::Sent => response.content(kind, ContentBuilder::new().build()),
+        Body::LeftOut => response,
+    }
+}
+
+fn content<'a>(
+    schema: RefOr<Schema>,
+    examples: impl IntoIterator<Item = (&'a str, &'a str, Value)>,
+) -> utoipa::openapi::Content {
+    let examples = examples.into_iter().map(|(name, summary, value)| {
+        let example = ExampleBuilder::new().summary(summary).value(Some(value));
+        (name, example)
+    });
+    ContentBuilder::new()
+        .schema(Some(schema))
+        .examples_from_iter(examples)
+        .build()
+}
+
+fn in_header(name: &str, description: &str, schema: ObjectBuilder) -> Parameter {
+    ParameterBuilder::new()
+        .name(name)
+        .parameter_in(ParameterIn::Header)
+        .required(Required::False)
+        .description(Some(description))
+        .schema(Some(schema))
+        .build()
+}
+
+fn request_id() -> Parameter {
+    in_header(
+        "x-request-id",
+        "Names the request in the log and in the answer.",
+        schemas::text("order-4711"),
+    )
+}
