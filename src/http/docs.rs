@@ -31,9 +31,9 @@ const FILES: [&str; 6] = [
     "swagger-ui.css",
 ];
 
-/// Nothing but what this worker serves, whatever a document or an answer says. Swagger UI sets
-/// styles from its script, and has its icons in its style sheet.
-const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; \
+/// Nothing but what this worker serves is loaded or called, whatever a document or an answer says,
+/// and no page of another site shows this one in a frame. (The style sheet holds its icons.)
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
                       img-src 'self' data:; connect-src 'self'; base-uri 'none'; \
                       form-action 'none'; frame-ancestors 'none'";
 

@@ -3,7 +3,8 @@
 //! Statuses, headers and bodies of answers are read off real ones, those of `respond` and of the
 //! parts that serve each path, and not written here again.
 
-use super::super::{health, respond};
+use super::super::respond::{self, Answer};
+use super::super::{REQUEST_ID, health};
 use super::failures::{self, Case};
 use super::schemas;
 use crate::error::Failure;
@@ -26,6 +27,7 @@ use utoipa::openapi::{
 const FUNCTION: &str = "function";
 const STATE: &str = "state";
 const DOCUMENTATION: &str = "documentation";
+const HEAD: &str = "HEAD";
 
 /// What the document says before its paths.
 const ABOUT: &str = "\
@@ -33,9 +35,9 @@ Runs a command as a function: one payload in, one result out.\n\n\
 Every error is `{\"detail\":…}`. Its code is in `x-faas-error`, and `x-faas-executed` says whether \
 the handler may have run: after `no` a retry is safe once the cause has gone, after `maybe` if \
 running twice does no harm. 429 (unless its code is `handler_error`) and 503 mean that no handler \
-has seen the request. A path that is not here is answered `404`, a method that is not here `405`, \
-each as in *components*. What is no HTTP, or has a head that is too large, gets a bare 400, 414 or \
-431, without body, code or id.";
+has seen the request. A path that is not here is answered 404, `not_found`; a method that is not \
+here 405, `method_not_allowed`, and `allow` has those that are. What is no HTTP, or has a head \
+that is too large, gets a bare 400, 414 or 431, without body, code or id.";
 
 /// The whole document.
 pub(super) fn document() -> OpenApi {
@@ -83,6 +85,7 @@ pub(super) fn document() -> OpenApi {
             tag(FUNCTION, "Call the handler"),
             tag(STATE, "For probes and load balancers"),
             tag(DOCUMENTATION, "This page and what it needs"),
+            tag(HEAD, "What GET answers, without the body"),
         ]))
         .build()
 }
@@ -109,12 +112,12 @@ fn function() -> PathItem {
     responses.extend(chosen.into_values().map(|one| ("4XX".to_owned(), one)));
     let examples = [
         (
-            "reading",
+            "a_reading",
             "A reading of a device",
             json!({"handler": "decoder_type_a", "device_id": "dev-1", "metric_value": 42.0}),
         ),
         ("text", "A text", json!("DEV-1")),
-        ("nothing", "Nothing", json!(null)),
+        ("null", "Nothing", json!(null)),
     ];
     let examples =
         examples.map(|(name, summary, result)| (name, summary, json!({ "result": result })));
@@ -129,7 +132,7 @@ fn function() -> PathItem {
     responses.insert("200".to_owned(), ok.build());
     let payloads = [
         (
-            "reading",
+            "a_reading",
             "A reading of a device",
             json!({"payload": "dev-1,42,1678886400"}),
         ),
@@ -177,7 +180,7 @@ fn of_get(
     summary: &str,
     ok: impl Fn(Body) -> BTreeMap<String, Response>,
 ) -> PathItem {
-    let operation = |method: &str, body: Body| {
+    let operation = |method: &str, tag: &str, body: Body| {
         let mut responses = of_failures(failures::of_any_path(), body);
         responses.extend(ok(body));
         let start = OperationBuilder::new()
@@ -190,15 +193,14 @@ fn of_get(
                 operation.response(status, one)
             })
     };
-    let without = format!("{summary}, without the body");
     PathItemBuilder::new()
         .operation(
             HttpMethod::Get,
-            operation("get", Body::Sent).summary(Some(summary)),
+            operation("get", tag, Body::Sent).summary(Some(summary)),
         )
         .operation(
             HttpMethod::Head,
-            operation("head", Body::LeftOut).summary(Some(without)),
+            operation("head", HEAD, Body::LeftOut).summary(Some(summary)),
         )
         .build()
 }
@@ -326,13 +328,7 @@ fn of_status(status: u16, cases: &[Case], body: Body) -> Response {
     let reasons: Vec<String> = cases
         .iter()
         .zip(&answers)
-        .map(|(case, answer)| {
-            let code = answer
-                .headers()
-                .get("x-faas-error")
-                .and_then(|code| code.to_str().ok());
-            format!("* `{}`: {}", code.unwrap_or_default(), case.when)
-        })
+        .map(|(case, answer)| format!("* `{}`: {}", code_of(answer), case.when))
         .collect();
     let response = ResponseBuilder::new().description(reasons.join("\n"));
     let response = with_headers(response, answers.iter().map(|answer| answer.headers()));
@@ -343,17 +339,23 @@ fn of_status(status: u16, cases: &[Case], body: Body) -> Response {
         422 => schemas::error_or_invalid().into(),
         _ => schemas::named("Error"),
     };
-    let examples = cases.iter().map(|case| {
+    let examples = cases.iter().zip(&answers).map(|(case, answer)| {
         let body = serde_json::from_slice(&respond::failure_body(&case.failure));
-        (case.name, case.when, body.unwrap_or(Value::Null))
+        let summary = format!("{}: {}", code_of(answer), case.when.replace('`', ""));
+        (case.name, summary, body.unwrap_or(Value::Null))
     });
     response
         .content("application/json", content(schema, examples))
         .build()
 }
 
+fn code_of(answer: &Answer) -> &str {
+    let code = answer.headers().get("x-faas-error");
+    code.and_then(|code| code.to_str().ok()).unwrap_or_default()
+}
+
 /// A response with the headers of a real one.
-fn plain(answer: &respond::Answer, description: &str) -> ResponseBuilder {
+fn plain(answer: &Answer, description: &str) -> ResponseBuilder {
     let response = ResponseBuilder::new().description(description);
     with_headers(response, [answer.headers()])
 }
@@ -364,7 +366,7 @@ fn with_headers<'a>(
     answers: impl IntoIterator<Item = &'a HeaderMap>,
 ) -> ResponseBuilder {
     let mut values: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    values.insert(super::super::REQUEST_ID.to_string(), Vec::new());
+    values.insert(REQUEST_ID.to_string(), Vec::new());
     for headers in answers {
         for (name, value) in headers {
             // The one is `content` here, and the other no matter of the API.
@@ -415,7 +417,7 @@ fn with_text(response: ResponseBuilder, body: Body, kind: &str) -> ResponseBuild
 
 fn content<'a>(
     schema: RefOr<Schema>,
-    examples: impl IntoIterator<Item = (&'a str, &'a str, Value)>,
+    examples: impl IntoIterator<Item = (&'a str, impl Into<String>, Value)>,
 ) -> utoipa::openapi::Content {
     let examples = examples.into_iter().map(|(name, summary, value)| {
         let example = ExampleBuilder::new().summary(summary).value(Some(value));

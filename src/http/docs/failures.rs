@@ -79,7 +79,7 @@ pub(super) fn of_function() -> Vec<Case> {
 /// The handler's own error, with the status that it chose.
 pub(super) fn of_handler(status: u16) -> Case {
     case(
-        "handler_error",
+        "the_handlers_own",
         "The handler answered with an error; `detail` is its message.",
         Failure::Handler {
             message: Bytes::from_static(b"\"no such device\""),
