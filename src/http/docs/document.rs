@@ -446,3 +446,23 @@ fn request_id() -> Parameter {
         schemas::text("order-4711"),
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn every_path_that_is_routed_is_in_the_document_and_no_other() {
+        let document = document();
+        let told: BTreeSet<&str> = document.paths.paths.keys().map(String::as_str).collect();
+        let sources = [include_str!("../mod.rs"), include_str!("../docs.rs")];
+        let routed: BTreeSet<&str> = sources
+            .iter()
+            .flat_map(|source| source.split('"').skip(1).step_by(2))
+            .filter(|literal| literal.starts_with('/'))
+            .collect();
+        let files = BTreeSet::from(["/docs/{file}"]);
+        assert_eq!(told, routed.union(&files).copied().collect());
+    }
+}
