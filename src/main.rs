@@ -5,6 +5,7 @@ use faas_worker::commands::health::health;
 use faas_worker::config::Config;
 use faas_worker::error::StartError;
 use faas_worker::{Stop, logging, serve};
+use std::io::Write;
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::error;
@@ -14,7 +15,8 @@ fn main() -> ExitCode {
         Err(status) => status,
         Ok(Task::Health(addresses)) => {
             let (line, is_well) = health(&addresses);
-            println!("{line}");
+            // Whoever only wants the exit status may have closed its end.
+            drop(writeln!(std::io::stdout(), "{line}"));
             ExitCode::from(u8::from(!is_well))
         }
         Ok(Task::Serve(config, log)) => {

@@ -19,6 +19,9 @@ const PAGES: [&str; 8] = [
     "/openapi.json",
 ];
 
+/// Method, path, headers and body of a request.
+type Sent<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)], Option<&'a [u8]>);
+
 /// The document, and the answers that were held against it.
 struct Document {
     json: Value,
@@ -116,12 +119,7 @@ impl Document {
 
     /// Sends a request and holds its answer to the document, and to this status.
     #[track_caller]
-    fn expect(
-        &mut self,
-        worker: &Worker,
-        request: (&str, &str, &[(&str, &str)], Option<&[u8]>),
-        status: u16,
-    ) -> Response {
+    fn expect(&mut self, worker: &Worker, request: Sent<'_>, status: u16) -> Response {
         let (method, path, headers, body) = request;
         let mut connection = worker.connect();
         let answer = connection.request(method, path, headers, body).unwrap();

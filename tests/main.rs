@@ -10,6 +10,7 @@ mod support;
 mod contract;
 mod docs;
 mod dying;
+mod health;
 mod http;
 mod lines;
 mod load;

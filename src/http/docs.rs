@@ -3,6 +3,7 @@
 //! All of it comes from the binary, and none of it is secret or depends on a request: it is the
 //! same for every worker of one version, so neither `Host` nor `Origin` is looked at here.
 
+mod answers;
 mod document;
 mod failures;
 mod schemas;

@@ -1,27 +1,28 @@
 //! The OpenAPI document: every path, and what each may answer.
 //!
-//! Statuses, headers and bodies of answers are read off real ones, those of `respond` and of the
-//! parts that serve each path, and not written here again.
+//! Statuses, headers and bodies of answers are read off real ones (`answers`), those of `respond`
+//! and of the parts that serve each path, and not written here again.
 
-use super::super::respond::{self, Answer};
-use super::super::{REQUEST_ID, health};
-use super::failures::{self, Case};
+use super::super::{health, respond};
+use super::answers::{
+    Body, content, of_failures, plain, status_of, with_headers, with_json, with_text,
+};
+use super::failures;
 use super::schemas;
-use crate::error::Failure;
 use bytes::Bytes;
-use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderMap};
-use serde_json::{Value, json};
+use hyper::StatusCode;
+use hyper::header::CONTENT_TYPE;
+use serde_json::json;
 use std::collections::BTreeMap;
-use utoipa::openapi::example::ExampleBuilder;
 use utoipa::openapi::path::{
     OperationBuilder, Parameter, ParameterBuilder, ParameterIn, PathItem, PathItemBuilder,
 };
-use utoipa::openapi::request_body::RequestBodyBuilder;
+use utoipa::openapi::request_body::{RequestBody, RequestBodyBuilder};
 use utoipa::openapi::schema::ObjectBuilder;
 use utoipa::openapi::tag::TagBuilder;
 use utoipa::openapi::{
-    ContentBuilder, HeaderBuilder, HttpMethod, InfoBuilder, License, OpenApi, OpenApiBuilder,
-    PathsBuilder, RefOr, Required, Response, ResponseBuilder, Schema,
+    ContentBuilder, HttpMethod, InfoBuilder, License, OpenApi, OpenApiBuilder, PathsBuilder, RefOr,
+    Required, Response, ResponseBuilder,
 };
 
 const FUNCTION: &str = "function";
@@ -90,65 +91,8 @@ pub(super) fn document() -> OpenApi {
         .build()
 }
 
-/// Whether an answer has a body: those to HEAD have none.
-#[derive(Clone, Copy)]
-enum Body {
-    Sent,
-    LeftOut,
-}
-
 /// `POST /`.
 fn function() -> PathItem {
-    let mut cases = failures::of_function();
-    cases.extend(failures::of_any_path());
-    // A handler may choose any of these too.
-    let mut statuses: Vec<u16> = cases.iter().map(|case| status_of(&case.failure)).collect();
-    statuses.sort_unstable();
-    statuses.dedup();
-    statuses.retain(|status| (400..500).contains(status) || *status == 500);
-    cases.extend(statuses.into_iter().map(failures::of_handler));
-    let mut responses = of_failures(cases, Body::Sent);
-    let chosen = of_failures(vec![failures::of_handler(404)], Body::Sent);
-    responses.extend(chosen.into_values().map(|one| ("4XX".to_owned(), one)));
-    let examples = [
-        (
-            "a_reading",
-            "A reading of a device",
-            json!({"handler": "decoder_type_a", "device_id": "dev-1", "metric_value": 42.0}),
-        ),
-        ("text", "A text", json!("DEV-1")),
-        ("null", "Nothing", json!(null)),
-    ];
-    let examples =
-        examples.map(|(name, summary, result)| (name, summary, json!({ "result": result })));
-    let ok = plain(
-        &respond::json(hyper::StatusCode::OK, Bytes::new()),
-        "What the handler returned.",
-    )
-    .content(
-        "application/json",
-        content(schemas::named("Result"), examples),
-    );
-    responses.insert("200".to_owned(), ok.build());
-    let payloads = [
-        (
-            "a_reading",
-            "A reading of a device",
-            json!({"payload": "dev-1,42,1678886400"}),
-        ),
-        (
-            "json",
-            "JSON, as a string",
-            json!({"payload": "{\"device\":\"dev-1\",\"value\":42}"}),
-        ),
-        ("empty", "Nothing", json!({"payload": ""})),
-    ];
-    let body = RequestBodyBuilder::new()
-        .required(Some(Required::True))
-        .content(
-            "application/json",
-            content(schemas::named("Invocation"), payloads),
-        );
     let operation = OperationBuilder::new()
         .tag(FUNCTION)
         .operation_id(Some("invoke"))
@@ -164,13 +108,66 @@ fn function() -> PathItem {
             "W3C trace context, for handlers that ask for it.",
             schemas::text("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
         ))
-        .request_body(Some(body.build()));
-    let operation = responses
+        .request_body(Some(invocation()));
+    PathItem::new(HttpMethod::Post, with_responses(operation, of_function()))
+}
+
+fn invocation() -> RequestBody {
+    let reading = "dev-1,42,1678886400";
+    let inner = r#"{"device":"dev-1","value":42}"#;
+    let examples = [
+        ("a_reading", "A reading of a device", reading),
+        ("empty", "Nothing", ""),
+        ("json", "JSON, as a string", inner),
+    ];
+    let examples =
+        examples.map(|(name, about, payload)| (name, about, json!({"payload": payload})));
+    RequestBodyBuilder::new()
+        .required(Some(Required::True))
+        .content(
+            "application/json",
+            content(schemas::named("Invocation"), examples),
+        )
+        .build()
+}
+
+fn of_function() -> BTreeMap<String, Response> {
+    let mut cases = failures::of_function();
+    cases.extend(failures::of_any_path());
+    // A handler may choose any of these too.
+    let mut statuses: Vec<u16> = cases.iter().map(|case| status_of(&case.failure)).collect();
+    statuses.sort_unstable();
+    statuses.dedup();
+    statuses.retain(|status| (400..500).contains(status) || *status == 500);
+    cases.extend(statuses.into_iter().map(failures::of_handler));
+    let mut responses = of_failures(cases, Body::Sent);
+    let chosen = of_failures(vec![failures::of_handler(404)], Body::Sent);
+    responses.extend(chosen.into_values().map(|one| ("4XX".to_owned(), one)));
+    let reading = json!({"device_id": "dev-1", "metric_value": 42.0, "timestamp": 1_678_886_400});
+    let examples = [
+        ("a_reading", "A reading of a device", reading),
+        ("null", "Nothing", json!(null)),
+        ("text", "A text", json!("DEV-1")),
+    ];
+    let examples = examples.map(|(name, about, result)| (name, about, json!({"result": result})));
+    let ok = respond::json(StatusCode::OK, Bytes::new());
+    let ok = plain(&ok, "What the handler returned.").content(
+        "application/json",
+        content(schemas::named("Result"), examples),
+    );
+    responses.insert("200".to_owned(), ok.build());
+    responses
+}
+
+fn with_responses(
+    operation: OperationBuilder,
+    responses: BTreeMap<String, Response>,
+) -> OperationBuilder {
+    responses
         .into_iter()
         .fold(operation, |operation, (status, one)| {
             operation.response(status, one)
-        });
-    PathItem::new(HttpMethod::Post, operation)
+        })
 }
 
 /// A path with GET and HEAD; `ok` gives what each answers if all is well, and the rest.
@@ -187,11 +184,7 @@ fn of_get(
             .tag(tag)
             .operation_id(Some(format!("{method}_{name}")))
             .parameter(request_id());
-        responses
-            .into_iter()
-            .fold(start, |operation, (status, one)| {
-                operation.response(status, one)
-            })
+        with_responses(start, responses)
     };
     PathItemBuilder::new()
         .operation(
@@ -222,7 +215,7 @@ fn of_health(body: Body) -> BTreeMap<String, Response> {
 
 fn of_ready(body: Body) -> BTreeMap<String, Response> {
     let mut responses = of_failures(failures::of_ready(), body);
-    let ok = respond::json(hyper::StatusCode::OK, Bytes::new());
+    let ok = respond::json(StatusCode::OK, Bytes::new());
     let ok = plain(
         &ok,
         "At least one process is up, busy or not, and no shutdown has begun.",
@@ -299,134 +292,6 @@ fn of_file(body: Body) -> BTreeMap<String, Response> {
     }
     responses.insert("200".to_owned(), ok.build());
     responses
-}
-
-fn status_of(failure: &Failure) -> u16 {
-    respond::failure(failure).status().as_u16()
-}
-
-/// One response for each status that these failures have.
-fn of_failures(cases: Vec<Case>, body: Body) -> BTreeMap<String, Response> {
-    let mut by_status: BTreeMap<u16, Vec<Case>> = BTreeMap::new();
-    for case in cases {
-        by_status
-            .entry(status_of(&case.failure))
-            .or_default()
-            .push(case);
-    }
-    by_status
-        .into_iter()
-        .map(|(status, cases)| (status.to_string(), of_status(status, &cases, body)))
-        .collect()
-}
-
-fn of_status(status: u16, cases: &[Case], body: Body) -> Response {
-    let answers: Vec<_> = cases
-        .iter()
-        .map(|case| respond::failure(&case.failure))
-        .collect();
-    let reasons: Vec<String> = cases
-        .iter()
-        .zip(&answers)
-        .map(|(case, answer)| format!("* `{}`: {}", code_of(answer), case.when))
-        .collect();
-    let response = ResponseBuilder::new().description(reasons.join("\n"));
-    let response = with_headers(response, answers.iter().map(|answer| answer.headers()));
-    let Body::Sent = body else {
-        return response.build();
-    };
-    let schema = match status {
-        422 => schemas::error_or_invalid().into(),
-        _ => schemas::named("Error"),
-    };
-    let examples = cases.iter().zip(&answers).map(|(case, answer)| {
-        let body = serde_json::from_slice(&respond::failure_body(&case.failure));
-        let summary = format!("{}: {}", code_of(answer), case.when.replace('`', ""));
-        (case.name, summary, body.unwrap_or(Value::Null))
-    });
-    response
-        .content("application/json", content(schema, examples))
-        .build()
-}
-
-fn code_of(answer: &Answer) -> &str {
-    let code = answer.headers().get("x-faas-error");
-    code.and_then(|code| code.to_str().ok()).unwrap_or_default()
-}
-
-/// A response with the headers of a real one.
-fn plain(answer: &Answer, description: &str) -> ResponseBuilder {
-    let response = ResponseBuilder::new().description(description);
-    with_headers(response, [answer.headers()])
-}
-
-/// Adds what these responses have of headers, and the one that all have.
-fn with_headers<'a>(
-    response: ResponseBuilder,
-    answers: impl IntoIterator<Item = &'a HeaderMap>,
-) -> ResponseBuilder {
-    let mut values: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    values.insert(REQUEST_ID.to_string(), Vec::new());
-    for headers in answers {
-        for (name, value) in headers {
-            // The one is `content` here, and the other no matter of the API.
-            if *name == CONTENT_TYPE || *name == CONNECTION {
-                continue;
-            }
-            let value = String::from_utf8_lossy(value.as_bytes()).into_owned();
-            let known = values.entry(name.to_string()).or_default();
-            if !known.contains(&value) {
-                known.push(value);
-            }
-        }
-    }
-    values
-        .into_iter()
-        .fold(response, |response, (name, values)| {
-            let (description, schema) = schemas::header(&name, &values);
-            let header = HeaderBuilder::new()
-                .schema(Some(schema))
-                .description(Some(description));
-            response.header(name, header.build())
-        })
-}
-
-fn with_json(
-    response: ResponseBuilder,
-    body: Body,
-    schema: &str,
-    example: Value,
-) -> ResponseBuilder {
-    match body {
-        Body::Sent => {
-            let content = ContentBuilder::new()
-                .schema(Some(schemas::named(schema)))
-                .example(Some(example));
-            response.content("application/json", content.build())
-        }
-        Body::LeftOut => response,
-    }
-}
-
-fn with_text(response: ResponseBuilder, body: Body, kind: &str) -> ResponseBuilder {
-    match body {
-        Body::Sent => response.content(kind, ContentBuilder::new().build()),
-        Body::LeftOut => response,
-    }
-}
-
-fn content<'a>(
-    schema: RefOr<Schema>,
-    examples: impl IntoIterator<Item = (&'a str, impl Into<String>, Value)>,
-) -> utoipa::openapi::Content {
-    let examples = examples.into_iter().map(|(name, summary, value)| {
-        let example = ExampleBuilder::new().summary(summary).value(Some(value));
-        (name, example)
-    });
-    ContentBuilder::new()
-        .schema(Some(schema))
-        .examples_from_iter(examples)
-        .build()
 }
 
 fn in_header(name: &str, description: &str, schema: ObjectBuilder) -> Parameter {
