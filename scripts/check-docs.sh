@@ -34,8 +34,10 @@ needs() {
 # Sets `url` to where the worker listens that runs this handler.
 start() {
     local log=$tools/worker.log
+    # Here and not by the shell that becomes the worker: what the last one wrote must be gone now.
+    : >"$log"
     target/debug/faas-worker --port 0 --log-format json --allow-host worker.test -- "$@" \
-        </dev/null >"$log" 2>&1 &
+        </dev/null >>"$log" 2>&1 &
     worker=$!
     local tries=0 address=''
     until address=$(sed -n 's/.*"address":"\([0-9.:]*\)".*/\1/p' "$log") && [ -n "$address" ]; do
