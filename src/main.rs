@@ -6,6 +6,7 @@ use faas_worker::config::Config;
 use faas_worker::error::StartError;
 use faas_worker::process::launch::launch_if_asked;
 use faas_worker::{Control, logging, serve};
+use std::io::Write;
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -20,7 +21,8 @@ fn main() -> ExitCode {
         Err(status) => status,
         Ok(Task::Health(addresses)) => {
             let (line, is_well) = health(&addresses);
-            println!("{line}");
+            // Whoever only wants the exit status may have closed its end.
+            drop(writeln!(std::io::stdout(), "{line}"));
             ExitCode::from(u8::from(!is_well))
         }
         Ok(Task::Serve(config, log)) => {

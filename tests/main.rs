@@ -8,6 +8,7 @@
 mod support;
 
 mod contract;
+mod docs;
 mod dying;
 mod health;
 mod http;

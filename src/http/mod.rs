@@ -4,6 +4,7 @@
 //! `respond`.
 
 mod connection;
+mod docs;
 mod guard;
 mod invoke;
 pub mod listener;
@@ -127,7 +128,10 @@ impl Door {
             }
             "/health" | "/_/health" => only_get(&head.method).map(|()| health()),
             "/ready" | "/_/ready" => only_get(&head.method).map(|()| self.ready()),
-            _ => Err(Failure::NotFound),
+            other => {
+                let answer = docs::find(other).ok_or(Failure::NotFound)?;
+                only_get(&head.method).map(|()| answer)
+            }
         }
     }
 
