@@ -150,7 +150,7 @@ stop_loses_no_request() {
     target=$(state "$name-load" '{{.NetworkSettings.IPAddress}}')
     python3 "$client" until "$target:8000" warm warm >/dev/null
     find "$work/ledger" -type f -exec truncate --size 0 {} +
-    python3 "$client" load "$target:8000" "$work/ledger" docker stop --time 30 "$name-load"
+    python3 "$client" load "$target:8000" "$work/ledger" docker stop -t 30 "$name-load"
     code=$(state "$name-load" '{{.State.ExitCode}}')
     [ "$code" = 0 ] || fail "it ended with status $code"
 }
