@@ -54,11 +54,11 @@ fi
 run env RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps
 run env RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --document-private-items
 
-run shellcheck .ci/run scripts/*.sh examples/shell/*.sh
+run shellcheck .ci/run scripts/*.sh tests/docker/*.sh examples/shell/*.sh
 # Not python3 -m py_compile, which leaves its output beside the sources.
 run python3 -c 'import sys
 for name in sys.argv[1:]:
-    compile(open(name, encoding="utf-8").read(), name, "exec")' examples/python/*.py
+    compile(open(name, encoding="utf-8").read(), name, "exec")' examples/python/*.py tests/docker/*.py
 
 # The README's own test command.
 run cargo test --locked
