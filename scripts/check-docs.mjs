@@ -72,7 +72,10 @@ async function sendFrom(page, origin) {
 try {
     for (const origin of [url, url.replace("127.0.0.1", NAME)]) {
         const { page, seen } = await watched(origin);
-        const live = await sendFrom(page, origin);
+        const live = await sendFrom(page, origin).catch((error) => {
+            console.error(seen.wrong.join("\n"));
+            throw error;
+        });
         assert.equal((await live.locator(".response-col_status").first().innerText()).trim(), "Code");
         const status = await live.locator("tr.response .response-col_status").first().innerText();
         assert.match(status.trim(), /^200\b/);
