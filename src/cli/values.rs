@@ -4,6 +4,7 @@ use crate::config::LogFormat;
 use bytesize::ByteSize;
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::time::Duration;
 use tracing::Level;
 
@@ -60,6 +61,14 @@ pub(super) fn size(text: &str) -> Result<u64, String> {
         Ok(size) if size.as_u64() > 0 => Ok(size.as_u64()),
         Ok(_) => Err("must be more than 0".to_owned()),
         Err(_) => Err("not a size, expected e.g. 64KiB or 8MiB".to_owned()),
+    }
+}
+
+/// A path that exists; kept as it was typed.
+pub(super) fn readable_path(text: &str) -> Result<PathBuf, String> {
+    match std::fs::metadata(text) {
+        Ok(_) => Ok(PathBuf::from(text)),
+        Err(error) => Err(format!("not a path that can be used: {error}")),
     }
 }
 
