@@ -129,7 +129,11 @@ fn set_limits(plan: &Plan) -> rustix::io::Result<()> {
         limit(Resource::Nofile, files)?;
     }
     if let Some(seconds) = plan.cpu_seconds {
-        limit(Resource::Cpu, seconds)?;
+        // A second later, so that the first is the one that is named: SIGXCPU before SIGKILL.
+        limit(Resource::Cpu, seconds.saturating_add(1))?;
+        let maximum = getrlimit(Resource::Cpu).maximum;
+        let current = Some(maximum.map_or(seconds, |maximum| maximum.min(seconds)));
+        setrlimit(Resource::Cpu, Rlimit { current, maximum })?;
     }
     if let Some(bytes) = plan.memory_bytes {
         limit(Resource::Data, bytes)?;
