@@ -2,14 +2,16 @@
 //!
 //! The only place that knows clap. Flags win over the environment, the environment over defaults.
 
+mod isolation;
 mod values;
 
 use crate::config::{
-    Command, Config, HttpConfig, IsolationConfig, LogFormat, PoolConfig, ProcessConfig,
-    RecycleConfig, ShutdownConfig,
+    Command, Config, HttpConfig, LogFormat, PoolConfig, ProcessConfig, RecycleConfig,
+    ShutdownConfig,
 };
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use isolation::IsolationOptions;
 use std::ffi::OsString;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroUsize;
@@ -201,6 +203,9 @@ struct ServeOptions {
           value_parser = duration, help_heading = "Processes")]
     grace: Duration,
 
+    #[command(flatten)]
+    isolation: IsolationOptions,
+
     /// For one reply; a caller may ask for less with x-faas-timeout-ms
     #[arg(long, env = "FAAS_TIMEOUT", value_name = "DURATION", default_value = "30s",
           value_parser = positive_duration, help_heading = "Requests")]
@@ -336,7 +341,7 @@ fn serve(options: ServeOptions) -> Result<Task, String> {
                 max_memory_bytes: options.max_memory,
             },
         },
-        isolation: IsolationConfig::default(),
+        isolation: options.isolation.into_config(),
         shutdown: ShutdownConfig {
             drain_delay: options.drain_delay,
             drain_timeout: options.drain_timeout,

@@ -86,6 +86,8 @@ pub enum StartError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// The sandbox that was asked for cannot be had here; says why.
+    Sandbox(String),
     /// The runtime, the signal handlers or the launcher thread cannot be set up.
     Runtime {
         /// What was being set up.
@@ -106,6 +108,9 @@ impl std::fmt::Display for StartError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             StartError::Listen { address, .. } => write!(f, "cannot listen on {address}"),
+            StartError::Sandbox(why) => {
+                write!(f, "--sandbox (FAAS_SANDBOX) cannot be kept here: {why}")
+            }
             StartError::Runtime { what, .. } => write!(f, "cannot set up {what}"),
             StartError::Watch { path, .. } => {
                 write!(f, "--reload (FAAS_RELOAD): cannot watch {}", path.display())
@@ -119,6 +124,7 @@ impl std::error::Error for StartError {
         match self {
             StartError::Listen { source, .. } | StartError::Runtime { source, .. } => Some(source),
             StartError::Watch { source, .. } => Some(source.as_ref()),
+            StartError::Sandbox(_) => None,
         }
     }
 }

@@ -1,12 +1,12 @@
 //! A worker from its start to its end.
 
-use crate::config::{Config, ShutdownConfig};
+use crate::config::{Config, IsolationConfig, ShutdownConfig};
 use crate::error::StartError;
 use crate::http::Door;
 use crate::http::listener::Listener;
 use crate::limits::{hide_from_processes, raise_descriptor_limit};
 use crate::pool::Pool;
-use crate::process::launch::{end_orphans, reap_in_time, take_in_orphans};
+use crate::process::launch::{end_orphans, reap_in_time, sandbox_supported, take_in_orphans};
 use crate::reload::Watch;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 /// What is left of the time to drain for writing the last responses, after the processes ended.
 const LAST_WRITES: Duration = Duration::from_millis(500);
@@ -33,6 +33,7 @@ pub struct Control {
 /// Serves until it is asked to stop, then finishes what has begun within the configured times.
 /// Nothing is started before the address is bound.
 pub async fn serve(config: Config, control: Control) -> Result<(), StartError> {
+    check_sandbox(&config.isolation)?;
     let handlers_limit = raise_descriptor_limit(&config);
     hide_from_processes();
     take_in_orphans();
@@ -100,6 +101,19 @@ async fn reload_when_told(pool: &Pool, asked: &Notify, mut watch: Option<Watch>)
         }
         pool.reload();
     }
+}
+
+/// Says what the kernel can do for the sandbox; fails if one is wanted, and it cannot.
+fn check_sandbox(config: &IsolationConfig) -> Result<(), StartError> {
+    match (sandbox_supported(), &config.sandbox) {
+        (Ok(abi), Some(paths)) => {
+            info!(landlock_abi = %abi, read = ?paths.read, write = ?paths.write, "sandbox is on");
+        }
+        (Ok(abi), None) => debug!(landlock_abi = %abi, "sandbox is off"),
+        (Err(why), None) => debug!(%why, "sandbox is off, and could not be had"),
+        (Err(why), Some(_)) => return Err(StartError::Sandbox(why)),
+    }
+    Ok(())
 }
 
 /// How a worker ends.

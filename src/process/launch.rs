@@ -32,6 +32,7 @@ mod step;
 pub use diagnosis::shell_syntax;
 pub use family::{end_orphans, reap_in_time, take_in_orphans};
 pub use process::{Death, ExitWatch, Process, describe};
+pub use sandbox::supported as sandbox_supported;
 pub use step::launch_if_asked;
 
 /// This program, whatever has become of its file since it was started.

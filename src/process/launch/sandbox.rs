@@ -44,7 +44,7 @@ const HARMLESS: [&str; 5] = [
 ];
 
 /// Whether this kernel can keep a sandbox; then in which version, else why not.
-pub(super) fn supported() -> Result<String, String> {
+pub fn supported() -> Result<String, String> {
     let known = |abi: ABI| {
         let mut ruleset = Ruleset::default().set_compatibility(CompatLevel::HardRequirement);
         ruleset = ruleset.handle_access(AccessFs::from_all(abi))?;

@@ -66,7 +66,7 @@ fn set_up(plan: &Plan) -> Result<(), String> {
     }
     raise_oom_score();
     limit(Resource::Core, 0).map_err(failed("the limit of core files"))?;
-    forgo_reading_other_processes();
+    forgo_reading_others();
     // From now on executing a file gives no rights that this process has not.
     rustix::thread::set_no_new_privs(true).map_err(failed("no new privileges"))?;
     if let Some(paths) = &plan.sandbox {
@@ -92,19 +92,30 @@ fn raise_oom_score() {
     drop(std::fs::write(file, raised.to_string()));
 }
 
-/// A superuser's processes may read the memory and the environment of any other, the worker's
-/// with its settings and secrets included. Other users' have no such right to begin with.
-fn forgo_reading_other_processes() {
-    let ptrace = CapabilitySet::SYS_PTRACE;
+/// The rights by which a superuser's processes may read the memory, the environment and the
+/// descriptors of any other: with them, those of the worker, settings and secrets included. The
+/// last two count as the right to measure a process, and that reads its environment (seen with
+/// Linux 6.18).
+const RIGHTS_TO_READ_OTHERS: [CapabilitySet; 3] = [
+    CapabilitySet::SYS_PTRACE,
+    CapabilitySet::PERFMON,
+    CapabilitySet::SYS_ADMIN,
+];
+
+/// Gives up those rights. Users other than the superuser have none to begin with, and a
+/// container's superuser mostly none of these.
+fn forgo_reading_others() {
     let Ok(mut sets) = rustix::thread::capabilities(None) else {
         return;
     };
-    // Kept from executing with it again, and then from holding it now. May fail where the process
-    // is not allowed to change its rights; a container's superuser mostly lacks this one anyway.
-    let _ = rustix::thread::remove_capability_from_bounding_set(ptrace);
-    sets.effective.remove(ptrace);
-    sets.permitted.remove(ptrace);
-    sets.inheritable.remove(ptrace);
+    for right in RIGHTS_TO_READ_OTHERS {
+        // Kept from coming back with what is executed. Fails for a process that may not change
+        // its rights, and where this kernel does not know the right.
+        let _ = rustix::thread::remove_capability_from_bounding_set(right);
+        sets.effective.remove(right);
+        sets.permitted.remove(right);
+        sets.inheritable.remove(right);
+    }
     let _ = rustix::thread::set_capabilities(None, sets);
 }
 
@@ -118,7 +129,11 @@ fn set_limits(plan: &Plan) -> rustix::io::Result<()> {
         limit(Resource::Nofile, files)?;
     }
     if let Some(seconds) = plan.cpu_seconds {
-        limit(Resource::Cpu, seconds)?;
+        // A second later, so that the first is the one that is named: SIGXCPU before SIGKILL.
+        limit(Resource::Cpu, seconds.saturating_add(1))?;
+        let maximum = getrlimit(Resource::Cpu).maximum;
+        let current = Some(maximum.map_or(seconds, |maximum| maximum.min(seconds)));
+        setrlimit(Resource::Cpu, Rlimit { current, maximum })?;
     }
     if let Some(bytes) = plan.memory_bytes {
         limit(Resource::Data, bytes)?;
