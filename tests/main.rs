@@ -13,6 +13,7 @@ mod health;
 mod http;
 mod lines;
 mod load;
+mod malformed;
 mod queue;
 mod recycling;
 mod reload;

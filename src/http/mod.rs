@@ -82,13 +82,20 @@ impl Door {
         let begun = Instant::now();
         let (head, body) = request.into_parts();
         let (header, id) = self.request_id(&head.headers);
-        let answered = match Guard::check_head(head.version, &head.headers) {
+        let mut is_sound = true;
+        let checked = Guard::check_head(head.version, &head.headers)
+            .and_then(|()| Guard::check_target(&head.uri));
+        let answered = match checked {
             Ok(()) => self.route(&head, body, &id).await,
-            Err(failure) => Err(failure),
+            Err(failure) => {
+                is_sound = false;
+                Err(failure)
+            }
         };
         let mut response = answered.unwrap_or_else(|failure| respond::failure(&failure));
         response.headers_mut().insert(REQUEST_ID, header);
-        if self.is_draining.load(Ordering::Relaxed) {
+        // After a head that can be read in two ways, nobody knows where the next one begins.
+        if !is_sound || self.is_draining.load(Ordering::Relaxed) {
             response
                 .headers_mut()
                 .insert(CONNECTION, HeaderValue::from_static("close"));
