@@ -7,6 +7,8 @@
 
 mod support;
 
+mod access;
+mod clients;
 mod contract;
 mod dying;
 mod health;

@@ -59,6 +59,7 @@ fn no_malformed_request_is_run_or_hangs_or_harms_another() {
         .flat_map(|shape| (0..table.len()).map(|index| (index, *shape)))
         .collect();
     assert!(rounds.len() >= 512, "{} requests", rounds.len());
+    eprintln!("{} requests, {} cases", rounds.len(), table.len());
     let (rounds, table) = (Arc::new(rounds), Arc::new(table));
     let next = Arc::new(AtomicUsize::new(0));
     let worker_is = Arc::new(worker);
