@@ -150,7 +150,7 @@ fn a_flood_of_connections_neither_ends_the_worker_nor_keeps_others_out() {
                     let _ = std::io::Write::write_all(&mut &stream, said);
                     held.push_back(stream);
                     if held.len() > HELD {
-                        held.pop_front().map(reset);
+                        reset(held.pop_front().unwrap());
                     }
                 }
                 held.into_iter().for_each(reset);
