@@ -45,6 +45,10 @@ pub struct HttpConfig {
     pub max_body_bytes: u64,
     /// All bodies and replies held at one time, in bytes.
     pub max_buffered_bytes: u64,
+    /// Where `/ready` is served instead, if not at `listen`.
+    pub admin: Option<SocketAddr>,
+    /// The file of tokens that callers must have one of.
+    pub auth_token_file: Option<PathBuf>,
     /// Connections open at one time.
     pub max_connections: NonZeroUsize,
     /// From the first byte of a request's head to its last.

@@ -6,10 +6,14 @@ use crate::config::Config;
 use rustix::process::{
     DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit,
 };
+use std::num::NonZeroUsize;
 use tracing::warn;
 
 /// Descriptors beside connections and pipes: the log, the runtime, listeners.
 const SPARE: u64 = 64;
+
+/// Connections to the address of `--admin`; they do not count as connections of callers.
+pub const ADMIN_CONNECTIONS: NonZeroUsize = NonZeroUsize::new(64).unwrap();
 
 /// Descriptors for one process: three pipes and the process itself, twice while it is replaced.
 const PER_PROCESS: u64 = 12;
@@ -18,7 +22,8 @@ const PER_PROCESS: u64 = 12;
 /// allows. Gives the limit as it was before, for handlers.
 pub fn raise_descriptor_limit(config: &Config) -> Rlimit {
     let before = getrlimit(Resource::Nofile);
-    let connections = config.http.max_connections.get() as u64;
+    let admin = config.http.admin.map_or(0, |_| ADMIN_CONNECTIONS.get());
+    let connections = (config.http.max_connections.get() + admin) as u64;
     let needed = connections + PER_PROCESS * config.pool.max_processes.get() as u64 + SPARE;
     let current = before.current.unwrap_or(u64::MAX);
     if current >= needed {

@@ -33,7 +33,7 @@ fn main() -> ExitCode {
                     let cause = std::error::Error::source(&start_error);
                     let cause = cause.map_or_else(String::new, |cause| format!(": {cause}"));
                     error!("{start_error}{cause}");
-                    ExitCode::FAILURE
+                    ExitCode::from(start_error.exit_status())
                 }
             }
         }

@@ -7,6 +7,8 @@
 
 mod support;
 
+mod access;
+mod clients;
 mod contract;
 mod docs;
 mod dying;
@@ -15,6 +17,7 @@ mod http;
 mod isolation;
 mod lines;
 mod load;
+mod malformed;
 mod queue;
 mod recycling;
 mod reload;

@@ -3,7 +3,9 @@
 use crate::error::Failure;
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
+use hyper::header::{
+    ALLOW, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
+};
 use hyper::{Response, StatusCode};
 use std::time::Duration;
 
@@ -57,6 +59,9 @@ pub fn failure(failure: &Failure) -> Answer {
         Failure::MethodNotAllowed { allow } => {
             headers.insert(ALLOW, HeaderValue::from_static(allow));
         }
+        Failure::Unauthorized => {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
         Failure::Overloaded { retry_after, .. } | Failure::Unavailable { retry_after, .. } => {
             headers.insert(RETRY_AFTER, whole_seconds(*retry_after));
         }
@@ -101,6 +106,7 @@ fn classify(failure: &Failure) -> (StatusCode, &'static str, Executed) {
             "body_too_large",
             Executed::No,
         ),
+        Failure::Unauthorized => (StatusCode::UNAUTHORIZED, "unauthorized", Executed::No),
         Failure::Forbidden(_) => (StatusCode::FORBIDDEN, "forbidden", Executed::No),
         Failure::NotFound => (StatusCode::NOT_FOUND, "not_found", Executed::No),
         Failure::MethodNotAllowed { .. } => (
@@ -143,6 +149,9 @@ fn detail(failure: &Failure) -> Bytes {
             )
         }
         Failure::BodyTooLarge(limit) => format!("The body is larger than {limit} bytes"),
+        Failure::Unauthorized => {
+            "Unauthorized: this worker asks for Authorization: Bearer and its token".to_owned()
+        }
         Failure::Forbidden(why) => format!("Forbidden: {why}"),
         Failure::NotFound => "Not Found".to_owned(),
         Failure::MethodNotAllowed { .. } => "Method Not Allowed".to_owned(),

@@ -344,6 +344,22 @@ impl Shared {
         }
     }
 
+    /// Takes a process off the list. It may have been woken for a request that it will not take
+    /// now, so another one is woken for it.
+    fn step_aside(&self, process: u64) {
+        let mut state = self.lock();
+        state.available.unlist(process);
+        let other = if state.queue.is_empty() {
+            None
+        } else {
+            state.available.next()
+        };
+        drop(state);
+        if let Some(other) = other {
+            other.wake();
+        }
+    }
+
     /// Gives requests that never started to others, at the places that they had.
     fn hand_back(&self, calls: Vec<Call>) {
         if calls.is_empty() {

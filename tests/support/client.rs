@@ -152,7 +152,11 @@ impl Connection {
             let mut lines = head.split("\r\n");
             let status = lines
                 .next()
-                .and_then(|line| line.strip_prefix("HTTP/1.1 "))
+                .and_then(|line| {
+                    // To a request in HTTP/1.0 hyper answers in HTTP/1.0.
+                    let new = line.strip_prefix("HTTP/1.1 ");
+                    new.or_else(|| line.strip_prefix("HTTP/1.0 "))
+                })
                 .and_then(|line| line.get(..3)?.parse::<u16>().ok())
                 .ok_or_else(|| Error::other(format!("not a status line: {head}")))?;
             let headers: Vec<(String, String)> = lines
@@ -234,6 +238,14 @@ impl Connection {
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// Whether something has come, or the end of the connection; does not wait.
+    pub(crate) fn has_answer(&self) -> bool {
+        self.stream.set_nonblocking(true).unwrap();
+        let peeked = self.stream.peek(&mut [0]);
+        self.stream.set_nonblocking(false).unwrap();
+        !matches!(peeked, Err(error) if error.kind() == ErrorKind::WouldBlock)
     }
 
     /// Waits until the worker closes the connection.
