@@ -52,7 +52,8 @@ image_builds() {
 edit_reuses_dependencies() {
     local begin=$SECONDS source=$work/source before after
     mkdir "$source"
-    cp -r Cargo.toml Cargo.lock Dockerfile .dockerignore src examples "$source"
+    # With their modes, which the classic builder counts.
+    cp -rp Cargo.toml Cargo.lock Dockerfile .dockerignore src examples "$source"
     echo '// edited' >>"$source/src/main.rs"
     sed -i 's/processed_as_string/edited/' "$source/examples/default.rs"
     build --target dependencies --tag "$image:dependencies-2" "$source"

@@ -5,9 +5,10 @@
 
 read -ra build_flags <<<"${DOCKER_BUILD_FLAGS:-}"
 
-# No command may hang: each is given a minute, or $limit seconds.
+# No command may hang: each is given a minute, or $limit seconds. In the foreground, so that Ctrl-C
+# reaches it.
 bounded() {
-    timeout --kill-after=5 "${limit:-60}" "$@"
+    timeout --foreground --kill-after=5 "${limit:-60}" "$@"
 }
 
 compose() {
