@@ -220,6 +220,10 @@ fn try_requests(document: &mut Document) {
     document.expect(&worker, post(&[], b"{}"), 422);
     document.expect(&worker, post(&[], b"{"), 422);
     document.expect_of_payload(&worker, &"x".repeat(4000), 413);
+    let scratch = Scratch::new();
+    let tokens = scratch.file("tokens", 0o600, "a-token-of-the-test\n");
+    let guarded = limited().option("--auth-token-file", &tokens).start();
+    document.expect(&guarded, post(&[], good), 401);
     let mut slow = worker.connect();
     let bytes = request_bytes(worker.address, "POST", "/", &[], Some(good));
     slow.send(&bytes[..bytes.len() - 2]).unwrap();

@@ -19,6 +19,7 @@ use utoipa::openapi::path::{
 };
 use utoipa::openapi::request_body::{RequestBody, RequestBodyBuilder};
 use utoipa::openapi::schema::ObjectBuilder;
+use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::tag::TagBuilder;
 use utoipa::openapi::{
     ContentBuilder, HttpMethod, InfoBuilder, License, OpenApi, OpenApiBuilder, PathsBuilder, RefOr,
@@ -29,6 +30,8 @@ const FUNCTION: &str = "function";
 const STATE: &str = "state";
 const DOCUMENTATION: &str = "documentation";
 const HEAD: &str = "HEAD";
+/// The name of the way to show a token.
+const TOKEN: &str = "token";
 
 /// What the document says before its paths.
 const ABOUT: &str = "\
@@ -72,6 +75,10 @@ pub(super) fn document() -> OpenApi {
             .responses
             .extend(one.map(|one| (name.to_owned(), one)));
     }
+    components.add_security_scheme(
+        TOKEN,
+        SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer)),
+    );
     let tag = |name: &str, about: &str| {
         TagBuilder::new()
             .name(name)
@@ -108,6 +115,11 @@ fn function() -> PathItem {
             "W3C trace context, for handlers that ask for it.",
             schemas::text("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
         ))
+        // Asked for only where the worker has tokens.
+        .securities(Some([
+            SecurityRequirement::default(),
+            SecurityRequirement::new(TOKEN, Vec::<String>::new()),
+        ]))
         .request_body(Some(invocation()));
     PathItem::new(HttpMethod::Post, with_responses(operation, of_function()))
 }

@@ -119,6 +119,11 @@ fn of_request() -> Vec<Case> {
             ),
         ),
         case(
+            "unauthorized",
+            "The worker has `--auth-token-file`, and the request has none of its tokens.",
+            Failure::Unauthorized,
+        ),
+        case(
             "forbidden",
             "A page of another site sent the request, or its `Host` is not a name of this worker.",
             Failure::Forbidden(

@@ -116,6 +116,7 @@ pub(super) fn header(name: &str, values: &[String]) -> (&'static str, Object) {
         "cache-control" => ("How long a copy may be used.", values()),
         "content-encoding" => ("How the file is held; always so.", values()),
         "content-security-policy" => ("Nothing from elsewhere is loaded or called.", values()),
+        "www-authenticate" => ("How a token is shown.", values()),
         "location" => ("Where the page is, relative to this path.", values()),
         "retry-after" => (
             "Seconds until a retry has a chance.",
