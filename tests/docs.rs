@@ -236,7 +236,7 @@ fn try_requests(document: &mut Document) {
 fn try_handlers(document: &mut Document) {
     let worker = limited().start();
     document.expect_of_payload(&worker, "error no such device", 400);
-    for status in [403, 404, 408, 413, 422, 429, 499, 500] {
+    for status in [401, 403, 404, 408, 413, 422, 429, 499, 500] {
         let line = format!(r#"raw {{"id":$ID,"error":{{"message":"chosen","status":{status}}}}}"#);
         document.expect_of_payload(&worker, &line, status);
     }
