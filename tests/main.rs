@@ -7,14 +7,21 @@
 
 mod support;
 
+mod access;
+mod clients;
 mod contract;
+mod docs;
 mod dying;
+mod health;
 mod http;
+mod isolation;
 mod lines;
 mod load;
+mod malformed;
 mod queue;
 mod recycling;
 mod reload;
+mod sandbox;
 mod settings;
 mod starting;
 mod stopping;

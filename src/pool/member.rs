@@ -163,24 +163,17 @@ impl Feed for Member {
         taken
     }
 
+    fn pass(&mut self) {
+        self.shared.step_aside(self.number);
+    }
+
     fn leave(&mut self) {
         let standing = std::mem::replace(&mut self.standing, Membership::Left);
         self.permit = None;
         if standing == Membership::Left {
             return;
         }
-        let mut state = self.shared.lock();
-        state.available.unlist(self.number);
-        // It may have been woken for a request that it will not take now.
-        let other = if state.queue.is_empty() {
-            None
-        } else {
-            state.available.next()
-        };
-        drop(state);
-        if let Some(other) = other {
-            other.wake();
-        }
+        self.shared.step_aside(self.number);
         self.shared
             .note(|condition| condition.left(standing == Membership::Up));
     }
@@ -255,6 +248,24 @@ mod tests {
         second.leave();
         assert!(wakes[0].is_set());
         assert!(ask(&mut first, &wakes[0]).is_ready());
+    }
+
+    #[test]
+    fn a_process_that_cannot_take_what_it_was_woken_for_passes_it_on() {
+        let pool = pool_for(1);
+        let wakes: [Arc<Woken>; 2] = Default::default();
+        let [mut first, mut second] =
+            [0, 1].map(|index| waiting(&pool.shared, Part::Serving, &wakes[index]));
+        let _answered = call(&pool).unwrap();
+        assert!(wakes[1].is_set() && !wakes[0].is_set());
+        second.pass();
+        assert!(wakes[0].is_set());
+        assert!(ask(&mut first, &wakes[0]).is_ready());
+        // Off the list while it cannot, and on it again when it asks.
+        let woken = Arc::new(Woken::default());
+        assert!(ask(&mut second, &woken).is_pending());
+        let _answered = call(&pool).unwrap();
+        assert!(woken.is_set());
     }
 
     #[test]

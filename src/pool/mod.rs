@@ -127,11 +127,12 @@ impl Pool {
                 "no shell reads the handler's command; if it is meant for one: sh -c '…'"
             );
         }
-        let launcher =
-            Launcher::new(command, descriptor_limit).map_err(|source| StartError::Runtime {
+        let launcher = Launcher::new(command, config.isolation.clone(), descriptor_limit).map_err(
+            |source| StartError::Runtime {
                 what: "the launcher thread",
                 source,
-            })?;
+            },
+        )?;
         let mut slots = Vec::new();
         for number in 0..config.pool.max_processes.get() {
             let (orders, renewals) = mpsc::channel(1);
@@ -340,6 +341,22 @@ impl Shared {
                 Poll::Ready(call)
             }
             None => Poll::Pending,
+        }
+    }
+
+    /// Takes a process off the list. It may have been woken for a request that it will not take
+    /// now, so another one is woken for it.
+    fn step_aside(&self, process: u64) {
+        let mut state = self.lock();
+        state.available.unlist(process);
+        let other = if state.queue.is_empty() {
+            None
+        } else {
+            state.available.next()
+        };
+        drop(state);
+        if let Some(other) = other {
+            other.wake();
         }
     }
 

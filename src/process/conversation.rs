@@ -223,6 +223,11 @@ impl<T: Ticket> Conversation<T> {
         at_once.saturating_sub(self.flight.len())
     }
 
+    /// True while half a line keeps a process from being given a request that could have one.
+    pub fn is_held_up(&self) -> bool {
+        self.standing == Standing::Sound && self.is_in_half_a_line()
+    }
+
     /// True when stdout must be looked at before [`Conversation::give`]: without ids, only what is
     /// not there tells that the last reply was the only one.
     pub fn must_look_before_giving(&self) -> bool {

@@ -52,6 +52,8 @@ enum Received {
 pub trait Feed {
     /// The next request for this process, or a promise to wake it when there is one.
     fn poll_take(&mut self, cx: &mut Context<'_>, load: Load) -> Poll<Call>;
+    /// The process can take none just now: what it was woken for is another's.
+    fn pass(&mut self);
     /// The process wants no more requests.
     fn leave(&mut self);
     /// The process is up; with its age if it has shown so itself.
@@ -348,8 +350,11 @@ impl<F: Feed> Owner<F> {
             };
             self.conversation.give(Instant::now(), call);
         }
-        if *self.conversation.standing() != Standing::Sound {
-            self.feed.leave();
+        match *self.conversation.standing() {
+            // Half a line has come since it was listed as having room.
+            Standing::Sound if self.conversation.is_held_up() => self.feed.pass(),
+            Standing::Sound => {}
+            Standing::Finishing(_) | Standing::Condemned(_) => self.feed.leave(),
         }
     }
 

@@ -1,4 +1,6 @@
 //! What all tests stand on: the worker as a fixture, a client, and a look at `/proc`.
+// Two test programs share this, and neither uses all of it.
+#![allow(dead_code)]
 
 pub(crate) mod client;
 pub(crate) mod load;

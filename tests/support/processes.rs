@@ -98,6 +98,29 @@ pub(crate) fn peak_memory_kib(pid: u32) -> u64 {
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
+/// The memory that a process has now, in KiB.
+pub(crate) fn resident_kib(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status
+        .lines()
+        .find(|line| line.starts_with("VmRSS:"))
+        .unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+/// The processes that were started with this variable in their environment.
+pub(crate) fn with_variable(name: &str, value: &str) -> Vec<u32> {
+    let entry = format!("{name}={value}");
+    let has_it = |pid: &u32| {
+        let entries = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        entries
+            .split(|byte| *byte == 0)
+            .any(|found| found == entry.as_bytes())
+    };
+    let pids = all().into_iter().map(|process| process.pid);
+    pids.filter(has_it).collect()
+}
+
 /// How many descriptors a process has open.
 pub(crate) fn descriptor_count(pid: u32) -> usize {
     fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count()

@@ -5,7 +5,7 @@ use super::{eventually, processes, within};
 use rustix::process::Signal;
 use serde_json::Value;
 use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex};
@@ -151,6 +151,30 @@ impl Builder {
             std::thread::sleep(Duration::from_millis(2));
         }
         child.wait_with_output().unwrap()
+    }
+
+    /// Starts it like [`Builder::start`], for a log level that leaves out the line with its address.
+    pub(crate) fn start_quietly(self) -> Worker {
+        let port = TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port();
+        let mut child = self
+            .option("--port", &port.to_string())
+            .command()
+            .spawn()
+            .unwrap();
+        let log = Log::default();
+        log.follow(child.stderr.take().unwrap());
+        log.follow(child.stdout.take().unwrap());
+        let address = ([127, 0, 0, 1], port).into();
+        eventually("listens", || Connection::open(address).ok());
+        Worker {
+            child,
+            address,
+            log,
+        }
     }
 
     /// Starts it on a free port and waits until it listens.

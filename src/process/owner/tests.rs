@@ -1,6 +1,6 @@
 use super::*;
 use crate::process::call::{Extras, Outcome};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io::{PipeReader, PipeWriter, Read, Write, pipe};
 use std::rc::Rc;
@@ -11,12 +11,18 @@ const LONG: Duration = Duration::from_secs(3600);
 
 /// Requests for one process.
 #[derive(Debug, Default, Clone)]
-struct Waiting(Rc<RefCell<VecDeque<Call>>>);
+struct Waiting {
+    calls: Rc<RefCell<VecDeque<Call>>>,
+    is_passed_on: Rc<Cell<bool>>,
+}
 
 impl Feed for Waiting {
     fn poll_take(&mut self, _: &mut Context<'_>, _: Load) -> Poll<Call> {
-        let call = self.0.borrow_mut().pop_front();
+        let call = self.calls.borrow_mut().pop_front();
         call.map_or(Poll::Pending, Poll::Ready)
+    }
+    fn pass(&mut self) {
+        self.is_passed_on.set(true);
     }
     fn leave(&mut self) {}
     fn came_up(&mut self, _: Option<Duration>) {}
@@ -68,7 +74,7 @@ impl Bench {
             None,
             crate::buffered::Buffered::new(1024).start(),
         );
-        self.waiting.0.borrow_mut().push_back(call);
+        self.waiting.calls.borrow_mut().push_back(call);
         answered
     }
 
@@ -121,6 +127,9 @@ async fn without_ids_stdout_is_looked_at_before_the_next_request_is_written() {
         assert_eq!(bench.look(), standing, "{rest}");
         assert_eq!(bench.unread(), written, "the next request was written");
         assert!(next.is_empty());
+        // To another process, if this one was woken for it.
+        let is_held_up = standing.is_pending();
+        assert_eq!(bench.waiting.is_passed_on.get(), is_held_up, "{rest}");
     }
 }
 

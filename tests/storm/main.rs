@@ -1,0 +1,213 @@
+//! A storm: handlers that misbehave by chance, clients that hang up and stall, a killer, and a
+//! checker that knows for each request what may come back.
+//!
+//! `cargo test --test storm` runs a short one. `scripts/storm.sh` runs a long one, with
+//! `--requests N`, `--minutes N` and `--seed S`. Ends with status 1 at the first broken promise.
+#![allow(clippy::unwrap_used)]
+
+mod checker;
+mod clients;
+mod faults;
+mod killer;
+// The fixtures of the other tests, of which the storm needs a part.
+#[allow(unused_imports)]
+#[path = "../support/mod.rs"]
+mod support;
+
+use checker::Report;
+use clients::Clients;
+use faults::Mode;
+use killer::Killer;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+use support::{Ledger, Worker, eventually, misbehave, processes};
+
+/// Processes of each worker.
+const PROCESSES: usize = 4;
+
+/// The pool is whole again within this time of the last fault.
+const WHOLE_WITHIN: Duration = Duration::from_secs(10);
+
+/// Memory that a worker may have gained between the first part of a storm and its end. It holds
+/// no more than its buffers; an allocator that keeps what was freed needs some room.
+const MOST_GAINED_KIB: u64 = 24 * 1024;
+
+/// What all that a worker starts has in its environment, descendants included.
+const MARK: &str = "STORM_LEDGER";
+
+struct Options {
+    requests: u64,
+    limit: Duration,
+    seed: u64,
+    modes: Vec<Mode>,
+}
+
+fn main() -> ExitCode {
+    let options = match options() {
+        Ok(Some(options)) => options,
+        Ok(None) => return ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("storm: {error}");
+            return ExitCode::from(2);
+        }
+    };
+    let share = options.requests / options.modes.len() as u64;
+    let limit = options.limit / u32::try_from(options.modes.len()).unwrap();
+    let mut reports = Vec::new();
+    for (number, mode) in options.modes.iter().enumerate() {
+        let seed = options.seed.wrapping_add(number as u64);
+        let report = storm(*mode, share, limit, seed);
+        print!("{report}");
+        let is_broken = !report.broken.is_empty();
+        reports.push(report);
+        if is_broken {
+            break;
+        }
+    }
+    let broken = reports.iter().filter(|report| !report.broken.is_empty());
+    let broken = broken.count();
+    println!(
+        "\nstorm with seed {}: {} requests\n{} passed, {broken} failed",
+        options.seed,
+        reports.iter().map(|report| report.requests).sum::<u64>(),
+        reports.len() - broken,
+    );
+    ExitCode::from(u8::from(broken > 0))
+}
+
+fn options() -> Result<Option<Options>, String> {
+    let mut options = Options {
+        requests: 24_000,
+        limit: Duration::from_secs(120),
+        seed: 1,
+        modes: Mode::ALL.to_vec(),
+    };
+    let mut words = std::env::args().skip(1);
+    while let Some(word) = words.next() {
+        let mut number = || {
+            let value = words.next().ok_or(format!("{word} needs a number"))?;
+            value
+                .parse::<u64>()
+                .map_err(|_| format!("{word} needs a number, not {value:?}"))
+        };
+        match word.as_str() {
+            "--requests" => options.requests = number()?,
+            "--minutes" => options.limit = Duration::from_secs(60 * number()?),
+            "--seed" => options.seed = number()?,
+            // What cargo's test runners ask a test binary for.
+            "--list" => return Ok(None),
+            "--nocapture" | "--exact" | "--quiet" | "-q" | "--include-ignored" => {}
+            "--test-threads" => drop(number()?),
+            // The name of a test: this is another one.
+            name if !name.starts_with('-') && !"storm".contains(name) => return Ok(None),
+            name if !name.starts_with('-') => {}
+            other => return Err(format!("unknown option {other:?}")),
+        }
+    }
+    Ok(Some(options))
+}
+
+/// One storm over one worker.
+fn storm(mode: Mode, requests: u64, limit: Duration, seed: u64) -> Report {
+    let ledger = Ledger::new();
+    let mut options = mode.options().to_vec();
+    let path = ledger.path();
+    options.extend(["--ledger", &path]);
+    let mut worker = misbehave(&options)
+        .option("--processes", &PROCESSES.to_string())
+        .option("--timeout", "500ms")
+        .option("--grace", "200ms")
+        .option("--queue", "256")
+        .option("--queue-timeout", "5s")
+        .option("--max-reply", "64KiB")
+        .option("--max-body", "1MiB")
+        .option("--max-connections", "512")
+        .option("--log-level", "error")
+        .environment(MARK, &path)
+        .start_quietly();
+    worker.wait_until_ready();
+    worker.wait_for_processes(PROCESSES);
+    let idle_descriptors = processes::descriptor_count(worker.pid());
+
+    let begun = Instant::now();
+    let clients = Clients::start(worker.address, mode, requests, limit, seed);
+    let killer = Killer::start(worker.pid(), seed);
+    clients.wait_for_part(10);
+    let memory_kib = processes::resident_kib(worker.pid());
+    let records = clients.join();
+    let strikes = killer.stop();
+    let took = begun.elapsed();
+
+    let mut report = Report::new(mode, took, strikes);
+    report.check_answers(&records, &ledger);
+    let last_fault = Instant::now();
+    match wait_until_whole(&worker) {
+        Ok(()) => report.whole_after = last_fault.elapsed(),
+        Err(why) => report.broken.push(why),
+    }
+    let now_kib = processes::resident_kib(worker.pid());
+    report.memory_kib = (memory_kib, now_kib);
+    if now_kib > memory_kib + MOST_GAINED_KIB {
+        report.broken.push(format!(
+            "memory went from {memory_kib} KiB to {now_kib} KiB"
+        ));
+    }
+    let descriptors = eventually_few_descriptors(&worker, idle_descriptors);
+    report.descriptors = (idle_descriptors, descriptors);
+    if descriptors > idle_descriptors {
+        report.broken.push(format!(
+            "descriptors went from {idle_descriptors} to {descriptors}"
+        ));
+    }
+    worker.signal(rustix::process::Signal::TERM);
+    let status = worker.wait_for_end(Duration::from_secs(25));
+    if !status.success() {
+        report
+            .broken
+            .push(format!("the worker ended with {status}"));
+    }
+    let left = processes::with_variable(MARK, &path);
+    if !left.is_empty() {
+        report.broken.push(format!("processes are left: {left:?}"));
+    }
+    report
+}
+
+/// All processes are there, none is a zombie, and what is asked is answered.
+fn wait_until_whole(worker: &Worker) -> Result<(), String> {
+    let begun = Instant::now();
+    let mut answered = 0;
+    loop {
+        let pids = processes::living_children(worker.pid());
+        let zombies = processes::zombies(worker.pid());
+        let is_whole = pids.len() == PROCESSES && zombies == 0;
+        let is_answered = worker
+            .connect()
+            .post("echo #whole")
+            .is_ok_and(|response| response.status == 200);
+        answered = if is_whole && is_answered {
+            answered + 1
+        } else {
+            0
+        };
+        if answered == 20 {
+            return Ok(());
+        }
+        if begun.elapsed() > WHOLE_WITHIN {
+            return Err(format!(
+                "the pool is not whole {WHOLE_WITHIN:?} after the last fault: {} processes, \
+                 {zombies} zombies, {answered} answers in a row",
+                pids.len()
+            ));
+        }
+    }
+}
+
+/// Waits until no more descriptors are open than at the start; gives the last count.
+fn eventually_few_descriptors(worker: &Worker, idle: usize) -> usize {
+    let begun = Instant::now();
+    eventually("descriptors are counted", || {
+        let now = processes::descriptor_count(worker.pid());
+        (now <= idle || begun.elapsed() > Duration::from_secs(10)).then_some(now)
+    })
+}
