@@ -13,9 +13,9 @@ bounded() {
 
 compose() {
     if docker compose version >/dev/null 2>&1; then
-        limit=420 bounded docker compose "$@"
+        limit=900 bounded docker compose "$@"
     else
-        limit=420 bounded docker-compose "$@"
+        limit=900 bounded docker-compose "$@"
     fi
 }
 
@@ -34,7 +34,7 @@ holds() {
 
 # build OPTION... CONTEXT: with the options that all builds share.
 build() {
-    if ! limit=420 bounded docker build "${build_flags[@]}" "$@" \
+    if ! limit=900 bounded docker build "${build_flags[@]}" "$@" \
         >"$work/build.log" 2>&1; then
         tail -n 40 "$work/build.log" >&2
         fail "the build failed: $*"
