@@ -18,6 +18,7 @@ impl Feed for Waiting {
         let call = self.0.borrow_mut().pop_front();
         call.map_or(Poll::Pending, Poll::Ready)
     }
+    fn step_back(&mut self) {}
     fn leave(&mut self) {}
     fn came_up(&mut self, _: Option<Duration>) {}
     fn announced(&mut self) {}
@@ -42,6 +43,7 @@ impl Bench {
     async fn new() -> Bench {
         let limits = Limits {
             max_concurrency: 1,
+            read_ahead: 32,
             wait_ready: false,
             startup_timeout: LONG,
             max_reply_bytes: 64,
@@ -53,7 +55,7 @@ impl Bench {
         let out_of = Receiver::from_owned_fd(out_of.into()).unwrap();
         let waiting = Waiting::default();
         Bench {
-            owner: Owner::new(1, into, out_of, limits, waiting.clone()),
+            owner: Owner::new(1, std::process::id(), into, out_of, limits, waiting.clone()),
             waiting,
             stdin,
             stdout,
