@@ -190,6 +190,16 @@ struct ServeOptions {
         help_heading = "Processes"
     )]
     max_concurrency: NonZeroUsize,
+    /// Most requests given ahead to a process that promised order; 1 turns it off
+    #[arg(
+        long,
+        env = "FAAS_READ_AHEAD",
+        value_name = "N",
+        value_parser = count,
+        default_value = "32",
+        help_heading = "Processes"
+    )]
+    read_ahead: NonZeroUsize,
     /// Give a process no request before its ready line
     #[arg(long, env = "FAAS_WAIT_READY", help_heading = "Processes", value_name = "BOOL",
           num_args = 0..=1, require_equals = true, default_value_t = false,
@@ -344,6 +354,7 @@ fn serve(options: ServeOptions) -> Result<Task, String> {
         },
         process: ProcessConfig {
             max_concurrency: options.max_concurrency,
+            read_ahead: options.read_ahead,
             wait_ready: options.wait_ready || !options.pass_header.is_empty(),
             startup_timeout: options.startup_timeout,
             max_reply_bytes: usize::try_from(options.max_reply).unwrap_or(usize::MAX),

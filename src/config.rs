@@ -91,6 +91,8 @@ pub struct PoolConfig {
 pub struct ProcessConfig {
     /// Caps the concurrency that a handler announces.
     pub max_concurrency: NonZeroUsize,
+    /// Caps how many requests a process that promised order may have at the same time.
+    pub read_ahead: NonZeroUsize,
     /// No request before the ready line.
     pub wait_ready: bool,
     /// How long the ready line may take, and how long a first slow start is spared.
