@@ -9,7 +9,7 @@ mod invoke;
 pub mod listener;
 mod registry;
 pub mod request;
-mod respond;
+pub mod respond;
 mod state;
 
 use crate::buffered::Buffered;
