@@ -67,7 +67,38 @@ impl<'a> Generator<'a> {
             generator.watch(&connection, index)?;
             generator.connections.push(connection);
         }
+        generator.learn()?;
         Ok(generator)
+    }
+
+    /// One request alone, before it begins: what all others must be answered with.
+    fn learn(&mut self) -> io::Result<()> {
+        let mut events = Vec::with_capacity(1024);
+        let Some(connection) = self.connections.first_mut() else {
+            return Ok(());
+        };
+        let mut moved = connection.send(&self.request, Instant::now());
+        loop {
+            match moved {
+                Moved::Waits => {}
+                Moved::Answered(done, _) if done.status == 200 => {
+                    return if done.is_last { self.reopen(0) } else { Ok(()) };
+                }
+                Moved::Answered(done, _) => {
+                    let status = done.status;
+                    let why = format!("the first answer is no 200, but {status}");
+                    return Err(io::Error::other(why));
+                }
+                Moved::Ended => return Err(io::Error::other("the first request has no answer")),
+            }
+            events.clear();
+            let timeout = timespec(self.options.patience);
+            let room = rustix::buffer::spare_capacity(&mut events);
+            if epoll::wait(&self.epoll, room, Some(&timeout))? == 0 {
+                return Err(io::Error::other("the first request has no answer in time"));
+            }
+            moved = connection.advance(&self.request, &mut self.scratch, &mut self.expected);
+        }
     }
 
     /// Runs the load to its end and tells what came of it.
