@@ -39,7 +39,11 @@ def connections(run):
     def rate(make):
         def measure(point):
             with make() as server:
-                return programs.load(server, run.curve_seconds, "--connections", point)["per_second"]
+                # A start with thousands of requests at once takes a while to settle.
+                warm_up = run.curve_seconds / 2 + point / 5000
+                load = ["--connections", point]
+                return programs.load(server, run.curve_seconds, *load, warm_up=warm_up)["per_second"]
+
         return measure
 
     # As many may wait as there are connections, or the largest points would be refusals.

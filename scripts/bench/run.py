@@ -27,7 +27,7 @@ class Run:
         self.begin = time.monotonic()
         self.end = self.begin + 60 * options.minutes
         self.results = {
-            "settings": {"quick": self.is_quick, "rounds": self.rounds_wanted, "seconds": self.seconds},
+            "settings": {"quick": self.is_quick, "only": options.only, "rounds": self.rounds_wanted, "seconds": self.seconds},
             "machine": machine.facts(),
             "rows": [],
             "rounds": {},
@@ -125,6 +125,9 @@ def main():
     print(f"{servers.WORK}: results.json, table.md, {len(made)} charts")
     if results["failed"]:
         print("failed: " + ", ".join(results["failed"]))
+        return 1
+    if options.publish and results["settings"]["only"]:
+        print("not published: these are results of some sections only")
         return 1
     if options.publish:
         publish(text, made)

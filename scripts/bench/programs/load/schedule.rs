@@ -44,3 +44,33 @@ impl Schedule {
         };
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn times(arrivals: Arrivals, seed: u64) -> Vec<Duration> {
+        let mut schedule = Schedule::new(1000.0, arrivals, seed);
+        let mut times = Vec::new();
+        for _ in 0..10_000 {
+            times.push(schedule.next());
+            schedule.advance();
+        }
+        times
+    }
+
+    #[test]
+    fn both_kinds_bring_so_many_a_second() {
+        for arrivals in [Arrivals::Poisson, Arrivals::Uniform] {
+            let last = times(arrivals, 1)[9_999].as_secs_f64();
+            // The deviation of the sum of 10,000 such times is one in a hundred.
+            assert!((last - 10.0).abs() < 0.5, "{arrivals:?}: {last}");
+        }
+    }
+
+    #[test]
+    fn a_seed_gives_the_same_times_again_and_another_gives_others() {
+        assert_eq!(times(Arrivals::Poisson, 7), times(Arrivals::Poisson, 7));
+        assert_ne!(times(Arrivals::Poisson, 7), times(Arrivals::Poisson, 8));
+    }
+}
