@@ -184,7 +184,7 @@ CURVES = {
 
 
 def draw(results, folder):
-    """Draws what there are results for; gives the files."""
+    """Draws what there are results for; gives the files, each with its title."""
     folder.mkdir(parents=True, exist_ok=True)
     figures = {}
     if "throughput" in results["rounds"]:
@@ -198,5 +198,5 @@ def draw(results, folder):
         # No date in it: the same figures give the same file.
         figure.savefig(path, transparent=True, metadata={"Date": None})
         plt.close(figure)
-        files.append(path)
+        files.append((path, figure.texts[0].get_text()))
     return files

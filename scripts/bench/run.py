@@ -136,9 +136,10 @@ def main():
 
 def publish(text, made):
     readme = servers.ROOT / "README.md"
-    readme.write_text(table.put_into(readme.read_text(), text))
+    section = table.with_charts(text, made, CHARTS.relative_to(servers.ROOT))
+    readme.write_text(table.put_into(readme.read_text(), section))
     CHARTS.mkdir(exist_ok=True)
-    for chart in made:
+    for chart, _ in made:
         shutil.copy(chart, CHARTS)
     print(f"README.md and {CHARTS} have them too")
 

@@ -23,6 +23,12 @@ def markdown(results):
     return "\n".join(lines) + "\n"
 
 
+def with_charts(table, charts, folder):
+    """The table, and a line for each chart: `charts` are files and titles."""
+    images = [f"![{title}]({folder}/{path.name})" for path, title in charts]
+    return "\n\n".join([table.rstrip("\n"), *images]) + "\n"
+
+
 def put_into(text, table):
     """The text with what stands between the two marks replaced."""
     before, found, rest = text.partition(BEGIN)
