@@ -10,7 +10,7 @@ mod invoke;
 pub mod listener;
 mod registry;
 pub mod request;
-mod respond;
+pub mod respond;
 mod state;
 pub mod token;
 
