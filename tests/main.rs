@@ -19,3 +19,4 @@ mod settings;
 mod starting;
 mod stopping;
 mod structure;
+mod surroundings;
