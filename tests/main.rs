@@ -26,3 +26,4 @@ mod settings;
 mod starting;
 mod stopping;
 mod structure;
+mod surroundings;

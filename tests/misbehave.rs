@@ -279,6 +279,14 @@ fn obey(id: u64, payload: &str) {
         }
         "stop" => signal_self("STOP"),
         // Answers, and never reads again.
+        "nonblocking" => {
+            let flags = rustix::fs::OFlags::NONBLOCK;
+            rustix::fs::fcntl_setfl(std::io::stdin(), flags).unwrap();
+            rustix::fs::fcntl_setfl(std::io::stdout(), flags).unwrap();
+            rustix::fs::fcntl_setfl(std::io::stderr(), flags).unwrap();
+            eprintln!("my descriptors are nonblocking");
+            answer(id, &echo);
+        }
         "deaf" => {
             answer(id, &echo);
             forever();

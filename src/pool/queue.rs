@@ -207,6 +207,9 @@ mod tests {
         assert_eq!((queue.waiting.len(), queue.is_full()), (3, true));
         assert_eq!(queue.take(now), Some(Taken::InTime(0)));
         assert_eq!((queue.waiting.len(), queue.is_full()), (2, true));
+        assert!(matches!(queue.take(now), Some(Taken::InTime(1))));
+        queue.hand_back(1, now + MS, 1);
+        assert_eq!(queue.push(now + MS, |place| place), Some(3));
     }
 
     #[test]

@@ -174,3 +174,20 @@ fn the_time_that_a_process_had_a_request_does_not_count_as_waiting() {
     pool.shared.hand_back(vec![taken]);
     assert!(ask(&pool, 2, &Arc::default()).is_ready());
 }
+
+#[test]
+fn what_no_process_ever_reads_is_refused_in_the_end() {
+    let pool = pool_for(1);
+    let mut answered = call(&pool).unwrap();
+    let Poll::Ready(mut taken) = ask(&pool, 1, &Arc::default()) else {
+        panic!("there is a request")
+    };
+    taken.gives_up_at = Instant::now();
+    pool.shared.hand_back(vec![taken]);
+    let answer = Pin::new(&mut answered).poll(&mut Context::from_waker(Waker::noop()));
+    assert!(matches!(
+        answer,
+        Poll::Ready(Err(Failure::Unavailable { .. }))
+    ));
+    assert!(ask(&pool, 2, &Arc::default()).is_pending());
+}

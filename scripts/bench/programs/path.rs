@@ -75,6 +75,7 @@ impl Path {
     /// A path on which the process has come up.
     pub fn new(case: Case) -> Path {
         let limits = Limits {
+            read_ahead: 32,
             max_concurrency: 64,
             wait_ready: false,
             startup_timeout: Duration::from_secs(60),
