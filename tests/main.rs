@@ -16,6 +16,7 @@ mod load;
 mod queue;
 mod sandbox;
 mod settings;
+mod start_cost;
 mod starting;
 mod stopping;
 mod structure;
