@@ -24,7 +24,9 @@
 //!   value, so it is answered at most once, and given to one process at a time.
 //! * What a process may have started is never given to another. What it never read is.
 //! * A process in doubt is given nothing more.
-//! * Only a slot signals and reaps a process, its group before the process itself.
+//! * Only a slot signals and reaps a process, its group before the process itself. What processes
+//!   leave behind is reaped by the thread that starts them, and ended when all slots are empty.
+//! * Only a process of the launcher step is ever executed; it executes the handler's command.
 //!
 //! # Map
 //!

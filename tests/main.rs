@@ -23,6 +23,7 @@ mod recycling;
 mod reload;
 mod sandbox;
 mod settings;
+mod start_cost;
 mod starting;
 mod stopping;
 mod structure;

@@ -138,24 +138,37 @@ fn start(order: &Order) -> Result<Launched, LaunchError> {
         return Err(LaunchError::System("a pipe is missing".to_owned()));
     };
     let (stdin, stdout, stderr) = (stdin.into(), stdout.into(), stderr.into());
-    let launched = Launched {
+    let mut launched = Launched {
         process,
         stdin,
         stdout,
         stderr,
     };
-    match read_report(&report).map_err(|error| cannot(&error.into()))? {
-        Report::Executed => Ok(launched),
+    let report = read_report(&report).map_err(|error| cannot(&error.into()))?;
+    if let Err(error) = judge(report, &order.command) {
+        // It has said its last word, so this is short.
+        let _ = launched.process.reap();
+        return Err(error);
+    }
+    Ok(launched)
+}
+
+/// Whether the process is the handler now. One that never was is no handler that has exited.
+fn judge(report: Report, command: &Command) -> Result<(), LaunchError> {
+    match report {
+        Report::Executed => Ok(()),
         Report::NotExecuted(number) => {
             let error = io::Error::from_raw_os_error(number);
-            Err(diagnosis::explain(&order.command, &error))
+            Err(diagnosis::explain(command, &error))
         }
-        Report::NotSetUp(why) => Err(LaunchError::System(format!(
-            "a process cannot be set up: {why}"
-        ))),
-        Report::Died => Err(LaunchError::System(
-            "a process ended before the command was executed".to_owned(),
-        )),
+        Report::NotSetUp(why) => {
+            let why = format!("a process cannot be set up: {why}");
+            Err(LaunchError::System(why))
+        }
+        Report::Died => {
+            let why = "a process ended before the command was executed";
+            Err(LaunchError::System(why.to_owned()))
+        }
     }
 }
 
@@ -223,4 +236,33 @@ fn read_report(report: &OwnedFd) -> rustix::io::Result<Report> {
         }
     }
     Ok(Report::read(&bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_that_was_not_executed_is_no_handler() {
+        let command = Command {
+            program: "/no/such/file".into(),
+            arguments: Vec::new(),
+        };
+        let judged = |report| judge(report, &command);
+        assert!(judged(Report::Executed).is_ok());
+        for report in [Report::Died, Report::NotSetUp("no room".to_owned())] {
+            let judged = judged(report);
+            assert!(matches!(judged, Err(LaunchError::System(_))), "{judged:?}");
+        }
+        let missing = judged(Report::NotExecuted(Errno::NOENT.raw_os_error()));
+        assert!(
+            matches!(missing, Err(LaunchError::Command(_))),
+            "{missing:?}"
+        );
+        let no_room = judged(Report::NotExecuted(Errno::AGAIN.raw_os_error()));
+        assert!(
+            matches!(no_room, Err(LaunchError::System(_))),
+            "{no_room:?}"
+        );
+    }
 }
