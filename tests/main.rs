@@ -7,6 +7,7 @@
 
 mod support;
 
+mod ahead;
 mod contract;
 mod dying;
 mod http;
