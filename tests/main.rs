@@ -8,6 +8,7 @@
 mod support;
 
 mod access;
+mod ahead;
 mod clients;
 mod contract;
 mod docs;

@@ -9,16 +9,16 @@
 //! * an answer is made from the line that answers that request, or is a failure;
 //! * a process that is not [`Standing::Sound`] has no room.
 
+mod deadlines;
 mod pace;
+mod replies;
 mod seen;
 mod standing;
 
-use super::activity::Activity;
-use super::line::{self, Announcement, Answer, Context, ContextMember, Framer, Id, Line, Parsed};
+use super::line::{self, Announcement, Context, ContextMember, Framer};
 use crate::error::Failure;
 use bytes::Bytes;
 use pace::Pace;
-use seen::beginning;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
@@ -357,7 +357,8 @@ impl<T: Ticket> Conversation<T> {
         framer.feed(bytes, |line| self.line(now, line));
         self.framer = framer;
         self.half_line_since = self.is_in_half_a_line().then_some(now);
-        if let (Some(began), Ok(replies @ 1..)) = (began, u32::try_from(self.in_order - answered)) {
+        let replies = self.in_order - answered;
+        if let Some(began) = began.filter(|_| replies > 0) {
             let spent = now.saturating_duration_since(began);
             self.pace.replied(spent, replies);
         }
@@ -378,118 +379,9 @@ impl<T: Ticket> Conversation<T> {
         self.condemn(Fault::OutputClosed);
     }
 
-    /// When [`Conversation::expire`] has something to do next. `slowest_start` is that of the pool.
-    pub fn next_deadline(&self, slowest_start: Option<Duration>) -> Option<Instant> {
-        let flights =
-            (0..self.flight.len()).filter_map(|index| self.deadline_of(index, slowest_start));
-        let waits_for_ready = self.limits.wait_ready && !self.is_ready;
-        let startup = waits_for_ready.then(|| self.started + self.limits.startup_timeout);
-        let lived = (self.life == Life::Starting && !self.limits.wait_ready)
-            .then(|| self.started + UP_AFTER);
-        let half_line = self.half_line_since.map(|since| since + HALF_LINE_LASTS);
-        let rest = [startup, lived, half_line, self.next_look()];
-        flights.chain(rest.into_iter().flatten()).min()
-    }
-
-    /// True when a reply is overdue, and what the process does meanwhile decides whether it may be
-    /// given requests ahead. Everything that stdout holds must have been received before.
-    pub fn must_look_at_process(&self, now: Instant) -> bool {
-        self.next_look().is_some_and(|look| now >= look)
-    }
-
-    /// What the process does while its reply is overdue.
-    pub fn looked_at_process(&mut self, now: Instant, activity: Activity) {
-        if let Some(first) = self.flight.front() {
-            self.pace.looked(now, first.since, activity);
-        }
-    }
-
-    fn next_look(&self) -> Option<Instant> {
-        let first = self.flight.front()?;
-        let can_start = first.line.end <= self.outgoing.sent;
-        let is_ahead = self.promise == Promise::Order && self.has_replied && can_start;
-        if is_ahead && self.standing == Standing::Sound {
-            self.pace.next_look(first.since)
-        } else {
-            None
-        }
-    }
-
     /// True when the process starts on this request only after others.
     fn is_written_ahead(&self, index: usize) -> bool {
         index > 0 && self.promise == Promise::Order
-    }
-
-    /// When something is to be done about a request: its caller told, or the process given up.
-    fn deadline_of(&self, index: usize, slowest_start: Option<Duration>) -> Option<Instant> {
-        let flight = &self.flight[index];
-        match (&flight.ticket, self.is_written_ahead(index)) {
-            (Some(_), false) => Some(flight.deadline()),
-            // Its own time has not begun, but its caller's budget runs.
-            (Some(_), true) => flight.latest,
-            (None, true) => None,
-            (None, false) => {
-                let spared = self.started + self.spared_for(slowest_start);
-                Some(spared.max(flight.since + flight.timeout))
-            }
-        }
-    }
-
-    /// Ends what is over its time. Everything that stdout holds must have been received before:
-    /// an answer that is there wins.
-    pub fn expire(&mut self, now: Instant, slowest_start: Option<Duration>) {
-        let age = now.saturating_duration_since(self.started);
-        if self.limits.wait_ready && !self.is_ready {
-            if age >= self.limits.startup_timeout {
-                self.condemn(Fault::TooSlowToStart);
-            }
-        } else if self.life == Life::Starting && age >= UP_AFTER {
-            self.life = Life::Lived;
-            self.events.push(Event::CameUp { shown_after: None });
-        }
-        if self
-            .half_line_since
-            .is_some_and(|since| now >= since + HALF_LINE_LASTS)
-        {
-            self.half_line_since = None;
-            if self.is_in_half_a_line() {
-                self.doubt(Fault::PartialLine);
-            }
-        }
-        let is_spared = self.life != Life::Shown && age < self.spared_for(slowest_start);
-        let mut index = 0;
-        while index < self.flight.len() {
-            let deadline = self.deadline_of(index, slowest_start);
-            if deadline.is_none_or(|deadline| now < deadline) {
-                index += 1;
-                continue;
-            }
-            let is_written_ahead = self.is_written_ahead(index);
-            let failure = Failure::TimedOut(if is_written_ahead {
-                self.what_it_waited_for(index)
-            } else {
-                self.what_was_seen(&self.flight[index])
-            });
-            let is_concurrent = matches!(self.promise, Promise::Concurrency(_));
-            let Some(ticket) = self.flight[index].ticket.take() else {
-                self.condemn(if self.has_replied {
-                    Fault::TimedOut
-                } else {
-                    Fault::TooSlowToStart
-                });
-                return;
-            };
-            self.events.push(Event::Answered(ticket, Err(failure)));
-            if is_spared || is_written_ahead {
-                index += 1;
-            } else if is_concurrent {
-                self.flight.remove(index);
-                self.finish_only(Fault::TimedOut);
-            } else {
-                self.condemn(Fault::TimedOut);
-                return;
-            }
-        }
     }
 
     /// What has happened since the last call, in order.
@@ -523,202 +415,6 @@ impl<T: Ticket> Conversation<T> {
     /// How many requests a process that keeps its promise of order may have started on.
     fn may_have_started(&self) -> usize {
         self.botched.saturating_add(1)
-    }
-
-    fn line(&mut self, now: Instant, line: Line<'_>) {
-        match line {
-            Line::Whole(line) => match line::parse(line) {
-                Parsed::Reply(id, answer) => {
-                    if matches!(
-                        answer,
-                        Answer::Error {
-                            is_beside_result: true,
-                            ..
-                        }
-                    ) {
-                        self.events.push(Event::ErrorBesideResult);
-                    }
-                    self.reply(now, id, &answer);
-                }
-                Parsed::IdOnly(Id::Integer(id)) if self.position(id).is_some() => {
-                    let broken = Answer::Broken(
-                        "the reply has neither result nor error (JavaScript leaves out a result \
-                         that is undefined: return null; cat repeats the request)"
-                            .to_owned(),
-                    );
-                    self.reply(now, Some(Id::Integer(id)), &broken);
-                }
-                Parsed::Ready(announcement) if !self.has_replied && !self.is_ready => {
-                    self.ready(now, announcement);
-                }
-                Parsed::IdOnly(_) | Parsed::Ready(_) | Parsed::Stray => self.stray(line, false),
-            },
-            Line::TooLong(line) if line::is_braced(line) => self.too_long(now, line),
-            Line::TooLong(line) => self.stray(line, true),
-        }
-    }
-
-    fn reply(&mut self, now: Instant, id: Option<Id>, answer: &Answer<'_>) {
-        let index = match id {
-            Some(Id::Integer(id)) => match self.position(id) {
-                Some(index) => {
-                    self.ids = Ids::Echoed;
-                    index
-                }
-                None if id < self.next_id && id > 0 => {
-                    self.botched = self.botched.saturating_add(1);
-                    return self.doubt(Fault::StaleId);
-                }
-                None => return self.unmatched(now, Fault::WrongId),
-            },
-            Some(Id::Foreign) => return self.unmatched(now, Fault::WrongId),
-            None if self.ids == Ids::Echoed => return self.unmatched(now, Fault::MissingId),
-            None if self.flight.is_empty() => return self.doubt(Fault::Unasked),
-            None if self.flight[0].line.end > self.outgoing.sent => {
-                return self.doubt(Fault::Premature);
-            }
-            None => {
-                self.ids = Ids::Never;
-                0
-            }
-        };
-        self.has_replied = true;
-        let Some(flight) = self.flight.remove(index) else {
-            return;
-        };
-        self.show_life(now, flight.since);
-        let is_out_of_order = self.promise == Promise::Order && index > 0;
-        if is_out_of_order {
-            self.forget_promise(now);
-        } else {
-            self.in_order += 1;
-            self.botched = 0;
-            self.start_next(now);
-        }
-        if let Some(ticket) = flight.ticket {
-            let outcome = outcome(answer, self.limits.max_reply_bytes);
-            self.events.push(Event::Answered(ticket, outcome));
-        }
-        if flight.line.end > self.outgoing.sent {
-            self.doubt(Fault::Premature);
-        } else if is_out_of_order {
-            self.doubt(Fault::OutOfOrder);
-        } else if matches!(answer, Answer::NotUtf8(_)) {
-            self.doubt(Fault::NotUtf8);
-        }
-        if self.standing != Standing::Sound && self.flight.is_empty() {
-            self.condemn_again();
-        }
-    }
-
-    /// A reply that names no request of ours: when only one could have been meant, it has failed.
-    fn unmatched(&mut self, now: Instant, fault: Fault) {
-        if let Some(index) = self.only_one_meant() {
-            self.fail(now, index, Failure::Protocol(fault.to_string()));
-        }
-        self.doubt(fault);
-    }
-
-    fn too_long(&mut self, now: Instant, line: &[u8]) {
-        let meant = match line::leading_id(line) {
-            Some(id) => self.position(id),
-            None => self.only_one_meant(),
-        };
-        match meant {
-            Some(index) => {
-                if self.is_written_ahead(index) {
-                    self.forget_promise(now);
-                }
-                let failure = Failure::ReplyTooLarge(self.limits.max_reply_bytes);
-                self.fail(now, index, failure);
-            }
-            None => self.botched = self.botched.saturating_add(1),
-        }
-        self.doubt(Fault::LineTooLong);
-    }
-
-    /// The request that a reply without a usable id must be meant for: the only one, or the one
-    /// that a process which keeps order is working on.
-    fn only_one_meant(&self) -> Option<usize> {
-        let is_first = self.flight.len() == 1 || self.promise == Promise::Order;
-        (is_first && !self.flight.is_empty()).then_some(0)
-    }
-
-    fn fail(&mut self, now: Instant, index: usize, failure: Failure) {
-        let ticket = self.flight.remove(index).and_then(|flight| flight.ticket);
-        self.events
-            .extend(ticket.map(|ticket| Event::Answered(ticket, Err(failure))));
-        self.start_next(now);
-    }
-
-    /// The process, which keeps order, can start on the next request from now on.
-    fn start_next(&mut self, now: Instant) {
-        if self.promise == Promise::Order
-            && let Some(first) = self.flight.front_mut()
-        {
-            first.since = first.since.max(now);
-            first.strays_before = self.strays.count;
-        }
-    }
-
-    /// The process has broken its promise of order: from now on it counts as one that may work on
-    /// all that it has, and what it has may be finished in any order.
-    fn forget_promise(&mut self, now: Instant) {
-        self.promise = Promise::Concurrency(1);
-        for flight in self.flight.iter_mut().skip(1) {
-            flight.since = flight.since.max(now);
-        }
-    }
-
-    fn ready(&mut self, now: Instant, announcement: Announcement) {
-        self.is_ready = true;
-        self.show_life(now, self.started);
-        self.promise = match announcement.concurrency {
-            None => Promise::Nothing,
-            Some(1) => Promise::Order,
-            Some(number) => Promise::Concurrency(number.min(self.limits.max_concurrency)),
-        };
-        if announcement.concurrency.is_some() {
-            self.ids = Ids::Echoed;
-        }
-        self.context.clone_from(&announcement.context);
-        self.events.push(Event::Ready(announcement));
-    }
-
-    /// `asked` is since when it could have shown it: an idle hour is no slow start.
-    fn show_life(&mut self, now: Instant, asked: Instant) {
-        if self.life != Life::Shown {
-            self.life = Life::Shown;
-            let took = now.saturating_duration_since(asked);
-            self.events.push(Event::CameUp {
-                shown_after: Some(took),
-            });
-        }
-    }
-
-    fn stray(&mut self, line: &[u8], is_cut: bool) {
-        let only = self.only_one_meant();
-        let request = only.map(|index| self.flight[index].id);
-        // Without a brace it was never meant as a reply, nor is it a part of one.
-        let is_suspect = is_cut || memchr::memchr2(b'{', b'}', line).is_some();
-        if is_suspect && !self.flight.is_empty() {
-            self.botched = self.botched.saturating_add(1);
-        }
-        let shown = &line[..line.len().min(line::STRAY_LIMIT)];
-        self.strays.count += 1;
-        self.strays.last.clear();
-        self.strays.last.extend_from_slice(beginning(shown));
-        if self.events.len() >= EVENTS_AT_ONCE {
-            self.strays.left_out += 1;
-            return;
-        }
-        let is_cut = is_cut || shown.len() < line.len();
-        let text = Bytes::copy_from_slice(shown);
-        self.events.push(Event::Stray {
-            text,
-            request,
-            is_cut,
-        });
     }
 
     /// From here on the process is given nothing. If it echoes ids it may finish.
@@ -775,30 +471,6 @@ impl<T: Ticket> Conversation<T> {
 
     fn position(&self, id: u64) -> Option<usize> {
         self.flight.iter().position(|flight| flight.id == id)
-    }
-
-    fn spared_for(&self, slowest_start: Option<Duration>) -> Duration {
-        let longest = self.limits.startup_timeout;
-        slowest_start.map_or(longest, |slowest| slowest.min(longest))
-    }
-}
-
-fn outcome(answer: &Answer<'_>, max_reply_bytes: usize) -> Result<Bytes, Failure> {
-    match answer {
-        Answer::Result(result) if result.len() > max_reply_bytes => {
-            Err(Failure::ReplyTooLarge(max_reply_bytes))
-        }
-        Answer::Result(result) => Ok(Bytes::copy_from_slice(result.as_bytes())),
-        Answer::Error {
-            message, status, ..
-        } => Err(Failure::Handler {
-            message: Bytes::copy_from_slice(message.as_bytes()),
-            status: status.unwrap_or(400),
-        }),
-        Answer::Broken(how) => Err(Failure::Protocol(how.clone())),
-        Answer::NotUtf8(byte) => Err(Failure::Protocol(format!(
-            "the reply is not UTF-8 at byte {byte} of its line"
-        ))),
     }
 }
 

@@ -21,15 +21,18 @@ const WINDOW_LASTS: Duration = Duration::from_millis(1);
 const CLOSED_FOR: Duration = Duration::from_secs(3);
 
 /// Replies after which what was measured before counts half.
-const REMEMBERED: u32 = 64;
+const REMEMBERED: u64 = 64;
+
+/// Parts of a reply that are counted, so that halves are exact enough.
+const PARTS: u64 = 1024;
 
 /// The measured times of one process, and what they allow.
 #[derive(Debug)]
 pub(super) struct Pace {
     most: usize,
-    /// Time and replies measured lately.
+    /// Time and parts of replies measured lately.
     spent: Duration,
-    replies: u32,
+    parts: u64,
     has_first: bool,
     closed_until: Option<Instant>,
     /// The last look at an overdue reply: since when it was worked on, when that was, and the
@@ -50,7 +53,7 @@ impl Pace {
         Pace {
             most,
             spent: Duration::ZERO,
-            replies: 0,
+            parts: 0,
             has_first: false,
             closed_until: None,
             look: None,
@@ -58,26 +61,26 @@ impl Pace {
     }
 
     /// This many replies were there at a look, `spent` after the process could start on the first.
-    pub(super) fn replied(&mut self, spent: Duration, replies: u32) {
+    pub(super) fn replied(&mut self, spent: Duration, replies: u64) {
         // The first may hold what is done once only.
         if !self.has_first {
             self.has_first = true;
             return;
         }
         self.spent += spent;
-        self.replies += replies;
-        while self.replies >= 2 * REMEMBERED {
+        self.parts += replies * PARTS;
+        while self.parts >= 2 * REMEMBERED * PARTS {
             self.spent /= 2;
-            self.replies /= 2;
+            self.parts /= 2;
         }
     }
 
     /// How many requests the process may have at the same time.
     pub(super) fn window(&self, now: Instant) -> usize {
-        if self.replies == 0 || self.closed_until.is_some_and(|until| now < until) {
+        if self.parts == 0 || self.closed_until.is_some_and(|until| now < until) {
             return 1;
         }
-        let each = self.spent.as_nanos() / u128::from(self.replies);
+        let each = self.spent.as_nanos() * u128::from(PARTS) / u128::from(self.parts);
         let within = WINDOW_LASTS.as_nanos() / each.max(1);
         usize::try_from(within)
             .unwrap_or(usize::MAX)
@@ -235,14 +238,14 @@ mod tests {
         #[test]
         fn the_window_is_never_more_than_it_may_be_nor_nothing(
             most in 1usize..100,
-            times in proptest::collection::vec((0u64..5_000_000, 1u32..64), 0..200),
+            times in proptest::collection::vec((0u64..5_000_000, 1u64..64), 0..200),
         ) {
             let now = Instant::now();
             let mut pace = Pace::new(most);
             for (nanos, replies) in times {
                 pace.replied(Duration::from_nanos(nanos), replies);
                 prop_assert!((1..=most).contains(&pace.window(now)));
-                prop_assert!(pace.replies < 2 * REMEMBERED);
+                prop_assert!(pace.parts < 2 * REMEMBERED * PARTS);
             }
         }
     }
