@@ -46,9 +46,10 @@ const SHAPES: [Shape; 5] = [
 fn no_malformed_request_is_run_or_hangs_or_harms_another() {
     let ledger = Ledger::new();
     let mut worker = misbehave(&["--ready", "--ledger", &ledger.path()])
-        .option("--header-timeout", "1s")
-        .option("--body-timeout", "1s")
-        .option("--keep-alive", "3s")
+        // Some wait for these, and the others need not hurry.
+        .option("--header-timeout", "3s")
+        .option("--body-timeout", "3s")
+        .option("--keep-alive", "6s")
         .option("--max-body", "64KiB")
         .start();
     worker.wait_until_ready();
