@@ -2,6 +2,7 @@
 //!
 //! The only place that knows clap. Flags win over the environment, the environment over defaults.
 
+mod isolation;
 mod values;
 
 use crate::config::{
@@ -10,6 +11,7 @@ use crate::config::{
 };
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use isolation::IsolationOptions;
 use std::ffi::OsString;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroUsize;
@@ -188,6 +190,16 @@ struct ServeOptions {
         help_heading = "Processes"
     )]
     max_concurrency: NonZeroUsize,
+    /// Most requests given ahead to a process that promised order; 1 turns it off
+    #[arg(
+        long,
+        env = "FAAS_READ_AHEAD",
+        value_name = "N",
+        value_parser = count,
+        default_value = "32",
+        help_heading = "Processes"
+    )]
+    read_ahead: NonZeroUsize,
     /// Give a process no request before its ready line
     #[arg(long, env = "FAAS_WAIT_READY", help_heading = "Processes", value_name = "BOOL",
           num_args = 0..=1, require_equals = true, default_value_t = false,
@@ -201,6 +213,9 @@ struct ServeOptions {
     #[arg(long, env = "FAAS_GRACE", value_name = "DURATION", default_value = "5s",
           value_parser = duration, help_heading = "Processes")]
     grace: Duration,
+
+    #[command(flatten)]
+    isolation: IsolationOptions,
 
     /// For one reply; a caller may ask for less with x-faas-timeout-ms
     #[arg(long, env = "FAAS_TIMEOUT", value_name = "DURATION", default_value = "30s",
@@ -284,7 +299,7 @@ struct ServeOptions {
         help_heading = "Connections"
     )]
     auth_token_file: Option<PathBuf>,
-    /// An address of its own for /metrics and /ready, which are then not served beside POST /
+    /// An address of its own for /ready, which is then not served beside POST /
     #[arg(long, env = "FAAS_ADMIN", value_name = "ADDR", value_parser = socket_address,
           help_heading = "Connections")]
     admin: Option<SocketAddr>,
@@ -339,6 +354,7 @@ fn serve(options: ServeOptions) -> Result<Task, String> {
         },
         process: ProcessConfig {
             max_concurrency: options.max_concurrency,
+            read_ahead: options.read_ahead,
             wait_ready: options.wait_ready || !options.pass_header.is_empty(),
             startup_timeout: options.startup_timeout,
             max_reply_bytes: usize::try_from(options.max_reply).unwrap_or(usize::MAX),
@@ -349,6 +365,7 @@ fn serve(options: ServeOptions) -> Result<Task, String> {
                 max_memory_bytes: options.max_memory,
             },
         },
+        isolation: options.isolation.into_config(),
         shutdown: ShutdownConfig {
             drain_delay: options.drain_delay,
             drain_timeout: options.drain_timeout,

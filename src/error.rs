@@ -88,6 +88,8 @@ pub enum StartError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// The sandbox that was asked for cannot be had here; says why.
+    Sandbox(String),
     /// The runtime, the signal handlers or the launcher thread cannot be set up.
     Runtime {
         /// What was being set up.
@@ -116,7 +118,10 @@ impl StartError {
     pub fn exit_status(&self) -> u8 {
         match self {
             StartError::Tokens { .. } => 2,
-            StartError::Listen { .. } | StartError::Runtime { .. } | StartError::Watch { .. } => 1,
+            StartError::Listen { .. }
+            | StartError::Runtime { .. }
+            | StartError::Sandbox(_)
+            | StartError::Watch { .. } => 1,
         }
     }
 }
@@ -125,6 +130,9 @@ impl std::fmt::Display for StartError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             StartError::Listen { address, .. } => write!(f, "cannot listen on {address}"),
+            StartError::Sandbox(why) => {
+                write!(f, "--sandbox (FAAS_SANDBOX) cannot be kept here: {why}")
+            }
             StartError::Runtime { what, .. } => write!(f, "cannot set up {what}"),
             StartError::Tokens { path, .. } => write!(
                 f,
@@ -144,6 +152,7 @@ impl std::error::Error for StartError {
             | StartError::Runtime { source, .. }
             | StartError::Tokens { source, .. } => Some(source),
             StartError::Watch { source, .. } => Some(source.as_ref()),
+            StartError::Sandbox(_) => None,
         }
     }
 }

@@ -31,7 +31,7 @@
 //! | module | owns |
 //! |---|---|
 //! | [`cli`], [`config`] | what was typed; what was meant |
-//! | [`http`] | listener, routes, bodies, limits, responses |
+//! | [`http`] | listener, routes, bodies, limits, responses, the API's own page |
 //! | [`pool`] | the queue, the slots, whether the pool can serve |
 //! | [`process`] | one process: start, lines, conversation, log |
 //! | `reload` | the watch over the handler's files |

@@ -1,7 +1,11 @@
-//! The limit of open descriptors: raised for the worker, as it was for handlers.
+//! What the worker sets for itself alone: its limit of descriptors, and who may look into it.
+//!
+//! Handlers get back what the worker was given; `process::launch` sees to that.
 
 use crate::config::Config;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{
+    DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit,
+};
 use std::num::NonZeroUsize;
 use tracing::warn;
 
@@ -40,4 +44,12 @@ pub fn raise_descriptor_limit(config: &Config) -> Rlimit {
         warn!(%error, "descriptor limit not raised");
     }
     before
+}
+
+/// Closes the worker's memory, environment and descriptors in `/proc` to other processes of the
+/// same user, and with them to handlers. It leaves no core file either.
+pub fn hide_from_processes() {
+    if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
+        warn!(%error, "the worker's environment can be read by its processes");
+    }
 }

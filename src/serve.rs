@@ -1,12 +1,13 @@
 //! A worker from its start to its end.
 
-use crate::config::{Config, HttpConfig, ShutdownConfig};
+use crate::config::{Config, HttpConfig, IsolationConfig, ShutdownConfig};
 use crate::error::StartError;
 use crate::http::listener::Listener;
 use crate::http::token::Tokens;
 use crate::http::{Door, Entrance};
-use crate::limits::{ADMIN_CONNECTIONS, raise_descriptor_limit};
+use crate::limits::{ADMIN_CONNECTIONS, hide_from_processes, raise_descriptor_limit};
 use crate::pool::Pool;
+use crate::process::launch::{end_orphans, reap_in_time, sandbox_supported, take_in_orphans};
 use crate::reload::Watch;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 /// What is left of the time to drain for writing the last responses, after the processes ended.
 const LAST_WRITES: Duration = Duration::from_millis(500);
@@ -33,7 +34,10 @@ pub struct Control {
 /// Serves until it is asked to stop, then finishes what has begun within the configured times.
 /// Nothing is started before the address is bound.
 pub async fn serve(config: Config, control: Control) -> Result<(), StartError> {
+    check_sandbox(&config.isolation)?;
     let handlers_limit = raise_descriptor_limit(&config);
+    hide_from_processes();
+    take_in_orphans();
     let tokens = config.http.auth_token_file.as_deref();
     let tokens = tokens.map(Tokens::of_file).transpose()?;
     let listener = Listener::bind(&config.http)?;
@@ -46,7 +50,7 @@ pub async fn serve(config: Config, control: Control) -> Result<(), StartError> {
         .map(|address| Listener::bind_to(std::slice::from_ref(address)))
         .transpose()?;
     for address in admin.iter().flat_map(Listener::addresses) {
-        info!(%address, "/ready and /metrics are here");
+        info!(%address, "listening for operators");
     }
     let watch = config
         .reload
@@ -86,11 +90,15 @@ pub async fn serve(config: Config, control: Control) -> Result<(), StartError> {
         abort.cancel();
     };
     let reloading = reload_when_told(&pool, &door, &end.control.reload, watch);
-    // Cancel-safe: a reload that begins is the pool's.
+    let served = async { tokio::join!(connections, operators_come, ending) };
+    // Cancel-safe: a reload that begins is the pool's, and a look for orphans that is lost with it
+    // is made up for below.
     tokio::select! {
+        _ = served => {}
         () = reloading => {}
-        ((), (), ()) = async { tokio::join!(connections, operators_come, ending) } => {}
+        () = reap_in_time() => {}
     }
+    end_orphans().await;
     info!("stopped");
     Ok(())
 }
@@ -114,6 +122,19 @@ async fn reload_when_told(pool: &Pool, door: &Door, asked: &Notify, mut watch: O
         }
         pool.reload();
     }
+}
+
+/// Says what the kernel can do for the sandbox; fails if one is wanted, and it cannot.
+fn check_sandbox(config: &IsolationConfig) -> Result<(), StartError> {
+    match (sandbox_supported(), &config.sandbox) {
+        (Ok(abi), Some(paths)) => {
+            info!(landlock_abi = %abi, read = ?paths.read, write = ?paths.write, "sandbox is on");
+        }
+        (Ok(abi), None) => debug!(landlock_abi = %abi, "sandbox is off"),
+        (Err(why), None) => debug!(%why, "sandbox is off, and could not be had"),
+        (Err(why), Some(_)) => return Err(StartError::Sandbox(why)),
+    }
+    Ok(())
 }
 
 /// The address of `--admin`. It stays open until all else has ended, so that `/ready` says why.

@@ -432,6 +432,10 @@ fn descriptors_come_back() {
     worker.wait_until_ready();
     worker.wait_for_processes(2);
     worker.post("warm");
+    if std::fs::read_dir(format!("/proc/{}/fd", worker.pid())).is_err() {
+        eprintln!("skipped: the worker is hidden from all but the superuser");
+        return;
+    }
     let before = eventually("settles", || {
         let count = processes::descriptor_count(worker.pid());
         std::thread::sleep(Duration::from_millis(50));

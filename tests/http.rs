@@ -320,6 +320,7 @@ fn odd_bodies_are_refused_and_not_run() {
     let mut connection = worker.connect();
     let deep = "[".repeat(1_000_000);
     let nested = format!("{{\"payload\":{deep}");
+    let huge_key = format!("{{\"{}\":\"x\"}}", "k".repeat(1_000_000));
     for body in [
         "{\"payload\":\"x\"} trailing",
         "{\"payload\":\"x\"",
@@ -334,6 +335,7 @@ fn odd_bodies_are_refused_and_not_run() {
         "nothing",
         &deep,
         &nested,
+        &huge_key,
     ] {
         let response = connection
             .request("POST", "/", &[], Some(body.as_bytes()))

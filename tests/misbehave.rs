@@ -9,6 +9,7 @@
 #![allow(clippy::unwrap_used, clippy::zombie_processes)]
 
 use serde_json::{Value, json};
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::fs::OpenOptions;
 use std::io::{BufRead, Read, Write};
@@ -67,13 +68,24 @@ fn main() {
             count_in();
             thread::spawn(move || {
                 serve(&text);
-                IN_FLIGHT.fetch_sub(1, Ordering::SeqCst);
+                count_out();
             });
         } else {
             count_in();
             serve(&text);
-            IN_FLIGHT.fetch_sub(1, Ordering::SeqCst);
+            count_out();
         }
+    }
+}
+
+thread_local! {
+    /// Whether the request of this thread was counted out before its answer.
+    static IS_OUT: Cell<bool> = const { Cell::new(false) };
+}
+
+fn count_out() {
+    if !IS_OUT.take() {
+        IN_FLIGHT.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -267,6 +279,14 @@ fn obey(id: u64, payload: &str) {
         }
         "stop" => signal_self("STOP"),
         // Answers, and never reads again.
+        "nonblocking" => {
+            let flags = rustix::fs::OFlags::NONBLOCK;
+            rustix::fs::fcntl_setfl(std::io::stdin(), flags).unwrap();
+            rustix::fs::fcntl_setfl(std::io::stdout(), flags).unwrap();
+            rustix::fs::fcntl_setfl(std::io::stderr(), flags).unwrap();
+            eprintln!("my descriptors are nonblocking");
+            answer(id, &echo);
+        }
         "deaf" => {
             answer(id, &echo);
             forever();
@@ -275,9 +295,9 @@ fn obey(id: u64, payload: &str) {
             sleep_ms(rest);
             // Counted out before the answer: the next request may come in with it.
             let most = MOST_IN_FLIGHT.load(Ordering::SeqCst);
-            IN_FLIGHT.fetch_sub(1, Ordering::SeqCst);
+            count_out();
+            IS_OUT.set(true);
             answer(id, &json!(most));
-            IN_FLIGHT.fetch_add(1, Ordering::SeqCst);
         }
 
         // Replies that are not what they should be.

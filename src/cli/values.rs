@@ -87,6 +87,14 @@ pub(super) fn reload(text: &str) -> Result<Reload, String> {
     }
 }
 
+/// A path that exists; kept as it was typed.
+pub(super) fn readable_path(text: &str) -> Result<PathBuf, String> {
+    match std::fs::metadata(text) {
+        Ok(_) => Ok(PathBuf::from(text)),
+        Err(error) => Err(format!("not a path that can be used: {error}")),
+    }
+}
+
 pub(super) fn header_name(text: &str) -> Result<String, String> {
     // A token of RFC 9110, section 5.6.2.
     let is_token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);

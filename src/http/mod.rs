@@ -4,12 +4,13 @@
 //! `respond`.
 
 mod connection;
+mod docs;
 mod guard;
 mod invoke;
 pub mod listener;
 mod registry;
 pub mod request;
-mod respond;
+pub mod respond;
 mod state;
 pub mod token;
 
@@ -143,7 +144,7 @@ impl Door {
     /// Whether a path is there at this entrance; what it is, `route` knows.
     fn is_served_at(&self, entrance: Entrance, path: &str) -> bool {
         let is_health = matches!(path, "/health" | "/_/health");
-        let is_for_operators = matches!(path, "/ready" | "/_/ready" | "/metrics");
+        let is_for_operators = matches!(path, "/ready" | "/_/ready");
         match entrance {
             Entrance::Main => !is_for_operators || self.config.admin.is_none(),
             Entrance::Admin => is_health || is_for_operators,
@@ -176,7 +177,10 @@ impl Door {
             }
             "/health" | "/_/health" => only_get(&head.method).map(|()| health()),
             "/ready" | "/_/ready" => only_get(&head.method).map(|()| self.ready()),
-            _ => Err(Failure::NotFound),
+            other => {
+                let answer = docs::find(other).ok_or(Failure::NotFound)?;
+                only_get(&head.method).map(|()| answer)
+            }
         }
     }
 

@@ -44,12 +44,7 @@ pub fn json(status: StatusCode, body: Bytes) -> Answer {
 /// What a failure looks like from outside.
 pub fn failure(failure: &Failure) -> Answer {
     let (status, code, executed) = classify(failure);
-    let detail = detail(failure);
-    let mut body = Vec::with_capacity(detail.len() + 11);
-    body.extend_from_slice(b"{\"detail\":");
-    body.extend_from_slice(&detail);
-    body.push(b'}');
-    let mut response = json(status, body.into());
+    let mut response = json(status, failure_body(failure));
     let headers = response.headers_mut();
     headers.insert(ERROR_CODE, HeaderValue::from_static(code));
     headers.insert(
@@ -88,6 +83,16 @@ pub fn failure(failure: &Failure) -> Answer {
         | Failure::TimedOut(_) => {}
     }
     response
+}
+
+/// `{"detail":…}` of a failure.
+pub fn failure_body(failure: &Failure) -> Bytes {
+    let detail = detail(failure);
+    let mut body = Vec::with_capacity(detail.len() + 11);
+    body.extend_from_slice(b"{\"detail\":");
+    body.extend_from_slice(&detail);
+    body.push(b'}');
+    body.into()
 }
 
 fn classify(failure: &Failure) -> (StatusCode, &'static str, Executed) {

@@ -134,7 +134,8 @@ impl Member {
     fn rank(&self, load: Load) -> Rank {
         match (self.part, load) {
             (Part::OnTrial, _) => Rank::OnTrial,
-            (Part::Superseded, _) => Rank::Superseded,
+            (Part::Superseded, Load { in_flight: 0, .. }) => Rank::Superseded,
+            (Part::Superseded, Load { .. }) => Rank::SupersededBusy,
             (
                 Part::Serving | Part::Candidate,
                 Load {
@@ -151,9 +152,12 @@ impl Feed for Member {
     fn poll_take(&mut self, cx: &mut Context<'_>, load: Load) -> Poll<Call> {
         if self.part == Part::Candidate || self.standing == Membership::Left {
             // A candidate asks again when it is given another part: its slot polls it then.
+            self.step_back();
             return Poll::Pending;
         }
-        let taken = self.shared.poll_take(cx, self.number, self.rank(load));
+        let taken = self
+            .shared
+            .poll_take(cx, self.number, self.rank(load), load);
         if taken.is_ready() {
             self.taken += 1;
             if self.most_taken == Some(self.taken) {
@@ -163,8 +167,10 @@ impl Feed for Member {
         taken
     }
 
-    fn pass(&mut self) {
-        self.shared.step_aside(self.number);
+    fn step_back(&mut self) {
+        if self.standing != Membership::Left {
+            self.shared.step_back(self.number);
+        }
     }
 
     fn leave(&mut self) {
@@ -173,7 +179,7 @@ impl Feed for Member {
         if standing == Membership::Left {
             return;
         }
-        self.shared.step_aside(self.number);
+        self.shared.step_back(self.number);
         self.shared
             .note(|condition| condition.left(standing == Membership::Up));
     }
@@ -218,10 +224,12 @@ impl Drop for Member {
 mod tests {
     use super::*;
     use crate::pool::tests::{Woken, call, pool_for};
+    use crate::process::conversation::Start;
 
     const IDLE: Load = Load {
         in_flight: 0,
         has_replied: true,
+        start: Start::AtOnce,
     };
 
     /// An idle process that waits for a request.
@@ -258,7 +266,7 @@ mod tests {
             [0, 1].map(|index| waiting(&pool.shared, Part::Serving, &wakes[index]));
         let _answered = call(&pool).unwrap();
         assert!(wakes[1].is_set() && !wakes[0].is_set());
-        second.pass();
+        second.step_back();
         assert!(wakes[0].is_set());
         assert!(ask(&mut first, &wakes[0]).is_ready());
         // Off the list while it cannot, and on it again when it asks.

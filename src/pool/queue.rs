@@ -23,11 +23,14 @@ pub struct Queue<T> {
     pace: Option<Duration>,
 }
 
+/// One that waits.
 #[derive(Debug)]
-struct Waiting<T> {
-    item: T,
+pub struct Waiting<T> {
+    /// The request.
+    pub item: T,
     until: Instant,
-    is_handed_back: bool,
+    /// Whether a process had it before.
+    pub is_handed_back: bool,
 }
 
 /// One taken from the queue.
@@ -142,6 +145,16 @@ impl<T> Queue<T> {
         (first.map(|(place, _)| *place), self.next_place)
     }
 
+    /// The one that has waited longest.
+    pub fn first(&self) -> Option<&Waiting<T>> {
+        self.waiting.first_key_value().map(|(_, first)| first)
+    }
+
+    /// How many wait.
+    pub fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
     /// True when none waits.
     pub fn is_empty(&self) -> bool {
         self.waiting.is_empty()
@@ -194,6 +207,9 @@ mod tests {
         assert_eq!((queue.waiting.len(), queue.is_full()), (3, true));
         assert_eq!(queue.take(now), Some(Taken::InTime(0)));
         assert_eq!((queue.waiting.len(), queue.is_full()), (2, true));
+        assert!(matches!(queue.take(now), Some(Taken::InTime(1))));
+        queue.hand_back(1, now + MS, 1);
+        assert_eq!(queue.push(now + MS, |place| place), Some(3));
     }
 
     #[test]

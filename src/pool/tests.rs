@@ -3,6 +3,12 @@ use std::num::NonZeroUsize;
 use std::task::Wake;
 
 const LONG: Duration = Duration::from_secs(3600);
+const IDLE: Load = Load {
+    in_flight: 0,
+    has_replied: true,
+    start: Start::AtOnce,
+};
+
 /// A pool without processes, for this many waiting requests.
 pub(super) fn pool_for(queue: usize) -> Pool {
     let one = NonZeroUsize::MIN;
@@ -52,7 +58,7 @@ impl Wake for Woken {
 fn ask(pool: &Pool, process: u64, woken: &Arc<Woken>) -> Poll<Call> {
     let waker = Arc::clone(woken).into();
     pool.shared
-        .poll_take(&mut Context::from_waker(&waker), process, Rank::Idle)
+        .poll_take(&mut Context::from_waker(&waker), process, Rank::Idle, IDLE)
 }
 
 /// D4: callers leave at each point of the hand-over; no place and no process is lost to them.
@@ -167,4 +173,21 @@ fn the_time_that_a_process_had_a_request_does_not_count_as_waiting() {
     taken.waits_until = Instant::now();
     pool.shared.hand_back(vec![taken]);
     assert!(ask(&pool, 2, &Arc::default()).is_ready());
+}
+
+#[test]
+fn what_no_process_ever_reads_is_refused_in_the_end() {
+    let pool = pool_for(1);
+    let mut answered = call(&pool).unwrap();
+    let Poll::Ready(mut taken) = ask(&pool, 1, &Arc::default()) else {
+        panic!("there is a request")
+    };
+    taken.gives_up_at = Instant::now();
+    pool.shared.hand_back(vec![taken]);
+    let answer = Pin::new(&mut answered).poll(&mut Context::from_waker(Waker::noop()));
+    assert!(matches!(
+        answer,
+        Poll::Ready(Err(Failure::Unavailable { .. }))
+    ));
+    assert!(ask(&pool, 2, &Arc::default()).is_pending());
 }

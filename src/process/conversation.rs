@@ -9,12 +9,15 @@
 //! * an answer is made from the line that answers that request, or is a failure;
 //! * a process that is not [`Standing::Sound`] has no room.
 
+mod pace;
 mod seen;
 mod standing;
 
+use super::activity::Activity;
 use super::line::{self, Announcement, Answer, Context, ContextMember, Framer, Id, Line, Parsed};
 use crate::error::Failure;
 use bytes::Bytes;
+use pace::Pace;
 use seen::beginning;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -27,6 +30,10 @@ const EVENTS_AT_ONCE: usize = 256;
 /// A half line must be finished within this time. Some print a line and its end in two writes
 /// (Python without buffering does): that alone is no reason to doubt a process.
 const HALF_LINE_LASTS: Duration = Duration::from_millis(100);
+
+/// Lines that a process was given and has not answered, in bytes: no request is written ahead once
+/// there are so many. A pipe holds them by default.
+const AHEAD_BYTES: u64 = 64 * 1024;
 
 /// A process that has neither announced itself nor answered counts as up after this long.
 const UP_AFTER: Duration = Duration::from_secs(10);
@@ -48,12 +55,26 @@ pub trait Ticket {
 pub struct Limits {
     /// Caps the concurrency that a process announces.
     pub max_concurrency: usize,
+    /// Caps how many requests a process that promised order may have at the same time.
+    pub read_ahead: usize,
     /// No request before the ready line.
     pub wait_ready: bool,
     /// How long the ready line may take, and how long a first slow start is spared.
     pub startup_timeout: Duration,
     /// Largest `result`, in bytes.
     pub max_reply_bytes: usize,
+}
+
+/// When a process would start on a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// At once.
+    AtOnce,
+    /// After those that it has.
+    Behind {
+        /// What the line of the request may have, in bytes.
+        room_bytes: u64,
+    },
 }
 
 /// Something that happened and that somebody must be told.
@@ -100,6 +121,12 @@ pub struct Conversation<T> {
     half_line_since: Option<Instant>,
     next_id: u64,
     flight: VecDeque<Flight<T>>,
+    pace: Pace,
+    /// Replies in the promised order so far.
+    in_order: u64,
+    /// Lines since the last reply in order that may each have been meant as one: so many requests
+    /// further the process may be than its replies say.
+    botched: usize,
     strays: Strays,
     outgoing: Outgoing,
     events: Vec<Event<T>>,
@@ -187,6 +214,7 @@ impl<T: Ticket> Conversation<T> {
     pub fn new(limits: Limits, now: Instant) -> Conversation<T> {
         Conversation {
             framer: Framer::new(limits.max_reply_bytes),
+            pace: Pace::new(limits.read_ahead),
             limits,
             started: now,
             promise: Promise::Nothing,
@@ -199,6 +227,8 @@ impl<T: Ticket> Conversation<T> {
             half_line_since: None,
             next_id: 1,
             flight: VecDeque::new(),
+            in_order: 0,
+            botched: 0,
             strays: Strays::default(),
             outgoing: Outgoing::default(),
             events: Vec::new(),
@@ -211,21 +241,34 @@ impl<T: Ticket> Conversation<T> {
     }
 
     /// How many requests the process may be given now.
-    pub fn room(&self) -> usize {
+    pub fn room(&self, now: Instant) -> usize {
         let waits_for_ready = self.limits.wait_ready && !self.is_ready;
         if self.standing != Standing::Sound || waits_for_ready || self.is_in_half_a_line() {
             return 0;
         }
-        let at_once = match self.promise {
-            Promise::Nothing | Promise::Order => 1,
+        let most = match self.promise {
+            Promise::Nothing => 1,
+            Promise::Order if self.has_replied => self.pace.window(now),
+            Promise::Order => 1,
             Promise::Concurrency(number) => number,
         };
-        at_once.saturating_sub(self.flight.len())
+        let room = most.saturating_sub(self.flight.len());
+        match self.next_start() {
+            Start::Behind { room_bytes: 0 } => 0,
+            Start::Behind { .. } | Start::AtOnce => room,
+        }
     }
 
-    /// True while half a line keeps a process from being given a request that could have one.
-    pub fn is_held_up(&self) -> bool {
-        self.standing == Standing::Sound && self.is_in_half_a_line()
+    /// When the process would start on a request that it is given now.
+    pub fn next_start(&self) -> Start {
+        match (self.promise, self.flight.front()) {
+            (Promise::Order, Some(first)) => {
+                let unanswered = self.outgoing.end() - first.line.start;
+                let room_bytes = AHEAD_BYTES.saturating_sub(unanswered);
+                Start::Behind { room_bytes }
+            }
+            (Promise::Order | Promise::Nothing | Promise::Concurrency(_), _) => Start::AtOnce,
+        }
     }
 
     /// True when stdout must be looked at before [`Conversation::give`]: without ids, only what is
@@ -253,9 +296,12 @@ impl<T: Ticket> Conversation<T> {
     /// been written.
     pub fn give(&mut self, now: Instant, ticket: T) {
         debug_assert!(
-            self.room() > 0,
+            self.room(now) > 0,
             "a request was given to a process without room"
         );
+        if self.flight.is_empty() {
+            self.botched = 0;
+        }
         let id = self.next_id;
         self.next_id += 1;
         let begin = self.outgoing.end();
@@ -283,8 +329,12 @@ impl<T: Ticket> Conversation<T> {
         self.outgoing.taken += bytes;
         self.outgoing.sent += bytes as u64;
         let after = self.outgoing.sent;
-        for flight in &mut self.flight {
-            if flight.line.end > before && flight.line.end <= after {
+        // The last ones given are the last ones written.
+        for flight in self.flight.iter_mut().rev() {
+            if flight.line.end <= before {
+                break;
+            }
+            if flight.line.end <= after {
                 flight.since = now;
             }
         }
@@ -300,11 +350,17 @@ impl<T: Ticket> Conversation<T> {
 
     /// These bytes were read from stdout.
     pub fn received(&mut self, now: Instant, bytes: &[u8]) {
+        let began = self.flight.front().map(|first| first.since);
+        let answered = self.in_order;
         // Taken out for the time of the loop: each line needs the rest of the conversation.
         let mut framer = std::mem::replace(&mut self.framer, Framer::new(0));
         framer.feed(bytes, |line| self.line(now, line));
         self.framer = framer;
         self.half_line_since = self.is_in_half_a_line().then_some(now);
+        if let (Some(began), Ok(replies @ 1..)) = (began, u32::try_from(self.in_order - answered)) {
+            let spent = now.saturating_duration_since(began);
+            self.pace.replied(spent, replies);
+        }
     }
 
     /// The process has closed its stdin with `unread` bytes in it. What it has read it may still
@@ -324,16 +380,59 @@ impl<T: Ticket> Conversation<T> {
 
     /// When [`Conversation::expire`] has something to do next. `slowest_start` is that of the pool.
     pub fn next_deadline(&self, slowest_start: Option<Duration>) -> Option<Instant> {
-        let flights = self.flight.iter().map(|flight| match flight.ticket {
-            Some(_) => flight.deadline(),
-            None => self.started + self.spared_for(slowest_start),
-        });
+        let flights =
+            (0..self.flight.len()).filter_map(|index| self.deadline_of(index, slowest_start));
         let waits_for_ready = self.limits.wait_ready && !self.is_ready;
         let startup = waits_for_ready.then(|| self.started + self.limits.startup_timeout);
         let lived = (self.life == Life::Starting && !self.limits.wait_ready)
             .then(|| self.started + UP_AFTER);
         let half_line = self.half_line_since.map(|since| since + HALF_LINE_LASTS);
-        flights.chain(startup).chain(lived).chain(half_line).min()
+        let rest = [startup, lived, half_line, self.next_look()];
+        flights.chain(rest.into_iter().flatten()).min()
+    }
+
+    /// True when a reply is overdue, and what the process does meanwhile decides whether it may be
+    /// given requests ahead. Everything that stdout holds must have been received before.
+    pub fn must_look_at_process(&self, now: Instant) -> bool {
+        self.next_look().is_some_and(|look| now >= look)
+    }
+
+    /// What the process does while its reply is overdue.
+    pub fn looked_at_process(&mut self, now: Instant, activity: Activity) {
+        if let Some(first) = self.flight.front() {
+            self.pace.looked(now, first.since, activity);
+        }
+    }
+
+    fn next_look(&self) -> Option<Instant> {
+        let first = self.flight.front()?;
+        let can_start = first.line.end <= self.outgoing.sent;
+        let is_ahead = self.promise == Promise::Order && self.has_replied && can_start;
+        if is_ahead && self.standing == Standing::Sound {
+            self.pace.next_look(first.since)
+        } else {
+            None
+        }
+    }
+
+    /// True when the process starts on this request only after others.
+    fn is_written_ahead(&self, index: usize) -> bool {
+        index > 0 && self.promise == Promise::Order
+    }
+
+    /// When something is to be done about a request: its caller told, or the process given up.
+    fn deadline_of(&self, index: usize, slowest_start: Option<Duration>) -> Option<Instant> {
+        let flight = &self.flight[index];
+        match (&flight.ticket, self.is_written_ahead(index)) {
+            (Some(_), false) => Some(flight.deadline()),
+            // Its own time has not begun, but its caller's budget runs.
+            (Some(_), true) => flight.latest,
+            (None, true) => None,
+            (None, false) => {
+                let spared = self.started + self.spared_for(slowest_start);
+                Some(spared.max(flight.since + flight.timeout))
+            }
+        }
     }
 
     /// Ends what is over its time. Everything that stdout holds must have been received before:
@@ -360,20 +459,28 @@ impl<T: Ticket> Conversation<T> {
         let is_spared = self.life != Life::Shown && age < self.spared_for(slowest_start);
         let mut index = 0;
         while index < self.flight.len() {
-            let flight = &self.flight[index];
-            let is_over = flight.ticket.is_none() || now >= flight.deadline();
-            if !is_over || (flight.ticket.is_none() && is_spared) {
+            let deadline = self.deadline_of(index, slowest_start);
+            if deadline.is_none_or(|deadline| now < deadline) {
                 index += 1;
                 continue;
             }
-            let failure = Failure::TimedOut(self.what_was_seen(flight));
+            let is_written_ahead = self.is_written_ahead(index);
+            let failure = Failure::TimedOut(if is_written_ahead {
+                self.what_it_waited_for(index)
+            } else {
+                self.what_was_seen(&self.flight[index])
+            });
             let is_concurrent = matches!(self.promise, Promise::Concurrency(_));
             let Some(ticket) = self.flight[index].ticket.take() else {
-                self.condemn(Fault::TooSlowToStart);
+                self.condemn(if self.has_replied {
+                    Fault::TimedOut
+                } else {
+                    Fault::TooSlowToStart
+                });
                 return;
             };
             self.events.push(Event::Answered(ticket, Err(failure)));
-            if is_spared {
+            if is_spared || is_written_ahead {
                 index += 1;
             } else if is_concurrent {
                 self.flight.remove(index);
@@ -396,13 +503,26 @@ impl<T: Ticket> Conversation<T> {
 
     /// The process is dead and reaped, its stdout read to the end, and `unread` bytes of what was
     /// written were taken back out of its stdin. Gives each open ticket, in order, and whether its
-    /// request never started: its line lies wholly in the part that was never read.
+    /// request never started. That is known in two ways: its line lies wholly in the part that was
+    /// never read, or the process promised order and an earlier request has no reply.
     pub fn end(&mut self, unread: usize) -> Vec<(T, bool)> {
         let read = self.outgoing.sent - (unread as u64).min(self.outgoing.sent);
-        let flights = self.flight.drain(..);
+        let may_have_started = match self.promise {
+            Promise::Order => self.may_have_started(),
+            Promise::Nothing | Promise::Concurrency(_) => usize::MAX,
+        };
+        let flights = self.flight.drain(..).enumerate();
         flights
-            .filter_map(|f| f.ticket.map(|ticket| (ticket, f.line.start >= read)))
+            .filter_map(|(index, flight)| {
+                let is_untouched = flight.line.start >= read || index >= may_have_started;
+                flight.ticket.map(|ticket| (ticket, is_untouched))
+            })
             .collect()
+    }
+
+    /// How many requests a process that keeps its promise of order may have started on.
+    fn may_have_started(&self) -> usize {
+        self.botched.saturating_add(1)
     }
 
     fn line(&mut self, now: Instant, line: Line<'_>) {
@@ -433,7 +553,7 @@ impl<T: Ticket> Conversation<T> {
                 }
                 Parsed::IdOnly(_) | Parsed::Ready(_) | Parsed::Stray => self.stray(line, false),
             },
-            Line::TooLong(line) if line::is_braced(line) => self.too_long(line),
+            Line::TooLong(line) if line::is_braced(line) => self.too_long(now, line),
             Line::TooLong(line) => self.stray(line, true),
         }
     }
@@ -445,11 +565,14 @@ impl<T: Ticket> Conversation<T> {
                     self.ids = Ids::Echoed;
                     index
                 }
-                None if id < self.next_id && id > 0 => return self.doubt(Fault::StaleId),
-                None => return self.unmatched(Fault::WrongId),
+                None if id < self.next_id && id > 0 => {
+                    self.botched = self.botched.saturating_add(1);
+                    return self.doubt(Fault::StaleId);
+                }
+                None => return self.unmatched(now, Fault::WrongId),
             },
-            Some(Id::Foreign) => return self.unmatched(Fault::WrongId),
-            None if self.ids == Ids::Echoed => return self.unmatched(Fault::MissingId),
+            Some(Id::Foreign) => return self.unmatched(now, Fault::WrongId),
+            None if self.ids == Ids::Echoed => return self.unmatched(now, Fault::MissingId),
             None if self.flight.is_empty() => return self.doubt(Fault::Unasked),
             None if self.flight[0].line.end > self.outgoing.sent => {
                 return self.doubt(Fault::Premature);
@@ -464,13 +587,21 @@ impl<T: Ticket> Conversation<T> {
             return;
         };
         self.show_life(now, flight.since);
+        let is_out_of_order = self.promise == Promise::Order && index > 0;
+        if is_out_of_order {
+            self.forget_promise(now);
+        } else {
+            self.in_order += 1;
+            self.botched = 0;
+            self.start_next(now);
+        }
         if let Some(ticket) = flight.ticket {
             let outcome = outcome(answer, self.limits.max_reply_bytes);
             self.events.push(Event::Answered(ticket, outcome));
         }
         if flight.line.end > self.outgoing.sent {
             self.doubt(Fault::Premature);
-        } else if index > 0 && self.promise == Promise::Order {
+        } else if is_out_of_order {
             self.doubt(Fault::OutOfOrder);
         } else if matches!(answer, Answer::NotUtf8(_)) {
             self.doubt(Fault::NotUtf8);
@@ -481,33 +612,62 @@ impl<T: Ticket> Conversation<T> {
     }
 
     /// A reply that names no request of ours: when only one could have been meant, it has failed.
-    fn unmatched(&mut self, fault: Fault) {
-        if self.flight.len() == 1
-            && let Some(flight) = self.flight.pop_front()
-            && let Some(ticket) = flight.ticket
-        {
-            self.events.push(Event::Answered(
-                ticket,
-                Err(Failure::Protocol(fault.to_string())),
-            ));
+    fn unmatched(&mut self, now: Instant, fault: Fault) {
+        if let Some(index) = self.only_one_meant() {
+            self.fail(now, index, Failure::Protocol(fault.to_string()));
         }
         self.doubt(fault);
     }
 
-    fn too_long(&mut self, line: &[u8]) {
-        let failure = || Failure::ReplyTooLarge(self.limits.max_reply_bytes);
-        let only = (self.flight.len() == 1).then_some(0);
+    fn too_long(&mut self, now: Instant, line: &[u8]) {
         let meant = match line::leading_id(line) {
             Some(id) => self.position(id),
-            None => only,
+            None => self.only_one_meant(),
         };
-        if let Some(index) = meant {
-            let failure = failure();
-            let ticket = self.flight.remove(index).and_then(|flight| flight.ticket);
-            self.events
-                .extend(ticket.map(|ticket| Event::Answered(ticket, Err(failure))));
+        match meant {
+            Some(index) => {
+                if self.is_written_ahead(index) {
+                    self.forget_promise(now);
+                }
+                let failure = Failure::ReplyTooLarge(self.limits.max_reply_bytes);
+                self.fail(now, index, failure);
+            }
+            None => self.botched = self.botched.saturating_add(1),
         }
         self.doubt(Fault::LineTooLong);
+    }
+
+    /// The request that a reply without a usable id must be meant for: the only one, or the one
+    /// that a process which keeps order is working on.
+    fn only_one_meant(&self) -> Option<usize> {
+        let is_first = self.flight.len() == 1 || self.promise == Promise::Order;
+        (is_first && !self.flight.is_empty()).then_some(0)
+    }
+
+    fn fail(&mut self, now: Instant, index: usize, failure: Failure) {
+        let ticket = self.flight.remove(index).and_then(|flight| flight.ticket);
+        self.events
+            .extend(ticket.map(|ticket| Event::Answered(ticket, Err(failure))));
+        self.start_next(now);
+    }
+
+    /// The process, which keeps order, can start on the next request from now on.
+    fn start_next(&mut self, now: Instant) {
+        if self.promise == Promise::Order
+            && let Some(first) = self.flight.front_mut()
+        {
+            first.since = first.since.max(now);
+            first.strays_before = self.strays.count;
+        }
+    }
+
+    /// The process has broken its promise of order: from now on it counts as one that may work on
+    /// all that it has, and what it has may be finished in any order.
+    fn forget_promise(&mut self, now: Instant) {
+        self.promise = Promise::Concurrency(1);
+        for flight in self.flight.iter_mut().skip(1) {
+            flight.since = flight.since.max(now);
+        }
     }
 
     fn ready(&mut self, now: Instant, announcement: Announcement) {
@@ -537,10 +697,13 @@ impl<T: Ticket> Conversation<T> {
     }
 
     fn stray(&mut self, line: &[u8], is_cut: bool) {
-        let request = match self.flight.len() {
-            1 => self.flight.front().map(|flight| flight.id),
-            _ => None,
-        };
+        let only = self.only_one_meant();
+        let request = only.map(|index| self.flight[index].id);
+        // Without a brace it was never meant as a reply, nor is it a part of one.
+        let is_suspect = is_cut || memchr::memchr2(b'{', b'}', line).is_some();
+        if is_suspect && !self.flight.is_empty() {
+            self.botched = self.botched.saturating_add(1);
+        }
         let shown = &line[..line.len().min(line::STRAY_LIMIT)];
         self.strays.count += 1;
         self.strays.last.clear();
@@ -561,6 +724,12 @@ impl<T: Ticket> Conversation<T> {
     /// From here on the process is given nothing. If it echoes ids it may finish.
     fn doubt(&mut self, fault: Fault) {
         if self.ids == Ids::Echoed {
+            // What it has not started on it must not, or another could not be given it.
+            let mut flights = self.flight.iter().skip(self.may_have_started());
+            let is_written_ahead = self.promise == Promise::Order;
+            if is_written_ahead && flights.any(|flight| flight.ticket.is_some()) {
+                return self.condemn(fault);
+            }
             return self.finish_only(fault);
         }
         for flight in self.flight.drain(..) {

@@ -21,7 +21,7 @@ impl Feed for Waiting {
         let call = self.calls.borrow_mut().pop_front();
         call.map_or(Poll::Pending, Poll::Ready)
     }
-    fn pass(&mut self) {
+    fn step_back(&mut self) {
         self.is_passed_on.set(true);
     }
     fn leave(&mut self) {}
@@ -48,6 +48,7 @@ impl Bench {
     async fn new() -> Bench {
         let limits = Limits {
             max_concurrency: 1,
+            read_ahead: 32,
             wait_ready: false,
             startup_timeout: LONG,
             max_reply_bytes: 64,
@@ -59,7 +60,7 @@ impl Bench {
         let out_of = Receiver::from_owned_fd(out_of.into()).unwrap();
         let waiting = Waiting::default();
         Bench {
-            owner: Owner::new(1, into, out_of, limits, waiting.clone()),
+            owner: Owner::new(1, std::process::id(), into, out_of, limits, waiting.clone()),
             waiting,
             stdin,
             stdout,

@@ -1,0 +1,134 @@
+//! A conversation with its clock, and what came of each request.
+
+use faas_worker::error::Failure;
+use faas_worker::process::conversation::{Conversation, Event, Limits, Standing, Ticket};
+use faas_worker::process::line::{Context, ContextMember};
+use std::time::{Duration, Instant};
+
+pub const MAX_CONCURRENCY: usize = 4;
+
+/// A request that knows its number; ids and numbers are the same, in order.
+pub struct Request(u64);
+
+impl Ticket for Request {
+    fn payload(&self) -> &[u8] {
+        b"p"
+    }
+    fn context(&self, _: Instant, _: &[ContextMember]) -> Context<'_> {
+        Context::default()
+    }
+    fn timeout(&self) -> Duration {
+        Duration::from_millis(500)
+    }
+    fn latest(&self) -> Option<Instant> {
+        None
+    }
+}
+
+pub struct Table {
+    pub talk: Conversation<Request>,
+    now: Instant,
+    given: u64,
+    done: Vec<u64>,
+}
+
+#[allow(dead_code)] // Two targets share this, and neither uses all of it.
+impl Table {
+    pub fn new() -> Table {
+        let limits = Limits {
+            max_concurrency: MAX_CONCURRENCY,
+            wait_ready: false,
+            startup_timeout: Duration::from_secs(2),
+            max_reply_bytes: 64,
+        };
+        let now = Instant::now();
+        Table {
+            talk: Conversation::new(limits, now),
+            now,
+            given: 0,
+            done: Vec::new(),
+        }
+    }
+
+    /// Gives a request, if there is room.
+    pub fn give(&mut self) -> bool {
+        let has_room = self.talk.room() > 0;
+        if has_room {
+            assert_eq!(*self.talk.standing(), Standing::Sound);
+            self.given += 1;
+            self.talk.give(self.now, Request(self.given));
+        }
+        self.collect();
+        has_room
+    }
+
+    pub fn sends(&mut self, bytes: usize) {
+        let bytes = bytes.min(self.talk.outgoing().len());
+        self.talk.sent(self.now, bytes);
+    }
+
+    pub fn says(&mut self, bytes: &[u8]) {
+        self.talk.received(self.now, bytes);
+        self.collect();
+    }
+
+    /// A reply to one of the last requests, which says whose it is.
+    pub fn replies(&mut self, back: u64) {
+        let id = self.given.saturating_sub(back);
+        self.says(format!("{{\"id\":{id},\"result\":\"own-{id}\"}}\n").as_bytes());
+    }
+
+    pub fn waits(&mut self, time: Duration, slowest_start: Option<Duration>) {
+        self.now += time;
+        self.talk.expire(self.now, slowest_start);
+        self.collect();
+        let next = self.talk.next_deadline(slowest_start);
+        let is_condemned = matches!(self.talk.standing(), Standing::Condemned(_));
+        assert!(
+            is_condemned || next.is_none_or(|next| next > self.now),
+            "a deadline that has passed, and was not acted on, turns the owner in circles"
+        );
+    }
+
+    /// The process is gone: every request has come out once.
+    pub fn end(mut self, unread: usize) {
+        self.collect();
+        let sent_before = self.talk.in_flight();
+        let open = self.talk.end(unread);
+        assert!(open.len() <= sent_before);
+        self.done
+            .extend(open.into_iter().map(|(request, _)| request.0));
+        self.done.sort_unstable();
+        let all: Vec<u64> = (1..=self.given).collect();
+        assert_eq!(self.done, all);
+    }
+
+    fn collect(&mut self) {
+        for event in self.talk.take_events() {
+            match event {
+                Event::Answered(request, outcome) => {
+                    self.done.push(request.0);
+                    check(request.0, outcome.as_deref());
+                }
+                Event::CameUp { .. }
+                | Event::Ready(_)
+                | Event::Stray { .. }
+                | Event::StraysLeftOut(_)
+                | Event::ErrorBesideResult => {}
+            }
+        }
+        if *self.talk.standing() != Standing::Sound {
+            assert_eq!(self.talk.room(), 0);
+        }
+    }
+}
+
+/// An answer that says whose it is, is that of its request; each is one JSON value.
+fn check(number: u64, outcome: Result<&[u8], &Failure>) {
+    let Ok(result) = outcome else { return };
+    let text = std::str::from_utf8(result).expect("a result is text");
+    serde_json::from_str::<serde::de::IgnoredAny>(text).expect("a result is JSON");
+    if text.starts_with("\"own-") {
+        assert_eq!(text, format!("\"own-{number}\""));
+    }
+}

@@ -1,0 +1,26 @@
+//! Whatever a ready line announces, the room it gives is within the configured bound.
+#![no_main]
+
+#[path = "../table.rs"]
+mod table;
+
+use faas_worker::process::conversation::Standing;
+use libfuzzer_sys::fuzz_target;
+use table::{MAX_CONCURRENCY, Table};
+
+fuzz_target!(|input: &[u8]| {
+    let mut table = Table::new();
+    table.says(b"{\"ready\":true,");
+    table.says(input);
+    table.says(b"}\n");
+    let room = table.talk.room();
+    assert!(room <= MAX_CONCURRENCY, "{room}");
+    let mut given = 0;
+    while table.give() {
+        given += 1;
+        assert!(given <= MAX_CONCURRENCY);
+    }
+    let is_sound = *table.talk.standing() == Standing::Sound;
+    assert!(is_sound || given == 0);
+    table.end(0);
+});
