@@ -141,8 +141,8 @@ fn a_process_that_hangs_times_out_and_is_replaced_at_once() {
     let program = crate::support::rust_example("misbehave");
     let worker = sh("trap '' TERM; exec \"$1\"", &[&program])
         .option("--processes", "1")
-        .option("--timeout", "500ms")
-        .option("--grace", "3s")
+        .option("--timeout", "1s")
+        .option("--grace", "6s")
         .start();
     for payload in ["hang", "stop"] {
         let pid = worker.process();
@@ -150,12 +150,12 @@ fn a_process_that_hangs_times_out_and_is_replaced_at_once() {
         let response = worker.post(payload);
         let took = start.elapsed();
         assert_error(&response, 504, "handler_timeout", "maybe");
-        assert!(took >= Duration::from_millis(490), "{took:?}");
-        assert!(took < Duration::from_millis(1000), "{took:?}");
+        assert!(took >= Duration::from_millis(990), "{took:?}");
+        assert!(took < Duration::from_millis(4000), "{took:?}");
         // The replacement does not wait for the end of what it replaces.
         assert_ne!(worker.process(), pid);
         assert!(
-            start.elapsed() < Duration::from_millis(2000),
+            start.elapsed() < Duration::from_millis(6000),
             "{:?}",
             start.elapsed()
         );
@@ -164,7 +164,7 @@ fn a_process_that_hangs_times_out_and_is_replaced_at_once() {
             processes::is_alive(pid),
             "SIGTERM is ignored, and SIGKILL comes later"
         );
-        within(Duration::from_secs(6), "the hung one is gone", || {
+        within(Duration::from_secs(15), "the hung one is gone", || {
             (!processes::is_alive(pid)).then_some(())
         });
     }
@@ -358,7 +358,7 @@ fn a_process_that_closes_its_stdin_is_replaced() {
         &[],
     )
     .option("--processes", "1")
-    .option("--timeout", "2s")
+    .option("--timeout", "10s")
     .start();
     check_let_go(&worker);
 }
@@ -371,7 +371,7 @@ fn a_process_that_closes_its_stdout_is_replaced() {
         &[],
     )
     .option("--processes", "1")
-    .option("--timeout", "2s")
+    .option("--timeout", "10s")
     .start();
     check_let_go(&worker);
     // Without any request, too: the end of stdout is seen at once.
@@ -388,7 +388,7 @@ fn check_let_go(worker: &Worker) {
         let response = worker.post("x");
         assert_eq!(response.status, 200, "{}", response.text());
         assert!(
-            start.elapsed() < Duration::from_millis(1500),
+            start.elapsed() < Duration::from_millis(9000),
             "{:?}",
             start.elapsed()
         );

@@ -106,6 +106,13 @@ impl Connection {
         })
     }
 
+    /// Has the kernel hold little of what comes, however slowly it is read: then a few megabytes
+    /// are more than all buffers on the way hold.
+    pub(crate) fn holding_little(self) -> Connection {
+        rustix::net::sockopt::set_socket_recv_buffer_size(&self.stream, 16 * 1024).unwrap();
+        self
+    }
+
     pub(crate) fn send(&mut self, bytes: &[u8]) -> Result<()> {
         self.stream.write_all(bytes)
     }
