@@ -33,14 +33,6 @@ impl Case {
     }
 }
 
-/// Takes this many requests along the path, one after the other.
-pub fn run(case: Case, requests: u64) {
-    let mut path = Path::new(case);
-    for _ in 0..requests {
-        black_box(path.request());
-    }
-}
-
 /// One process that echoes, and the next request to it.
 pub struct Path {
     body: Bytes,
