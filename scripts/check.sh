@@ -38,6 +38,8 @@ needs python3 'a package of that name in most distributions'
 if [ "${CI:-}" = true ]; then
     needs node 'the package nodejs in most distributions'
 fi
+needs c++ 'the package g++ in most distributions'
+
 
 run cargo fmt --check
 run cargo clippy --locked --all-targets -- -D warnings
@@ -58,8 +60,13 @@ run shellcheck .ci/run scripts/*.sh examples/shell/*.sh
 # Not python3 -m py_compile, which leaves its output beside the sources.
 run python3 -c 'import sys
 for name in sys.argv[1:]:
-    compile(open(name, encoding="utf-8").read(), name, "exec")' examples/python/*.py
+    compile(open(name, encoding="utf-8").read(), name, "exec")' examples/python/*.py scripts/*.py
 
 # The README's own test command.
 run cargo test --locked
+
+# That the tests see a rule which is gone, for a few rules; scripts/mutate.py has all of them.
+run scripts/mutate.py --sample
+run cargo fmt --check --manifest-path tests/fuzz/Cargo.toml
+run scripts/fuzz.sh --seconds 10
 printf '\ncheck.sh: all passed\n'

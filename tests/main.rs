@@ -12,6 +12,7 @@ mod dying;
 mod http;
 mod lines;
 mod load;
+mod promises;
 mod queue;
 mod recycling;
 mod reload;
