@@ -205,7 +205,7 @@ def main():
             f"{rule['name']:<34} {rule['promise']:<12} {outcome:<9} {took:>4.0f}  {test}",
             flush=True,
         )
-    print(f"{len(rules)} rules, {len(rules) - survivors} killed, {survivors} not")
+    print(f"killed: {len(rules) - survivors} of {len(rules)}")
     return 1 if survivors else 0
 
 

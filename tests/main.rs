@@ -19,6 +19,7 @@ mod isolation;
 mod lines;
 mod load;
 mod malformed;
+mod promises;
 mod queue;
 mod recycling;
 mod reload;

@@ -131,3 +131,19 @@ fn libraries_stay_in_their_rooms() {
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
+
+/// A step of the wall clock can only change what is shown: the time of a log line, and that of
+/// `/health`. Everything that is decided goes by the monotonic clock, which no step moves.
+#[test]
+fn the_wall_clock_decides_nothing() {
+    let mut wrong = Vec::new();
+    for (_, name, source) in sources() {
+        let shows_time = ["logging.rs", "http/mod.rs"].contains(&name.as_str());
+        for clock in ["SystemTime", "UNIX_EPOCH", "now_utc", "now_local"] {
+            if source.contains(clock) && !shows_time {
+                wrong.push(format!("{name} asks {clock}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}

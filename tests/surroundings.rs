@@ -3,7 +3,7 @@
 use crate::support::load::Load;
 use crate::support::{
     Connection, PATIENCE, Scratch, Worker, assert_error, assert_result, eventually, misbehave,
-    processes,
+    processes, sh,
 };
 use rustix::process::{Pid, Resource, Rlimit, Signal};
 use serde_json::Value;
@@ -268,4 +268,28 @@ fn a_pool_of_which_all_died_at_once_is_whole_again() {
         load.wait_for(20);
         load.end();
     }
+}
+
+/// B16: a Ctrl-C in a terminal reaches the whole group of the worker, of which no handler is.
+#[test]
+fn an_interrupt_from_the_terminal_is_not_for_the_handlers() {
+    let scratch = Scratch::new();
+    let told = scratch.path("told");
+    // Reads on after a signal, as a handler does that wants to know.
+    let script = r#"trap 'echo told > "$1"' INT
+        printf '{"ready":true}\n'
+        while IFS= read -r line; do sleep 1; printf '{"result":1}\n'; done"#;
+    let mut worker = sh(script, &[&told])
+        .option("--processes", "1")
+        // A session of its own, as a terminal gives one.
+        .prepared_by("exec setsid \"$0\" \"$@\"")
+        .start();
+    worker.wait_until_ready();
+    let running = worker.post_aside("x");
+    std::thread::sleep(Duration::from_millis(200));
+    let group = Pid::from_raw(i32::try_from(worker.pid()).unwrap()).unwrap();
+    rustix::process::kill_process_group(group, Signal::INT).unwrap();
+    assert_result(&running.join().unwrap(), 1);
+    assert!(worker.wait_for_end(PATIENCE).success());
+    assert!(!std::path::Path::new(&told).exists(), "a handler was told");
 }
