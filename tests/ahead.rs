@@ -143,9 +143,9 @@ fn a_death_fails_only_the_request_being_worked_on() {
         let payloads = ["exit 3", "one", "two", "three"];
         let mut staged = staged(behind, |builder| builder, &payloads);
         assert_error(&staged.receive(0), 502, "handler_exited", "maybe");
-        for number in 1..4 {
-            assert_result(&staged.receive(number), payloads[number]);
-            assert_ne!(staged.runner(payloads[number]), staged.pid);
+        for (number, &payload) in payloads.iter().enumerate().skip(1) {
+            assert_result(&staged.receive(number), payload);
+            assert_ne!(staged.runner(payload), staged.pid);
         }
         let started = staged.ledger.payloads();
         assert!(
@@ -187,8 +187,8 @@ fn replies_that_are_there_at_the_death_count() {
     for behind in BOTH {
         let payloads = ["sleep 1 #first", "own", "reply-exit 3", "next", "last"];
         let mut staged = staged(behind, |builder| builder, &payloads);
-        for number in 0..3 {
-            assert_result(&staged.receive(number), payloads[number]);
+        for (number, &payload) in payloads.iter().enumerate().take(3) {
+            assert_result(&staged.receive(number), payload);
         }
         assert_eq!(staged.runner("reply-exit 3"), staged.pid);
         let next = staged.receive(3);
@@ -296,8 +296,8 @@ fn what_comes_back_is_not_refused_for_a_full_queue() {
         .map(|number| staged.worker.post_aside(&format!("late {number}")))
         .collect();
     assert_error(&staged.receive(0), 502, "handler_exited", "maybe");
-    for number in 1..4 {
-        assert_result(&staged.receive(number), payloads[number]);
+    for (number, &payload) in payloads.iter().enumerate().skip(1) {
+        assert_result(&staged.receive(number), payload);
     }
     for (number, waiting) in waiting.into_iter().enumerate() {
         assert_result(&waiting.join().unwrap(), format!("late {number}"));
