@@ -5,6 +5,7 @@
     scripts/mutate.py --sample        a few quick ones
     scripts/mutate.py --only NAME     this rule; may be repeated
     scripts/mutate.py --list          names, and nothing else
+    scripts/mutate.py --why           what each failing test said, too
 
 Works on a copy of the tree in target/mutate. The tests named must pass there as it is, and at
 least one of them must fail when the rule is out. Exit status 1 if a rule's loss goes unseen, if
@@ -108,13 +109,20 @@ def split(test):
     return kind, name
 
 
-def run_test(programs, test):
-    """True if it passes; a test that is not there is an error of the list."""
+def complaint(programs, test):
+    """What a test said when it failed, or None; one that is not there is an error of the list."""
     kind, name = split(test)
     said, status = run([programs[kind], "--exact", name], TEST_LIMIT)
     if "running 0 tests" in said:
         raise Wrong(f"there is no test {test}")
-    return status == 0
+    if status == 0:
+        return None
+    if status is None:
+        return f"not done after {TEST_LIMIT} s"
+    lines = said.splitlines()
+    panics = [at for at, line in enumerate(lines) if " panicked at " in line]
+    said = [line for line in lines[panics[0] :][:4] if not line.startswith("note:")] if panics else []
+    return " ".join(said) or f"exit status {status}"
 
 
 def take_out(rule):
@@ -128,7 +136,7 @@ def take_out(rule):
 
 
 def attempt(rule):
-    """What came of a rule's loss: `killed`, or what is wrong."""
+    """The test that missed the rule, and what it said; None if no test did."""
     path, before, after = take_out(rule)
     path.write_text(after)
     try:
@@ -139,8 +147,9 @@ def attempt(rule):
         # Where chance has a say, a rule may be given more than one try.
         for _ in range(rule.get("tries", 1)):
             for test in rule["tests"]:
-                if not run_test(programs, test):
-                    return test
+                said = complaint(programs, test)
+                if said:
+                    return test, said
         return None
     finally:
         path.write_text(before)
@@ -164,6 +173,7 @@ def main():
     parser.add_argument("--only", action="append", default=[], metavar="NAME")
     parser.add_argument("--sample", action="store_true", help="a few quick ones")
     parser.add_argument("--list", action="store_true", help="names, and nothing else")
+    parser.add_argument("--why", action="store_true", help="what each failing test said, too")
     options = parser.parse_args()
     with open(ROOT / "scripts/mutations.toml", "rb") as file:
         rules = chosen(tomllib.load(file)["rule"], options)
@@ -182,8 +192,9 @@ def main():
     failed = set()
     for test in sorted({test for rule in rules for test in rule["tests"]}):
         try:
-            if not run_test(programs, test):
-                failed.add(test)
+            said = complaint(programs, test)
+            if said:
+                failed.add(f"{test}: {said}")
         except Wrong as wrong:
             sys.exit(f"mutate.py: {wrong}")
     if failed:
@@ -194,17 +205,19 @@ def main():
     for rule in rules:
         begun = time.monotonic()
         try:
-            seen_by = attempt(rule)
-            outcome = "killed" if seen_by else "SURVIVED"
-            test = seen_by or ", ".join(rule["tests"])
+            missed = attempt(rule)
+            outcome = "killed" if missed else "SURVIVED"
+            test, said = missed or (", ".join(rule["tests"]), "")
         except Wrong as wrong:
-            outcome, test = "WRONG", str(wrong)
+            outcome, test, said = "WRONG", str(wrong), ""
         survivors += outcome != "killed"
         took = time.monotonic() - begun
         print(
             f"{rule['name']:<34} {rule['promise']:<12} {outcome:<9} {took:>4.0f}  {test}",
             flush=True,
         )
+        if options.why and said:
+            print(f"    {said}", flush=True)
     print(f"killed: {len(rules) - survivors} of {len(rules)}")
     return 1 if survivors else 0
 
