@@ -112,6 +112,16 @@ fn slow_clients_are_cut_off_and_hold_no_process() {
     drop(reader);
 }
 
+/// E2, the part that answers: however long the rest takes to come.
+#[test]
+fn a_body_that_does_not_come_is_answered_in_time() {
+    let worker = misbehave(&[]).option("--body-timeout", "300ms").start();
+    let mut body = worker.connect();
+    let bytes = request_bytes(worker.address, "POST", "/", &[], Some(&body_of("x")));
+    body.send(&bytes[..bytes.len() - 2]).unwrap();
+    assert_error(&body.receive().unwrap(), 408, "body_timeout", "no");
+}
+
 /// E4.
 #[test]
 fn a_body_over_the_limit_is_refused_before_it_is_read() {
