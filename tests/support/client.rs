@@ -212,7 +212,14 @@ impl Connection {
 
     fn fill(&mut self) -> Result<()> {
         let mut block = [0; 65536];
-        match self.stream.read(&mut block)? {
+        let read = loop {
+            match self.stream.read(&mut block) {
+                // A read with a timeout is not resumed by the kernel after a freeze of the machine.
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                read => break read?,
+            }
+        };
+        match read {
             0 => Err(Error::new(ErrorKind::UnexpectedEof, "the connection ended")),
             count => {
                 self.buffer.extend(&block[..count]);
