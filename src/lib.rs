@@ -26,7 +26,7 @@
 //! * A process in doubt is given nothing more.
 //! * Only a slot signals and reaps a process, its group before the process itself. What processes
 //!   leave behind is reaped by the thread that starts them, and ended when all slots are empty.
-//! * Only a process of the launcher step is ever executed; it executes the handler's command.
+//! * A handler's command is executed only in a process that the launcher step has set up.
 //!
 //! # Map
 //!

@@ -52,13 +52,13 @@ fn a_client_that_leaves_harms_no_other() {
     }
 }
 
-/// What the worker's side holds of connections is seen from its descriptors.
-fn sockets_of(pid: u32) -> usize {
-    let links = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+/// What the worker's side holds of connections is seen from its descriptors, but only by a
+/// superuser: it is hidden from others.
+fn sockets_of(pid: u32) -> Option<usize> {
+    let links = std::fs::read_dir(format!("/proc/{pid}/fd")).ok()?;
     let targets = links.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
-    targets
-        .filter(|target| target.to_string_lossy().starts_with("socket:"))
-        .count()
+    let sockets = targets.filter(|target| target.to_string_lossy().starts_with("socket:"));
+    Some(sockets.count())
 }
 
 /// E2.
