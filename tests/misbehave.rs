@@ -11,9 +11,8 @@
 use serde_json::{Value, json};
 use std::cell::Cell;
 use std::collections::HashMap;
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::os::fd::AsFd;
 use std::process::{Command, Stdio, exit};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock};
@@ -55,13 +54,22 @@ static AFTER_NEXT_REPLY: Mutex<Option<String>> = Mutex::new(None);
 /// Whole lines that have been read and not begun with.
 static LINES_BEHIND: AtomicUsize = AtomicUsize::new(0);
 
+/// The descriptor itself: std's own buffer would read further than this handler means to, and a
+/// second descriptor would be one more than a handler has.
+struct Stdin;
+
+impl Read for Stdin {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        Ok(rustix::io::read(std::io::stdin(), buffer)?)
+    }
+}
+
 fn main() {
     let options = OPTIONS.get_or_init(start);
     if options.stream {
         return stream();
     }
-    let stdin = File::from(std::io::stdin().as_fd().try_clone_to_owned().unwrap());
-    let mut stdin = BufReader::with_capacity(options.block_bytes, stdin);
+    let mut stdin = BufReader::with_capacity(options.block_bytes, Stdin);
     let mut line = Vec::new();
     loop {
         line.clear();

@@ -24,7 +24,9 @@ fn silent_version(number: u64) -> String {
 /// A worker on a handler of which each edit counts, and the place for its next version.
 fn edited(scratch: &Scratch, content: &str, options: &[(&str, &str)]) -> Worker {
     let handler = scratch.file("handler.sh", 0o755, content);
-    let mut builder = Builder::new(vec![handler]).flag(&format!("--reload={}", scratch.path("")));
+    let mut builder = Builder::new(vec![handler])
+        .option("--log-level", "debug")
+        .flag(&format!("--reload={}", scratch.path("")));
     for (name, value) in options {
         builder = builder.option(name, value);
     }
@@ -33,6 +35,14 @@ fn edited(scratch: &Scratch, content: &str, options: &[(&str, &str)]) -> Worker 
 
 fn edit(scratch: &Scratch, content: &str) {
     scratch.file("handler.sh", 0o755, content);
+}
+
+/// Waits until both processes have read their script, which an edit could else change under them.
+#[track_caller]
+fn wait_for_both(worker: &Worker) {
+    eventually("both processes are up", || {
+        (worker.log.text().matches("process is up").count() == 2).then_some(())
+    });
 }
 
 /// Waits until a version answers, and gives how long that took.
@@ -240,6 +250,7 @@ fn an_edit_that_hangs_is_given_up_for_the_next() {
     let scratch = Scratch::new();
     let worker = edited(&scratch, &version(1), &[("--startup-timeout", "300s")]);
     wait_for_version(&worker, 1);
+    wait_for_both(&worker);
     edit(&scratch, "#!/bin/sh\nexec sleep 1000\n");
     worker.log.wait_for(&["reload begun"]);
     eventually("one hangs beside the two that serve", || {
@@ -255,6 +266,7 @@ fn a_worker_that_ends_while_it_reloads_leaves_nothing() {
     let scratch = Scratch::new();
     let mut worker = edited(&scratch, &version(1), &[]);
     wait_for_version(&worker, 1);
+    wait_for_both(&worker);
     edit(&scratch, "#!/bin/sh\nexec sleep 1000\n");
     let below = eventually("one hangs beside the two that serve", || {
         let below = processes::living_children(worker.pid());

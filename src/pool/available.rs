@@ -3,7 +3,7 @@
 //! Pure. Those that have answered come before those that have not (they may still be starting),
 //! idle ones before busy ones with room left, and the most recently used first: its caches are
 //! warm, and what is never asked can be let go. One that must show that it works comes before all
-//! of them, one that is about to be replaced after.
+//! of them. One that is about to be replaced comes after the others that have answered.
 //!
 //! Also known is how many of them are idle, those included that were asked and have not looked
 //! yet: what waits is theirs before it is written ahead on a busy one.
@@ -17,12 +17,12 @@ pub enum Rank {
     Idle,
     /// Has answered before, and has something to do.
     Busy,
-    /// Has never answered.
-    New,
-    /// Is about to be replaced, and has nothing to do.
+    /// Has answered before, is about to be replaced, and has nothing to do.
     Superseded,
-    /// Is about to be replaced, and has something to do.
+    /// Has answered before, is about to be replaced, and has something to do.
     SupersededBusy,
+    /// Has never answered: it may still be starting, or never come up.
+    New,
 }
 
 impl Rank {
@@ -43,15 +43,15 @@ pub struct Available<W> {
     asked: Vec<u64>,
 }
 
-const RANKS: usize = Rank::SupersededBusy as usize + 1;
+const RANKS: usize = Rank::New as usize + 1;
 
 const RANKS_IN_ORDER: [Rank; RANKS] = [
     Rank::OnTrial,
     Rank::Idle,
     Rank::Busy,
-    Rank::New,
     Rank::Superseded,
     Rank::SupersededBusy,
+    Rank::New,
 ];
 
 impl<W> Available<W> {
@@ -137,7 +137,7 @@ mod tests {
         available.unlist(5);
         available.unlist(9);
         let order: Vec<u64> = std::iter::from_fn(|| available.next()).collect();
-        assert_eq!(order, [7, 4, 2, 3, 1, 8, 6]);
+        assert_eq!(order, [7, 4, 2, 3, 8, 6, 1]);
     }
 
     #[test]

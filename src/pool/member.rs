@@ -132,18 +132,14 @@ impl Member {
     }
 
     fn rank(&self, load: Load) -> Rank {
-        match (self.part, load) {
-            (Part::OnTrial, _) => Rank::OnTrial,
-            (Part::Superseded, Load { in_flight: 0, .. }) => Rank::Superseded,
-            (Part::Superseded, Load { .. }) => Rank::SupersededBusy,
-            (
-                Part::Serving | Part::Candidate,
-                Load {
-                    has_replied: false, ..
-                },
-            ) => Rank::New,
-            (Part::Serving | Part::Candidate, Load { in_flight: 0, .. }) => Rank::Idle,
-            (Part::Serving | Part::Candidate, Load { .. }) => Rank::Busy,
+        let is_idle = load.in_flight == 0;
+        match self.part {
+            Part::OnTrial => Rank::OnTrial,
+            Part::Serving | Part::Candidate | Part::Superseded if !load.has_replied => Rank::New,
+            Part::Superseded if is_idle => Rank::Superseded,
+            Part::Superseded => Rank::SupersededBusy,
+            Part::Serving | Part::Candidate if is_idle => Rank::Idle,
+            Part::Serving | Part::Candidate => Rank::Busy,
         }
     }
 }
