@@ -37,9 +37,9 @@ needs python3 'a package of that name in most distributions'
 # Without CI=true the tests that need it are skipped, and say so.
 if [ "${CI:-}" = true ]; then
     needs node 'the package nodejs in most distributions'
+    needs valgrind 'a package of that name in most distributions'
 fi
 needs c++ 'the package g++ in most distributions'
-
 
 run cargo fmt --check
 run cargo clippy --locked --all-targets -- -D warnings
@@ -56,15 +56,23 @@ fi
 run env RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps
 run env RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --document-private-items
 
-run shellcheck .ci/run scripts/*.sh examples/shell/*.sh
+run shellcheck .ci/run scripts/*.sh tests/docker/*.sh examples/shell/*.sh
 # Not python3 -m py_compile, which leaves its output beside the sources.
 run python3 -c 'import sys
 for name in sys.argv[1:]:
-    compile(open(name, encoding="utf-8").read(), name, "exec")' examples/python/*.py scripts/*.py
+    compile(open(name, encoding="utf-8").read(), name, "exec")' \
+    examples/python/*.py scripts/*.py scripts/bench/*.py scripts/bench/contenders/*.py \
+    tests/docker/*.py
 
 # The README's own test command.
 run cargo test --locked
 
+# Speed must not leak away: the instructions of a request's path against the recorded ones.
+if command -v valgrind >/dev/null; then
+    run scripts/instructions.sh
+else
+    printf '\nskipped: scripts/instructions.sh, because valgrind is not installed\n'
+fi
 # That the tests see a rule which is gone, for a few rules; scripts/mutate.py has all of them.
 run scripts/mutate.py --sample
 run cargo fmt --check --manifest-path tests/fuzz/Cargo.toml

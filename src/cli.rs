@@ -2,6 +2,7 @@
 //!
 //! The only place that knows clap. Flags win over the environment, the environment over defaults.
 
+mod isolation;
 mod values;
 
 use crate::config::{
@@ -10,15 +11,17 @@ use crate::config::{
 };
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use isolation::IsolationOptions;
 use std::ffi::OsString;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 use tracing::Level;
 use values::{
     Host, Reload, count, duration, header_name, host, log_format, log_level, origin,
-    positive_duration, reload, size,
+    positive_duration, reload, size, socket_address,
 };
 
 /// What the program was asked to do.
@@ -187,6 +190,16 @@ struct ServeOptions {
         help_heading = "Processes"
     )]
     max_concurrency: NonZeroUsize,
+    /// Most requests given ahead to a process that promised order; 1 turns it off
+    #[arg(
+        long,
+        env = "FAAS_READ_AHEAD",
+        value_name = "N",
+        value_parser = count,
+        default_value = "32",
+        help_heading = "Processes"
+    )]
+    read_ahead: NonZeroUsize,
     /// Give a process no request before its ready line
     #[arg(long, env = "FAAS_WAIT_READY", help_heading = "Processes", value_name = "BOOL",
           num_args = 0..=1, require_equals = true, default_value_t = false,
@@ -200,6 +213,9 @@ struct ServeOptions {
     #[arg(long, env = "FAAS_GRACE", value_name = "DURATION", default_value = "5s",
           value_parser = duration, help_heading = "Processes")]
     grace: Duration,
+
+    #[command(flatten)]
+    isolation: IsolationOptions,
 
     /// For one reply; a caller may ask for less with x-faas-timeout-ms
     #[arg(long, env = "FAAS_TIMEOUT", value_name = "DURATION", default_value = "30s",
@@ -275,6 +291,18 @@ struct ServeOptions {
     #[arg(long, env = "FAAS_ALLOW_ORIGIN", value_name = "ORIGIN", value_delimiter = ',',
           value_parser = origin, help_heading = "Connections")]
     allow_origin: Vec<String>,
+    /// A file of tokens, one a line: POST / then needs Authorization: Bearer with one of them
+    #[arg(
+        long,
+        env = "FAAS_AUTH_TOKEN_FILE",
+        value_name = "PATH",
+        help_heading = "Connections"
+    )]
+    auth_token_file: Option<PathBuf>,
+    /// An address of its own for /ready, which is then not served beside POST /
+    #[arg(long, env = "FAAS_ADMIN", value_name = "ADDR", value_parser = socket_address,
+          help_heading = "Connections")]
+    admin: Option<SocketAddr>,
 
     /// For development: replace the processes when files below PATH change [PATH by default: .]
     #[arg(long, env = "FAAS_RELOAD", value_name = "PATH", num_args = 0..=1, require_equals = true,
@@ -326,6 +354,7 @@ fn serve(options: ServeOptions) -> Result<Task, String> {
         },
         process: ProcessConfig {
             max_concurrency: options.max_concurrency,
+            read_ahead: options.read_ahead,
             wait_ready: options.wait_ready || !options.pass_header.is_empty(),
             startup_timeout: options.startup_timeout,
             max_reply_bytes: usize::try_from(options.max_reply).unwrap_or(usize::MAX),
@@ -336,6 +365,7 @@ fn serve(options: ServeOptions) -> Result<Task, String> {
                 max_memory_bytes: options.max_memory,
             },
         },
+        isolation: options.isolation.into_config(),
         shutdown: ShutdownConfig {
             drain_delay: options.drain_delay,
             drain_timeout: options.drain_timeout,
@@ -356,6 +386,8 @@ fn serve(options: ServeOptions) -> Result<Task, String> {
                 .map(|host| host.to_lowercase())
                 .collect(),
             allowed_origins: options.allow_origin,
+            auth_token_file: options.auth_token_file,
+            admin: options.admin,
             pass_headers: options.pass_header,
             timeout: options.timeout,
         },

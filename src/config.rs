@@ -19,6 +19,8 @@ pub struct Config {
     pub pool: PoolConfig,
     /// Each process.
     pub process: ProcessConfig,
+    /// What processes may not do.
+    pub isolation: IsolationConfig,
     /// Shutting down.
     pub shutdown: ShutdownConfig,
     /// A file or folder; when something in it changes, the processes are replaced.
@@ -43,6 +45,10 @@ pub struct HttpConfig {
     pub max_body_bytes: u64,
     /// All bodies and replies held at one time, in bytes.
     pub max_buffered_bytes: u64,
+    /// Where `/ready` is served instead, if not at `listen`.
+    pub admin: Option<SocketAddr>,
+    /// The file of tokens that callers must have one of.
+    pub auth_token_file: Option<PathBuf>,
     /// Connections open at one time.
     pub max_connections: NonZeroUsize,
     /// From the first byte of a request's head to its last.
@@ -85,6 +91,8 @@ pub struct PoolConfig {
 pub struct ProcessConfig {
     /// Caps the concurrency that a handler announces.
     pub max_concurrency: NonZeroUsize,
+    /// Caps how many requests a process that promised order may have at the same time.
+    pub read_ahead: NonZeroUsize,
     /// No request before the ready line.
     pub wait_ready: bool,
     /// How long the ready line may take, and how long a first slow start is spared.
@@ -106,6 +114,28 @@ pub struct RecycleConfig {
     pub max_age: Option<Duration>,
     /// Resident memory of it and all below it, in bytes.
     pub max_memory_bytes: Option<u64>,
+}
+
+/// Settings of what processes may not do, beyond what none may.
+#[derive(Debug, Clone, Default)]
+pub struct IsolationConfig {
+    /// Most private memory that one may write to, in bytes.
+    pub memory_bytes: Option<u64>,
+    /// Most processor time of one over its life, in seconds.
+    pub cpu_seconds: Option<u64>,
+    /// Most descriptors that one may have open.
+    pub files: Option<u64>,
+    /// Which files may be used; `None`: as their permissions say.
+    pub sandbox: Option<SandboxPaths>,
+}
+
+/// Files that may be used in the sandbox, beyond those that every program needs.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SandboxPaths {
+    /// May be read and executed, with all below them.
+    pub read: Vec<PathBuf>,
+    /// May be read, executed and written, with all below them.
+    pub write: Vec<PathBuf>,
 }
 
 /// Settings of the shutdown.

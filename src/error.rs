@@ -28,6 +28,8 @@ pub enum Failure {
     BodyTimeout(Duration),
     /// The body is larger than the limit, in bytes.
     BodyTooLarge(u64),
+    /// A token is asked for, and the request carries none that is accepted.
+    Unauthorized,
     /// A page of another site sent this request, or its `Host` is not ours.
     Forbidden(String),
     /// There is nothing at this path.
@@ -86,11 +88,20 @@ pub enum StartError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// The sandbox that was asked for cannot be had here; says why.
+    Sandbox(String),
     /// The runtime, the signal handlers or the launcher thread cannot be set up.
     Runtime {
         /// What was being set up.
         what: &'static str,
         /// What the system said.
+        source: std::io::Error,
+    },
+    /// The file of `--auth-token-file` cannot be read, or holds no tokens.
+    Tokens {
+        /// The path as configured.
+        path: PathBuf,
+        /// What is wrong with it.
         source: std::io::Error,
     },
     /// The path of `--reload` cannot be watched.
@@ -102,11 +113,31 @@ pub enum StartError {
     },
 }
 
+impl StartError {
+    /// The exit status of the program: 2 for a bad setting, as everywhere.
+    pub fn exit_status(&self) -> u8 {
+        match self {
+            StartError::Tokens { .. } => 2,
+            StartError::Listen { .. }
+            | StartError::Runtime { .. }
+            | StartError::Sandbox(_)
+            | StartError::Watch { .. } => 1,
+        }
+    }
+}
+
 impl std::fmt::Display for StartError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             StartError::Listen { address, .. } => write!(f, "cannot listen on {address}"),
+            StartError::Sandbox(why) => {
+                write!(f, "--sandbox (FAAS_SANDBOX) cannot be kept here: {why}")
+            }
             StartError::Runtime { what, .. } => write!(f, "cannot set up {what}"),
+            StartError::Tokens { path, .. } => write!(
+                f,
+                "--auth-token-file (FAAS_AUTH_TOKEN_FILE): cannot use {path:?}"
+            ),
             StartError::Watch { path, .. } => {
                 write!(f, "--reload (FAAS_RELOAD): cannot watch {}", path.display())
             }
@@ -117,8 +148,11 @@ impl std::fmt::Display for StartError {
 impl std::error::Error for StartError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            StartError::Listen { source, .. } | StartError::Runtime { source, .. } => Some(source),
+            StartError::Listen { source, .. }
+            | StartError::Runtime { source, .. }
+            | StartError::Tokens { source, .. } => Some(source),
             StartError::Watch { source, .. } => Some(source.as_ref()),
+            StartError::Sandbox(_) => None,
         }
     }
 }

@@ -24,14 +24,16 @@
 //!   value, so it is answered at most once, and given to one process at a time.
 //! * What a process may have started is never given to another. What it never read is.
 //! * A process in doubt is given nothing more.
-//! * Only a slot signals and reaps a process, its group before the process itself.
+//! * Only a slot signals and reaps a process, its group before the process itself. What processes
+//!   leave behind is reaped by the thread that starts them, and ended when all slots are empty.
+//! * A handler's command is executed only in a process that the launcher step has set up.
 //!
 //! # Map
 //!
 //! | module | owns |
 //! |---|---|
 //! | [`cli`], [`config`] | what was typed; what was meant |
-//! | [`http`] | listener, routes, bodies, limits, responses |
+//! | [`http`] | listener, routes, bodies, limits, responses, the API's own page |
 //! | [`pool`] | the queue, the slots, whether the pool can serve |
 //! | [`process`] | one process: start, lines, conversation, log |
 //! | `reload` | the watch over the handler's files |

@@ -1,11 +1,19 @@
-//! The limit of open descriptors: raised for the worker, as it was for handlers.
+//! What the worker sets for itself alone: its limit of descriptors, and who may look into it.
+//!
+//! Handlers get back what the worker was given; `process::launch` sees to that.
 
 use crate::config::Config;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{
+    DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit,
+};
+use std::num::NonZeroUsize;
 use tracing::warn;
 
 /// Descriptors beside connections and pipes: the log, the runtime, listeners.
 const SPARE: u64 = 64;
+
+/// Connections to the address of `--admin`; they do not count as connections of callers.
+pub const ADMIN_CONNECTIONS: NonZeroUsize = NonZeroUsize::new(64).unwrap();
 
 /// Descriptors for one process: three pipes and the process itself, twice while it is replaced.
 const PER_PROCESS: u64 = 12;
@@ -14,7 +22,8 @@ const PER_PROCESS: u64 = 12;
 /// allows. Gives the limit as it was before, for handlers.
 pub fn raise_descriptor_limit(config: &Config) -> Rlimit {
     let before = getrlimit(Resource::Nofile);
-    let connections = config.http.max_connections.get() as u64;
+    let admin = config.http.admin.map_or(0, |_| ADMIN_CONNECTIONS.get());
+    let connections = (config.http.max_connections.get() + admin) as u64;
     let needed = connections + PER_PROCESS * config.pool.max_processes.get() as u64 + SPARE;
     let current = before.current.unwrap_or(u64::MAX);
     if current >= needed {
@@ -35,4 +44,12 @@ pub fn raise_descriptor_limit(config: &Config) -> Rlimit {
         warn!(%error, "descriptor limit not raised");
     }
     before
+}
+
+/// Closes the worker's memory, environment and descriptors in `/proc` to other processes of the
+/// same user, and with them to handlers. It leaves no core file either.
+pub fn hide_from_processes() {
+    if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
+        warn!(%error, "the worker's environment can be read by its processes");
+    }
 }

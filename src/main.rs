@@ -4,18 +4,25 @@ use faas_worker::cli::{self, Task};
 use faas_worker::commands::health::health;
 use faas_worker::config::Config;
 use faas_worker::error::StartError;
+use faas_worker::process::launch::launch_if_asked;
 use faas_worker::{Control, logging, serve};
+use std::io::Write;
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
 fn main() -> ExitCode {
+    // First, because each start of a process comes this way.
+    if let Some(status) = launch_if_asked() {
+        return status;
+    }
     match cli::parse() {
         Err(status) => status,
         Ok(Task::Health(addresses)) => {
             let (line, is_well) = health(&addresses);
-            println!("{line}");
+            // Whoever only wants the exit status may have closed its end.
+            drop(writeln!(std::io::stdout(), "{line}"));
             ExitCode::from(u8::from(!is_well))
         }
         Ok(Task::Serve(config, log)) => {
@@ -26,7 +33,7 @@ fn main() -> ExitCode {
                     let cause = std::error::Error::source(&start_error);
                     let cause = cause.map_or_else(String::new, |cause| format!(": {cause}"));
                     error!("{start_error}{cause}");
-                    ExitCode::FAILURE
+                    ExitCode::from(start_error.exit_status())
                 }
             }
         }

@@ -111,7 +111,11 @@ impl Watch {
         for folder in scope.folders_elsewhere() {
             watcher.watch(&folder, RecursiveMode::NonRecursive)?;
         }
-        info!(path = %scope.root.display(), ?means, "watching for changes of the handler's files");
+        let by = match means {
+            Means::Events => "events",
+            Means::Polling => "polling",
+        };
+        info!(path = %scope.root.display(), by, "watching for changes of the handler's files");
         Ok(Watch {
             _watcher: watcher,
             changes,

@@ -1,11 +1,13 @@
 //! A worker from its start to its end.
 
-use crate::config::{Config, ShutdownConfig};
+use crate::config::{Config, HttpConfig, IsolationConfig, ShutdownConfig};
 use crate::error::StartError;
-use crate::http::Door;
 use crate::http::listener::Listener;
-use crate::limits::raise_descriptor_limit;
+use crate::http::token::Tokens;
+use crate::http::{Door, Entrance};
+use crate::limits::{ADMIN_CONNECTIONS, hide_from_processes, raise_descriptor_limit};
 use crate::pool::Pool;
+use crate::process::launch::{end_orphans, reap_in_time, sandbox_supported, take_in_orphans};
 use crate::reload::Watch;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -13,7 +15,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 /// What is left of the time to drain for writing the last responses, after the processes ended.
 const LAST_WRITES: Duration = Duration::from_millis(500);
@@ -32,11 +34,23 @@ pub struct Control {
 /// Serves until it is asked to stop, then finishes what has begun within the configured times.
 /// Nothing is started before the address is bound.
 pub async fn serve(config: Config, control: Control) -> Result<(), StartError> {
+    check_sandbox(&config.isolation)?;
     let handlers_limit = raise_descriptor_limit(&config);
+    hide_from_processes();
+    take_in_orphans();
+    let tokens = config.http.auth_token_file.as_deref();
+    let tokens = tokens.map(Tokens::of_file).transpose()?;
     let listener = Listener::bind(&config.http)?;
     let addresses = listener.addresses();
     for address in &addresses {
         info!(%address, processes = config.pool.processes.get(), "listening");
+    }
+    let admin = config.http.admin.as_ref();
+    let admin = admin
+        .map(|address| Listener::bind_to(std::slice::from_ref(address)))
+        .transpose()?;
+    for address in admin.iter().flat_map(Listener::addresses) {
+        info!(%address, "listening for operators");
     }
     let watch = config
         .reload
@@ -45,40 +59,52 @@ pub async fn serve(config: Config, control: Control) -> Result<(), StartError> {
     let watch = watch.transpose()?;
     let pool = Arc::new(Pool::start(&config, Some(handlers_limit))?);
     let ips: Vec<IpAddr> = addresses.iter().map(|address| address.ip()).collect();
-    let door = Arc::new(Door::new(config.http.clone(), Arc::clone(&pool), &ips));
+    let door = Arc::new(Door::new(
+        config.http.clone(),
+        Arc::clone(&pool),
+        &ips,
+        tokens,
+    ));
     let end = End {
         control,
         connections_gone: CancellationToken::new(),
     };
     let (close, abort) = (CancellationToken::new(), CancellationToken::new());
     let answering = Arc::clone(&door);
-    let answer = move |request| Arc::clone(&answering).answer(request);
+    let answer = move |request| Arc::clone(&answering).answer(request, Entrance::Main);
     let connections = async {
         listener
             .serve(&config.http, answer, close.clone(), abort.clone())
             .await;
         end.connections_gone.cancel();
     };
+    let operators = OperatorsDoor::default();
+    let operators_come = operators.serve(admin, &config.http, &door);
     let ending = async {
         end.control.drain.cancelled().await;
         info!("shutting down");
         door.drain();
         end.shut_down(&config.shutdown, config.process.grace, &door, &pool, &close)
             .await;
+        operators.close().await;
         abort.cancel();
     };
-    let reloading = reload_when_told(&pool, &end.control.reload, watch);
-    // Cancel-safe: a reload that begins is the pool's.
+    let reloading = reload_when_told(&pool, &door, &end.control.reload, watch);
+    let served = async { tokio::join!(connections, operators_come, ending) };
+    // Cancel-safe: a reload that begins is the pool's, and a look for orphans that is lost with it
+    // is made up for below.
     tokio::select! {
+        _ = served => {}
         () = reloading => {}
-        ((), ()) = async { tokio::join!(connections, ending) } => {}
+        () = reap_in_time() => {}
     }
+    end_orphans().await;
     info!("stopped");
     Ok(())
 }
 
 /// Has the pool reload when it is asked for, or when files have changed; never ends.
-async fn reload_when_told(pool: &Pool, asked: &Notify, mut watch: Option<Watch>) {
+async fn reload_when_told(pool: &Pool, door: &Door, asked: &Notify, mut watch: Option<Watch>) {
     loop {
         let changed = async {
             match &mut watch {
@@ -88,10 +114,58 @@ async fn reload_when_told(pool: &Pool, asked: &Notify, mut watch: Option<Watch>)
         };
         // Cancel-safe: a change that is being waited for is noticed again.
         tokio::select! {
-            () = asked.notified() => info!("asked to reload"),
+            () = asked.notified() => {
+                info!("asked to reload");
+                door.reread_token();
+            }
             path = changed => info!(path = %path.display(), "handler's files have changed"),
         }
         pool.reload();
+    }
+}
+
+/// Says what the kernel can do for the sandbox; fails if one is wanted, and it cannot.
+fn check_sandbox(config: &IsolationConfig) -> Result<(), StartError> {
+    match (sandbox_supported(), &config.sandbox) {
+        (Ok(abi), Some(paths)) => {
+            info!(landlock_abi = %abi, read = ?paths.read, write = ?paths.write, "sandbox is on");
+        }
+        (Ok(abi), None) => debug!(landlock_abi = %abi, "sandbox is off"),
+        (Err(why), None) => debug!(%why, "sandbox is off, and could not be had"),
+        (Err(why), Some(_)) => return Err(StartError::Sandbox(why)),
+    }
+    Ok(())
+}
+
+/// The address of `--admin`. It stays open until all else has ended, so that `/ready` says why.
+#[derive(Default)]
+struct OperatorsDoor {
+    close: CancellationToken,
+    abort: CancellationToken,
+}
+
+impl OperatorsDoor {
+    async fn serve(&self, listener: Option<Listener>, config: &HttpConfig, door: &Arc<Door>) {
+        let Some(listener) = listener else {
+            return self.abort.cancel();
+        };
+        let config = HttpConfig {
+            max_connections: ADMIN_CONNECTIONS,
+            ..config.clone()
+        };
+        let door = Arc::clone(door);
+        let answer = move |request| Arc::clone(&door).answer(request, Entrance::Admin);
+        let (close, abort) = (self.close.clone(), self.abort.clone());
+        listener.serve(&config, answer, close, abort).await;
+        self.abort.cancel();
+    }
+
+    /// Lets the last responses be written, and ends.
+    async fn close(&self) {
+        self.close.cancel();
+        // Cancel-safe: it is only asked whether the door has closed.
+        let _ = timeout(LAST_WRITES, self.abort.cancelled()).await;
+        self.abort.cancel();
     }
 }
 

@@ -52,13 +52,13 @@ fn a_client_that_leaves_harms_no_other() {
     }
 }
 
-/// What the worker's side holds of connections is seen from its descriptors.
-fn sockets_of(pid: u32) -> usize {
-    let links = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+/// What the worker's side holds of connections is seen from its descriptors, but only by a
+/// superuser: it is hidden from others.
+fn sockets_of(pid: u32) -> Option<usize> {
+    let links = std::fs::read_dir(format!("/proc/{pid}/fd")).ok()?;
     let targets = links.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
-    targets
-        .filter(|target| target.to_string_lossy().starts_with("socket:"))
-        .count()
+    let sockets = targets.filter(|target| target.to_string_lossy().starts_with("socket:"));
+    Some(sockets.count())
 }
 
 /// E2.
@@ -67,10 +67,11 @@ fn slow_clients_are_cut_off_and_hold_no_process() {
     let worker = misbehave(&["--ready"])
         .option("--processes", "1")
         .option("--max-reply", "64MiB")
-        .option("--header-timeout", "400ms")
-        .option("--body-timeout", "400ms")
-        .option("--keep-alive", "600ms")
-        .option("--write-timeout", "400ms")
+        .option("--queue-timeout", "60s")
+        .option("--header-timeout", "1s")
+        .option("--body-timeout", "1s")
+        .option("--keep-alive", "2s")
+        .option("--write-timeout", "6s")
         .start();
     let before = sockets_of(worker.pid());
     worker.wait_until_ready();
@@ -82,18 +83,16 @@ fn slow_clients_are_cut_off_and_hold_no_process() {
     let bytes = request_bytes(worker.address, "POST", "/", &[], Some(&body_of("x")));
     body.send(&bytes[..bytes.len() - 2]).unwrap();
     // A reader that reads nothing: more than all buffers on the way hold.
-    let mut reader = worker.connect();
-    reader.send_payload("big 40000000").unwrap();
+    let mut reader = worker.connect().holding_little();
+    reader.send_payload("big 12000000").unwrap();
     // Idle.
     let mut idle = worker.connect();
     assert_result(&idle.post("x").unwrap(), "x");
     let start = Instant::now();
     assert_result(&worker.post("meanwhile"), "meanwhile");
-    assert!(
-        start.elapsed() < Duration::from_millis(400),
-        "{:?}",
-        start.elapsed()
-    );
+    // Long before the slow reader is cut off.
+    let took = start.elapsed();
+    assert!(took < Duration::from_secs(5), "{took:?}");
 
     assert_error(&body.receive().unwrap(), 408, "body_timeout", "no");
     assert!(idle.is_closed_by_worker());
@@ -103,7 +102,7 @@ fn slow_clients_are_cut_off_and_hold_no_process() {
             .map_or(true, |response| response.status == 408)
     );
     assert!(
-        start.elapsed() < Duration::from_secs(5),
+        start.elapsed() < Duration::from_secs(15),
         "{:?}",
         start.elapsed()
     );
@@ -570,11 +569,12 @@ fn a_body_that_the_buffers_cannot_hold_is_refused_before_it_is_read() {
 fn a_reply_that_is_not_read_takes_room_in_the_buffers() {
     let worker = misbehave(&["--ready"])
         .option("--max-reply", "64MiB")
-        .option("--max-buffered", "16MiB")
+        .option("--max-buffered", "4MiB")
+        .option("--write-timeout", "5m")
         .start();
-    let mut reader = worker.connect();
+    let mut reader = worker.connect().holding_little();
     // More than all buffers on the way hold.
-    reader.send_payload("big 40000000").unwrap();
+    reader.send_payload("big 12000000").unwrap();
     reader.stream.read_exact(&mut [0; 1000]).unwrap();
     assert_error(&worker.post("x"), 429, "overloaded", "no");
     reader.reset();

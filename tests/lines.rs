@@ -14,7 +14,7 @@ const BOTH: [&str; 2] = ["always", "never"];
 fn single(ids: &str) -> Worker {
     let worker = misbehave(&["--ready", "--ids", ids])
         .option("--processes", "1")
-        .option("--timeout", "1s")
+        .option("--timeout", "3s")
         .start();
     worker.wait_until_ready();
     worker
@@ -142,7 +142,7 @@ fn an_endless_line_is_cut_off_and_memory_stays_bounded() {
         let start = Instant::now();
         assert_error(&worker.post("endless"), 502, "reply_too_large", "maybe");
         assert!(
-            start.elapsed() < Duration::from_secs(3),
+            start.elapsed() < Duration::from_secs(9),
             "{:?}",
             start.elapsed()
         );
@@ -223,7 +223,7 @@ fn an_id_with_neither_result_nor_error_is_answered_with_a_hint() {
     let response = worker.post(r#"raw {"id":$ID}"#);
     assert_protocol(&response);
     assert!(
-        start.elapsed() < Duration::from_millis(900),
+        start.elapsed() < Duration::from_millis(2900),
         "at once, not at the timeout"
     );
     assert!(
@@ -469,7 +469,7 @@ fn a_process_that_stops_reading_times_out() {
         let response = worker.post(&"x".repeat(1 << 20));
         assert_error(&response, 504, "handler_timeout", "maybe");
         assert!(
-            start.elapsed() < Duration::from_secs(3),
+            start.elapsed() < Duration::from_secs(10),
             "{:?}",
             start.elapsed()
         );

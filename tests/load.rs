@@ -177,7 +177,7 @@ fn a_killed_process_under_load_costs_its_own_request_only() {
     }
     eprintln!("whole again after at most {slowest:?}");
     // 200 ms are promised; the rest is for a machine with much else to do.
-    assert!(slowest < Duration::from_millis(1000), "{slowest:?}");
+    assert!(slowest < Duration::from_secs(5), "{slowest:?}");
     let failed = failed.load(Ordering::Relaxed);
     assert!(
         failed <= u32::try_from(kills).unwrap(),

@@ -7,16 +7,25 @@
 
 mod support;
 
+mod access;
+mod ahead;
+mod clients;
 mod contract;
+mod docs;
 mod dying;
+mod health;
 mod http;
+mod isolation;
 mod lines;
 mod load;
+mod malformed;
 mod promises;
 mod queue;
 mod recycling;
 mod reload;
+mod sandbox;
 mod settings;
+mod start_cost;
 mod starting;
 mod stopping;
 mod structure;

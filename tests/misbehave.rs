@@ -9,9 +9,11 @@
 #![allow(clippy::unwrap_used, clippy::zombie_processes)]
 
 use serde_json::{Value, json};
+use std::cell::Cell;
 use std::collections::HashMap;
-use std::fs::OpenOptions;
-use std::io::{BufRead, Read, Write};
+use std::fs::{File, OpenOptions};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::fd::AsFd;
 use std::process::{Command, Stdio, exit};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock};
@@ -35,6 +37,8 @@ struct Options {
     ledger: Option<String>,
     function: Option<String>,
     stream: bool,
+    /// `--block-bytes N`: how much it reads from stdin at a time.
+    block_bytes: usize,
     arguments: Vec<String>,
 }
 
@@ -46,13 +50,18 @@ static IN_FLIGHT: AtomicUsize = AtomicUsize::new(0);
 static MOST_IN_FLIGHT: AtomicUsize = AtomicUsize::new(0);
 /// What is to be written when the next request has been read.
 static AT_NEXT_REQUEST: Mutex<Option<String>> = Mutex::new(None);
+/// What is to be written when the next request has been answered.
+static AFTER_NEXT_REPLY: Mutex<Option<String>> = Mutex::new(None);
+/// Whole lines that have been read and not begun with.
+static LINES_BEHIND: AtomicUsize = AtomicUsize::new(0);
 
 fn main() {
     let options = OPTIONS.get_or_init(start);
     if options.stream {
         return stream();
     }
-    let mut stdin = std::io::stdin().lock();
+    let stdin = File::from(std::io::stdin().as_fd().try_clone_to_owned().unwrap());
+    let mut stdin = BufReader::with_capacity(options.block_bytes, stdin);
     let mut line = Vec::new();
     loop {
         line.clear();
@@ -62,18 +71,31 @@ fn main() {
             }
             exit(0);
         }
+        let behind = stdin.buffer().iter().filter(|byte| **byte == b'\n');
+        LINES_BEHIND.store(behind.count(), Ordering::SeqCst);
         let text = String::from_utf8(line.clone()).expect("request lines are UTF-8");
         if options.threads {
             count_in();
             thread::spawn(move || {
                 serve(&text);
-                IN_FLIGHT.fetch_sub(1, Ordering::SeqCst);
+                count_out();
             });
         } else {
             count_in();
             serve(&text);
-            IN_FLIGHT.fetch_sub(1, Ordering::SeqCst);
+            count_out();
         }
+    }
+}
+
+thread_local! {
+    /// Whether the request of this thread was counted out before its answer.
+    static IS_OUT: Cell<bool> = const { Cell::new(false) };
+}
+
+fn count_out() {
+    if !IS_OUT.take() {
+        IN_FLIGHT.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -92,6 +114,7 @@ fn start() -> Options {
         ledger: None,
         function: None,
         stream: false,
+        block_bytes: 8192,
         arguments: arguments.clone(),
     };
     let mut rest = arguments.into_iter();
@@ -120,6 +143,7 @@ fn start() -> Options {
             "--ledger" => options.ledger = Some(value()),
             "--function" => options.function = Some(value()),
             "--stream" => options.stream = true,
+            "--block-bytes" => options.block_bytes = value().parse().unwrap(),
             // What follows steers only the start, in the order given.
             "--starts" => append(&value(), &format!("{}\n", std::process::id())),
             "--stderr" => eprintln!("{}", value()),
@@ -191,6 +215,9 @@ fn line(id: u64, member: &str, value: &str) -> String {
 fn answer(id: u64, result: &Value) {
     write(line(id, "result", &result.to_string()).as_bytes());
     LAST_ID.store(id, Ordering::SeqCst);
+    if let Some(late) = AFTER_NEXT_REPLY.lock().unwrap().take() {
+        write(late.as_bytes());
+    }
 }
 
 fn forever() -> ! {
@@ -218,7 +245,15 @@ fn serve(text: &str) {
     let id = request["id"].as_u64().expect("an id");
     let payload = request["payload"].as_str().expect("a payload").to_owned();
     if let Some(path) = &options().ledger {
-        let entry = json!({"pid": std::process::id(), "id": id, "payload": payload});
+        let unread = rustix::io::ioctl_fionread(std::io::stdin()).unwrap();
+        let entry = json!({
+            "pid": std::process::id(),
+            "id": id,
+            "payload": payload,
+            // What was written ahead: lines that it has read already, and bytes that it has not.
+            "lines_behind": LINES_BEHIND.load(Ordering::SeqCst),
+            "bytes_unread": unread,
+        });
         append(path, &format!("{entry}\n"));
     }
     if let Some(late) = AT_NEXT_REQUEST.lock().unwrap().take() {
@@ -265,6 +300,10 @@ fn obey(id: u64, payload: &str) {
             sleep_ms(rest);
             answer(id, &echo);
         }
+        "sleep-exit" => {
+            sleep_ms(rest);
+            exit(3);
+        }
         "stop" => signal_self("STOP"),
         // Answers, and never reads again.
         "nonblocking" => {
@@ -283,9 +322,9 @@ fn obey(id: u64, payload: &str) {
             sleep_ms(rest);
             // Counted out before the answer: the next request may come in with it.
             let most = MOST_IN_FLIGHT.load(Ordering::SeqCst);
-            IN_FLIGHT.fetch_sub(1, Ordering::SeqCst);
+            count_out();
+            IS_OUT.set(true);
             answer(id, &json!(most));
-            IN_FLIGHT.fetch_add(1, Ordering::SeqCst);
         }
 
         // Replies that are not what they should be.
@@ -312,6 +351,9 @@ fn obey(id: u64, payload: &str) {
         "twice-next" => {
             answer(id, &echo);
             *AT_NEXT_REQUEST.lock().unwrap() = Some(line(id, "result", "\"second\""));
+        }
+        "after-next" => {
+            *AFTER_NEXT_REPLY.lock().unwrap() = Some(line(id, "result", &echo.to_string()));
         }
         "unasked" => {
             answer(id, &echo);

@@ -2,7 +2,7 @@
 
 use crate::config::LogFormat;
 use bytesize::ByteSize;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -26,6 +26,16 @@ pub(super) fn host(text: &str) -> Result<Host, String> {
     bare.parse()
         .map(Host::Address)
         .map_err(|_| "not an IP address or localhost".to_owned())
+}
+
+/// An address with its port, or `localhost` with one.
+pub(super) fn socket_address(text: &str) -> Result<SocketAddr, String> {
+    let port = text.strip_prefix("localhost:");
+    if let Some(port) = port.and_then(|port| port.parse().ok()) {
+        return Ok(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port));
+    }
+    text.parse()
+        .map_err(|_| "not an address with a port, expected e.g. 127.0.0.1:9000".to_owned())
 }
 
 /// More of anything than one machine has room for.
@@ -77,6 +87,14 @@ pub(super) fn reload(text: &str) -> Result<Reload, String> {
     }
 }
 
+/// A path that exists; kept as it was typed.
+pub(super) fn readable_path(text: &str) -> Result<PathBuf, String> {
+    match std::fs::metadata(text) {
+        Ok(_) => Ok(PathBuf::from(text)),
+        Err(error) => Err(format!("not a path that can be used: {error}")),
+    }
+}
+
 pub(super) fn header_name(text: &str) -> Result<String, String> {
     // A token of RFC 9110, section 5.6.2.
     let is_token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
@@ -122,6 +140,13 @@ mod tests {
         assert!(host("example.org").is_err());
         assert!(matches!(host("[::1]"), Ok(Host::Address(_))));
         assert!(origin("example.org").is_err());
+        assert!(socket_address("127.0.0.1").is_err());
+        assert!(socket_address("9000").is_err());
+        assert_eq!(
+            socket_address("localhost:9000"),
+            socket_address("127.0.0.1:9000")
+        );
+        assert!(socket_address("[::1]:9000").is_ok());
         assert!(reload("no/such/folder").is_err());
     }
 

@@ -116,7 +116,9 @@ fn builder() -> http1::Builder {
         .keep_alive(true)
         .half_close(false)
         .header_read_timeout(None)
-        .max_buf_size(MAX_HEAD_BYTES);
+        .max_buf_size(MAX_HEAD_BYTES)
+        // What is read at once may go beyond the buffer's limit; this one is exact.
+        .max_header_size(MAX_HEAD_BYTES);
     builder
 }
 

@@ -6,7 +6,7 @@
 //! DNS rebinding, that `Host` is a name of ours.
 
 use crate::error::Failure;
-use hyper::header::{HOST, HeaderMap, HeaderName, ORIGIN};
+use hyper::header::{HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN, TRANSFER_ENCODING};
 use hyper::{Uri, Version};
 use std::net::IpAddr;
 
@@ -37,7 +37,9 @@ impl Guard {
         }
     }
 
-    /// Refuses a head that HTTP/1.1 forbids and hyper lets pass: none or several `Host`.
+    /// Refuses a head that HTTP/1.1 forbids and hyper lets pass: none or several `Host`, or a
+    /// coding of the body that is not understood. hyper takes a body for chunked when that is the
+    /// last coding of several; what is inside would be a body that nobody sent.
     pub fn check_head(version: Version, headers: &HeaderMap) -> Result<(), Failure> {
         let hosts = headers.get_all(HOST).iter().count();
         if hosts > 1 || (hosts == 0 && version == Version::HTTP_11) {
@@ -46,7 +48,29 @@ impl Guard {
         if headers.get(HOST).is_some_and(|host| host.to_str().is_err()) {
             return Err(Failure::bad_request("the Host header is not a host"));
         }
+        let codings = headers.get_all(TRANSFER_ENCODING);
+        let is_chunked = |coding: &HeaderValue| {
+            let coding = coding.as_bytes().trim_ascii();
+            coding.eq_ignore_ascii_case(b"chunked")
+        };
+        if codings.iter().count() > 1 || !codings.iter().all(is_chunked) {
+            return Err(Failure::bad_request(
+                "the only transfer-encoding understood is chunked",
+            ));
+        }
         Ok(())
+    }
+
+    /// Refuses a target that is no path and no address in HTTP, such as `://host/`: the parser
+    /// takes its end for a path.
+    pub fn check_target(uri: &Uri) -> Result<(), Failure> {
+        let is_ours = |scheme: &str| {
+            scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https")
+        };
+        if uri.scheme_str().is_none_or(is_ours) {
+            return Ok(());
+        }
+        Err(Failure::bad_request("the request's target is not in HTTP"))
     }
 
     /// Refuses a request whose `Host` is not a name of ours.
@@ -120,7 +144,6 @@ fn is_loopback_name(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use hyper::header::HeaderValue;
 
     fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
         let mut headers = HeaderMap::new();
@@ -206,6 +229,46 @@ mod tests {
         for (pairs, is_allowed) in table {
             let checked = guard.check_origin(&Uri::from_static("/"), &headers(&pairs));
             assert_eq!(checked.is_ok(), is_allowed, "{pairs:?}");
+        }
+    }
+
+    #[test]
+    fn a_target_is_a_path_or_in_http() {
+        for (target, is_right) in [
+            ("/", true),
+            ("/a?b=://c", true),
+            ("*", true),
+            ("a.test:80", true),
+            ("http://a.test/", true),
+            ("HTTPS://a.test", true),
+            ("://a.test/", false),
+            ("ftp://a.test/", false),
+            ("httpx://a.test/", false),
+        ] {
+            let uri = target.parse().unwrap();
+            assert_eq!(Guard::check_target(&uri).is_ok(), is_right, "{target}");
+        }
+    }
+
+    #[test]
+    fn a_coding_other_than_chunked_is_refused() {
+        for (codings, is_right) in [
+            (&[][..], true),
+            (&["chunked"], true),
+            (&["Chunked "], true),
+            (&["gzip, chunked"], false),
+            (&["chunked, chunked"], false),
+            (&["chunked,"], false),
+            (&["chunked", "chunked"], false),
+            (&["identity"], false),
+            (&[""], false),
+        ] {
+            let mut headers = headers(&[("host", "a")]);
+            for coding in codings {
+                headers.append(TRANSFER_ENCODING, HeaderValue::from_static(coding));
+            }
+            let checked = Guard::check_head(Version::HTTP_11, &headers);
+            assert_eq!(checked.is_ok(), is_right, "{codings:?}");
         }
     }
 

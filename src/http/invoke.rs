@@ -46,7 +46,10 @@ pub(super) async fn invoke(
     } = means;
     let budget = budget(headers)?;
     let mut held = buffered.start();
-    let reading = read_body(config, body, &mut held);
+    let timeout = budget.map_or(config.body_timeout, |budget| {
+        budget.min(config.body_timeout)
+    });
+    let reading = read_body(config.max_body_bytes, timeout, body, &mut held);
     let Some(read) = refuse.run_until_cancelled(reading).await else {
         return Err(Failure::Draining);
     };
@@ -130,16 +133,20 @@ fn extras(config: &HttpConfig, headers: &HeaderMap, request_id: &Bytes) -> Extra
 }
 
 /// Reads the whole body within its limits.
-async fn read_body(config: &HttpConfig, body: Incoming, held: &mut Held) -> Result<Bytes, Failure> {
-    let limit = config.max_body_bytes;
+async fn read_body(
+    limit: u64,
+    timeout: Duration,
+    body: Incoming,
+    held: &mut Held,
+) -> Result<Bytes, Failure> {
     // Told before anything is read, and before the client is asked to continue.
     if body.size_hint().lower() > limit {
         return Err(Failure::BodyTooLarge(limit));
     }
     hold(held, body.size_hint().lower())?;
-    match tokio::time::timeout(config.body_timeout, collect(body, limit, held)).await {
+    match tokio::time::timeout(timeout, collect(body, limit, held)).await {
         Ok(collected) => collected,
-        Err(_) => Err(Failure::BodyTimeout(config.body_timeout)),
+        Err(_) => Err(Failure::BodyTimeout(timeout)),
     }
 }
 

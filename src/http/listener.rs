@@ -51,9 +51,18 @@ impl Listener {
     ///
     /// When one of the others cannot be listened on, or none is left.
     pub fn bind(config: &HttpConfig) -> Result<Listener, StartError> {
+        Listener::bind_to(&config.listen)
+    }
+
+    /// The same for these addresses.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Listener::bind`].
+    pub fn bind_to(addresses: &[SocketAddr]) -> Result<Listener, StartError> {
         let mut attempt = 1;
         loop {
-            match bind_all(&config.listen) {
+            match bind_all(addresses) {
                 // The port that was free on the first address was not on another one.
                 Err(Refusal {
                     is_picked: true, ..
@@ -163,8 +172,9 @@ fn bind_all(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, Refusal> {
             Ok(socket) => sockets.push(socket),
             Err(source) => {
                 let is_missing = is_missing_address(&source);
-                let is_picked =
-                    source.kind() == io::ErrorKind::AddrInUse && address.port() != wanted.port();
+                // The kernel may pick the same port for two that are bound at the same moment, and
+                // tell the second one only when it listens.
+                let is_picked = source.kind() == io::ErrorKind::AddrInUse && wanted.port() == 0;
                 let error = StartError::Listen {
                     address: address.to_string(),
                     source,

@@ -27,6 +27,8 @@ fn config() -> HttpConfig {
         body_timeout: Duration::from_secs(30),
         write_timeout: Duration::from_secs(30),
         keep_alive: Duration::from_secs(30),
+        admin: None,
+        auth_token_file: None,
         allowed_hosts: Vec::new(),
         allowed_origins: Vec::new(),
         pass_headers: Vec::new(),

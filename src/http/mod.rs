@@ -4,13 +4,15 @@
 //! `respond`.
 
 mod connection;
+mod docs;
 mod guard;
 mod invoke;
 pub mod listener;
 mod registry;
 pub mod request;
-mod respond;
+pub mod respond;
 mod state;
+pub mod token;
 
 use crate::buffered::Buffered;
 use crate::config::HttpConfig;
@@ -27,6 +29,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use time::OffsetDateTime;
+use token::Tokens;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
@@ -35,12 +38,23 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Longest request id that is taken over from a caller, in bytes.
 const LONGEST_REQUEST_ID: usize = 128;
 
+/// Where a request came in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Entrance {
+    /// The address that callers know.
+    Main,
+    /// The address of `--admin`.
+    Admin,
+}
+
 /// Answers every request of a worker.
 #[derive(Debug)]
 pub struct Door {
     config: HttpConfig,
     pool: Arc<Pool>,
     guard: Guard,
+    /// `None` when everybody may call.
+    tokens: Option<Tokens>,
     buffered: Buffered,
     is_draining: AtomicBool,
     /// Cancelled when bodies that are still on their way come too late.
@@ -51,12 +65,18 @@ pub struct Door {
 }
 
 impl Door {
-    /// A door to this pool, on these addresses.
-    pub fn new(config: HttpConfig, pool: Arc<Pool>, addresses: &[IpAddr]) -> Door {
+    /// A door to this pool, on these addresses, for those who have one of the tokens.
+    pub fn new(
+        config: HttpConfig,
+        pool: Arc<Pool>,
+        addresses: &[IpAddr],
+        tokens: Option<Tokens>,
+    ) -> Door {
         let addresses = addresses.iter().copied();
         let (hosts, origins) = (config.allowed_hosts.clone(), config.allowed_origins.clone());
         Door {
             guard: Guard::new(addresses, hosts, origins),
+            tokens,
             buffered: Buffered::new(config.max_buffered_bytes),
             config,
             pool,
@@ -77,18 +97,35 @@ impl Door {
         self.refuse.cancel();
     }
 
-    /// Answers one request.
-    pub async fn answer(self: Arc<Door>, request: Request<Incoming>) -> Answer {
+    /// Reads the file of tokens again, if there is one; if that fails, the old ones stay.
+    pub fn reread_token(&self) {
+        if let Some(tokens) = &self.tokens {
+            tokens.reread();
+        }
+    }
+
+    /// Answers one request that came in by this entrance.
+    pub async fn answer(self: Arc<Door>, request: Request<Incoming>, entrance: Entrance) -> Answer {
         let begun = Instant::now();
         let (head, body) = request.into_parts();
         let (header, id) = self.request_id(&head.headers);
-        let answered = match Guard::check_head(head.version, &head.headers) {
-            Ok(()) => self.route(&head, body, &id).await,
-            Err(failure) => Err(failure),
+        let mut is_sound = true;
+        let checked = Guard::check_head(head.version, &head.headers)
+            .and_then(|()| Guard::check_target(&head.uri));
+        let answered = match checked {
+            Ok(()) if self.is_served_at(entrance, head.uri.path()) => {
+                self.route(&head, body, &id).await
+            }
+            Ok(()) => Err(Failure::NotFound),
+            Err(failure) => {
+                is_sound = false;
+                Err(failure)
+            }
         };
         let mut response = answered.unwrap_or_else(|failure| respond::failure(&failure));
         response.headers_mut().insert(REQUEST_ID, header);
-        if self.is_draining.load(Ordering::Relaxed) {
+        // After a head that can be read in two ways, nobody knows where the next one begins.
+        if !is_sound || self.is_draining.load(Ordering::Relaxed) {
             response
                 .headers_mut()
                 .insert(CONNECTION, HeaderValue::from_static("close"));
@@ -104,6 +141,16 @@ impl Door {
         response
     }
 
+    /// Whether a path is there at this entrance; what it is, `route` knows.
+    fn is_served_at(&self, entrance: Entrance, path: &str) -> bool {
+        let is_health = matches!(path, "/health" | "/_/health");
+        let is_for_operators = matches!(path, "/ready" | "/_/ready");
+        match entrance {
+            Entrance::Main => !is_for_operators || self.config.admin.is_none(),
+            Entrance::Admin => is_health || is_for_operators,
+        }
+    }
+
     async fn route(
         &self,
         head: &hyper::http::request::Parts,
@@ -117,6 +164,9 @@ impl Door {
                 }
                 self.guard.check_host(&head.uri, &head.headers)?;
                 self.guard.check_origin(&head.uri, &head.headers)?;
+                if let Some(tokens) = &self.tokens {
+                    tokens.check(&head.headers)?;
+                }
                 let means = invoke::Means {
                     config: &self.config,
                     pool: &self.pool,
@@ -127,7 +177,10 @@ impl Door {
             }
             "/health" | "/_/health" => only_get(&head.method).map(|()| health()),
             "/ready" | "/_/ready" => only_get(&head.method).map(|()| self.ready()),
-            _ => Err(Failure::NotFound),
+            other => {
+                let answer = docs::find(other).ok_or(Failure::NotFound)?;
+                only_get(&head.method).map(|()| answer)
+            }
         }
     }
 

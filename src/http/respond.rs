@@ -3,7 +3,9 @@
 use crate::error::Failure;
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
+use hyper::header::{
+    ALLOW, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
+};
 use hyper::{Response, StatusCode};
 use std::time::Duration;
 
@@ -42,12 +44,7 @@ pub fn json(status: StatusCode, body: Bytes) -> Answer {
 /// What a failure looks like from outside.
 pub fn failure(failure: &Failure) -> Answer {
     let (status, code, executed) = classify(failure);
-    let detail = detail(failure);
-    let mut body = Vec::with_capacity(detail.len() + 11);
-    body.extend_from_slice(b"{\"detail\":");
-    body.extend_from_slice(&detail);
-    body.push(b'}');
-    let mut response = json(status, body.into());
+    let mut response = json(status, failure_body(failure));
     let headers = response.headers_mut();
     headers.insert(ERROR_CODE, HeaderValue::from_static(code));
     headers.insert(
@@ -61,6 +58,9 @@ pub fn failure(failure: &Failure) -> Answer {
     match failure {
         Failure::MethodNotAllowed { allow } => {
             headers.insert(ALLOW, HeaderValue::from_static(allow));
+        }
+        Failure::Unauthorized => {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         Failure::Overloaded { retry_after, .. } | Failure::Unavailable { retry_after, .. } => {
             headers.insert(RETRY_AFTER, whole_seconds(*retry_after));
@@ -85,6 +85,16 @@ pub fn failure(failure: &Failure) -> Answer {
     response
 }
 
+/// `{"detail":…}` of a failure.
+pub fn failure_body(failure: &Failure) -> Bytes {
+    let detail = detail(failure);
+    let mut body = Vec::with_capacity(detail.len() + 11);
+    body.extend_from_slice(b"{\"detail\":");
+    body.extend_from_slice(&detail);
+    body.push(b'}');
+    body.into()
+}
+
 fn classify(failure: &Failure) -> (StatusCode, &'static str, Executed) {
     let chosen = |status| StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST);
     match failure {
@@ -96,6 +106,7 @@ fn classify(failure: &Failure) -> (StatusCode, &'static str, Executed) {
             "body_too_large",
             Executed::No,
         ),
+        Failure::Unauthorized => (StatusCode::UNAUTHORIZED, "unauthorized", Executed::No),
         Failure::Forbidden(_) => (StatusCode::FORBIDDEN, "forbidden", Executed::No),
         Failure::NotFound => (StatusCode::NOT_FOUND, "not_found", Executed::No),
         Failure::MethodNotAllowed { .. } => (
@@ -138,6 +149,9 @@ fn detail(failure: &Failure) -> Bytes {
             )
         }
         Failure::BodyTooLarge(limit) => format!("The body is larger than {limit} bytes"),
+        Failure::Unauthorized => {
+            "Unauthorized: this worker asks for Authorization: Bearer and its token".to_owned()
+        }
         Failure::Forbidden(why) => format!("Forbidden: {why}"),
         Failure::NotFound => "Not Found".to_owned(),
         Failure::MethodNotAllowed { .. } => "Method Not Allowed".to_owned(),

@@ -4,6 +4,9 @@
 //! idle ones before busy ones with room left, and the most recently used first: its caches are
 //! warm, and what is never asked can be let go. One that must show that it works comes before all
 //! of them, one that is about to be replaced after.
+//!
+//! Also known is how many of them are idle, those included that were asked and have not looked
+//! yet: what waits is theirs before it is written ahead on a busy one.
 
 /// Who is asked first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,8 +19,19 @@ pub enum Rank {
     Busy,
     /// Has never answered.
     New,
-    /// Is about to be replaced.
+    /// Is about to be replaced, and has nothing to do.
     Superseded,
+    /// Is about to be replaced, and has something to do.
+    SupersededBusy,
+}
+
+impl Rank {
+    fn is_idle(self) -> bool {
+        match self {
+            Rank::OnTrial | Rank::Idle | Rank::New | Rank::Superseded => true,
+            Rank::Busy | Rank::SupersededBusy => false,
+        }
+    }
 }
 
 /// Processes with room, and how to reach each.
@@ -25,15 +39,27 @@ pub enum Rank {
 pub struct Available<W> {
     /// One list a rank, in the order of [`Rank`].
     ranked: [Vec<(u64, W)>; RANKS],
+    /// Those that were idle when they were asked.
+    asked: Vec<u64>,
 }
 
-const RANKS: usize = Rank::Superseded as usize + 1;
+const RANKS: usize = Rank::SupersededBusy as usize + 1;
+
+const RANKS_IN_ORDER: [Rank; RANKS] = [
+    Rank::OnTrial,
+    Rank::Idle,
+    Rank::Busy,
+    Rank::New,
+    Rank::Superseded,
+    Rank::SupersededBusy,
+];
 
 impl<W> Available<W> {
     /// Nobody.
     pub fn new() -> Available<W> {
         Available {
             ranked: std::array::from_fn(|_| Vec::new()),
+            asked: Vec::new(),
         }
     }
 
@@ -42,8 +68,12 @@ impl<W> Available<W> {
         self.ranked[rank as usize].push((process, reach));
     }
 
-    /// Takes a process off the list, if it is there.
+    /// Takes a process off the list, if it is there; it need not look any more if it was asked.
     pub fn unlist(&mut self, process: u64) {
+        if let Some(index) = self.asked.iter().rposition(|asked| *asked == process) {
+            self.asked.swap_remove(index);
+            return;
+        }
         for ranked in &mut self.ranked {
             // From the end: the one that changes is mostly the one used last.
             if let Some(index) = ranked.iter().rposition(|(listed, _)| *listed == process) {
@@ -53,10 +83,35 @@ impl<W> Available<W> {
         }
     }
 
-    /// Takes the one to ask next off the list.
+    /// Takes the one to ask next off the list. If it is idle it counts as such until it looks.
     pub fn next(&mut self) -> Option<W> {
-        let next = self.ranked.iter_mut().find_map(Vec::pop);
-        next.map(|(_, reach)| reach)
+        let (rank, (process, reach)) = RANKS_IN_ORDER
+            .iter()
+            .zip(&mut self.ranked)
+            .find_map(|(rank, listed)| Some((rank, listed.pop()?)))?;
+        if rank.is_idle() {
+            self.asked.push(process);
+        }
+        Some(reach)
+    }
+
+    /// Takes the one to ask next off the list, if there is one with nothing to do.
+    pub fn next_idle(&mut self) -> Option<W> {
+        let idle = RANKS_IN_ORDER
+            .iter()
+            .zip(&mut self.ranked)
+            .filter(|(rank, _)| rank.is_idle())
+            .find_map(|(_, listed)| listed.pop());
+        let (process, reach) = idle?;
+        self.asked.push(process);
+        Some(reach)
+    }
+
+    /// How many have nothing to do.
+    pub fn idle(&self) -> usize {
+        let lists = RANKS_IN_ORDER.iter().zip(&self.ranked);
+        let idle = lists.filter(|(rank, _)| rank.is_idle());
+        idle.map(|(_, listed)| listed.len()).sum::<usize>() + self.asked.len()
     }
 }
 
@@ -73,14 +128,31 @@ mod tests {
             (3, Rank::Busy),
             (4, Rank::Idle),
             (5, Rank::Idle),
-            (6, Rank::Superseded),
+            (6, Rank::SupersededBusy),
             (7, Rank::OnTrial),
+            (8, Rank::Superseded),
         ] {
             available.list(process, rank, process);
         }
         available.unlist(5);
         available.unlist(9);
         let order: Vec<u64> = std::iter::from_fn(|| available.next()).collect();
-        assert_eq!(order, [7, 4, 2, 3, 1, 6]);
+        assert_eq!(order, [7, 4, 2, 3, 1, 8, 6]);
+    }
+
+    #[test]
+    fn one_that_was_asked_counts_as_idle_until_it_looks() {
+        let mut available = Available::new();
+        available.list(1, Rank::Idle, ());
+        available.list(2, Rank::New, ());
+        available.list(3, Rank::Busy, ());
+        assert_eq!(available.idle(), 2);
+        while available.next().is_some() {}
+        assert_eq!(available.idle(), 2);
+        available.unlist(1);
+        available.unlist(3);
+        assert_eq!(available.idle(), 1);
+        available.unlist(2);
+        assert_eq!(available.idle(), 0);
     }
 }

@@ -134,7 +134,8 @@ impl Member {
     fn rank(&self, load: Load) -> Rank {
         match (self.part, load) {
             (Part::OnTrial, _) => Rank::OnTrial,
-            (Part::Superseded, _) => Rank::Superseded,
+            (Part::Superseded, Load { in_flight: 0, .. }) => Rank::Superseded,
+            (Part::Superseded, Load { .. }) => Rank::SupersededBusy,
             (
                 Part::Serving | Part::Candidate,
                 Load {
@@ -151,9 +152,12 @@ impl Feed for Member {
     fn poll_take(&mut self, cx: &mut Context<'_>, load: Load) -> Poll<Call> {
         if self.part == Part::Candidate || self.standing == Membership::Left {
             // A candidate asks again when it is given another part: its slot polls it then.
+            self.step_back();
             return Poll::Pending;
         }
-        let taken = self.shared.poll_take(cx, self.number, self.rank(load));
+        let taken = self
+            .shared
+            .poll_take(cx, self.number, self.rank(load), load);
         if taken.is_ready() {
             self.taken += 1;
             if self.most_taken == Some(self.taken) {
@@ -163,24 +167,19 @@ impl Feed for Member {
         taken
     }
 
+    fn step_back(&mut self) {
+        if self.standing != Membership::Left {
+            self.shared.step_back(self.number);
+        }
+    }
+
     fn leave(&mut self) {
         let standing = std::mem::replace(&mut self.standing, Membership::Left);
         self.permit = None;
         if standing == Membership::Left {
             return;
         }
-        let mut state = self.shared.lock();
-        state.available.unlist(self.number);
-        // It may have been woken for a request that it will not take now.
-        let other = if state.queue.is_empty() {
-            None
-        } else {
-            state.available.next()
-        };
-        drop(state);
-        if let Some(other) = other {
-            other.wake();
-        }
+        self.shared.step_back(self.number);
         self.shared
             .note(|condition| condition.left(standing == Membership::Up));
     }
@@ -225,10 +224,12 @@ impl Drop for Member {
 mod tests {
     use super::*;
     use crate::pool::tests::{Woken, call, pool_for};
+    use crate::process::conversation::Start;
 
     const IDLE: Load = Load {
         in_flight: 0,
         has_replied: true,
+        start: Start::AtOnce,
     };
 
     /// An idle process that waits for a request.
@@ -255,6 +256,24 @@ mod tests {
         second.leave();
         assert!(wakes[0].is_set());
         assert!(ask(&mut first, &wakes[0]).is_ready());
+    }
+
+    #[test]
+    fn a_process_that_cannot_take_what_it_was_woken_for_passes_it_on() {
+        let pool = pool_for(1);
+        let wakes: [Arc<Woken>; 2] = Default::default();
+        let [mut first, mut second] =
+            [0, 1].map(|index| waiting(&pool.shared, Part::Serving, &wakes[index]));
+        let _answered = call(&pool).unwrap();
+        assert!(wakes[1].is_set() && !wakes[0].is_set());
+        second.step_back();
+        assert!(wakes[0].is_set());
+        assert!(ask(&mut first, &wakes[0]).is_ready());
+        // Off the list while it cannot, and on it again when it asks.
+        let woken = Arc::new(Woken::default());
+        assert!(ask(&mut second, &woken).is_pending());
+        let _answered = call(&pool).unwrap();
+        assert!(woken.is_set());
     }
 
     #[test]

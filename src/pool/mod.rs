@@ -20,7 +20,9 @@ use crate::config::{Config, PoolConfig};
 use crate::error::{Failure, StartError};
 pub use crate::process::call::Extras;
 use crate::process::call::{Call, Outcome};
+use crate::process::conversation::Start;
 use crate::process::launch::{Launcher, shell_syntax};
+use crate::process::owner::Load;
 use available::{Available, Rank};
 use bytes::Bytes;
 use condition::Condition;
@@ -127,11 +129,12 @@ impl Pool {
                 "no shell reads the handler's command; if it is meant for one: sh -c '…'"
             );
         }
-        let launcher =
-            Launcher::new(command, descriptor_limit).map_err(|source| StartError::Runtime {
+        let launcher = Launcher::new(command, config.isolation.clone(), descriptor_limit).map_err(
+            |source| StartError::Runtime {
                 what: "the launcher thread",
                 source,
-            })?;
+            },
+        )?;
         let mut slots = Vec::new();
         for number in 0..config.pool.max_processes.get() {
             let (orders, renewals) = mpsc::channel(1);
@@ -174,7 +177,8 @@ impl Pool {
         let until = latest.map_or(longest, |latest| latest.min(longest));
         let (mut call, receiver) = Call::new(payload, extras, timeout, latest, held);
         call.waits_until = until;
-        call.gives_up_at = longest + timeout;
+        // Time in the queue, behind another request, and with the process that it is given to then.
+        call.gives_up_at = longest + 2 * timeout;
         let mut state = self.shared.lock();
         if state.is_closed {
             return Err(Failure::Draining);
@@ -315,12 +319,15 @@ impl Shared {
     }
 
     /// The next request, or a promise to wake this process when there is one.
-    fn poll_take(&self, cx: &mut Context<'_>, process: u64, rank: Rank) -> Poll<Call> {
+    fn poll_take(&self, cx: &mut Context<'_>, process: u64, rank: Rank, load: Load) -> Poll<Call> {
         let mut too_late = Vec::new();
         let mut state = self.lock();
         state.available.unlist(process);
         let now = Instant::now();
         let taken = loop {
+            if !state.may_take(load) {
+                break None;
+            }
             match state.queue.take(now) {
                 Some(Taken::InTime(call)) if call.is_abandoned() => {}
                 Some(Taken::InTime(call)) => break Some(call),
@@ -328,11 +335,19 @@ impl Shared {
                 None => break None,
             }
         };
+        // What is left is for somebody who has not been asked for it, perhaps.
+        let other = match taken {
+            Some(_) => state.next_for_waiting(),
+            None if state.queue.is_empty() => None,
+            // Left to those that are idle; busy ones would only ask each other in turn.
+            None => state.available.next_idle(),
+        };
         if taken.is_none() {
             state.available.list(process, rank, cx.waker().clone());
         }
         let failure = (!too_late.is_empty()).then(|| state.waited_too_long());
         drop(state);
+        wake(other);
         answer_all(too_late, failure);
         match taken {
             Some(mut call) => {
@@ -341,6 +356,15 @@ impl Shared {
             }
             None => Poll::Pending,
         }
+    }
+
+    /// The process takes nothing now, though it may have been asked.
+    fn step_back(&self, process: u64) {
+        let mut state = self.lock();
+        state.available.unlist(process);
+        let other = state.next_for_waiting();
+        drop(state);
+        wake(other);
     }
 
     /// Gives requests that never started to others, at the places that they had.
@@ -360,6 +384,9 @@ impl Shared {
         }
         let (mut wakers, mut worn_out) = (Vec::new(), Vec::new());
         for mut call in calls {
+            if call.is_abandoned() {
+                continue;
+            }
             if now >= call.gives_up_at {
                 worn_out.push(call);
                 continue;
@@ -453,6 +480,30 @@ impl Shared {
 }
 
 impl State {
+    /// Whether a process may take the first that waits.
+    fn may_take(&self, load: Load) -> bool {
+        let room_bytes = match load.start {
+            Start::AtOnce => return true,
+            Start::Behind { room_bytes } => room_bytes,
+        };
+        let Some(first) = self.queue.first() else {
+            return false;
+        };
+        // Idle ones are to have as many as this one would have then.
+        let is_needed_elsewhere = self.queue.len() <= self.available.idle() * (load.in_flight + 1);
+        let fits = first.item.payload.len() as u64 <= room_bytes;
+        fits && !first.is_handed_back && !is_needed_elsewhere
+    }
+
+    /// Somebody to be asked, if requests wait.
+    fn next_for_waiting(&mut self) -> Option<Waker> {
+        if self.queue.is_empty() {
+            None
+        } else {
+            self.available.next()
+        }
+    }
+
     fn overloaded(&self, why: &str) -> Failure {
         let second = Duration::from_secs(1);
         let wait = self.queue.wait_for_newcomer();
@@ -465,6 +516,12 @@ impl State {
 
     fn waited_too_long(&self) -> Failure {
         self.overloaded("the request waited too long in the queue")
+    }
+}
+
+fn wake(process: Option<Waker>) {
+    if let Some(process) = process {
+        process.wake();
     }
 }
 

@@ -23,11 +23,14 @@ pub struct Queue<T> {
     pace: Option<Duration>,
 }
 
+/// One that waits.
 #[derive(Debug)]
-struct Waiting<T> {
-    item: T,
+pub struct Waiting<T> {
+    /// The request.
+    pub item: T,
     until: Instant,
-    is_handed_back: bool,
+    /// Whether a process had it before.
+    pub is_handed_back: bool,
 }
 
 /// One taken from the queue.
@@ -140,6 +143,16 @@ impl<T> Queue<T> {
     pub fn places(&self) -> (Option<u64>, u64) {
         let first = self.waiting.first_key_value();
         (first.map(|(place, _)| *place), self.next_place)
+    }
+
+    /// The one that has waited longest.
+    pub fn first(&self) -> Option<&Waiting<T>> {
+        self.waiting.first_key_value().map(|(_, first)| first)
+    }
+
+    /// How many wait.
+    pub fn len(&self) -> usize {
+        self.waiting.len()
     }
 
     /// True when none waits.

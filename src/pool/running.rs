@@ -101,6 +101,7 @@ impl Running {
         let exit = process.watch_exit().map_err(failed)?;
         let limits = Limits {
             max_concurrency: config.max_concurrency.get(),
+            read_ahead: config.read_ahead.get(),
             wait_ready: config.wait_ready,
             startup_timeout: config.startup_timeout,
             max_reply_bytes: config.max_reply_bytes,
@@ -108,12 +109,13 @@ impl Running {
         let lifetime = Lifetime::new(&config.recycle, fastrand::f64());
         let member = Member::join(shared, part, permit, lifetime.requests);
         let number = member.number();
-        info!(process = number, pid = process.id(), "process started");
+        let pid = process.id();
+        info!(process = number, pid, "process started");
         Ok(Running {
             number,
             process,
             exit,
-            owner: Owner::new(number, stdin, stdout, limits, member),
+            owner: Owner::new(number, pid, stdin, stdout, limits, member),
             errors: ErrorOutput::new(number, stderr),
             started: Instant::now(),
             lifetime,

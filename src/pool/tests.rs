@@ -3,6 +3,12 @@ use std::num::NonZeroUsize;
 use std::task::Wake;
 
 const LONG: Duration = Duration::from_secs(3600);
+const IDLE: Load = Load {
+    in_flight: 0,
+    has_replied: true,
+    start: Start::AtOnce,
+};
+
 /// A pool without processes, for this many waiting requests.
 pub(super) fn pool_for(queue: usize) -> Pool {
     let one = NonZeroUsize::MIN;
@@ -52,7 +58,7 @@ impl Wake for Woken {
 fn ask(pool: &Pool, process: u64, woken: &Arc<Woken>) -> Poll<Call> {
     let waker = Arc::clone(woken).into();
     pool.shared
-        .poll_take(&mut Context::from_waker(&waker), process, Rank::Idle)
+        .poll_take(&mut Context::from_waker(&waker), process, Rank::Idle, IDLE)
 }
 
 /// D4: callers leave at each point of the hand-over; no place and no process is lost to them.

@@ -9,13 +9,16 @@
 //! * an answer is made from the line that answers that request, or is a failure;
 //! * a process that is not [`Standing::Sound`] has no room.
 
+mod deadlines;
+mod pace;
+mod replies;
 mod seen;
 mod standing;
 
-use super::line::{self, Announcement, Answer, Context, ContextMember, Framer, Id, Line, Parsed};
+use super::line::{self, Announcement, Context, ContextMember, Framer};
 use crate::error::Failure;
 use bytes::Bytes;
-use seen::beginning;
+use pace::Pace;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
@@ -27,6 +30,10 @@ const EVENTS_AT_ONCE: usize = 256;
 /// A half line must be finished within this time. Some print a line and its end in two writes
 /// (Python without buffering does): that alone is no reason to doubt a process.
 const HALF_LINE_LASTS: Duration = Duration::from_millis(100);
+
+/// Lines that a process was given and has not answered, in bytes: no request is written ahead once
+/// there are so many. A pipe holds them by default.
+const AHEAD_BYTES: u64 = 64 * 1024;
 
 /// A process that has neither announced itself nor answered counts as up after this long.
 const UP_AFTER: Duration = Duration::from_secs(10);
@@ -48,12 +55,26 @@ pub trait Ticket {
 pub struct Limits {
     /// Caps the concurrency that a process announces.
     pub max_concurrency: usize,
+    /// Caps how many requests a process that promised order may have at the same time.
+    pub read_ahead: usize,
     /// No request before the ready line.
     pub wait_ready: bool,
     /// How long the ready line may take, and how long a first slow start is spared.
     pub startup_timeout: Duration,
     /// Largest `result`, in bytes.
     pub max_reply_bytes: usize,
+}
+
+/// When a process would start on a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// At once.
+    AtOnce,
+    /// After those that it has.
+    Behind {
+        /// What the line of the request may have, in bytes.
+        room_bytes: u64,
+    },
 }
 
 /// Something that happened and that somebody must be told.
@@ -100,6 +121,12 @@ pub struct Conversation<T> {
     half_line_since: Option<Instant>,
     next_id: u64,
     flight: VecDeque<Flight<T>>,
+    pace: Pace,
+    /// Replies in the promised order so far.
+    in_order: u64,
+    /// Lines since the last reply in order that may each have been meant as one: so many requests
+    /// further the process may be than its replies say.
+    botched: usize,
     strays: Strays,
     outgoing: Outgoing,
     events: Vec<Event<T>>,
@@ -187,6 +214,7 @@ impl<T: Ticket> Conversation<T> {
     pub fn new(limits: Limits, now: Instant) -> Conversation<T> {
         Conversation {
             framer: Framer::new(limits.max_reply_bytes),
+            pace: Pace::new(limits.read_ahead),
             limits,
             started: now,
             promise: Promise::Nothing,
@@ -199,6 +227,8 @@ impl<T: Ticket> Conversation<T> {
             half_line_since: None,
             next_id: 1,
             flight: VecDeque::new(),
+            in_order: 0,
+            botched: 0,
             strays: Strays::default(),
             outgoing: Outgoing::default(),
             events: Vec::new(),
@@ -211,16 +241,34 @@ impl<T: Ticket> Conversation<T> {
     }
 
     /// How many requests the process may be given now.
-    pub fn room(&self) -> usize {
+    pub fn room(&self, now: Instant) -> usize {
         let waits_for_ready = self.limits.wait_ready && !self.is_ready;
         if self.standing != Standing::Sound || waits_for_ready || self.is_in_half_a_line() {
             return 0;
         }
-        let at_once = match self.promise {
-            Promise::Nothing | Promise::Order => 1,
+        let most = match self.promise {
+            Promise::Nothing => 1,
+            Promise::Order if self.has_replied => self.pace.window(now),
+            Promise::Order => 1,
             Promise::Concurrency(number) => number,
         };
-        at_once.saturating_sub(self.flight.len())
+        let room = most.saturating_sub(self.flight.len());
+        match self.next_start() {
+            Start::Behind { room_bytes: 0 } => 0,
+            Start::Behind { .. } | Start::AtOnce => room,
+        }
+    }
+
+    /// When the process would start on a request that it is given now.
+    pub fn next_start(&self) -> Start {
+        match (self.promise, self.flight.front()) {
+            (Promise::Order, Some(first)) => {
+                let unanswered = self.outgoing.end() - first.line.start;
+                let room_bytes = AHEAD_BYTES.saturating_sub(unanswered);
+                Start::Behind { room_bytes }
+            }
+            (Promise::Order | Promise::Nothing | Promise::Concurrency(_), _) => Start::AtOnce,
+        }
     }
 
     /// True when stdout must be looked at before [`Conversation::give`]: without ids, only what is
@@ -248,9 +296,12 @@ impl<T: Ticket> Conversation<T> {
     /// been written.
     pub fn give(&mut self, now: Instant, ticket: T) {
         debug_assert!(
-            self.room() > 0,
+            self.room(now) > 0,
             "a request was given to a process without room"
         );
+        if self.flight.is_empty() {
+            self.botched = 0;
+        }
         let id = self.next_id;
         self.next_id += 1;
         let begin = self.outgoing.end();
@@ -278,8 +329,12 @@ impl<T: Ticket> Conversation<T> {
         self.outgoing.taken += bytes;
         self.outgoing.sent += bytes as u64;
         let after = self.outgoing.sent;
-        for flight in &mut self.flight {
-            if flight.line.end > before && flight.line.end <= after {
+        // The last ones given are the last ones written.
+        for flight in self.flight.iter_mut().rev() {
+            if flight.line.end <= before {
+                break;
+            }
+            if flight.line.end <= after {
                 flight.since = now;
             }
         }
@@ -295,11 +350,18 @@ impl<T: Ticket> Conversation<T> {
 
     /// These bytes were read from stdout.
     pub fn received(&mut self, now: Instant, bytes: &[u8]) {
+        let began = self.flight.front().map(|first| first.since);
+        let answered = self.in_order;
         // Taken out for the time of the loop: each line needs the rest of the conversation.
         let mut framer = std::mem::replace(&mut self.framer, Framer::new(0));
         framer.feed(bytes, |line| self.line(now, line));
         self.framer = framer;
         self.half_line_since = self.is_in_half_a_line().then_some(now);
+        let replies = self.in_order - answered;
+        if let Some(began) = began.filter(|_| replies > 0) {
+            let spent = now.saturating_duration_since(began);
+            self.pace.replied(spent, replies);
+        }
     }
 
     /// The process has closed its stdin with `unread` bytes in it. What it has read it may still
@@ -317,67 +379,9 @@ impl<T: Ticket> Conversation<T> {
         self.condemn(Fault::OutputClosed);
     }
 
-    /// When [`Conversation::expire`] has something to do next. `slowest_start` is that of the pool.
-    pub fn next_deadline(&self, slowest_start: Option<Duration>) -> Option<Instant> {
-        let flights = self.flight.iter().map(|flight| match flight.ticket {
-            Some(_) => flight.deadline(),
-            None => self.started + self.spared_for(slowest_start),
-        });
-        let waits_for_ready = self.limits.wait_ready && !self.is_ready;
-        let startup = waits_for_ready.then(|| self.started + self.limits.startup_timeout);
-        let lived = (self.life == Life::Starting && !self.limits.wait_ready)
-            .then(|| self.started + UP_AFTER);
-        let half_line = self.half_line_since.map(|since| since + HALF_LINE_LASTS);
-        flights.chain(startup).chain(lived).chain(half_line).min()
-    }
-
-    /// Ends what is over its time. Everything that stdout holds must have been received before:
-    /// an answer that is there wins.
-    pub fn expire(&mut self, now: Instant, slowest_start: Option<Duration>) {
-        let age = now.saturating_duration_since(self.started);
-        if self.limits.wait_ready && !self.is_ready {
-            if age >= self.limits.startup_timeout {
-                self.condemn(Fault::TooSlowToStart);
-            }
-        } else if self.life == Life::Starting && age >= UP_AFTER {
-            self.life = Life::Lived;
-            self.events.push(Event::CameUp { shown_after: None });
-        }
-        if self
-            .half_line_since
-            .is_some_and(|since| now >= since + HALF_LINE_LASTS)
-        {
-            self.half_line_since = None;
-            if self.is_in_half_a_line() {
-                self.doubt(Fault::PartialLine);
-            }
-        }
-        let is_spared = self.life != Life::Shown && age < self.spared_for(slowest_start);
-        let mut index = 0;
-        while index < self.flight.len() {
-            let flight = &self.flight[index];
-            let is_over = flight.ticket.is_none() || now >= flight.deadline();
-            if !is_over || (flight.ticket.is_none() && is_spared) {
-                index += 1;
-                continue;
-            }
-            let failure = Failure::TimedOut(self.what_was_seen(flight));
-            let is_concurrent = matches!(self.promise, Promise::Concurrency(_));
-            let Some(ticket) = self.flight[index].ticket.take() else {
-                self.condemn(Fault::TooSlowToStart);
-                return;
-            };
-            self.events.push(Event::Answered(ticket, Err(failure)));
-            if is_spared {
-                index += 1;
-            } else if is_concurrent {
-                self.flight.remove(index);
-                self.finish_only(Fault::TimedOut);
-            } else {
-                self.condemn(Fault::TimedOut);
-                return;
-            }
-        }
+    /// True when the process starts on this request only after others.
+    fn is_written_ahead(&self, index: usize) -> bool {
+        index > 0 && self.promise == Promise::Order
     }
 
     /// What has happened since the last call, in order.
@@ -391,171 +395,37 @@ impl<T: Ticket> Conversation<T> {
 
     /// The process is dead and reaped, its stdout read to the end, and `unread` bytes of what was
     /// written were taken back out of its stdin. Gives each open ticket, in order, and whether its
-    /// request never started: its line lies wholly in the part that was never read.
+    /// request never started. That is known in two ways: its line lies wholly in the part that was
+    /// never read, or the process promised order and an earlier request has no reply.
     pub fn end(&mut self, unread: usize) -> Vec<(T, bool)> {
         let read = self.outgoing.sent - (unread as u64).min(self.outgoing.sent);
-        let flights = self.flight.drain(..);
+        let may_have_started = match self.promise {
+            Promise::Order => self.may_have_started(),
+            Promise::Nothing | Promise::Concurrency(_) => usize::MAX,
+        };
+        let flights = self.flight.drain(..).enumerate();
         flights
-            .filter_map(|f| f.ticket.map(|ticket| (ticket, f.line.start >= read)))
+            .filter_map(|(index, flight)| {
+                let is_untouched = flight.line.start >= read || index >= may_have_started;
+                flight.ticket.map(|ticket| (ticket, is_untouched))
+            })
             .collect()
     }
 
-    fn line(&mut self, now: Instant, line: Line<'_>) {
-        match line {
-            Line::Whole(line) => match line::parse(line) {
-                Parsed::Reply(id, answer) => {
-                    if matches!(
-                        answer,
-                        Answer::Error {
-                            is_beside_result: true,
-                            ..
-                        }
-                    ) {
-                        self.events.push(Event::ErrorBesideResult);
-                    }
-                    self.reply(now, id, &answer);
-                }
-                Parsed::IdOnly(Id::Integer(id)) if self.position(id).is_some() => {
-                    let broken = Answer::Broken(
-                        "the reply has neither result nor error (JavaScript leaves out a result \
-                         that is undefined: return null; cat repeats the request)"
-                            .to_owned(),
-                    );
-                    self.reply(now, Some(Id::Integer(id)), &broken);
-                }
-                Parsed::Ready(announcement) if !self.has_replied && !self.is_ready => {
-                    self.ready(now, announcement);
-                }
-                Parsed::IdOnly(_) | Parsed::Ready(_) | Parsed::Stray => self.stray(line, false),
-            },
-            Line::TooLong(line) if line::is_braced(line) => self.too_long(line),
-            Line::TooLong(line) => self.stray(line, true),
-        }
-    }
-
-    fn reply(&mut self, now: Instant, id: Option<Id>, answer: &Answer<'_>) {
-        let index = match id {
-            Some(Id::Integer(id)) => match self.position(id) {
-                Some(index) => {
-                    self.ids = Ids::Echoed;
-                    index
-                }
-                None if id < self.next_id && id > 0 => return self.doubt(Fault::StaleId),
-                None => return self.unmatched(Fault::WrongId),
-            },
-            Some(Id::Foreign) => return self.unmatched(Fault::WrongId),
-            None if self.ids == Ids::Echoed => return self.unmatched(Fault::MissingId),
-            None if self.flight.is_empty() => return self.doubt(Fault::Unasked),
-            None if self.flight[0].line.end > self.outgoing.sent => {
-                return self.doubt(Fault::Premature);
-            }
-            None => {
-                self.ids = Ids::Never;
-                0
-            }
-        };
-        self.has_replied = true;
-        let Some(flight) = self.flight.remove(index) else {
-            return;
-        };
-        self.show_life(now, flight.since);
-        if let Some(ticket) = flight.ticket {
-            let outcome = outcome(answer, self.limits.max_reply_bytes);
-            self.events.push(Event::Answered(ticket, outcome));
-        }
-        if flight.line.end > self.outgoing.sent {
-            self.doubt(Fault::Premature);
-        } else if index > 0 && self.promise == Promise::Order {
-            self.doubt(Fault::OutOfOrder);
-        } else if matches!(answer, Answer::NotUtf8(_)) {
-            self.doubt(Fault::NotUtf8);
-        }
-        if self.standing != Standing::Sound && self.flight.is_empty() {
-            self.condemn_again();
-        }
-    }
-
-    /// A reply that names no request of ours: when only one could have been meant, it has failed.
-    fn unmatched(&mut self, fault: Fault) {
-        if self.flight.len() == 1
-            && let Some(flight) = self.flight.pop_front()
-            && let Some(ticket) = flight.ticket
-        {
-            self.events.push(Event::Answered(
-                ticket,
-                Err(Failure::Protocol(fault.to_string())),
-            ));
-        }
-        self.doubt(fault);
-    }
-
-    fn too_long(&mut self, line: &[u8]) {
-        let failure = || Failure::ReplyTooLarge(self.limits.max_reply_bytes);
-        let only = (self.flight.len() == 1).then_some(0);
-        let meant = match line::leading_id(line) {
-            Some(id) => self.position(id),
-            None => only,
-        };
-        if let Some(index) = meant {
-            let failure = failure();
-            let ticket = self.flight.remove(index).and_then(|flight| flight.ticket);
-            self.events
-                .extend(ticket.map(|ticket| Event::Answered(ticket, Err(failure))));
-        }
-        self.doubt(Fault::LineTooLong);
-    }
-
-    fn ready(&mut self, now: Instant, announcement: Announcement) {
-        self.is_ready = true;
-        self.show_life(now, self.started);
-        self.promise = match announcement.concurrency {
-            None => Promise::Nothing,
-            Some(1) => Promise::Order,
-            Some(number) => Promise::Concurrency(number.min(self.limits.max_concurrency)),
-        };
-        if announcement.concurrency.is_some() {
-            self.ids = Ids::Echoed;
-        }
-        self.context.clone_from(&announcement.context);
-        self.events.push(Event::Ready(announcement));
-    }
-
-    /// `asked` is since when it could have shown it: an idle hour is no slow start.
-    fn show_life(&mut self, now: Instant, asked: Instant) {
-        if self.life != Life::Shown {
-            self.life = Life::Shown;
-            let took = now.saturating_duration_since(asked);
-            self.events.push(Event::CameUp {
-                shown_after: Some(took),
-            });
-        }
-    }
-
-    fn stray(&mut self, line: &[u8], is_cut: bool) {
-        let request = match self.flight.len() {
-            1 => self.flight.front().map(|flight| flight.id),
-            _ => None,
-        };
-        let shown = &line[..line.len().min(line::STRAY_LIMIT)];
-        self.strays.count += 1;
-        self.strays.last.clear();
-        self.strays.last.extend_from_slice(beginning(shown));
-        if self.events.len() >= EVENTS_AT_ONCE {
-            self.strays.left_out += 1;
-            return;
-        }
-        let is_cut = is_cut || shown.len() < line.len();
-        let text = Bytes::copy_from_slice(shown);
-        self.events.push(Event::Stray {
-            text,
-            request,
-            is_cut,
-        });
+    /// How many requests a process that keeps its promise of order may have started on.
+    fn may_have_started(&self) -> usize {
+        self.botched.saturating_add(1)
     }
 
     /// From here on the process is given nothing. If it echoes ids it may finish.
     fn doubt(&mut self, fault: Fault) {
         if self.ids == Ids::Echoed {
+            // What it has not started on it must not, or another could not be given it.
+            let mut flights = self.flight.iter().skip(self.may_have_started());
+            let is_written_ahead = self.promise == Promise::Order;
+            if is_written_ahead && flights.any(|flight| flight.ticket.is_some()) {
+                return self.condemn(fault);
+            }
             return self.finish_only(fault);
         }
         for flight in self.flight.drain(..) {
@@ -601,30 +471,6 @@ impl<T: Ticket> Conversation<T> {
 
     fn position(&self, id: u64) -> Option<usize> {
         self.flight.iter().position(|flight| flight.id == id)
-    }
-
-    fn spared_for(&self, slowest_start: Option<Duration>) -> Duration {
-        let longest = self.limits.startup_timeout;
-        slowest_start.map_or(longest, |slowest| slowest.min(longest))
-    }
-}
-
-fn outcome(answer: &Answer<'_>, max_reply_bytes: usize) -> Result<Bytes, Failure> {
-    match answer {
-        Answer::Result(result) if result.len() > max_reply_bytes => {
-            Err(Failure::ReplyTooLarge(max_reply_bytes))
-        }
-        Answer::Result(result) => Ok(Bytes::copy_from_slice(result.as_bytes())),
-        Answer::Error {
-            message, status, ..
-        } => Err(Failure::Handler {
-            message: Bytes::copy_from_slice(message.as_bytes()),
-            status: status.unwrap_or(400),
-        }),
-        Answer::Broken(how) => Err(Failure::Protocol(how.clone())),
-        Answer::NotUtf8(byte) => Err(Failure::Protocol(format!(
-            "the reply is not UTF-8 at byte {byte} of its line"
-        ))),
     }
 }
 

@@ -1,27 +1,63 @@
 //! The only place that starts, signals and reaps processes.
 //!
-//! Handlers are started from one thread that never ends: no stall of a start reaches the runtime.
+//! A process is started in two steps: this program is executed once more, makes itself what a
+//! handler may be (`step`), and executes the handler's command. So the start of a process needs
+//! no code between fork and exec, and costs no copy of the worker's memory map.
+//!
 //! Each is the leader of a process group of its own, so that what it starts ends with it, and a
 //! Ctrl-C in the worker's terminal does not reach it.
 
-use crate::config::Command;
-use rustix::process::{Pid, PidfdFlags, Resource, Rlimit, Signal};
-use std::os::fd::OwnedFd;
+use crate::config::{Command, IsolationConfig};
+use plan::{Plan, Report};
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::io::{Errno, FdFlags};
+use rustix::pipe::PipeFlags;
+use rustix::process::Rlimit;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
-use std::process::{Child, ExitStatus, Stdio};
-use std::sync::mpsc;
-use std::{fmt, io, thread};
-use tokio::net::unix::pipe::Receiver;
-use tokio::sync::oneshot;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use std::{fmt, io};
 
 mod diagnosis;
+mod family;
+mod oom;
+mod plan;
+mod process;
+mod sandbox;
+mod spawner;
+mod step;
 
 pub use diagnosis::shell_syntax;
+pub use family::{end_orphans, reap_in_time, take_in_orphans};
+pub use process::{Death, ExitWatch, Process, describe};
+pub use sandbox::supported as sandbox_supported;
+pub use step::launch_if_asked;
 
-/// Starts processes of one command.
+/// This program, whatever has become of its file since it was started.
+const OWN_PROGRAM: &str = "/proc/self/exe";
+
+/// Most that a start may take until the command is executed; files may lie far away.
+const EXECUTION_TAKES: Duration = Duration::from_secs(60);
+
+/// Most that the step reports.
+const REPORT_BYTES: usize = 4096;
+
+/// Starts processes of one command. Clones share what it knows.
 #[derive(Debug, Clone)]
 pub struct Launcher {
-    requests: mpsc::Sender<oneshot::Sender<Result<Launched, LaunchError>>>,
+    order: Arc<Order>,
+}
+
+/// What is to be started.
+#[derive(Debug)]
+struct Order {
+    command: Command,
+    isolation: IsolationConfig,
+    /// The soft limit of descriptors that the worker had before it raised its own.
+    soft_files: Option<u64>,
+    oom: Arc<oom::OomWatch>,
 }
 
 /// Why a process could not be started.
@@ -55,60 +91,112 @@ pub struct Launched {
 }
 
 impl Launcher {
-    /// Starts the thread that starts processes. They get `descriptor_limit` back if it is given:
-    /// the soft limit that the worker had before it raised its own.
-    pub fn new(command: Command, descriptor_limit: Option<Rlimit>) -> io::Result<Launcher> {
-        // All descriptors of ours close on exec already; some that we were given may not.
-        close_fds::set_fds_cloexec_threadsafe(3, &[]);
-        let (requests, received) = mpsc::channel::<oneshot::Sender<_>>();
-        thread::Builder::new()
-            .name("launcher".to_owned())
-            .spawn(move || {
-                for reply in received {
-                    if oneshot::Sender::is_closed(&reply) {
-                        continue;
-                    }
-                    // A start that nobody waits for any more ends with the drop of what it gave.
-                    drop(reply.send(launch(&command, descriptor_limit)));
-                }
-            })?;
-        Ok(Launcher { requests })
+    /// Prepares to start processes. They get `descriptor_limit` back if it is given: the limit
+    /// that the worker had before it raised its own.
+    pub fn new(
+        command: Command,
+        isolation: IsolationConfig,
+        descriptor_limit: Option<Rlimit>,
+    ) -> io::Result<Launcher> {
+        spawner::prepare()?;
+        Ok(Launcher {
+            order: Arc::new(Order {
+                command,
+                isolation,
+                soft_files: descriptor_limit.and_then(|limit| limit.current),
+                oom: Arc::new(oom::OomWatch::start()),
+            }),
+        })
     }
 
-    /// Starts one process.
+    /// Starts one process, and returns when the command was executed in it.
     pub async fn launch(&self) -> Result<Launched, LaunchError> {
-        let (reply, launched) = oneshot::channel();
-        let gone = || LaunchError::System("the launcher thread has ended".to_owned());
-        self.requests.send(reply).map_err(|_| gone())?;
-        launched.await.map_err(|_| gone())?
+        spawner::launch(Arc::clone(&self.order)).await
     }
 }
 
-fn launch(command: &Command, limit: Option<Rlimit>) -> Result<Launched, LaunchError> {
-    let mut child = prepare(command)
-        .spawn()
-        .map_err(|error| diagnosis::explain(command, &error))?;
+/// Starts a process, on the thread that does.
+fn start(order: &Order) -> Result<Launched, LaunchError> {
+    order.oom.look();
+    let cannot = |error: &io::Error| {
+        LaunchError::System(format!("the system cannot start a process now: {error}"))
+    };
+    let (report, status) = status_pipe().map_err(|error| cannot(&error.into()))?;
+    let mut child = prepare(order, &status).spawn().map_err(|error| {
+        // The words of the command are what may be too long.
+        match error.raw_os_error() == Some(Errno::TOOBIG.raw_os_error()) {
+            true => diagnosis::explain(&order.command, &error),
+            false => cannot(&error),
+        }
+    })?;
+    // The other copy is the child's alone now, so that its end is seen.
+    drop(status);
     let pipes = (child.stdin.take(), child.stdout.take(), child.stderr.take());
-    let process = Process::new(child, limit);
+    let process = Process::new(child, Arc::clone(&order.oom))
+        .map_err(|error| LaunchError::System(format!("cannot watch the process: {error}")))?;
     let (Some(stdin), Some(stdout), Some(stderr)) = pipes else {
         return Err(LaunchError::System("a pipe is missing".to_owned()));
     };
-    let launched = process.map(|process| {
-        let (stdin, stdout, stderr) = (stdin.into(), stdout.into(), stderr.into());
-        Launched {
-            process,
-            stdin,
-            stdout,
-            stderr,
-        }
-    });
-    launched.map_err(|error| LaunchError::System(format!("cannot watch the process: {error}")))
+    let (stdin, stdout, stderr) = (stdin.into(), stdout.into(), stderr.into());
+    let mut launched = Launched {
+        process,
+        stdin,
+        stdout,
+        stderr,
+    };
+    let report = read_report(&report).map_err(|error| cannot(&error.into()))?;
+    if let Err(error) = judge(report, &order.command) {
+        // It has said its last word, so this is short.
+        let _ = launched.process.reap();
+        return Err(error);
+    }
+    Ok(launched)
 }
 
-fn prepare(command: &Command) -> std::process::Command {
-    let mut prepared = std::process::Command::new(&command.program);
+/// Whether the process is the handler now. One that never was is no handler that has exited.
+fn judge(report: Report, command: &Command) -> Result<(), LaunchError> {
+    match report {
+        Report::Executed => Ok(()),
+        Report::NotExecuted(number) => {
+            let error = io::Error::from_raw_os_error(number);
+            Err(diagnosis::explain(command, &error))
+        }
+        Report::NotSetUp(why) => {
+            let why = format!("a process cannot be set up: {why}");
+            Err(LaunchError::System(why))
+        }
+        Report::Died => {
+            let why = "a process ended before the command was executed";
+            Err(LaunchError::System(why.to_owned()))
+        }
+    }
+}
+
+/// The pipe over which the step reports; the write end is inherited.
+fn status_pipe() -> rustix::io::Result<(OwnedFd, OwnedFd)> {
+    let (report, status) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+    // Only this thread starts processes, so no other than the next one gets it.
+    rustix::io::fcntl_setfd(&status, FdFlags::empty())?;
+    Ok((report, status))
+}
+
+fn prepare(order: &Order, status: &OwnedFd) -> std::process::Command {
+    let isolation = &order.isolation;
+    let plan = Plan {
+        status: status.as_raw_fd(),
+        parent: rustix::process::getpid().as_raw_pid(),
+        soft_files: order.soft_files,
+        files: isolation.files,
+        memory_bytes: isolation.memory_bytes,
+        cpu_seconds: isolation.cpu_seconds,
+        sandbox: isolation.sandbox.clone(),
+        program: order.command.program.clone(),
+        arguments: order.command.arguments.clone(),
+    };
+    let mut prepared = std::process::Command::new(OWN_PROGRAM);
     prepared
-        .args(&command.arguments)
+        .arg0("faas-worker")
+        .args(plan.to_words())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -125,113 +213,56 @@ fn prepare(command: &Command) -> std::process::Command {
     prepared
 }
 
-/// A running process, leader of its group.
-///
-/// Dropping it before [`Process::reap`] kills the group.
-#[derive(Debug)]
-pub struct Process {
-    child: Child,
-    pid: Pid,
-    pidfd: OwnedFd,
-    is_reaped: bool,
+/// Reads until the step's end of the pipe is closed: by the execution, or by its death.
+fn read_report(report: &OwnedFd) -> rustix::io::Result<Report> {
+    let end = Instant::now() + EXECUTION_TAKES;
+    let mut bytes = Vec::new();
+    let mut block = [0; 256];
+    while bytes.len() < REPORT_BYTES {
+        let left = end.saturating_duration_since(Instant::now());
+        let left = Timespec::try_from(left).map_err(|_| Errno::INVAL)?;
+        let mut polled = [PollFd::from_borrowed_fd(report.as_fd(), PollFlags::IN)];
+        match rustix::event::poll(&mut polled, Some(&left)) {
+            Ok(0) => return Err(Errno::TIMEDOUT),
+            Ok(_) => {}
+            Err(Errno::INTR) => continue,
+            Err(error) => return Err(error),
+        }
+        match rustix::io::read(report, &mut block) {
+            Ok(0) => break,
+            Ok(length) => bytes.extend_from_slice(&block[..length]),
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(Report::read(&bytes))
 }
 
-impl Process {
-    fn new(mut child: Child, limit: Option<Rlimit>) -> io::Result<Process> {
-        let found = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-        let pidfd = found
-            .ok_or_else(|| io::Error::other("no process id"))
-            .and_then(|pid| Ok((pid, rustix::process::pidfd_open(pid, PidfdFlags::empty())?)));
-        let (pid, pidfd) = match pidfd {
-            Ok(pidfd) => pidfd,
-            Err(error) => {
-                drop(child.kill());
-                drop(child.wait());
-                return Err(error);
-            }
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_that_was_not_executed_is_no_handler() {
+        let command = Command {
+            program: "/no/such/file".into(),
+            arguments: Vec::new(),
         };
-        // From outside, because std has no safe way to do it between fork and exec. Failing means
-        // that the process is gone already, or that it may not be limited: neither is fatal.
-        let no_core = Rlimit {
-            current: Some(0),
-            maximum: Some(0),
-        };
-        let _ = rustix::process::prlimit(Some(pid), Resource::Core, no_core);
-        if let Some(limit) = limit {
-            let _ = rustix::process::prlimit(Some(pid), Resource::Nofile, limit);
+        let judged = |report| judge(report, &command);
+        assert!(judged(Report::Executed).is_ok());
+        for report in [Report::Died, Report::NotSetUp("no room".to_owned())] {
+            let judged = judged(report);
+            assert!(matches!(judged, Err(LaunchError::System(_))), "{judged:?}");
         }
-        Ok(Process {
-            child,
-            pid,
-            pidfd,
-            is_reaped: false,
-        })
-    }
-
-    /// The process id; stays taken until [`Process::reap`].
-    pub fn id(&self) -> u32 {
-        self.child.id()
-    }
-
-    /// Something that becomes ready when the process has ended. Must be called within a runtime.
-    pub fn watch_exit(&self) -> io::Result<ExitWatch> {
-        // Used for its readiness only: a pidfd can be waited for like a pipe, and not be read.
-        Ok(ExitWatch(Receiver::from_owned_fd_unchecked(
-            self.pidfd.try_clone()?,
-        )?))
-    }
-
-    /// Sends a signal to the process and all of its group.
-    pub fn signal_group(&self, signal: Signal) {
-        if self.is_reaped {
-            return;
-        }
-        // An error means that nobody is left in it.
-        let _ = rustix::process::kill_process_group(self.pid, signal);
-        // A process may have left its group; nothing escapes this one.
-        if signal == Signal::KILL {
-            let _ = rustix::process::kill_process(self.pid, signal);
-        }
-    }
-
-    /// Kills what is left of the group, then reaps the process, which must have ended: the group's
-    /// number may be given to others as soon as its leader is reaped.
-    pub fn reap(&mut self) -> io::Result<ExitStatus> {
-        self.signal_group(Signal::KILL);
-        self.is_reaped = true;
-        self.child.wait()
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        if !self.is_reaped {
-            self.signal_group(Signal::KILL);
-            // Not waited for: this may be the runtime's thread, and the process unkillable.
-            let _ = self.child.try_wait();
-        }
-    }
-}
-
-/// Becomes ready when a process has ended.
-#[derive(Debug)]
-pub struct ExitWatch(Receiver);
-
-impl ExitWatch {
-    /// Waits for the end of the process.
-    // Cancel-safe: a pidfd stays readable once its process has ended.
-    pub async fn ended(&self) {
-        if self.0.readable().await.is_err() {
-            // Only when the runtime shuts down, and then nothing is awaited any more.
-            std::future::pending::<()>().await;
-        }
-    }
-}
-
-/// How a process ended, in words: `exit status: 3`, `signal: 9 (SIGKILL)`.
-pub fn describe(status: &io::Result<ExitStatus>) -> String {
-    match status {
-        Ok(status) => status.to_string(),
-        Err(error) => format!("its status is unknown: {error}"),
+        let missing = judged(Report::NotExecuted(Errno::NOENT.raw_os_error()));
+        assert!(
+            matches!(missing, Err(LaunchError::Command(_))),
+            "{missing:?}"
+        );
+        let no_room = judged(Report::NotExecuted(Errno::AGAIN.raw_os_error()));
+        assert!(
+            matches!(no_room, Err(LaunchError::System(_))),
+            "{no_room:?}"
+        );
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Knows nothing of the queue or of HTTP: requests come in through [`owner::Feed`].
 
+pub mod activity;
 pub mod call;
 pub mod conversation;
 pub mod handler_log;

@@ -4,8 +4,9 @@
 //! request is over its time and when the process cannot be trusted is up to
 //! [`Conversation`]; starting, signalling and reaping is up to the slot.
 
+use super::activity::activity;
 use super::call::Call;
-use super::conversation::{Conversation, Event, Fault, Limits, Standing};
+use super::conversation::{Conversation, Event, Fault, Limits, Standing, Start};
 use super::handler_log::StreamLog;
 use super::line::Announcement;
 use crate::error::Failure;
@@ -52,6 +53,8 @@ enum Received {
 pub trait Feed {
     /// The next request for this process, or a promise to wake it when there is one.
     fn poll_take(&mut self, cx: &mut Context<'_>, load: Load) -> Poll<Call>;
+    /// The process takes none now, though it may have been asked for it.
+    fn step_back(&mut self);
     /// The process wants no more requests.
     fn leave(&mut self);
     /// The process is up; with its age if it has shown so itself.
@@ -69,12 +72,15 @@ pub struct Load {
     pub in_flight: usize,
     /// Whether it has ever answered one.
     pub has_replied: bool,
+    /// When it would start on one more.
+    pub start: Start,
 }
 
 /// The owner of one process's stdin and stdout.
 #[derive(Debug)]
 pub struct Owner<F> {
     process: u64,
+    pid: u32,
     conversation: Conversation<Call>,
     feed: F,
     /// Shared only with the watch for its other end being closed, while [`Owner::serve`] runs.
@@ -87,11 +93,20 @@ pub struct Owner<F> {
 }
 
 impl<F: Feed> Owner<F> {
-    /// Takes over the pipes of a process that was just started. Must be called within a runtime.
-    pub fn new(process: u64, stdin: Sender, stdout: Receiver, limits: Limits, feed: F) -> Owner<F> {
+    /// Takes over the pipes of process `pid`, which the log knows by the number `process` and which
+    /// was just started. Must be called within a runtime.
+    pub fn new(
+        process: u64,
+        pid: u32,
+        stdin: Sender,
+        stdout: Receiver,
+        limits: Limits,
+        feed: F,
+    ) -> Owner<F> {
         let now = Instant::now();
         Owner {
             process,
+            pid,
             conversation: Conversation::new(limits, now),
             feed,
             stdin: Some(Arc::new(stdin)),
@@ -326,30 +341,39 @@ impl<F: Feed> Owner<F> {
         // An answer that is there wins over the deadline, however late this thread looks.
         self.read_rest();
         self.conversation.expire(now, slowest_start);
+        if self.conversation.must_look_at_process(now) {
+            let activity = activity(self.pid);
+            self.conversation.looked_at_process(now, activity);
+        }
         self.handle_events();
     }
 
     fn take_requests(&mut self, cx: &mut Context<'_>) {
-        while !self.is_retired && self.conversation.room() > 0 {
+        let now = Instant::now();
+        while !self.is_retired && self.conversation.room(now) > 0 {
             if self.conversation.must_look_before_giving() && !self.has_nothing_to_read() {
                 // What is left is read first, in a turn of its own.
                 cx.waker().wake_by_ref();
                 break;
             }
-            if self.conversation.room() == 0 {
+            if self.conversation.room(now) == 0 {
                 break;
             }
             let load = Load {
                 in_flight: self.conversation.in_flight(),
                 has_replied: self.conversation.has_replied(),
+                start: self.conversation.next_start(),
             };
             let Poll::Ready(call) = self.feed.poll_take(cx, load) else {
                 return;
             };
-            self.conversation.give(Instant::now(), call);
+            self.conversation.give(now, call);
         }
         if *self.conversation.standing() != Standing::Sound {
             self.feed.leave();
+        } else if self.conversation.in_flight() == 0 {
+            // Nothing of its own will bring it here again soon.
+            self.feed.step_back();
         }
     }
 

@@ -30,6 +30,11 @@ impl Response {
         first
     }
 
+    /// All headers, names in lower case.
+    pub(crate) fn headers(&self) -> &[(String, String)] {
+        &self.headers
+    }
+
     #[track_caller]
     pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body)
@@ -101,6 +106,13 @@ impl Connection {
         })
     }
 
+    /// Has the kernel hold little of what comes, however slowly it is read: then a few megabytes
+    /// are more than all buffers on the way hold.
+    pub(crate) fn holding_little(self) -> Connection {
+        rustix::net::sockopt::set_socket_recv_buffer_size(&self.stream, 16 * 1024).unwrap();
+        self
+    }
+
     pub(crate) fn send(&mut self, bytes: &[u8]) -> Result<()> {
         self.stream.write_all(bytes)
     }
@@ -147,7 +159,11 @@ impl Connection {
             let mut lines = head.split("\r\n");
             let status = lines
                 .next()
-                .and_then(|line| line.strip_prefix("HTTP/1.1 "))
+                .and_then(|line| {
+                    // To a request in HTTP/1.0 hyper answers in HTTP/1.0.
+                    let new = line.strip_prefix("HTTP/1.1 ");
+                    new.or_else(|| line.strip_prefix("HTTP/1.0 "))
+                })
                 .and_then(|line| line.get(..3)?.parse::<u16>().ok())
                 .ok_or_else(|| Error::other(format!("not a status line: {head}")))?;
             let headers: Vec<(String, String)> = lines
@@ -212,13 +228,31 @@ impl Connection {
 
     fn fill(&mut self) -> Result<()> {
         let mut block = [0; 65536];
-        match self.stream.read(&mut block)? {
-            0 => Err(Error::new(ErrorKind::UnexpectedEof, "the connection ended")),
-            count => {
-                self.buffer.extend(&block[..count]);
-                Ok(())
+        loop {
+            // A read with a time limit is not taken up again by the kernel when a signal comes,
+            // even one without a handler: the SIGCHLD of a child of another test, say.
+            match self.stream.read(&mut block) {
+                Ok(0) => {
+                    let seen = String::from_utf8_lossy(&self.buffer);
+                    let what = format!("the connection ended after {seen:?}");
+                    return Err(Error::new(ErrorKind::UnexpectedEof, what));
+                }
+                Ok(count) => {
+                    self.buffer.extend(&block[..count]);
+                    return Ok(());
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
             }
         }
+    }
+
+    /// Whether something has come, or the end of the connection; does not wait.
+    pub(crate) fn has_answer(&self) -> bool {
+        self.stream.set_nonblocking(true).unwrap();
+        let peeked = self.stream.peek(&mut [0]);
+        self.stream.set_nonblocking(false).unwrap();
+        !matches!(peeked, Err(error) if error.kind() == ErrorKind::WouldBlock)
     }
 
     /// Waits until the worker closes the connection.

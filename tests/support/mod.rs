@@ -113,11 +113,18 @@ impl Ledger {
 
     /// The payloads started, in order.
     pub(crate) fn payloads(&self) -> Vec<String> {
+        self.entries()
+            .iter()
+            .map(|entry| entry["payload"].as_str().unwrap().to_owned())
+            .collect()
+    }
+
+    /// All that was noted, in order.
+    pub(crate) fn entries(&self) -> Vec<serde_json::Value> {
         let text = std::fs::read_to_string(self.path()).unwrap();
         // A process that is killed may leave no half line: an entry is one write.
         text.lines()
-            .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap())
-            .map(|entry| entry["payload"].as_str().unwrap().to_owned())
+            .map(|line| serde_json::from_str(line).unwrap())
             .collect()
     }
 

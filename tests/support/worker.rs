@@ -1,7 +1,7 @@
 //! The worker as a fixture: the real program, its log, and its end.
 
 use super::client::{Connection, Response};
-use super::{eventually, processes, within};
+use super::{PATIENCE, eventually, processes, within};
 use rustix::process::Signal;
 use serde_json::Value;
 use std::io::{BufRead, BufReader};
@@ -143,7 +143,7 @@ impl Builder {
         let mut child = self.command().spawn().unwrap();
         let start = Instant::now();
         while child.try_wait().unwrap().is_none() {
-            if start.elapsed() > Duration::from_secs(5) {
+            if start.elapsed() > PATIENCE {
                 end(&mut child);
                 let output = child.wait_with_output().unwrap();
                 panic!("did not end: {}", String::from_utf8_lossy(&output.stderr));
@@ -245,7 +245,7 @@ impl Log {
     /// Waits for a line that holds all of `parts`.
     #[track_caller]
     pub(crate) fn wait_for(&self, parts: &[&str]) -> String {
-        within(Duration::from_secs(5), &format!("logs {parts:?}"), || {
+        within(PATIENCE, &format!("logs {parts:?}"), || {
             let lines = self.lines();
             lines
                 .into_iter()

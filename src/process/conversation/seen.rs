@@ -7,6 +7,14 @@ use crate::process::line;
 const SHOWN_IN_DETAIL: usize = 200;
 
 impl<T: Ticket> Conversation<T> {
+    /// The `detail` of a 504 for a request that the process could not start on in time.
+    pub(super) fn what_it_waited_for(&self, index: usize) -> String {
+        let limit = humantime::format_duration(self.flight[index].timeout);
+        format!(
+            "no reply within {limit}: the process was given it behind another request, which has no reply yet"
+        )
+    }
+
     /// The `detail` of a 504: what was seen, and the likely cause.
     pub(super) fn what_was_seen(&self, flight: &Flight<T>) -> String {
         let limit = humantime::format_duration(flight.timeout);

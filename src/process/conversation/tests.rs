@@ -1,4 +1,5 @@
 use super::*;
+use crate::process::activity::Activity;
 use proptest::prelude::*;
 
 const MS: Duration = Duration::from_millis(1);
@@ -40,6 +41,7 @@ impl Table {
     fn with(change: impl FnOnce(&mut Limits)) -> Table {
         let mut limits = Limits {
             max_concurrency: 8,
+            read_ahead: 4,
             wait_ready: false,
             startup_timeout: 60 * TIMEOUT,
             max_reply_bytes: 64,
@@ -58,13 +60,17 @@ impl Table {
 
     /// Gives a request if there is room, and has its line written.
     fn give(&mut self, number: u64) -> bool {
-        let has_room = self.talk.room() > 0;
+        let has_room = self.room() > 0;
         if has_room {
             self.talk.give(self.now, Request(number, "p".to_owned()));
             self.send_all();
         }
         self.collect();
         has_room
+    }
+
+    fn room(&self) -> usize {
+        self.talk.room(self.now)
     }
 
     fn send_all(&mut self) {
@@ -141,14 +147,14 @@ fn a_process_that_announced_nothing_has_room_for_one() {
 fn announced_concurrency_is_capped_and_matched_by_id() {
     let mut table = Table::new();
     table.says("{\"ready\":true,\"concurrency\":100}\n");
-    assert_eq!(table.talk.room(), 8);
+    assert_eq!(table.room(), 8);
     for number in 1..=8 {
         assert!(table.give(number));
     }
     assert!(!table.give(9));
     table.says("{\"id\":3,\"result\":\"c\"}\n{\"id\":1,\"result\":\"a\"}\n");
     assert_eq!((table.result(3), table.result(1)), ("\"c\"", "\"a\""));
-    assert_eq!((table.fault(), table.talk.room()), (None, 2));
+    assert_eq!((table.fault(), table.room()), (None, 2));
 }
 
 #[test]
@@ -163,10 +169,7 @@ fn a_ready_line_after_the_first_reply_is_a_stray_line() {
     let mut table = Table::new();
     table.give(1);
     table.says("{\"result\":1}\n{\"ready\":true,\"concurrency\":4}\n");
-    assert_eq!(
-        (table.talk.room(), table.strays, table.fault()),
-        (1, 1, None)
-    );
+    assert_eq!((table.room(), table.strays, table.fault()), (1, 1, None));
 }
 
 #[test]
@@ -193,17 +196,17 @@ fn a_line_and_its_end_in_two_writes_cost_no_process() {
     // Before the first reply it may print what it likes, but for the beginning of a reply.
     let mut table = Table::new();
     table.says("loading");
-    assert_eq!(table.talk.room(), 1);
+    assert_eq!(table.room(), 1);
     table.says(" model\n{\"ready\":true}");
-    assert_eq!(table.talk.room(), 0);
+    assert_eq!(table.room(), 0);
     table.says("\n");
     assert!(table.give(1));
     table.says("{\"result\":1}\ndebug");
     table.waits(HALF_LINE_LASTS - MS, None);
-    assert_eq!((table.talk.room(), table.fault()), (0, None));
+    assert_eq!((table.room(), table.fault()), (0, None));
     table.says("\n");
     table.waits(HALF_LINE_LASTS, None);
-    assert_eq!((table.talk.room(), table.fault()), (1, None));
+    assert_eq!((table.room(), table.fault()), (1, None));
 }
 
 #[test]
@@ -368,7 +371,7 @@ fn only_the_first_ready_line_announces() {
     let mut table = Table::new();
     table.says("{\"ready\":true,\"concurrency\":2}\n");
     table.says("{\"ready\":true,\"concurrency\":4}\n{\"ready\":true}\n");
-    assert_eq!((table.talk.room(), table.strays), (2, 2));
+    assert_eq!((table.room(), table.strays), (2, 2));
 }
 
 #[test]
@@ -477,12 +480,12 @@ fn a_slow_start_is_spared_as_long_as_starts_took_before() {
         panic!()
     };
     assert!(seen.contains("--wait-ready"), "{seen}");
-    assert_eq!((table.fault(), table.talk.room()), (None, 0));
+    assert_eq!((table.fault(), table.room()), (None, 0));
     table.waits(58 * TIMEOUT, None);
     assert_eq!(table.fault(), None);
     // Its late reply is dropped, and it has come up.
     table.says("{\"result\":\"late\"}\n");
-    assert_eq!((table.answers.len(), table.talk.room()), (1, 1));
+    assert_eq!((table.answers.len(), table.room()), (1, 1));
     assert!(table.ups.contains(&Some(59 * TIMEOUT)));
 }
 
@@ -595,6 +598,334 @@ fn what_was_seen_names_the_likely_cause() {
     }
 }
 
+/// One that promised order and has answered so fast that it is given four at a time.
+fn ordered() -> Table {
+    let mut table = Table::new();
+    table.says("{\"ready\":true,\"concurrency\":1}\n");
+    for number in 1..=2 {
+        assert_eq!(table.room(), 1, "nothing is known yet");
+        table.give(number);
+        table.says(&format!("{{\"id\":{number},\"result\":{number}}}\n"));
+    }
+    table.answers.clear();
+    assert_eq!(table.room(), 4);
+    table
+}
+
+/// The same, with requests 3 to `last`.
+fn ahead(last: u64) -> Table {
+    let mut table = ordered();
+    for number in 3..=last {
+        assert!(table.give(number));
+    }
+    table
+}
+
+/// Whether each open request never started.
+fn ended(table: &mut Table, unread: usize) -> Vec<(u64, bool)> {
+    let ended = table.talk.end(unread);
+    ended
+        .into_iter()
+        .map(|(r, untouched)| (r.0, untouched))
+        .collect()
+}
+
+#[test]
+fn only_a_promise_of_order_and_a_reply_open_the_window() {
+    for ready in ["{\"ready\":true}\n", "{\"ready\":true,\"concurrency\":2}\n"] {
+        let mut table = Table::with(|limits| limits.max_concurrency = 1);
+        table.says(ready);
+        for number in 1..=9 {
+            assert_eq!(table.room(), 1);
+            table.give(number);
+            assert_eq!(table.room(), 0);
+            table.says(&format!("{{\"id\":{number},\"result\":1}}\n"));
+        }
+    }
+    let mut off = Table::with(|limits| limits.read_ahead = 1);
+    off.says("{\"ready\":true,\"concurrency\":1}\n");
+    for number in 1..=9 {
+        assert!(off.give(number) && off.room() == 0);
+        off.says(&format!("{{\"id\":{number},\"result\":1}}\n"));
+    }
+}
+
+#[test]
+fn what_is_unanswered_is_bounded_in_bytes() {
+    let mut table = ordered();
+    assert_eq!(table.talk.next_start(), Start::AtOnce);
+    table.talk.give(table.now, Request(3, "p".repeat(60_000)));
+    let Start::Behind { room_bytes } = table.talk.next_start() else {
+        panic!("it is busy");
+    };
+    assert!((5000..5536).contains(&room_bytes), "{room_bytes}");
+    table.talk.give(table.now, Request(4, "p".repeat(6000)));
+    assert_eq!(table.room(), 0, "though the window is open");
+}
+
+#[test]
+fn the_time_of_a_request_begins_when_the_one_before_it_is_answered() {
+    let mut table = ahead(4);
+    table.waits(900 * MS, None);
+    table.says("{\"id\":3,\"result\":3}\n");
+    table.waits(999 * MS, None);
+    assert_eq!((table.answers.len(), table.fault()), (1, None));
+    table.waits(MS, None);
+    assert!(matches!(table.failure(4), Failure::TimedOut(_)));
+    assert_eq!(table.fault(), Some(Fault::TimedOut));
+}
+
+#[test]
+fn at_a_timeout_only_the_one_being_worked_on_fails() {
+    let mut table = ahead(6);
+    table.waits(TIMEOUT, None);
+    assert_eq!(table.answers.len(), 1);
+    assert!(
+        table.is_condemned() && table.talk.is_awaited(),
+        "to be killed at once"
+    );
+    assert_eq!(ended(&mut table, 0), [(4, true), (5, true), (6, true)]);
+}
+
+#[test]
+fn a_caller_s_budget_that_ends_behind_another_request_costs_no_process() {
+    let mut table = ahead(3);
+    let budget = Some(table.now + 10 * MS);
+    table.talk.give(table.now, Request(4, "p".to_owned()));
+    table.talk.flight[1].latest = budget;
+    table.give(5);
+    assert!(table.talk.next_deadline(None) <= budget);
+    table.waits(10 * MS, None);
+    let Failure::TimedOut(seen) = table.failure(4) else {
+        panic!()
+    };
+    assert!(seen.contains("behind another request"), "{seen}");
+    assert_eq!((table.answers.len(), table.fault()), (1, None));
+    // It is run all the same, in its own time, and its result dropped.
+    table.says("{\"id\":3,\"result\":3}\n");
+    table.waits(900 * MS, None);
+    assert_eq!(table.fault(), None);
+    table.says("{\"id\":4,\"result\":4}\n{\"id\":5,\"result\":5}\n");
+    assert_eq!((table.result(3), table.result(5)), ("3", "5"));
+    assert_eq!((table.answers.len(), table.fault()), (3, None));
+}
+
+#[test]
+fn one_that_nobody_waits_for_is_given_its_time_and_no_more() {
+    let mut table = ahead(4);
+    table.talk.flight[1].latest = Some(table.now + MS);
+    table.waits(MS, None);
+    table.says("{\"id\":3,\"result\":3}\n");
+    table.waits(999 * MS, Some(MS));
+    assert_eq!(table.fault(), None);
+    table.waits(MS, Some(MS));
+    assert_eq!(table.fault(), Some(Fault::TimedOut));
+}
+
+#[test]
+fn after_a_broken_order_nothing_is_given_back_by_promise() {
+    let mut table = ahead(6);
+    table.says("{\"id\":4,\"result\":4}\n");
+    assert_eq!(table.result(4), "4");
+    assert_eq!(
+        *table.talk.standing(),
+        Standing::Finishing(Fault::OutOfOrder)
+    );
+    // What it never read is known all the same.
+    let line = "{\"id\":1,\"payload\":\"p\"}\n".len();
+    assert_eq!(ended(&mut table, line), [(3, false), (5, false), (6, true)]);
+}
+
+#[test]
+fn after_a_broken_order_each_has_a_time_of_its_own() {
+    let mut table = ahead(5);
+    table.waits(500 * MS, None);
+    table.says("{\"id\":4,\"result\":4}\n");
+    table.waits(500 * MS, None);
+    assert!(matches!(table.failure(3), Failure::TimedOut(_)));
+    table.says("{\"id\":5,\"result\":5}\n");
+    assert_eq!(table.result(5), "5");
+    assert!(table.is_condemned());
+}
+
+#[test]
+fn what_may_have_been_meant_as_a_reply_is_not_taken_for_silence() {
+    for (said, started) in [
+        ("print\n", 1),
+        ("{\"id\":3,\"result\":NaN}\n", 2),
+        ("value is 5{\"id\":3,\"result\":3}\n", 2),
+        ("{\"id\":3,\"result\":\"a\nb\"}\n", 3),
+        ("{\"id\":3,\"result\":NaN}\n{\"id\":4,\"result\":NaN}\n", 3),
+    ] {
+        let mut table = ahead(6);
+        table.says(said);
+        assert_eq!((table.answers.len(), table.fault()), (0, None), "{said}");
+        let untouched = ended(&mut table, 0);
+        let expected: Vec<_> = (3..=6)
+            .map(|number| (number, number >= 3 + started))
+            .collect();
+        assert_eq!(untouched, expected, "{said}");
+        // An answer in order clears it up.
+        let mut table = ahead(6);
+        table.says(said).says("{\"id\":3,\"result\":3}\n");
+        assert_eq!(
+            ended(&mut table, 0),
+            [(4, false), (5, true), (6, true)],
+            "{said}"
+        );
+    }
+}
+
+#[test]
+fn in_doubt_what_has_not_started_is_taken_away() {
+    for (said, open) in [
+        // The reply of the first, by its order.
+        (
+            "{\"id\":99,\"result\":1}\n",
+            &[(4, false), (5, true), (6, true)][..],
+        ),
+        ("{\"result\":1}\n", &[(4, false), (5, true), (6, true)]),
+        // Perhaps the reply of the first.
+        (
+            "{\"id\":1,\"result\":1}\n",
+            &[(3, false), (4, false), (5, true), (6, true)],
+        ),
+    ] {
+        let mut table = ahead(6);
+        table.says(said);
+        assert!(table.is_condemned() && table.talk.is_awaited(), "{said}");
+        assert_eq!(ended(&mut table, 0), open, "{said}");
+        let mut table = ahead(6);
+        table.says(&format!("{{\"id\":3,\"result\":\"{}", "x".repeat(9000)));
+        assert_eq!(*table.failure(3), Failure::ReplyTooLarge(64));
+        assert!(table.is_condemned());
+        assert_eq!(ended(&mut table, 0), [(4, false), (5, true), (6, true)]);
+    }
+}
+
+#[test]
+fn in_doubt_what_has_started_may_be_finished() {
+    let mut table = ahead(4);
+    table.says("{\"id\":99,\"result\":1}\n");
+    assert!(matches!(table.failure(3), Failure::Protocol(_)));
+    assert_eq!(*table.talk.standing(), Standing::Finishing(Fault::WrongId));
+    table.says("{\"id\":4,\"result\":4}\n");
+    assert_eq!(table.result(4), "4");
+    assert!(table.is_condemned());
+}
+
+#[test]
+fn a_slow_reply_closes_the_window_while_it_is_awaited() {
+    let mut table = ordered();
+    table.give(3);
+    assert_eq!(table.room(), 3);
+    assert_eq!(table.talk.next_deadline(None), Some(table.now + MS));
+    table.now += MS;
+    assert!(table.talk.must_look_at_process(table.now));
+    table.talk.looked_at_process(table.now, Activity::Asleep);
+    assert_eq!(table.room(), 0);
+    assert_eq!(
+        table.talk.next_deadline(None),
+        Some(table.now - MS + TIMEOUT)
+    );
+    table.says("{\"id\":3,\"result\":3}\n");
+    assert_eq!(table.room(), 1);
+}
+
+/// A process that promised order and keeps it, whatever else it does, byte by byte.
+#[derive(Debug, Default)]
+struct Honest {
+    read: usize,
+    /// Where the line of each request ends, in all that was written.
+    ends: Vec<usize>,
+    started: usize,
+    replied: usize,
+}
+
+#[derive(Debug, Clone)]
+enum HonestStep {
+    Give,
+    Send(usize),
+    Read(usize),
+    Start,
+    /// What it writes when it is done with a request; `$` stands for its id.
+    Reply(&'static str),
+    Prints,
+}
+
+fn honest_step() -> impl Strategy<Value = HonestStep> {
+    prop_oneof![
+        6 => Just(HonestStep::Give),
+        5 => (1usize..120).prop_map(HonestStep::Send),
+        5 => (1usize..120).prop_map(HonestStep::Read),
+        8 => Just(HonestStep::Start),
+        6 => Just(HonestStep::Reply("{\"id\":$,\"result\":1}\n")),
+        1 => Just(HonestStep::Reply("{\"id\":$,\"result\":NaN}\n")),
+        1 => Just(HonestStep::Reply("{\"id\":1,\"result\":1}\n")),
+        1 => Just(HonestStep::Reply("{\"id\":\"$\",\"result\":1}\n")),
+        1 => Just(HonestStep::Reply("{\"result\":1}\n")),
+        1 => Just(HonestStep::Reply("x{\"id\":$,\"result\":1}\n")),
+        2 => Just(HonestStep::Prints),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1000))]
+    #[test]
+    fn what_an_orderly_process_started_is_never_given_back(
+        steps in proptest::collection::vec(honest_step(), 0..80),
+    ) {
+        let mut table = ordered();
+        let mut process = Honest::default();
+        let before = table.talk.outgoing.sent as usize;
+        let mut given = 2;
+        for step in steps {
+            match step {
+                HonestStep::Give => {
+                    if table.room() > 0 {
+                        given += 1;
+                        table.talk.give(table.now, Request(given, "p".to_owned()));
+                        process.ends.push(table.talk.outgoing.end() as usize - before);
+                    }
+                }
+                HonestStep::Send(bytes) => {
+                    let bytes = bytes.min(table.talk.outgoing().len());
+                    table.talk.sent(table.now, bytes);
+                }
+                HonestStep::Read(bytes) => {
+                    let sent = table.talk.outgoing.sent as usize - before;
+                    process.read = (process.read + bytes).min(sent);
+                }
+                HonestStep::Start => {
+                    let next = process.ends.get(process.started);
+                    let has_next = next.is_some_and(|end| *end <= process.read);
+                    process.started += usize::from(has_next && process.started == process.replied);
+                }
+                HonestStep::Reply(text) => {
+                    if process.started > process.replied {
+                        process.replied += 1;
+                        let id = process.replied + 2;
+                        table.says(&text.replace('$', &id.to_string()));
+                    }
+                }
+                HonestStep::Prints => {
+                    table.says("debugging\n");
+                }
+            }
+            table.collect();
+        }
+        let unread = table.talk.outgoing.sent as usize - before - process.read;
+        let mut seen: Vec<u64> = table.answers.iter().map(|(number, _)| *number).collect();
+        for (number, is_untouched) in ended(&mut table, unread) {
+            seen.push(number);
+            let has_started = number <= process.started as u64 + 2;
+            prop_assert!(!(is_untouched && has_started), "{number}");
+        }
+        seen.sort_unstable();
+        prop_assert_eq!(seen, (3..=given).collect::<Vec<u64>>());
+    }
+}
+
 /// Something that may happen to a conversation, at any time.
 #[derive(Debug, Clone)]
 enum Step {
@@ -644,7 +975,7 @@ proptest! {
         for step in steps {
             match step {
                 Step::Give => {
-                    if table.talk.room() > 0 {
+                    if table.room() > 0 {
                         prop_assert!(*table.talk.standing() == Standing::Sound);
                         given += 1;
                         table.talk.give(table.now, Request(given, "p".to_owned()));

@@ -1,6 +1,6 @@
 use super::*;
 use crate::process::call::{Extras, Outcome};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io::{PipeReader, PipeWriter, Read, Write, pipe};
 use std::rc::Rc;
@@ -11,12 +11,18 @@ const LONG: Duration = Duration::from_secs(3600);
 
 /// Requests for one process.
 #[derive(Debug, Default, Clone)]
-struct Waiting(Rc<RefCell<VecDeque<Call>>>);
+struct Waiting {
+    calls: Rc<RefCell<VecDeque<Call>>>,
+    is_passed_on: Rc<Cell<bool>>,
+}
 
 impl Feed for Waiting {
     fn poll_take(&mut self, _: &mut Context<'_>, _: Load) -> Poll<Call> {
-        let call = self.0.borrow_mut().pop_front();
+        let call = self.calls.borrow_mut().pop_front();
         call.map_or(Poll::Pending, Poll::Ready)
+    }
+    fn step_back(&mut self) {
+        self.is_passed_on.set(true);
     }
     fn leave(&mut self) {}
     fn came_up(&mut self, _: Option<Duration>) {}
@@ -42,6 +48,7 @@ impl Bench {
     async fn new() -> Bench {
         let limits = Limits {
             max_concurrency: 1,
+            read_ahead: 32,
             wait_ready: false,
             startup_timeout: LONG,
             max_reply_bytes: 64,
@@ -53,7 +60,7 @@ impl Bench {
         let out_of = Receiver::from_owned_fd(out_of.into()).unwrap();
         let waiting = Waiting::default();
         Bench {
-            owner: Owner::new(1, into, out_of, limits, waiting.clone()),
+            owner: Owner::new(1, std::process::id(), into, out_of, limits, waiting.clone()),
             waiting,
             stdin,
             stdout,
@@ -68,7 +75,7 @@ impl Bench {
             None,
             crate::buffered::Buffered::new(1024).start(),
         );
-        self.waiting.0.borrow_mut().push_back(call);
+        self.waiting.calls.borrow_mut().push_back(call);
         answered
     }
 
@@ -121,6 +128,9 @@ async fn without_ids_stdout_is_looked_at_before_the_next_request_is_written() {
         assert_eq!(bench.look(), standing, "{rest}");
         assert_eq!(bench.unread(), written, "the next request was written");
         assert!(next.is_empty());
+        // To another process, if this one was woken for it.
+        let is_held_up = standing.is_pending();
+        assert_eq!(bench.waiting.is_passed_on.get(), is_held_up, "{rest}");
     }
 }
 

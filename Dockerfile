@@ -1,0 +1,83 @@
+# The worker as a container image.
+#
+#   docker build -t faas-worker .                   worker, example handlers, sh: the last stage
+#   docker build --target worker -t faas-worker .   one static file in an empty image
+#
+# Any other image takes the program from either by one line:
+#
+#   COPY --from=faas-worker /usr/local/bin/faas-worker /usr/local/bin/
+#
+# For the classic builder and BuildKit alike: no heredocs, no RUN --mount, no COPY --chmod.
+
+# ---- Dependencies: built again only when Cargo.toml or Cargo.lock change ---------------------------
+FROM rust:1-slim-bookworm AS dependencies
+WORKDIR /src
+ENV CARGO_TARGET_DIR=/target
+# Static files need no libc at run time. The target is named, though it is the machine's own:
+# without that the flags would hold for procedural macros too, which cannot be static.
+RUN mkdir /.cargo && printf '[build]\ntarget = "%s"\nrustflags = ["-C", "target-feature=+crt-static"]\n' \
+        "$(rustc -vV | sed -n 's/^host: //p')" >/.cargo/config.toml
+COPY Cargo.toml Cargo.lock ./
+# Empty sources stand in for ours, so the targets that the manifest names are left out. Twice, as
+# below: the features that tests ask of the libraries must not reach the worker.
+RUN sed -i '/^\[\[/,/^$/d' Cargo.toml \
+    && mkdir src examples && touch src/lib.rs \
+    && echo 'fn main() {}' | tee src/main.rs >examples/stub.rs \
+    && cargo build --locked --release --bin faas-worker \
+    && cargo build --locked --release --no-default-features --features handler --examples \
+    && rm -r src examples
+
+# ---- Our own sources ----------------------------------------------------------------------------
+FROM dependencies AS build
+COPY Cargo.toml Cargo.lock ./
+COPY src src
+COPY examples examples
+# Cargo compares times, and a checkout may be older than the stand-ins built above.
+RUN find src examples -name '*.rs' -exec touch {} + \
+    && cargo build --locked --release --bin faas-worker \
+    && cargo build --locked --release --no-default-features --features handler \
+        --example default --example decode_type_a --example decode_type_b --example echo
+# Owned by root and written by nobody: the worker runs as another user.
+RUN mkdir -p /out/usr/local/bin /out/handlers \
+    && cp /target/*/release/faas-worker /out/usr/local/bin/ \
+    && for name in default decode_type_a decode_type_b echo; do \
+        cp /target/*/release/examples/$name /out/handlers/ || exit 1; \
+    done \
+    && cp -r examples/shell /out/handlers/ \
+    && chmod -R u=rwX,go=rX /out \
+    && if readelf --program-headers /out/usr/local/bin/faas-worker /out/handlers/default \
+        | grep INTERP; then echo 'not a static file' >&2; exit 1; fi
+
+# ---- The program alone --------------------------------------------------------------------------
+FROM scratch AS worker
+COPY --from=build /out/usr/local/bin/faas-worker /usr/local/bin/faas-worker
+USER 65532:65532
+ENV HOST=0.0.0.0 PORT=8000
+EXPOSE 8000
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=5s --timeout=3s --start-period=5s --retries=3 \
+    CMD ["/usr/local/bin/faas-worker", "health"]
+ENTRYPOINT ["/usr/local/bin/faas-worker"]
+
+# ---- The program with the example handlers and the sh that some of them need ------------------------
+FROM debian:bookworm-slim
+ARG VERSION=0.1.0
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="faas-worker" \
+      org.opencontainers.image.description="Turns any command into an HTTP function" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="$VERSION" \
+      org.opencontainers.image.revision="$REVISION"
+COPY --from=build /out/ /
+# A number, so that a platform can see that it is not root.
+USER 65532:65532
+WORKDIR /handlers
+# In a container the loopback address is the container's own.
+ENV HOST=0.0.0.0 PORT=8000 HANDLER_FUNCTION=/handlers/default
+EXPOSE 8000
+STOPSIGNAL SIGTERM
+# Asks at the address from HOST and PORT, so set PORT rather than --port.
+HEALTHCHECK --interval=5s --timeout=3s --start-period=5s --retries=3 \
+    CMD ["/usr/local/bin/faas-worker", "health"]
+# The exec form: the worker is PID 1 and gets the signals itself.
+ENTRYPOINT ["/usr/local/bin/faas-worker"]

@@ -1,0 +1,148 @@
+"""Runs what scripts/bench.sh was asked for, keeps every round, and writes what came of it."""
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import time
+
+import curves
+import goals
+import machine
+import servers
+import table
+
+CHARTS = servers.ROOT / "scripts" / "bench" / "charts"
+
+
+class Run:
+    """One run: how long and how often to measure, and everything that was measured."""
+
+    def __init__(self, options):
+        self.is_quick = options.quick
+        self.rounds_wanted = options.rounds or (2 if options.quick else 5)
+        self.seconds = options.seconds or (0.5 if options.quick else 3)
+        self.curve_seconds = min(self.seconds, 0.4 if options.quick else 1.5)
+        self.begin = time.monotonic()
+        self.end = self.begin + 60 * options.minutes
+        self.results = {
+            "settings": {"quick": self.is_quick, "only": options.only, "rounds": self.rounds_wanted, "seconds": self.seconds},
+            "machine": machine.facts(),
+            "rows": [],
+            "rounds": {},
+            "curves": {},
+            "cut_short": [],
+            "failed": [],
+        }
+
+    def rounds(self, name, most=None):
+        """The numbers of the rounds; the first is always run, the others while there is time."""
+        wanted = min(self.rounds_wanted, most or self.rounds_wanted)
+        for number in range(1, wanted + 1):
+            if number > 1 and time.monotonic() > self.end:
+                self.results["cut_short"].append(f"{name}: {number - 1} of {wanted} rounds")
+                self.tell(name, "out of time, no more rounds")
+                return
+            yield number
+
+    def is_over(self):
+        return time.monotonic() > self.end
+
+    def tell(self, where, what):
+        minutes, seconds = divmod(int(time.monotonic() - self.begin), 60)
+        print(f"[{minutes:02}:{seconds:02}] {where}: {what}", file=sys.stderr, flush=True)
+
+    def keep(self, name, rounds):
+        self.results["rounds"][name] = rounds
+
+    def keep_curve(self, name, points):
+        self.results["curves"][name] = points
+
+    def write(self):
+        """After each section, so that an interrupted run leaves what it had."""
+        servers.WORK.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(self.results, indent=1, ensure_ascii=False)
+        (servers.WORK / "results.json").write_text(text + "\n")
+        (servers.WORK / "table.md").write_text(table.markdown(self.results))
+
+
+def parse():
+    sections = [*goals.SECTIONS, *curves.CURVES]
+    parser = argparse.ArgumentParser(prog="scripts/bench.sh", description="Measures the worker beside others.")
+    parser.add_argument("--quick", action="store_true", help="short rounds and few points, under three minutes")
+    parser.add_argument("--only", nargs="+", choices=sections, metavar="SECTION", help=f"of {', '.join(sections)}")
+    parser.add_argument("--rounds", type=int, help="of each section (default 5; curves at most 3)")
+    parser.add_argument("--seconds", type=float, help="of each measurement (default 3)")
+    parser.add_argument("--minutes", type=float, default=18, help="after which no new round begins (default 18)")
+    parser.add_argument("--publish", action="store_true", help="put table and charts into the README's place for them")
+    parser.add_argument("--again", action="store_true", help="measure nothing: table and charts of the last results")
+    return parser.parse_args()
+
+
+def measure(options):
+    run = Run(options)
+    wanted = options.only or [*goals.SECTIONS, *curves.CURVES]
+    for name in wanted:
+        if run.is_over():
+            run.tell(name, "out of time, left out")
+            run.results["cut_short"].append(f"{name}: left out")
+            continue
+        # One that fails costs its own figures only; the exit status tells in the end.
+        try:
+            if name in goals.SECTIONS:
+                run.results["rows"] += goals.SECTIONS[name](run)
+            else:
+                curves.CURVES[name](run)
+        except (RuntimeError, OSError, subprocess.SubprocessError) as error:
+            run.tell(name, f"FAILED: {error}")
+            run.results["failed"].append(name)
+        run.write()
+    return run.results
+
+
+def draw(results):
+    if not servers.has("matplotlib"):
+        print("no charts: matplotlib is not installed", file=sys.stderr)
+        return []
+    import charts
+
+    return charts.draw(results, servers.WORK / "charts")
+
+
+def main():
+    options = parse()
+    if options.again:
+        results = json.loads((servers.WORK / "results.json").read_text())
+    else:
+        results = measure(options)
+    made = draw(results)
+    text = table.markdown(results)
+    (servers.WORK / "table.md").write_text(text)
+    print(text)
+    if results["cut_short"]:
+        print("cut short: " + "; ".join(results["cut_short"]))
+    print(f"{servers.WORK}: results.json, table.md, {len(made)} charts")
+    if results["failed"]:
+        print("failed: " + ", ".join(results["failed"]))
+        return 1
+    if options.publish and results["settings"]["only"]:
+        print("not published: these are results of some sections only")
+        return 1
+    if options.publish:
+        publish(text, made)
+    return 0
+
+
+def publish(text, made):
+    readme = servers.ROOT / "README.md"
+    section = table.with_charts(text, made, CHARTS.relative_to(servers.ROOT))
+    readme.write_text(table.put_into(readme.read_text(), section))
+    CHARTS.mkdir(exist_ok=True)
+    for chart, _ in made:
+        shutil.copy(chart, CHARTS)
+    print(f"README.md and {CHARTS} have them too")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

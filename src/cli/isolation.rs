@@ -1,0 +1,53 @@
+//! What was typed about what processes may not do.
+
+use super::values::{count, positive_duration, readable_path, size};
+use crate::config::{IsolationConfig, SandboxPaths};
+use clap::Args;
+use clap::builder::BoolishValueParser;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Isolation, of each process")]
+pub(super) struct IsolationOptions {
+    /// Most private memory that it may write to; an allocation beyond fails
+    #[arg(long, env = "FAAS_LIMIT_MEMORY", value_name = "SIZE", value_parser = size)]
+    limit_memory: Option<u64>,
+    /// Most processor time over its life, in whole seconds; SIGXCPU or SIGKILL beyond
+    #[arg(long, env = "FAAS_LIMIT_CPU", value_name = "DURATION", value_parser = positive_duration)]
+    limit_cpu: Option<Duration>,
+    /// Most descriptors that it may have open
+    #[arg(long, env = "FAAS_LIMIT_FILES", value_name = "N", value_parser = count)]
+    limit_files: Option<NonZeroUsize>,
+    /// No file but the system's may be read, and none written (Landlock, Linux 6.2)
+    #[arg(long, env = "FAAS_SANDBOX", value_name = "BOOL", num_args = 0..=1,
+          require_equals = true, default_value_t = false, default_missing_value = "true",
+          value_parser = BoolishValueParser::new())]
+    sandbox: bool,
+    /// A path to read below, too (repeatable); implies --sandbox
+    #[arg(long, env = "FAAS_SANDBOX_READ", value_name = "PATH", value_delimiter = ',',
+          value_parser = readable_path)]
+    sandbox_read: Vec<PathBuf>,
+    /// A path to read and write below, too (repeatable); implies --sandbox
+    #[arg(long, env = "FAAS_SANDBOX_WRITE", value_name = "PATH", value_delimiter = ',',
+          value_parser = readable_path)]
+    sandbox_write: Vec<PathBuf>,
+}
+
+impl IsolationOptions {
+    pub(super) fn into_config(self) -> IsolationConfig {
+        let paths = SandboxPaths {
+            read: self.sandbox_read,
+            write: self.sandbox_write,
+        };
+        let is_wanted = self.sandbox || paths != SandboxPaths::default();
+        IsolationConfig {
+            memory_bytes: self.limit_memory,
+            // The kernel counts whole seconds; a limit is kept rather than passed.
+            cpu_seconds: self.limit_cpu.map(|limit| limit.as_secs().max(1)),
+            files: self.limit_files.map(|files| files.get() as u64),
+            sandbox: is_wanted.then_some(paths),
+        }
+    }
+}

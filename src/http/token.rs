@@ -1,0 +1,195 @@
+//! Who may call when a token is asked for: `Authorization: Bearer`, held to the tokens of a file.
+//!
+//! The file holds one token a line, so that a new one can be added before the old one goes. It is
+//! read at the start and whenever the worker is told to; a file that is bad by then changes
+//! nothing. No part of a token is ever logged or repeated in an error.
+
+use crate::error::{Failure, StartError};
+use hyper::header::{AUTHORIZATION, HeaderMap};
+use rustix::fs::OFlags;
+use std::fs::OpenOptions;
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{PoisonError, RwLock};
+use subtle::{Choice, ConstantTimeEq};
+use tracing::{error, info};
+
+/// The most that a file of tokens may hold, in bytes.
+const LARGEST_FILE: u64 = 64 * 1024;
+
+/// The most tokens that are accepted at one time: all of them are looked at for each request.
+const MOST_TOKENS: usize = 64;
+
+/// The tokens that are accepted, and the file that they came from.
+pub struct Tokens {
+    path: PathBuf,
+    accepted: RwLock<Vec<Vec<u8>>>,
+}
+
+impl std::fmt::Debug for Tokens {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tokens")
+            .field("path", &self.path)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Tokens {
+    /// Reads the file; it must hold at least one token.
+    pub fn of_file(path: &Path) -> Result<Tokens, StartError> {
+        let accepted = read(path).map_err(|source| StartError::Tokens {
+            path: path.to_owned(),
+            source,
+        })?;
+        Ok(Tokens {
+            path: path.to_owned(),
+            accepted: RwLock::new(accepted),
+        })
+    }
+
+    /// Reads the file again; if that fails, the tokens stay as they are.
+    pub(super) fn reread(&self) {
+        let path = self.path.display();
+        match read(&self.path) {
+            Ok(tokens) => {
+                info!(%path, tokens = tokens.len(), "tokens read again");
+                *self
+                    .accepted
+                    .write()
+                    .unwrap_or_else(PoisonError::into_inner) = tokens;
+            }
+            Err(error) => error!(%path, %error, "tokens not read again, the old ones stay"),
+        }
+    }
+
+    /// Refuses a request that does not carry one of the tokens.
+    pub(super) fn check(&self, headers: &HeaderMap) -> Result<(), Failure> {
+        let mut values = headers.get_all(AUTHORIZATION).iter();
+        let (Some(value), None) = (values.next(), values.next()) else {
+            return Err(Failure::Unauthorized);
+        };
+        let given = bearer(value.as_bytes()).ok_or(Failure::Unauthorized)?;
+        let accepted = self.accepted.read().unwrap_or_else(PoisonError::into_inner);
+        // Each is compared to its end, whatever came out before: time tells nothing of a token but
+        // its length.
+        let is_known = accepted.iter().fold(Choice::from(0), |known, token| {
+            known | token.as_slice().ct_eq(given)
+        });
+        if is_known.into() {
+            Ok(())
+        } else {
+            Err(Failure::Unauthorized)
+        }
+    }
+}
+
+/// What stands behind `Bearer`, whose case does not count (RFC 9110, section 11.1).
+fn bearer(value: &[u8]) -> Option<&[u8]> {
+    let (scheme, rest) = value.split_at_checked(b"bearer ".len())?;
+    let token = rest.trim_ascii();
+    (scheme.eq_ignore_ascii_case(b"bearer ") && !token.is_empty()).then_some(token)
+}
+
+fn read(path: &Path) -> io::Result<Vec<Vec<u8>>> {
+    // Without waiting for a writer, should it be a pipe: the worker reads it while it serves.
+    let flags = OFlags::NONBLOCK.bits().cast_signed();
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(flags)
+        .open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("not a regular file"));
+    }
+    let mut bytes = Vec::new();
+    file.take(LARGEST_FILE + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > LARGEST_FILE {
+        return Err(io::Error::other(format!(
+            "larger than {LARGEST_FILE} bytes"
+        )));
+    }
+    parse(&bytes).map_err(io::Error::other)
+}
+
+/// One token a line; white space around it and empty lines do not count.
+fn parse(bytes: &[u8]) -> Result<Vec<Vec<u8>>, String> {
+    let mut tokens = Vec::new();
+    for (index, line) in bytes.split(|byte| *byte == b'\n').enumerate() {
+        let token = line.trim_ascii();
+        if !token.iter().all(u8::is_ascii_graphic) {
+            let line = index + 1;
+            return Err(format!(
+                "line {line} is no token: only visible ASCII characters, no spaces"
+            ));
+        }
+        if !token.is_empty() {
+            tokens.push(token.to_vec());
+        }
+    }
+    match tokens.len() {
+        0 => Err("it holds no token".to_owned()),
+        1..=MOST_TOKENS => Ok(tokens),
+        _ => Err(format!("it holds more than {MOST_TOKENS} tokens")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hyper::header::HeaderValue;
+
+    fn tokens(accepted: &[&str]) -> Tokens {
+        let accepted = accepted.iter().map(|token| token.as_bytes().to_vec());
+        Tokens {
+            path: PathBuf::new(),
+            accepted: RwLock::new(accepted.collect()),
+        }
+    }
+
+    #[test]
+    fn only_a_whole_token_after_bearer_is_accepted() {
+        let tokens = tokens(&["first", "second"]);
+        for (values, is_accepted) in [
+            (&["Bearer first"][..], true),
+            (&["bearer  second "], true),
+            (&["BEARER first"], true),
+            (&[], false),
+            (&["first"], false),
+            (&["Bearer"], false),
+            (&["Bearer "], false),
+            (&["Bearer firs"], false),
+            (&["Bearer firstt"], false),
+            (&["Bearer First"], false),
+            (&["Bearer first second"], false),
+            (&["Basic first"], false),
+            (&["Bearerfirst"], false),
+            (&["Bearer first", "Bearer first"], false),
+        ] {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(AUTHORIZATION, HeaderValue::from_static(value));
+            }
+            assert_eq!(tokens.check(&headers).is_ok(), is_accepted, "{values:?}");
+        }
+    }
+
+    #[test]
+    fn a_file_holds_one_token_a_line() {
+        let parsed = |text: &str| parse(text.as_bytes());
+        assert_eq!(parsed("a\n").unwrap(), [b"a"]);
+        assert_eq!(parsed("\n a \r\n\nb").unwrap(), [b"a", b"b"]);
+        for (text, why) in [
+            ("", "it holds no token"),
+            (" \n\r\n", "it holds no token"),
+            ("a\ns3cret b\n", "line 2 is no token"),
+            ("é", "line 1 is no token"),
+            ("a\n\u{0}", "line 2 is no token"),
+        ] {
+            let said = parsed(text).unwrap_err();
+            assert!(said.starts_with(why), "{text:?}: {said}");
+            assert!(!said.contains("s3cret"), "{said}");
+        }
+        assert!(parsed(&"a\n".repeat(64)).is_ok());
+        assert!(parsed(&"a\n".repeat(65)).is_err());
+    }
+}

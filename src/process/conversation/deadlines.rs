@@ -1,0 +1,124 @@
+//! When something is over its time, and what follows.
+
+use super::{
+    Conversation, Event, Fault, HALF_LINE_LASTS, Life, Promise, Standing, Ticket, UP_AFTER,
+};
+use crate::error::Failure;
+use crate::process::activity::Activity;
+use std::time::{Duration, Instant};
+
+impl<T: Ticket> Conversation<T> {
+    /// When [`Conversation::expire`] has something to do next. `slowest_start` is that of the pool.
+    pub fn next_deadline(&self, slowest_start: Option<Duration>) -> Option<Instant> {
+        let flights =
+            (0..self.flight.len()).filter_map(|index| self.deadline_of(index, slowest_start));
+        let waits_for_ready = self.limits.wait_ready && !self.is_ready;
+        let startup = waits_for_ready.then(|| self.started + self.limits.startup_timeout);
+        let lived = (self.life == Life::Starting && !self.limits.wait_ready)
+            .then(|| self.started + UP_AFTER);
+        let half_line = self.half_line_since.map(|since| since + HALF_LINE_LASTS);
+        let rest = [startup, lived, half_line, self.next_look()];
+        flights.chain(rest.into_iter().flatten()).min()
+    }
+
+    /// True when a reply is overdue, and what the process does meanwhile decides whether it may be
+    /// given requests ahead. Everything that stdout holds must have been received before.
+    pub fn must_look_at_process(&self, now: Instant) -> bool {
+        self.next_look().is_some_and(|look| now >= look)
+    }
+
+    /// What the process does while its reply is overdue.
+    pub fn looked_at_process(&mut self, now: Instant, activity: Activity) {
+        if let Some(first) = self.flight.front() {
+            self.pace.looked(now, first.since, activity);
+        }
+    }
+
+    /// Ends what is over its time. Everything that stdout holds must have been received before:
+    /// an answer that is there wins.
+    pub fn expire(&mut self, now: Instant, slowest_start: Option<Duration>) {
+        let age = now.saturating_duration_since(self.started);
+        if self.limits.wait_ready && !self.is_ready {
+            if age >= self.limits.startup_timeout {
+                self.condemn(Fault::TooSlowToStart);
+            }
+        } else if self.life == Life::Starting && age >= UP_AFTER {
+            self.life = Life::Lived;
+            self.events.push(Event::CameUp { shown_after: None });
+        }
+        if self
+            .half_line_since
+            .is_some_and(|since| now >= since + HALF_LINE_LASTS)
+        {
+            self.half_line_since = None;
+            if self.is_in_half_a_line() {
+                self.doubt(Fault::PartialLine);
+            }
+        }
+        let is_spared = self.life != Life::Shown && age < self.spared_for(slowest_start);
+        let mut index = 0;
+        while index < self.flight.len() {
+            let deadline = self.deadline_of(index, slowest_start);
+            if deadline.is_none_or(|deadline| now < deadline) {
+                index += 1;
+                continue;
+            }
+            let is_written_ahead = self.is_written_ahead(index);
+            let failure = Failure::TimedOut(if is_written_ahead {
+                self.what_it_waited_for(index)
+            } else {
+                self.what_was_seen(&self.flight[index])
+            });
+            let is_concurrent = matches!(self.promise, Promise::Concurrency(_));
+            let Some(ticket) = self.flight[index].ticket.take() else {
+                self.condemn(if self.has_replied {
+                    Fault::TimedOut
+                } else {
+                    Fault::TooSlowToStart
+                });
+                return;
+            };
+            self.events.push(Event::Answered(ticket, Err(failure)));
+            if is_spared || is_written_ahead {
+                index += 1;
+            } else if is_concurrent {
+                self.flight.remove(index);
+                self.finish_only(Fault::TimedOut);
+            } else {
+                self.condemn(Fault::TimedOut);
+                return;
+            }
+        }
+    }
+
+    fn next_look(&self) -> Option<Instant> {
+        let first = self.flight.front()?;
+        let can_start = first.line.end <= self.outgoing.sent;
+        let is_ahead = self.promise == Promise::Order && self.has_replied && can_start;
+        if is_ahead && self.standing == Standing::Sound {
+            self.pace.next_look(first.since)
+        } else {
+            None
+        }
+    }
+
+    /// When something is to be done about a request: its caller told, or the process given up.
+    fn deadline_of(&self, index: usize, slowest_start: Option<Duration>) -> Option<Instant> {
+        let flight = &self.flight[index];
+        match (&flight.ticket, self.is_written_ahead(index)) {
+            (Some(_), false) => Some(flight.deadline()),
+            // Its own time has not begun, but its caller's budget runs.
+            (Some(_), true) => flight.latest,
+            (None, true) => None,
+            (None, false) => {
+                let spared = self.started + self.spared_for(slowest_start);
+                Some(spared.max(flight.since + flight.timeout))
+            }
+        }
+    }
+
+    fn spared_for(&self, slowest_start: Option<Duration>) -> Duration {
+        let longest = self.limits.startup_timeout;
+        slowest_start.map_or(longest, |slowest| slowest.min(longest))
+    }
+}

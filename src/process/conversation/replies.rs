@@ -1,0 +1,227 @@
+//! What a line from the process does: whom it answers, and what it says about the process.
+
+use super::{
+    Conversation, EVENTS_AT_ONCE, Event, Fault, Ids, Life, Promise, Standing, Ticket,
+    seen::beginning,
+};
+use crate::error::Failure;
+use crate::process::line::{self, Announcement, Answer, Id, Line, Parsed};
+use bytes::Bytes;
+use std::time::Instant;
+
+impl<T: Ticket> Conversation<T> {
+    pub(super) fn line(&mut self, now: Instant, line: Line<'_>) {
+        match line {
+            Line::Whole(line) => match line::parse(line) {
+                Parsed::Reply(id, answer) => {
+                    if matches!(
+                        answer,
+                        Answer::Error {
+                            is_beside_result: true,
+                            ..
+                        }
+                    ) {
+                        self.events.push(Event::ErrorBesideResult);
+                    }
+                    self.reply(now, id, &answer);
+                }
+                Parsed::IdOnly(Id::Integer(id)) if self.position(id).is_some() => {
+                    let broken = Answer::Broken(
+                        "the reply has neither result nor error (JavaScript leaves out a result \
+                         that is undefined: return null; cat repeats the request)"
+                            .to_owned(),
+                    );
+                    self.reply(now, Some(Id::Integer(id)), &broken);
+                }
+                Parsed::Ready(announcement) if !self.has_replied && !self.is_ready => {
+                    self.ready(now, announcement);
+                }
+                Parsed::IdOnly(_) | Parsed::Ready(_) | Parsed::Stray => self.stray(line, false),
+            },
+            Line::TooLong(line) if line::is_braced(line) => self.too_long(now, line),
+            Line::TooLong(line) => self.stray(line, true),
+        }
+    }
+
+    fn reply(&mut self, now: Instant, id: Option<Id>, answer: &Answer<'_>) {
+        let index = match id {
+            Some(Id::Integer(id)) => match self.position(id) {
+                Some(index) => {
+                    self.ids = Ids::Echoed;
+                    index
+                }
+                None if id < self.next_id && id > 0 => {
+                    self.botched = self.botched.saturating_add(1);
+                    return self.doubt(Fault::StaleId);
+                }
+                None => return self.unmatched(now, Fault::WrongId),
+            },
+            Some(Id::Foreign) => return self.unmatched(now, Fault::WrongId),
+            None if self.ids == Ids::Echoed => return self.unmatched(now, Fault::MissingId),
+            None if self.flight.is_empty() => return self.doubt(Fault::Unasked),
+            None if self.flight[0].line.end > self.outgoing.sent => {
+                return self.doubt(Fault::Premature);
+            }
+            None => {
+                self.ids = Ids::Never;
+                0
+            }
+        };
+        self.has_replied = true;
+        let Some(flight) = self.flight.remove(index) else {
+            return;
+        };
+        self.show_life(now, flight.since);
+        let is_out_of_order = self.promise == Promise::Order && index > 0;
+        if is_out_of_order {
+            self.forget_promise(now);
+        } else {
+            self.in_order += 1;
+            self.botched = 0;
+            self.start_next(now);
+        }
+        if let Some(ticket) = flight.ticket {
+            let outcome = outcome(answer, self.limits.max_reply_bytes);
+            self.events.push(Event::Answered(ticket, outcome));
+        }
+        if flight.line.end > self.outgoing.sent {
+            self.doubt(Fault::Premature);
+        } else if is_out_of_order {
+            self.doubt(Fault::OutOfOrder);
+        } else if matches!(answer, Answer::NotUtf8(_)) {
+            self.doubt(Fault::NotUtf8);
+        }
+        if self.standing != Standing::Sound && self.flight.is_empty() {
+            self.condemn_again();
+        }
+    }
+
+    /// A reply that names no request of ours: when only one could have been meant, it has failed.
+    fn unmatched(&mut self, now: Instant, fault: Fault) {
+        if let Some(index) = self.only_one_meant() {
+            self.fail(now, index, Failure::Protocol(fault.to_string()));
+        }
+        self.doubt(fault);
+    }
+
+    fn too_long(&mut self, now: Instant, line: &[u8]) {
+        let meant = match line::leading_id(line) {
+            Some(id) => self.position(id),
+            None => self.only_one_meant(),
+        };
+        match meant {
+            Some(index) => {
+                if self.is_written_ahead(index) {
+                    self.forget_promise(now);
+                }
+                let failure = Failure::ReplyTooLarge(self.limits.max_reply_bytes);
+                self.fail(now, index, failure);
+            }
+            None => self.botched = self.botched.saturating_add(1),
+        }
+        self.doubt(Fault::LineTooLong);
+    }
+
+    /// The request that a reply without a usable id must be meant for: the only one, or the one
+    /// that a process which keeps order is working on.
+    fn only_one_meant(&self) -> Option<usize> {
+        let is_first = self.flight.len() == 1 || self.promise == Promise::Order;
+        (is_first && !self.flight.is_empty()).then_some(0)
+    }
+
+    fn fail(&mut self, now: Instant, index: usize, failure: Failure) {
+        let ticket = self.flight.remove(index).and_then(|flight| flight.ticket);
+        self.events
+            .extend(ticket.map(|ticket| Event::Answered(ticket, Err(failure))));
+        self.start_next(now);
+    }
+
+    /// The process, which keeps order, can start on the next request from now on.
+    fn start_next(&mut self, now: Instant) {
+        if self.promise == Promise::Order
+            && let Some(first) = self.flight.front_mut()
+        {
+            first.since = first.since.max(now);
+            first.strays_before = self.strays.count;
+        }
+    }
+
+    /// The process has broken its promise of order: from now on it counts as one that may work on
+    /// all that it has, and what it has may be finished in any order.
+    fn forget_promise(&mut self, now: Instant) {
+        self.promise = Promise::Concurrency(1);
+        for flight in self.flight.iter_mut().skip(1) {
+            flight.since = flight.since.max(now);
+        }
+    }
+
+    fn ready(&mut self, now: Instant, announcement: Announcement) {
+        self.is_ready = true;
+        self.show_life(now, self.started);
+        self.promise = match announcement.concurrency {
+            None => Promise::Nothing,
+            Some(1) => Promise::Order,
+            Some(number) => Promise::Concurrency(number.min(self.limits.max_concurrency)),
+        };
+        if announcement.concurrency.is_some() {
+            self.ids = Ids::Echoed;
+        }
+        self.context.clone_from(&announcement.context);
+        self.events.push(Event::Ready(announcement));
+    }
+
+    /// `asked` is since when it could have shown it: an idle hour is no slow start.
+    fn show_life(&mut self, now: Instant, asked: Instant) {
+        if self.life != Life::Shown {
+            self.life = Life::Shown;
+            let took = now.saturating_duration_since(asked);
+            self.events.push(Event::CameUp {
+                shown_after: Some(took),
+            });
+        }
+    }
+
+    fn stray(&mut self, line: &[u8], is_cut: bool) {
+        let only = self.only_one_meant();
+        let request = only.map(|index| self.flight[index].id);
+        // Without a brace it was never meant as a reply, nor is it a part of one.
+        let is_suspect = is_cut || memchr::memchr2(b'{', b'}', line).is_some();
+        if is_suspect && !self.flight.is_empty() {
+            self.botched = self.botched.saturating_add(1);
+        }
+        let shown = &line[..line.len().min(line::STRAY_LIMIT)];
+        self.strays.count += 1;
+        self.strays.last.clear();
+        self.strays.last.extend_from_slice(beginning(shown));
+        if self.events.len() >= EVENTS_AT_ONCE {
+            self.strays.left_out += 1;
+            return;
+        }
+        let is_cut = is_cut || shown.len() < line.len();
+        let text = Bytes::copy_from_slice(shown);
+        self.events.push(Event::Stray {
+            text,
+            request,
+            is_cut,
+        });
+    }
+}
+
+fn outcome(answer: &Answer<'_>, max_reply_bytes: usize) -> Result<Bytes, Failure> {
+    match answer {
+        Answer::Result(result) if result.len() > max_reply_bytes => {
+            Err(Failure::ReplyTooLarge(max_reply_bytes))
+        }
+        Answer::Result(result) => Ok(Bytes::copy_from_slice(result.as_bytes())),
+        Answer::Error {
+            message, status, ..
+        } => Err(Failure::Handler {
+            message: Bytes::copy_from_slice(message.as_bytes()),
+            status: status.unwrap_or(400),
+        }),
+        Answer::Broken(how) => Err(Failure::Protocol(how.clone())),
+        Answer::NotUtf8(byte) => Err(Failure::Protocol(format!(
+            "the reply is not UTF-8 at byte {byte} of its line"
+        ))),
+    }
+}

@@ -1,0 +1,181 @@
+//! Whether the kernel killed a process to get at its memory.
+//!
+//! The kernel says so only by a count for the whole control group, so this tells causes apart by
+//! the count's rising: a process that was killed while it rose is taken for the one.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// A kill that no process was found dead of within this time was not one of the pool's.
+const COUNTS_FOR: Duration = Duration::from_secs(1);
+
+/// The count of the control group that the worker and its processes are in.
+#[derive(Debug)]
+pub(super) struct OomWatch {
+    /// `None` where there is no such count: then nothing is ever explained.
+    file: Option<PathBuf>,
+    tally: Mutex<Tally>,
+}
+
+/// Kills counted, and not yet laid to the account of a process.
+#[derive(Debug)]
+struct Tally {
+    counted: u64,
+    open: u64,
+    rose_at: Option<Instant>,
+}
+
+impl OomWatch {
+    /// Starts from the count as it is now.
+    pub(super) fn start() -> OomWatch {
+        let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+        let file = candidates(&groups)
+            .into_iter()
+            .find(|file| count(file).is_some());
+        let counted = file.as_deref().and_then(count).unwrap_or_default();
+        OomWatch {
+            file,
+            tally: Mutex::new(Tally {
+                counted,
+                open: 0,
+                rose_at: None,
+            }),
+        }
+    }
+
+    /// Looks at the count, so that a later death is not explained by what is old then.
+    pub(super) fn look(&self) {
+        if let Some(counted) = self.file.as_deref().and_then(count) {
+            self.tally().update(counted, Instant::now());
+        }
+    }
+
+    /// Whether a process that was killed by nobody we know of was killed for its memory.
+    pub(super) fn explains_a_kill(&self) -> bool {
+        self.look();
+        self.tally().take()
+    }
+
+    fn tally(&self) -> MutexGuard<'_, Tally> {
+        self.tally.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Tally {
+    fn update(&mut self, counted: u64, now: Instant) {
+        let is_old = |rose: Instant| now.saturating_duration_since(rose) > COUNTS_FOR;
+        if self.rose_at.is_some_and(is_old) {
+            self.open = 0;
+        }
+        if counted > self.counted {
+            self.open += counted - self.counted;
+            self.rose_at = Some(now);
+        }
+        self.counted = counted;
+    }
+
+    /// Takes one kill from the account, if there is one.
+    fn take(&mut self) -> bool {
+        let is_one = self.open > 0;
+        self.open = self.open.saturating_sub(1);
+        is_one
+    }
+}
+
+/// Where the count may be, by the lines of `/proc/self/cgroup`, best first. In a container the
+/// group may be named as the host sees it while the file system shows its own part only.
+fn candidates(groups: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for line in groups.lines() {
+        let mut fields = line.splitn(3, ':').skip(1);
+        let (Some(controllers), Some(group)) = (fields.next(), fields.next()) else {
+            continue;
+        };
+        let group = group.trim_start_matches('/');
+        let (roots, name): (&[&str], _) = match controllers {
+            "" => (
+                &["/sys/fs/cgroup", "/sys/fs/cgroup/unified"],
+                "memory.events",
+            ),
+            _ if controllers.split(',').any(|one| one == "memory") => {
+                (&["/sys/fs/cgroup/memory"], "memory.oom_control")
+            }
+            _ => continue,
+        };
+        for root in roots {
+            found.push(Path::new(root).join(group).join(name));
+            found.push(Path::new(root).join(name));
+        }
+    }
+    found
+}
+
+fn count(file: &Path) -> Option<u64> {
+    count_in(&fs::read_to_string(file).ok()?)
+}
+
+/// The number in the line `oom_kill N`, which versions 1 and 2 of control groups share.
+fn count_in(text: &str) -> Option<u64> {
+    text.lines()
+        .find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_count_is_found_in_both_versions() {
+        let table = [
+            (
+                "low 0\nhigh 0\nmax 9\noom 4\noom_kill 3\noom_group_kill 1\n",
+                Some(3),
+            ),
+            ("oom_kill_disable 0\nunder_oom 0\noom_kill 12\n", Some(12)),
+            ("oom_kill_disable 0\nunder_oom 0\n", None),
+            ("oom_kill x\n", None),
+            ("", None),
+        ];
+        for (text, found) in table {
+            assert_eq!(count_in(text), found, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn the_file_is_looked_for_where_each_version_has_it() {
+        let unified = candidates("0::/system.slice/worker.service\n");
+        let first = "/sys/fs/cgroup/system.slice/worker.service/memory.events";
+        assert_eq!(
+            unified.first().map(PathBuf::as_path),
+            Some(Path::new(first))
+        );
+        assert!(unified.contains(&PathBuf::from("/sys/fs/cgroup/memory.events")));
+        let old = candidates("3:cpuset:/x\n4:memory:/docker/ab:c\nno line\n");
+        let first = "/sys/fs/cgroup/memory/docker/ab:c/memory.oom_control";
+        assert_eq!(old.first().map(PathBuf::as_path), Some(Path::new(first)));
+        assert_eq!(old.len(), 2);
+    }
+
+    #[test]
+    fn each_kill_explains_one_death_and_not_a_later_one() {
+        let start = Instant::now();
+        let at = |millis| start + Duration::from_millis(millis);
+        let mut tally = Tally {
+            counted: 5,
+            open: 0,
+            rose_at: None,
+        };
+        let mut explains = |counted, millis| {
+            tally.update(counted, at(millis));
+            tally.take()
+        };
+        assert!(!explains(5, 0), "nothing has risen");
+        assert!(explains(7, 100));
+        assert!(explains(7, 200), "two at once");
+        assert!(!explains(7, 300));
+        assert!(explains(9, 400));
+        assert!(!explains(9, 5000), "the other was no process of ours");
+    }
+}

@@ -1,0 +1,165 @@
+//! One running process: what it is watched, signalled and reaped by.
+//!
+//! Never reads or writes its pipes, and decides nothing: the slot does.
+
+use super::family;
+use super::oom::OomWatch;
+use rustix::process::{Pid, PidfdFlags, Signal};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, ExitStatus};
+use std::sync::Arc;
+use tokio::net::unix::pipe::Receiver;
+
+/// A running process, leader of its group.
+///
+/// Dropping it before [`Process::reap`] kills the group.
+#[derive(Debug)]
+pub struct Process {
+    child: Child,
+    pid: Pid,
+    pidfd: OwnedFd,
+    state: State,
+    oom: Arc<OomWatch>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Running,
+    /// We have sent it SIGKILL ourselves.
+    Killed,
+    Reaped,
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy)]
+pub struct Death {
+    status: ExitStatus,
+    cause: Cause,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cause {
+    /// The status says all that is known.
+    Status,
+    /// The kernel needed its memory.
+    OutOfMemory,
+}
+
+impl Process {
+    /// Takes over a process that was just started, on the thread that starts and reaps.
+    pub(super) fn new(mut child: Child, oom: Arc<OomWatch>) -> io::Result<Process> {
+        let found = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+        let pidfd = found
+            .ok_or_else(|| io::Error::other("no process id"))
+            .and_then(|pid| Ok((pid, rustix::process::pidfd_open(pid, PidfdFlags::empty())?)));
+        let (pid, pidfd) = match pidfd {
+            Ok(pidfd) => pidfd,
+            Err(error) => {
+                drop(child.kill());
+                drop(child.wait());
+                return Err(error);
+            }
+        };
+        family::own(pid);
+        Ok(Process {
+            child,
+            pid,
+            pidfd,
+            state: State::Running,
+            oom,
+        })
+    }
+
+    /// The process id; stays taken until [`Process::reap`].
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Something that becomes ready when the process has ended. Must be called within a runtime.
+    pub fn watch_exit(&self) -> io::Result<ExitWatch> {
+        // Used for its readiness only: a pidfd can be waited for like a pipe, and not be read.
+        Ok(ExitWatch(Receiver::from_owned_fd_unchecked(
+            self.pidfd.try_clone()?,
+        )?))
+    }
+
+    /// Sends a signal to the process and all of its group.
+    pub fn signal_group(&mut self, signal: Signal) {
+        match self.state {
+            State::Reaped => return,
+            State::Running if signal == Signal::KILL => self.state = State::Killed,
+            State::Running | State::Killed => {}
+        }
+        self.send(signal);
+    }
+
+    fn send(&self, signal: Signal) {
+        // An error means that nobody is left in it.
+        let _ = rustix::process::kill_process_group(self.pid, signal);
+        // A process may have left its group; nothing escapes this one.
+        if signal == Signal::KILL {
+            let _ = rustix::process::kill_process(self.pid, signal);
+        }
+    }
+
+    /// Kills what is left of the group, then reaps the process, which must have ended: the group's
+    /// number may be given to others as soon as its leader is reaped.
+    pub fn reap(&mut self) -> io::Result<Death> {
+        self.send(Signal::KILL);
+        let was_killed_by_us = self.state == State::Killed;
+        self.state = State::Reaped;
+        let status = self.child.wait();
+        family::disown(self.pid);
+        let status = status?;
+        let is_unexplained = status.signal() == Some(Signal::KILL.as_raw()) && !was_killed_by_us;
+        let cause = match is_unexplained && self.oom.explains_a_kill() {
+            true => Cause::OutOfMemory,
+            false => Cause::Status,
+        };
+        Ok(Death { status, cause })
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if self.state != State::Reaped {
+            self.send(Signal::KILL);
+            // Not waited for: this may be the runtime's thread, and the process unkillable. If it
+            // is not dead yet, it is reaped as an orphan.
+            let _ = self.child.try_wait();
+            family::disown(self.pid);
+        }
+    }
+}
+
+/// Becomes ready when a process has ended.
+#[derive(Debug)]
+pub struct ExitWatch(Receiver);
+
+impl ExitWatch {
+    /// Waits for the end of the process.
+    // Cancel-safe: a pidfd stays readable once its process has ended.
+    pub async fn ended(&self) {
+        if self.0.readable().await.is_err() {
+            // Only when the runtime shuts down, and then nothing is awaited any more.
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// How a process ended, in words: `exit status: 3`, `signal: 9 (SIGKILL)`.
+pub fn describe(death: &io::Result<Death>) -> String {
+    match death {
+        Ok(Death {
+            status,
+            cause: Cause::Status,
+        }) => status.to_string(),
+        Ok(Death {
+            status,
+            cause: Cause::OutOfMemory,
+        }) => format!("killed, out of memory ({status})"),
+        Err(error) => format!("its status is unknown: {error}"),
+    }
+}

@@ -1,0 +1,71 @@
+//! The one thread that starts processes, and reaps those that are nobody's.
+//!
+//! It never ends: the kernel ties the signal that a process gets at its parent's death to the
+//! thread that started it. And no stall of a start reaches the runtime. Starting and reaping are
+//! done by the same thread, so that no child is reaped between its start and its being known.
+
+use super::{LaunchError, Launched, Order, family, start};
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use tokio::sync::oneshot;
+
+type Started = Result<Launched, LaunchError>;
+
+enum Work {
+    Start(Arc<Order>, oneshot::Sender<Started>),
+    Reap(oneshot::Sender<()>),
+}
+
+/// The way to the thread, once there is one.
+static THREAD: Mutex<Option<mpsc::Sender<Work>>> = Mutex::new(None);
+
+/// Starts the thread if there is none yet.
+pub(super) fn prepare() -> io::Result<()> {
+    thread().map(drop)
+}
+
+fn thread() -> io::Result<mpsc::Sender<Work>> {
+    let mut known = THREAD.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(known) = &*known {
+        return Ok(known.clone());
+    }
+    let (work, received) = mpsc::channel();
+    std::thread::Builder::new()
+        .name("launcher".to_owned())
+        .spawn(move || received.into_iter().for_each(do_work))?;
+    // Kept here for good, so that the channel and with it the thread never end.
+    Ok(known.insert(work).clone())
+}
+
+fn do_work(work: Work) {
+    match work {
+        Work::Start(_, reply) if reply.is_closed() => {}
+        // A start that nobody waits for any more ends with the drop of what it gave.
+        Work::Start(order, reply) => drop(reply.send(start(&order))),
+        Work::Reap(reply) => {
+            family::reap_now();
+            // Nobody may wait for it any more.
+            let _ = reply.send(());
+        }
+    }
+}
+
+/// Starts one process.
+pub(super) async fn launch(order: Arc<Order>) -> Started {
+    ask(|reply| Work::Start(order, reply))
+        .await
+        .unwrap_or_else(|error| Err(LaunchError::System(error.to_string())))
+}
+
+/// Reaps every child that has ended and belongs to no slot.
+pub(super) async fn reap() {
+    // Without the thread nothing was started, and nothing is left behind.
+    drop(ask(Work::Reap).await);
+}
+
+async fn ask<T>(work: impl FnOnce(oneshot::Sender<T>) -> Work) -> io::Result<T> {
+    let gone = || io::Error::other("the launcher thread has ended");
+    let (reply, done) = oneshot::channel();
+    thread()?.send(work(reply)).map_err(|_| gone())?;
+    done.await.map_err(|_| gone())
+}

@@ -1,0 +1,216 @@
+//! Clients that are slow, close half of their connection, or come in thousands.
+
+use crate::support::client::{body_of, request_bytes};
+use crate::support::{
+    Connection, Ledger, Worker, assert_error, assert_result, eventually, misbehave, processes,
+    within,
+};
+use std::net::{Shutdown, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+/// E2: who sends a byte now and then is as slow as who sends none.
+#[test]
+fn bytes_that_come_one_by_one_do_not_prolong_a_request() {
+    let ledger = Ledger::new();
+    let worker = misbehave(&["--ready", "--ledger", &ledger.path()])
+        .option("--header-timeout", "500ms")
+        .option("--body-timeout", "500ms")
+        .start();
+    let bytes = request_bytes(worker.address, "POST", "/", &[], Some(&body_of("slow")));
+    let head = bytes.len() - body_of("slow").len();
+    // In the head, and in the body.
+    for whole in [0, head] {
+        let mut connection = worker.connect();
+        connection.send(&bytes[..whole]).unwrap();
+        let start = Instant::now();
+        // All of it would take far longer than the limit.
+        let mut rest = bytes[whole..].iter();
+        let is_cut_off = loop {
+            let Some(byte) = rest.next() else { break false };
+            if connection.send(&[*byte]).is_err() || connection.has_answer() {
+                break true;
+            }
+            std::thread::sleep(Duration::from_millis(200));
+        };
+        assert!(is_cut_off, "{whole}: {:?}", start.elapsed());
+        match connection.receive() {
+            Ok(response) => assert_error(&response, 408, "body_timeout", "no"),
+            // A head in time closes without a word.
+            Err(error) => assert_eq!(whole, 0, "{error}"),
+        }
+    }
+    assert!(ledger.payloads().is_empty(), "{:?}", ledger.payloads());
+}
+
+/// A caller's budget begins with its request: a body that comes slowly is part of it.
+#[test]
+fn a_budget_that_is_spent_on_the_body_ends_the_request() {
+    let ledger = Ledger::new();
+    let worker = misbehave(&["--ready", "--ledger", &ledger.path()]).start();
+    let headers = [("x-faas-timeout-ms", "300")];
+    let bytes = request_bytes(
+        worker.address,
+        "POST",
+        "/",
+        &headers,
+        Some(&body_of("late")),
+    );
+    let mut connection = worker.connect();
+    let start = Instant::now();
+    connection.send(&bytes[..bytes.len() - 1]).unwrap();
+    assert_error(&connection.receive().unwrap(), 408, "body_timeout", "no");
+    let took = start.elapsed();
+    assert!(took >= Duration::from_millis(290), "{took:?}");
+    // The limit for bodies alone is 30 s.
+    assert!(took < Duration::from_secs(10), "{took:?}");
+    assert!(ledger.payloads().is_empty(), "{:?}", ledger.payloads());
+}
+
+/// A connection of which only the sending side is closed looks like one that is closed: its client
+/// counts as gone, for nothing may be run for those who have left.
+#[test]
+fn a_client_that_closes_its_sending_side_counts_as_gone() {
+    let ledger = Ledger::new();
+    let worker = misbehave(&["--ready", "--ledger", &ledger.path()])
+        .option("--processes", "1")
+        .start();
+    worker.wait_until_ready();
+    let pid = worker.process();
+    let running = worker.post_aside("sleep 1000");
+    eventually("it runs", || {
+        (ledger.count("sleep 1000") == 1).then_some(())
+    });
+    let mut leaving = worker.connect();
+    leaving.send_payload("left").unwrap();
+    leaving.stream.shutdown(Shutdown::Write).unwrap();
+    let ended = leaving.receive().map(|response| response.status);
+    assert!(ended.is_err(), "{ended:?}");
+    assert_eq!(running.join().unwrap().status, 200);
+    assert_result(&worker.post("own"), "own");
+    assert_eq!(ledger.count("left"), 0);
+    assert_eq!(worker.process(), pid);
+    // With nothing asked it is closed as well, and not kept until the idle time is over.
+    let mut idle = worker.connect();
+    idle.stream.shutdown(Shutdown::Write).unwrap();
+    assert!(idle.is_closed_by_worker());
+}
+
+const FLOOD: usize = 20_000;
+const ATTACKERS: usize = 16;
+/// Connections that an attacker holds open at one time.
+const HELD: usize = 150;
+
+/// A worker that may have so few descriptors that most connections find none.
+fn narrow() -> Worker {
+    let worker = misbehave(&["--ready"]).prepared_by("ulimit -n 256").start();
+    worker.wait_until_ready();
+    worker
+}
+
+/// One request by somebody who tries again when the connection is closed for want of room.
+fn persist(worker: &Worker, payload: &str) -> usize {
+    let limit = Duration::from_secs(60);
+    let mut tries = 0;
+    within(limit, "is answered in the end", || {
+        tries += 1;
+        let mut connection = Connection::open(worker.address).ok()?;
+        let response = connection.post(payload).ok()?;
+        assert_result(&response, payload);
+        Some(())
+    });
+    tries
+}
+
+/// E3.
+#[test]
+fn a_flood_of_connections_neither_ends_the_worker_nor_keeps_others_out() {
+    let mut worker = narrow();
+    let address = worker.address;
+    let opened = Arc::new(AtomicUsize::new(0));
+    let is_over = Arc::new(AtomicBool::new(false));
+    let attackers: Vec<_> = (0..ATTACKERS)
+        .map(|attacker| {
+            let opened = Arc::clone(&opened);
+            std::thread::spawn(move || {
+                let mut held = std::collections::VecDeque::new();
+                for number in 0..FLOOD / ATTACKERS {
+                    let limit = Duration::from_millis(500);
+                    let Ok(stream) = TcpStream::connect_timeout(&address, limit) else {
+                        continue;
+                    };
+                    opened.fetch_add(1, Ordering::Relaxed);
+                    // Some say nothing, some begin, and some ask.
+                    let said: &[u8] = match (attacker + number) % 3 {
+                        0 => b"",
+                        1 => b"POST / HT",
+                        _ => b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n",
+                    };
+                    let _ = std::io::Write::write_all(&mut &stream, said);
+                    held.push_back(stream);
+                    if held.len() > HELD {
+                        reset(held.pop_front().unwrap());
+                    }
+                }
+                held.into_iter().for_each(reset);
+            })
+        })
+        .collect();
+    let end = Arc::clone(&is_over);
+    let watch = std::thread::spawn(move || {
+        for attacker in attackers {
+            attacker.join().unwrap();
+        }
+        end.store(true, Ordering::Relaxed);
+    });
+    let mut served = 0;
+    let mut tries = 0;
+    while !is_over.load(Ordering::Relaxed) {
+        tries += persist(&worker, &format!("meanwhile {served}"));
+        served += 1;
+    }
+    watch.join().unwrap();
+    let opened = opened.load(Ordering::Relaxed);
+    eprintln!("{opened} connections opened, {served} requests served in {tries} tries meanwhile");
+    assert!(opened > FLOOD / 2, "{opened}");
+    assert!(served > 0);
+    assert_result(&worker.post("after"), "after");
+    eventually("the flood is gone from its descriptors", || {
+        (processes::descriptor_count(worker.pid()) < 64).then_some(())
+    });
+    assert!(!worker.has_ended());
+}
+
+/// E3: when nothing can be accepted and nobody can be closed, the worker waits, and does not spin.
+#[test]
+fn without_descriptors_the_worker_waits_and_recovers() {
+    let worker = narrow();
+    let bytes = request_bytes(worker.address, "POST", "/", &[], Some(&body_of("half")));
+    let half = &bytes[..bytes.len() - 1];
+    let held: Vec<_> = (0..600)
+        .map(|_| {
+            let mut connection = worker.connect();
+            connection.send(half).unwrap();
+            connection
+        })
+        .collect();
+    worker.log.wait_for(&["cannot accept connections"]);
+    let before = processes::cpu_ticks(worker.pid());
+    std::thread::sleep(Duration::from_secs(2));
+    let ticks = processes::cpu_ticks(worker.pid()) - before;
+    // Of 200. A loop without a pause takes all that it can get, and on a busy machine half of it.
+    eprintln!("{ticks} ticks of 10 ms in 2 s");
+    assert!(ticks < 20, "{ticks} ticks of 10 ms in 2 s");
+    held.into_iter().for_each(Connection::reset);
+    persist(&worker, "after");
+    eventually("they are gone from its descriptors", || {
+        (processes::descriptor_count(worker.pid()) < 64).then_some(())
+    });
+    assert_result(&worker.post("at once"), "at once");
+}
+
+/// Leaves nothing behind on this side, so that thousands do not use up the ports.
+fn reset(stream: TcpStream) {
+    let _ = rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO));
+}
