@@ -13,6 +13,7 @@ its text is not in the source exactly once, or if a test of that name does not e
 """
 
 import argparse
+import fcntl
 import json
 import os
 import pathlib
@@ -183,6 +184,9 @@ def main():
         return 0
 
     TREE.mkdir(parents=True, exist_ok=True)
+    # Two at a time would change each other's copy. Let go when the process ends.
+    lock = open(TREE.parent / "lock", "w")
+    fcntl.flock(lock, fcntl.LOCK_EX)
     copy_tree()
     kinds = sorted({split(test)[0] for rule in rules for test in rule["tests"]})
     print("building the tests as they are …", flush=True)

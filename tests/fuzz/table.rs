@@ -1,6 +1,7 @@
 //! A conversation with its clock, and what came of each request.
 
 use faas_worker::error::Failure;
+use faas_worker::process::activity::Activity;
 use faas_worker::process::conversation::{Conversation, Event, Limits, Standing, Ticket};
 use faas_worker::process::line::{Context, ContextMember};
 use std::time::{Duration, Instant};
@@ -37,6 +38,7 @@ impl Table {
     pub fn new() -> Table {
         let limits = Limits {
             max_concurrency: MAX_CONCURRENCY,
+            read_ahead: MAX_CONCURRENCY,
             wait_ready: false,
             startup_timeout: Duration::from_secs(2),
             max_reply_bytes: 64,
@@ -50,9 +52,13 @@ impl Table {
         }
     }
 
+    pub fn room(&self) -> usize {
+        self.talk.room(self.now)
+    }
+
     /// Gives a request, if there is room.
     pub fn give(&mut self) -> bool {
-        let has_room = self.talk.room() > 0;
+        let has_room = self.talk.room(self.now) > 0;
         if has_room {
             assert_eq!(*self.talk.standing(), Standing::Sound);
             self.given += 1;
@@ -81,6 +87,9 @@ impl Table {
     pub fn waits(&mut self, time: Duration, slowest_start: Option<Duration>) {
         self.now += time;
         self.talk.expire(self.now, slowest_start);
+        if self.talk.must_look_at_process(self.now) {
+            self.talk.looked_at_process(self.now, Activity::Asleep);
+        }
         self.collect();
         let next = self.talk.next_deadline(slowest_start);
         let is_condemned = matches!(self.talk.standing(), Standing::Condemned(_));
@@ -118,7 +127,7 @@ impl Table {
             }
         }
         if *self.talk.standing() != Standing::Sound {
-            assert_eq!(self.talk.room(), 0);
+            assert_eq!(self.talk.room(self.now), 0);
         }
     }
 }

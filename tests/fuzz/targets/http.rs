@@ -7,8 +7,8 @@
 #![no_main]
 
 use faas_worker::config::{Config, HttpConfig, PoolConfig, ProcessConfig, ShutdownConfig};
-use faas_worker::http::Door;
 use faas_worker::http::listener::Listener;
+use faas_worker::http::{Door, Entrance};
 use faas_worker::pool::Pool;
 use libfuzzer_sys::fuzz_target;
 use std::cell::RefCell;
@@ -36,6 +36,8 @@ fn config() -> Config {
             body_timeout: SECOND,
             write_timeout: SECOND,
             keep_alive: SECOND,
+            admin: None,
+            auth_token_file: None,
             allowed_hosts: Vec::new(),
             allowed_origins: Vec::new(),
             pass_headers: vec!["x-a".to_owned()],
@@ -51,12 +53,14 @@ fn config() -> Config {
         },
         process: ProcessConfig {
             max_concurrency: some(1),
+            read_ahead: some(1),
             wait_ready: false,
             startup_timeout: SECOND,
             max_reply_bytes: 1024,
             grace: SECOND,
             recycle: Default::default(),
         },
+        isolation: Default::default(),
         shutdown: ShutdownConfig {
             drain_delay: SECOND,
             drain_timeout: SECOND,
@@ -82,8 +86,8 @@ impl Stage {
             let listener = Listener::bind(&config.http).expect("a port");
             let address = listener.addresses()[0];
             let pool = Arc::new(Pool::start(&config, None).expect("a pool"));
-            let door = Arc::new(Door::new(config.http.clone(), pool, &[address.ip()]));
-            let answer = move |request| Arc::clone(&door).answer(request);
+            let door = Arc::new(Door::new(config.http.clone(), pool, &[address.ip()], None));
+            let answer = move |request| Arc::clone(&door).answer(request, Entrance::Main);
             tokio::spawn(async move {
                 let never = CancellationToken::new;
                 listener.serve(&config.http, answer, never(), never()).await;

@@ -13,7 +13,7 @@ fuzz_target!(|input: &[u8]| {
     table.says(b"{\"ready\":true,");
     table.says(input);
     table.says(b"}\n");
-    let room = table.talk.room();
+    let room = table.room();
     assert!(room <= MAX_CONCURRENCY, "{room}");
     let mut given = 0;
     while table.give() {
