@@ -130,7 +130,7 @@ fn a_bad_token_file_is_named_and_nothing_is_started() {
 
 /// Where the worker says that operators find it.
 fn admin_address(worker: &Worker) -> SocketAddr {
-    let line = worker.log.wait_for(&["/ready and /metrics are here"]);
+    let line = worker.log.wait_for(&["listening for operators"]);
     let line: serde_json::Value = serde_json::from_str(&line).unwrap();
     line["address"].as_str().unwrap().parse().unwrap()
 }
