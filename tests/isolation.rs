@@ -360,6 +360,7 @@ fn a_worker_whose_program_was_replaced_still_starts_processes() {
 fn a_start_that_the_system_refuses_is_tried_again() {
     let worker = misbehave(&["--ready"]).start();
     worker.wait_until_ready();
+    worker.wait_for_starts(2);
     let below = worker.wait_for_processes(2);
     let mut connection = worker.connect();
     assert_result(&connection.post("before").unwrap(), "before");

@@ -31,6 +31,7 @@ fn limit_descriptors(worker: &Worker, soft: Option<u64>) -> Option<u64> {
 fn a_start_for_which_there_is_no_room_is_not_the_handlers_fault() {
     let worker = misbehave(&["--ready"]).start();
     worker.wait_until_ready();
+    worker.wait_for_starts(2);
     let mut connection = worker.connect();
     assert_result(&connection.post("before").unwrap(), "before");
     let before = limit_descriptors(&worker, Some(3));

@@ -305,6 +305,15 @@ impl Worker {
         });
     }
 
+    /// Waits until this many starts are complete, which is later than that the processes run.
+    #[track_caller]
+    pub(crate) fn wait_for_starts(&self, count: usize) {
+        eventually(&format!("{count} processes were started"), || {
+            let started = self.log.text().matches("process started").count();
+            (started >= count).then_some(())
+        });
+    }
+
     /// Waits until this many processes run.
     #[track_caller]
     pub(crate) fn wait_for_processes(&self, count: usize) -> Vec<u32> {
