@@ -22,7 +22,8 @@
 //!
 //! * A request is in one place: the queue, one process, or its answer's channel. It moves by
 //!   value, so it is answered at most once, and given to one process at a time.
-//! * What a process may have started is never given to another. What it never read is.
+//! * What a process may have started is never given to another. What it never read is, and what
+//!   it never started by its own promise of order.
 //! * A process in doubt is given nothing more.
 //! * Only a slot signals and reaps a process, its group before the process itself. What processes
 //!   leave behind is reaped by the thread that starts them, and ended when all slots are empty.

@@ -27,7 +27,7 @@ use available::{Available, Rank};
 use bytes::Bytes;
 use condition::Condition;
 use growth::Growth;
-use queue::{Queue, Taken};
+use queue::{First, Queue, Taken};
 use rustix::process::Rlimit;
 use std::future::Future;
 use std::pin::Pin;
@@ -486,13 +486,14 @@ impl State {
             Start::AtOnce => return true,
             Start::Behind { room_bytes } => room_bytes,
         };
-        let Some(first) = self.queue.first() else {
-            return false;
+        let first = match self.queue.first() {
+            Some(First::Fresh(first)) => first,
+            // It is written ahead no second time.
+            Some(First::HandedBack) | None => return false,
         };
         // Idle ones are to have as many as this one would have then.
         let is_needed_elsewhere = self.queue.len() <= self.available.idle() * (load.in_flight + 1);
-        let fits = first.item.payload.len() as u64 <= room_bytes;
-        fits && !first.is_handed_back && !is_needed_elsewhere
+        first.payload.len() as u64 <= room_bytes && !is_needed_elsewhere
     }
 
     /// Somebody to be asked, if requests wait.

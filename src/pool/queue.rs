@@ -3,19 +3,26 @@
 //! Pure: time comes in. Places are given out in order of arrival and kept for life, so that a
 //! request that is handed back stands where it stood, in front of all that came later.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 /// Weight of the newest measurement in [`Queue::wait_for_newcomer`]: one eighth.
 const PACE_WEIGHT: u32 = 8;
 
+/// Gaps that may be left in [`Queue::fresh`] beyond one for each that waits.
+const GAPS: usize = 32;
+
 /// Requests that wait.
 #[derive(Debug)]
 pub struct Queue<T> {
-    waiting: BTreeMap<u64, Waiting<T>>,
+    /// Those that were handed back, by their places. All of these are in front of all others:
+    /// what is taken is in front of all that waits then and comes later.
+    handed_back: BTreeMap<u64, Waiting<T>>,
+    /// The others with their places, in order. One that was removed leaves a gap, but for the
+    /// first.
+    fresh: VecDeque<(u64, Option<Waiting<T>>)>,
+    gaps: usize,
     bound: usize,
-    /// How many of those waiting were handed back; the bound does not count them.
-    handed_back: usize,
     next_place: u64,
     /// When one was last taken while others went on waiting.
     last_taken: Option<Instant>,
@@ -23,14 +30,19 @@ pub struct Queue<T> {
     pace: Option<Duration>,
 }
 
-/// One that waits.
 #[derive(Debug)]
-pub struct Waiting<T> {
-    /// The request.
-    pub item: T,
+struct Waiting<T> {
+    item: T,
     until: Instant,
-    /// Whether a process had it before.
-    pub is_handed_back: bool,
+}
+
+/// The one that has waited longest.
+#[derive(Debug, PartialEq, Eq)]
+pub enum First<'a, T> {
+    /// It was handed back: a process had it before.
+    HandedBack,
+    /// Nobody had it yet.
+    Fresh(&'a T),
 }
 
 /// One taken from the queue.
@@ -46,9 +58,10 @@ impl<T> Queue<T> {
     /// An empty queue for at most `bound` requests.
     pub fn new(bound: usize) -> Queue<T> {
         Queue {
-            waiting: BTreeMap::new(),
+            handed_back: BTreeMap::new(),
+            fresh: VecDeque::new(),
+            gaps: 0,
             bound,
-            handed_back: 0,
             next_place: 0,
             last_taken: None,
             pace: None,
@@ -64,40 +77,27 @@ impl<T> Queue<T> {
         let place = self.next_place;
         self.next_place += 1;
         let item = build(place);
-        self.waiting.insert(
-            place,
-            Waiting {
-                item,
-                until,
-                is_handed_back: false,
-            },
-        );
+        self.fresh.push_back((place, Some(Waiting { item, until })));
         Some(place)
     }
 
     /// Puts a request back at the place that it had.
     pub fn hand_back(&mut self, place: u64, until: Instant, item: T) {
-        self.handed_back += 1;
-        self.waiting.insert(
-            place,
-            Waiting {
-                item,
-                until,
-                is_handed_back: true,
-            },
-        );
+        self.handed_back.insert(place, Waiting { item, until });
     }
 
     /// Takes the one that has waited longest.
     pub fn take(&mut self, now: Instant) -> Option<Taken<T>> {
-        let (_, waiting) = self.waiting.pop_first()?;
-        self.handed_back -= usize::from(waiting.is_handed_back);
+        let waiting = match self.handed_back.pop_first() {
+            Some((_, waiting)) => waiting,
+            None => self.take_fresh()?,
+        };
         if let Some(last) = self.last_taken {
             let measured = now.saturating_duration_since(last);
             let pace = self.pace.unwrap_or(measured);
             self.pace = Some((pace * (PACE_WEIGHT - 1) + measured) / PACE_WEIGHT);
         }
-        self.last_taken = (!self.waiting.is_empty()).then_some(now);
+        self.last_taken = (!self.is_empty()).then_some(now);
         let is_in_time = now < waiting.until;
         Some(if is_in_time {
             Taken::InTime(waiting.item)
@@ -106,18 +106,39 @@ impl<T> Queue<T> {
         })
     }
 
+    fn take_fresh(&mut self) -> Option<Waiting<T>> {
+        let (_, first) = self.fresh.pop_front()?;
+        self.close_first_gaps();
+        first
+    }
+
+    fn close_first_gaps(&mut self) {
+        while let Some((_, None)) = self.fresh.front() {
+            self.fresh.pop_front();
+            self.gaps -= 1;
+        }
+    }
+
     /// Takes out the request at this place, if it still waits.
     pub fn remove(&mut self, place: u64) -> Option<T> {
-        let waiting = self.waiting.remove(&place)?;
-        self.handed_back -= usize::from(waiting.is_handed_back);
+        if let Some(waiting) = self.handed_back.remove(&place) {
+            return Some(waiting.item);
+        }
+        let found = self.fresh.binary_search_by_key(&place, |(place, _)| *place);
+        let waiting = self.fresh[found.ok()?].1.take()?;
+        self.gaps += 1;
+        self.close_first_gaps();
+        if self.gaps > self.fresh.len() / 2 + GAPS {
+            self.fresh.retain(|(_, waiting)| waiting.is_some());
+            self.gaps = 0;
+        }
         Some(waiting.item)
     }
 
     /// Takes out all that have waited too long.
     pub fn expire(&mut self, now: Instant) -> Vec<T> {
-        let is_late = |waiting: &Waiting<T>| now >= waiting.until;
-        let late = self.waiting.iter().filter(|(_, waiting)| is_late(waiting));
-        let places: Vec<u64> = late.map(|(place, _)| *place).collect();
+        let late = self.all().filter(|(_, waiting)| now >= waiting.until);
+        let places: Vec<u64> = late.map(|(place, _)| place).collect();
         places
             .into_iter()
             .filter_map(|place| self.remove(place))
@@ -126,48 +147,63 @@ impl<T> Queue<T> {
 
     /// Takes out all.
     pub fn clear(&mut self) -> Vec<T> {
-        self.handed_back = 0;
         self.last_taken = None;
-        std::mem::take(&mut self.waiting)
-            .into_values()
+        self.gaps = 0;
+        let handed_back = std::mem::take(&mut self.handed_back).into_values();
+        let fresh = std::mem::take(&mut self.fresh).into_iter();
+        handed_back
+            .chain(fresh.filter_map(|(_, waiting)| waiting))
             .map(|waiting| waiting.item)
             .collect()
     }
 
     /// When the next one will have waited too long. Looks at all of them.
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.waiting.values().map(|waiting| waiting.until).min()
+        self.all().map(|(_, waiting)| waiting.until).min()
     }
 
     /// The place of the one that has waited longest, and the place that the next to come will have.
     pub fn places(&self) -> (Option<u64>, u64) {
-        let first = self.waiting.first_key_value();
-        (first.map(|(place, _)| *place), self.next_place)
+        (self.all().next().map(|(place, _)| place), self.next_place)
     }
 
     /// The one that has waited longest.
-    pub fn first(&self) -> Option<&Waiting<T>> {
-        self.waiting.first_key_value().map(|(_, first)| first)
+    pub fn first(&self) -> Option<First<'_, T>> {
+        if !self.handed_back.is_empty() {
+            return Some(First::HandedBack);
+        }
+        let (_, first) = self.fresh.front()?;
+        first.as_ref().map(|waiting| First::Fresh(&waiting.item))
     }
 
     /// How many wait.
     pub fn len(&self) -> usize {
-        self.waiting.len()
+        self.handed_back.len() + self.fresh.len() - self.gaps
     }
 
     /// True when none waits.
     pub fn is_empty(&self) -> bool {
-        self.waiting.is_empty()
+        self.len() == 0
     }
 
     /// How long one that came now would wait, by the measured pace.
     pub fn wait_for_newcomer(&self) -> Duration {
-        let ahead = u32::try_from(self.waiting.len()).unwrap_or(u32::MAX);
+        let ahead = u32::try_from(self.len()).unwrap_or(u32::MAX);
         self.pace.unwrap_or(Duration::ZERO).saturating_mul(ahead)
     }
 
+    /// In order.
+    fn all(&self) -> impl Iterator<Item = (u64, &Waiting<T>)> {
+        let handed_back = self.handed_back.iter();
+        let handed_back = handed_back.map(|(place, waiting)| (*place, waiting));
+        let fresh = self.fresh.iter();
+        let fresh = fresh.filter_map(|(place, waiting)| Some((*place, waiting.as_ref()?)));
+        handed_back.chain(fresh)
+    }
+
+    /// Those that were handed back do not count.
     fn is_full(&self) -> bool {
-        self.waiting.len() - self.handed_back >= self.bound
+        self.fresh.len() - self.gaps >= self.bound
     }
 }
 
@@ -193,7 +229,7 @@ mod tests {
         assert_eq!(queue.push(now + MS, |place| place), None);
         assert_eq!(queue.remove(0), Some(0));
         assert_eq!(queue.push(now + MS, |place| place), Some(2));
-        assert_eq!(queue.waiting.len(), 2);
+        assert_eq!(queue.len(), 2);
     }
 
     #[test]
@@ -204,9 +240,9 @@ mod tests {
         assert_eq!(first, Some(Taken::InTime(0)));
         assert_eq!(queue.push(now + MS, |place| place), Some(2));
         queue.hand_back(0, now + MS, 0);
-        assert_eq!((queue.waiting.len(), queue.is_full()), (3, true));
+        assert_eq!((queue.len(), queue.is_full()), (3, true));
         assert_eq!(queue.take(now), Some(Taken::InTime(0)));
-        assert_eq!((queue.waiting.len(), queue.is_full()), (2, true));
+        assert_eq!((queue.len(), queue.is_full()), (2, true));
         assert!(matches!(queue.take(now), Some(Taken::InTime(1))));
         queue.hand_back(1, now + MS, 1);
         assert_eq!(queue.push(now + MS, |place| place), Some(3));
@@ -234,6 +270,31 @@ mod tests {
         assert_eq!(queue.wait_for_newcomer(), 1000 * MS);
         queue.clear();
         assert_eq!(queue.wait_for_newcomer(), Duration::ZERO);
+    }
+
+    #[test]
+    fn those_that_leave_in_the_middle_take_no_room() {
+        let now = Instant::now();
+        let mut queue = queue_of(100, 1, now + MS);
+        for _ in 0..10_000 {
+            let place = queue.push(now + MS, |place| place).unwrap();
+            assert_eq!(queue.remove(place), Some(place));
+            assert_eq!(queue.remove(place), None);
+            assert!(queue.fresh.len() < 100);
+        }
+        assert_eq!((queue.len(), queue.take(now)), (1, Some(Taken::InTime(0))));
+    }
+
+    #[test]
+    fn one_handed_back_is_known_as_such() {
+        let now = Instant::now();
+        let mut queue = queue_of(2, 2, now + MS);
+        assert_eq!(queue.first(), Some(First::Fresh(&0)));
+        queue.take(now);
+        queue.hand_back(0, now + MS, 0);
+        assert_eq!(queue.first(), Some(First::HandedBack));
+        queue.take(now);
+        assert_eq!(queue.first(), Some(First::Fresh(&1)));
     }
 
     proptest! {
@@ -271,7 +332,7 @@ mod tests {
                         }
                     }
                 }
-                prop_assert_eq!(queue.waiting.len(), model.len());
+                prop_assert_eq!(queue.len(), model.len());
             }
         }
     }
