@@ -98,9 +98,14 @@ def processes(curves):
 
 def payload(curves):
     def scaled(point):
-        return {"x": point["x"], **{key: point[key] / KIB / KIB for key in ("median", "low", "high")}}
+        return {
+            "x": point["x"],
+            **{key: point[key] / KIB / KIB for key in ("median", "low", "high")},
+        }
 
-    in_mib = {name: [scaled(point) for point in points] for name, points in curves["payload"].items()}
+    in_mib = {
+        name: [scaled(point) for point in points] for name, points in curves["payload"].items()
+    }
     ours = in_mib["faas-worker"]
     best = max(point["median"] for point in ours)
     figure, axes = frame(
@@ -147,7 +152,10 @@ def waiting(curves):
     line(axes, real, OURS)
     ticks(axes, [point["x"] for point in points], number)
     logarithmic(axes)
-    labels = [(ideal[-1]["median"], "ideal queue", OTHER), (real[-1]["median"], "faas-worker", OURS)]
+    labels = [
+        (ideal[-1]["median"], "ideal queue", OTHER),
+        (real[-1]["median"], "faas-worker", OURS),
+    ]
     names(axes, points[-1]["x"], labels)
     return figure
 
@@ -157,7 +165,9 @@ def offered_load(curves):
     served = [{"x": p["x"], "median": p["goodput"]} for p in points]
     ideal = [{"x": p["x"], "median": min(p["x"], 1)} for p in points]
     last = points[-1]
-    title = f"At {last['x']:g} × what can be served, {last['goodput']:.0%} of capacity is still served"
+    title = (
+        f"At {last['x']:g} × what can be served, {last['goodput']:.0%} of capacity is still served"
+    )
     subtitle = "Served ÷ capacity; 2 processes of 5 ms, random arrivals"
     figure, axes = frame(title, subtitle, "offered ÷ capacity")
     line(axes, ideal, OTHER, dashed=True)

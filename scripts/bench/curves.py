@@ -29,7 +29,9 @@ def measured(run, name, points, series):
                 run.tell(f"{name}, round {number}", f"{series_name} at {point}: {value:,.4g}")
     curves = {}
     for series_name, by_point in rounds.items():
-        curves[series_name] = [{"x": point, **summary(values)} for point, values in by_point.items()]
+        curves[series_name] = [
+            {"x": point, **summary(values)} for point, values in by_point.items()
+        ]
     run.keep_curve(name, curves)
 
 
@@ -42,13 +44,20 @@ def connections(run):
                 # A start with thousands of requests at once takes a while to settle.
                 warm_up = run.curve_seconds / 2 + point / 5000
                 load = ["--connections", point]
-                return programs.load(server, run.curve_seconds, *load, warm_up=warm_up)["per_second"]
+                return programs.load(server, run.curve_seconds, *load, warm_up=warm_up)[
+                    "per_second"
+                ]
 
         return measure
 
     # As many may wait as there are connections, or the largest points would be refusals.
-    echo = lambda: servers.worker_echo("--queue", "16384")  # noqa: E731
-    measured(run, "connections", points, {"bare hyper": rate(servers.bare_hyper), "faas-worker": rate(echo)})
+    echo = lambda: servers.worker_echo("--queue", "16384")
+    measured(
+        run,
+        "connections",
+        points,
+        {"bare hyper": rate(servers.bare_hyper), "faas-worker": rate(echo)},
+    )
 
 
 def processes(run):
@@ -60,7 +69,9 @@ def processes(run):
 
     def sleeping(point):
         with servers.worker_sleep("10ms", point) as server:
-            return programs.load(server, run.curve_seconds, "--connections", max(8, 3 * point))["per_second"]
+            return programs.load(server, run.curve_seconds, "--connections", max(8, 3 * point))[
+                "per_second"
+            ]
 
     measured(run, "processes", points, {"handler of 10 ms": sleeping, "echo": echo})
 
@@ -73,9 +84,15 @@ def payload(run):
             with make() as server:
                 load = ["--connections", 8, "--payload-bytes", point]
                 return programs.load(server, run.curve_seconds, *load)["per_second"] * point
+
         return measure
 
-    measured(run, "payload", points, {"bare hyper": rate(servers.bare_hyper), "faas-worker": rate(servers.worker_echo)})
+    measured(
+        run,
+        "payload",
+        points,
+        {"bare hyper": rate(servers.bare_hyper), "faas-worker": rate(servers.worker_echo)},
+    )
 
 
 HANDLER_PROCESSES = 8
@@ -102,7 +119,10 @@ def handler_time(run):
             load += ["--ideal-time", f"{round(point * 1000)}us"]
             outcome = programs.load(server, seconds, *load)
         real, ideal = outcome["ok"], outcome["ideal"]
-        run.tell("waiting", f"{point} ms: p99 {real['p99_us'] / 1000:.2f} ms, ideal {ideal['p99_us'] / 1000:.2f} ms")
+        run.tell(
+            "waiting",
+            f"{point} ms: p99 {real['p99_us'] / 1000:.2f} ms, ideal {ideal['p99_us'] / 1000:.2f} ms",
+        )
         waiting.append({"x": point, "real": real, "ideal": ideal, "late": outcome["late"]})
     run.keep_curve("waiting", waiting)
 

@@ -18,7 +18,14 @@ def row(what, goal, figures, is_met, show="{:.2f}", note=""):
     if not isinstance(figures, dict):
         figures = {"median": figures, "low": figures, "high": figures, "rounds": [figures]}
     texts = {key: show.format(figures[key]) for key in ("median", "low", "high")}
-    return {"what": what, "goal": goal, "is_met": bool(is_met(figures["median"])), "texts": texts, "note": note, **figures}
+    return {
+        "what": what,
+        "goal": goal,
+        "is_met": bool(is_met(figures["median"])),
+        "texts": texts,
+        "note": note,
+        **figures,
+    }
 
 
 def at_least(limit):
@@ -44,13 +51,27 @@ def throughput(run):
             with make() as server:
                 outcome = programs.load(server, run.seconds, "--connections", 64)
             each[server.name] = outcome["per_second"]
-            run.tell(f"throughput, round {number}", f"{server.name}: {outcome['per_second']:,.0f}/s")
+            run.tell(
+                f"throughput, round {number}", f"{server.name}: {outcome['per_second']:,.0f}/s"
+            )
         rounds.append(each)
     run.keep("throughput", rounds)
     bare, python = "bare hyper", "faas-worker, Python function"
     rows = [
-        row("64 connections, Rust echo, default settings, against bare hyper", "≥ 0.90 ×", ratios(rounds, "faas-worker, Rust echo", bare), at_least(0.9), "{:.2f} ×"),
-        row("64 connections, sh loop without ids, 2 processes, against bare hyper", "≥ 0.45 ×", ratios(rounds, "faas-worker, sh without ids", bare), at_least(0.45), "{:.2f} ×"),
+        row(
+            "64 connections, Rust echo, default settings, against bare hyper",
+            "≥ 0.90 ×",
+            ratios(rounds, "faas-worker, Rust echo", bare),
+            at_least(0.9),
+            "{:.2f} ×",
+        ),
+        row(
+            "64 connections, sh loop without ids, 2 processes, against bare hyper",
+            "≥ 0.45 ×",
+            ratios(rounds, "faas-worker, sh without ids", bare),
+            at_least(0.45),
+            "{:.2f} ×",
+        ),
     ]
     others = [name for name in rounds[0] if not name.startswith("faas-worker") and name != bare]
     limits = {"FastAPI on uvicorn": 8.0, "of-watchdog, HTTP mode": 8.0}
@@ -58,7 +79,15 @@ def throughput(run):
         ours = "faas-worker, Rust echo" if name.startswith("of-") else python
         limit = limits.get(name, 1.3)
         what = "Rust echo" if ours != python else "a Python function"
-        rows.append(row(f"{what}, against {name}", f"≥ {limit:.1f} ×", ratios(rounds, ours, name), at_least(limit), "{:.1f} ×"))
+        rows.append(
+            row(
+                f"{what}, against {name}",
+                f"≥ {limit:.1f} ×",
+                ratios(rounds, ours, name),
+                at_least(limit),
+                "{:.1f} ×",
+            )
+        )
     return rows
 
 
@@ -71,7 +100,10 @@ def latency(run):
             with make() as server:
                 outcome = programs.load(server, run.seconds, "--connections", 1)
             each[server.name] = outcome["ok"]["p50_us"]
-            run.tell(f"latency, round {number}", f"{server.name}: {outcome['ok']['p50_us']:.1f} µs at the median")
+            run.tell(
+                f"latency, round {number}",
+                f"{server.name}: {outcome['ok']['p50_us']:.1f} µs at the median",
+            )
         rounds.append(each)
     run.keep("latency", rounds)
     added = summary([each["faas-worker, Rust echo"] - each["bare hyper"] for each in rounds])
@@ -82,7 +114,15 @@ def start(run):
     figures = programs.first_answers(servers.worker_echo(), 5 if run.is_quick else 30)
     run.tell("start", f"first 200 after {min(figures):.1f} to {max(figures):.1f} ms")
     run.keep("start", figures)
-    return [row("start of the worker to the first 200", "≤ 10 ms", summary(figures), at_most(10), "{:.1f} ms")]
+    return [
+        row(
+            "start of the worker to the first 200",
+            "≤ 10 ms",
+            summary(figures),
+            at_most(10),
+            "{:.1f} ms",
+        )
+    ]
 
 
 def memory(run):
@@ -104,7 +144,9 @@ def memory(run):
     run.keep("memory", {"idle_kib": idle, "connections": count, "kib_a_connection": each})
     return [
         row("resident memory, idle, 4 processes", "≤ 8 MiB", idle / 1024, at_most(8), "{:.1f} MiB"),
-        row("resident memory, for each open connection", "≤ 16 KiB", each, at_most(16), "{:.1f} KiB"),
+        row(
+            "resident memory, for each open connection", "≤ 16 KiB", each, at_most(16), "{:.1f} KiB"
+        ),
     ]
 
 
@@ -118,7 +160,10 @@ def many_connections(run):
             with servers.worker_echo() as server:
                 outcome = programs.load(server, run.seconds, "--connections", 64, "--idle", more)
             each["many" if more else "few"] = outcome["per_second"]
-            run.tell(f"many connections, round {number}", f"{name}, 64 active: {outcome['per_second']:,.0f}/s")
+            run.tell(
+                f"many connections, round {number}",
+                f"{name}, 64 active: {outcome['per_second']:,.0f}/s",
+            )
         rounds.append(each)
     run.keep("many_connections", rounds)
     what = f"{idle + 64:,} open connections, 64 active, against 64 open"
@@ -132,7 +177,15 @@ def overloaded(run):
     rows = []
     for what, goal, figure, is_met in overload.findings(outcome):
         texts = {"median": figure, "low": figure, "high": figure}
-        rows.append({"what": f"10 × overload: {what}", "goal": goal, "is_met": is_met, "texts": texts, "note": ""})
+        rows.append(
+            {
+                "what": f"10 × overload: {what}",
+                "goal": goal,
+                "is_met": is_met,
+                "texts": texts,
+                "note": "",
+            }
+        )
     return rows
 
 
@@ -146,17 +199,39 @@ def payloads(run):
             "two pipe pairs": programs.pipes(2, MIB, run.seconds),
         }
         with servers.worker_echo(processes=2) as server:
-            each["two processes"] = programs.load(server, run.seconds, *size, "--connections", 4)["per_second"] * MIB
+            each["two processes"] = (
+                programs.load(server, run.seconds, *size, "--connections", 4)["per_second"] * MIB
+            )
         with servers.worker_echo(processes=1) as server:
-            each["one process"] = programs.load(server, run.seconds, *size, "--connections", 1)["per_second"] * MIB
+            each["one process"] = (
+                programs.load(server, run.seconds, *size, "--connections", 1)["per_second"] * MIB
+            )
         shown = ", ".join(f"{name} {value / MIB:,.0f} MiB/s" for name, value in each.items())
         run.tell(f"payload of 1 MiB, round {number}", shown)
         rounds.append(each)
     run.keep("payload_1mib", rounds)
     return [
-        row("1 MiB payloads, 4 connections, 2 processes, bytes/s against one bare pipe round trip", "≥ 0.50 ×", ratios(rounds, "two processes", "one pipe pair"), at_least(0.5), "{:.2f} ×"),
-        row("the same against two round trips at a time", "", ratios(rounds, "two processes", "two pipe pairs"), at_least(0), "{:.2f} ×"),
-        row("1 MiB payloads, 1 connection, 1 process, against one round trip", "", ratios(rounds, "one process", "one pipe pair"), at_least(0), "{:.2f} ×"),
+        row(
+            "1 MiB payloads, 4 connections, 2 processes, bytes/s against one bare pipe round trip",
+            "≥ 0.50 ×",
+            ratios(rounds, "two processes", "one pipe pair"),
+            at_least(0.5),
+            "{:.2f} ×",
+        ),
+        row(
+            "the same against two round trips at a time",
+            "",
+            ratios(rounds, "two processes", "two pipe pairs"),
+            at_least(0),
+            "{:.2f} ×",
+        ),
+        row(
+            "1 MiB payloads, 1 connection, 1 process, against one round trip",
+            "",
+            ratios(rounds, "one process", "one pipe pair"),
+            at_least(0),
+            "{:.2f} ×",
+        ),
     ]
 
 
@@ -170,13 +245,23 @@ def binary(run):
     is_static = not needs_interpreter(path.read_bytes())
     run.tell("binary", f"{size:.1f} MiB, {'static' if is_static else 'NOT static'}")
     run.keep("binary", {"mib": size, "is_static": is_static})
-    return [row("binary, one static file", "≤ 8 MiB", size, lambda figure: figure <= 8 and is_static, "{:.1f} MiB")]
+    return [
+        row(
+            "binary, one static file",
+            "≤ 8 MiB",
+            size,
+            lambda figure: figure <= 8 and is_static,
+            "{:.1f} MiB",
+        )
+    ]
 
 
 def needs_interpreter(elf):
     """Whether an ELF file of 64 bits, little-endian, names a dynamic loader (PT_INTERP)."""
     begin, size, count = (struct.unpack_from("<Q", elf, 32)[0], *struct.unpack_from("<HH", elf, 54))
-    return any(struct.unpack_from("<I", elf, begin + index * size)[0] == 3 for index in range(count))
+    return any(
+        struct.unpack_from("<I", elf, begin + index * size)[0] == 3 for index in range(count)
+    )
 
 
 SECTIONS = {

@@ -39,16 +39,23 @@ def a_request(case):
 
 def versions():
     asked = (("rustc", "--version"), ("valgrind", "--version"))
-    return [subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip() for words in asked]
+    return [
+        subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
+        for words in asked
+    ]
 
 
 def main():
     parser = argparse.ArgumentParser(prog="scripts/instructions.sh", description=__doc__)
-    parser.add_argument("--record", action="store_true", help="take today's counts as what to hold against")
+    parser.add_argument(
+        "--record", action="store_true", help="take today's counts as what to hold against"
+    )
     options = parser.parse_args()
     counted = {case: a_request(case) for case in CASES}
     if options.record:
-        RECORDED.write_text(json.dumps({"with": versions(), "instructions": counted}, indent=2) + "\n")
+        RECORDED.write_text(
+            json.dumps({"with": versions(), "instructions": counted}, indent=2) + "\n"
+        )
     recorded = json.loads(RECORDED.read_text())
     has_grown = False
     print(f"{'request':10} {'recorded':>10} {'counted':>10} {'change':>8}")

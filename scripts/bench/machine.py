@@ -45,9 +45,15 @@ def locked(crate):
 
 
 def facts():
-    versions = {name: version(name) for name in ("fastapi", "uvicorn", "uvloop", "httptools", "granian")}
+    versions = {
+        name: version(name) for name in ("fastapi", "uvicorn", "uvloop", "httptools", "granian")
+    }
     versions = {name: number for name, number in versions.items() if number}
-    versions |= {"hyper": locked("hyper"), "tokio": locked("tokio"), "python": platform.python_version()}
+    versions |= {
+        "hyper": locked("hyper"),
+        "tokio": locked("tokio"),
+        "python": platform.python_version(),
+    }
     versions["rustc"] = output("rustc", "--version")
     return {
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),

@@ -18,7 +18,18 @@ MAX_BUFFERED_MIB = 8
 CAPACITY = PROCESSES * 1000 / HANDLER_MS
 # Each request that waits has a connection of its own, and so has each that is refused meanwhile.
 CONNECTIONS = QUEUE + 512
-BACKGROUND = ["--queue", QUEUE, "--max-connections", MAX_CONNECTIONS, "--max-buffered", f"{MAX_BUFFERED_MIB}MiB"]
+BACKGROUND = [
+    "--queue",
+    QUEUE,
+    "--max-connections",
+    MAX_CONNECTIONS,
+    "--max-buffered",
+    f"{MAX_BUFFERED_MIB}MiB",
+]
+
+
+# A generator that gets its processor sends within this at the 99th percentile.
+LATE_MS = 3
 
 
 def memory_bound_mib():
@@ -57,19 +68,40 @@ def findings(outcome):
     refused = milliseconds(outcome["refused"], "p99_us")
     bound = memory_bound_mib()
     rows = [
-        ("accepted requests served, of capacity", f"≥ {0.9:.2f}", f"{outcome['goodput']:.3f}", outcome["goodput"] >= 0.9),
-        ("refusals answered, p99", "≤ 10 ms", f"{refused:.2f} ms" if refused else "none", bool(refused) and refused <= 10),
+        (
+            "accepted requests served, of capacity",
+            f"≥ {0.9:.2f}",
+            f"{outcome['goodput']:.3f}",
+            outcome["goodput"] >= 0.9,
+        ),
+        (
+            "refusals answered, p99",
+            "≤ 10 ms",
+            f"{refused:.2f} ms" if refused else "none",
+            bool(refused) and refused <= 10,
+        ),
     ]
     p99 = milliseconds(health["ok"], "p99_us")
     is_well = answered > 0 and not health["broken"] and p99 <= 50
-    rows.append(("/health answered, p99", "≤ 50 ms", f"{p99:.2f} ms" if answered else "never", is_well))
-    rows.append(("peak memory of the worker", f"≤ {bound:.0f} MiB", f"{outcome['peak_mib']:.1f} MiB", outcome["peak_mib"] <= bound))
+    rows.append(
+        ("/health answered, p99", "≤ 50 ms", f"{p99:.2f} ms" if answered else "never", is_well)
+    )
+    rows.append(
+        (
+            "peak memory of the worker",
+            f"≤ {bound:.0f} MiB",
+            f"{outcome['peak_mib']:.1f} MiB",
+            outcome["peak_mib"] <= bound,
+        )
+    )
     return rows
 
 
 def main():
     parser = argparse.ArgumentParser(prog="scripts/overload.sh", description=__doc__)
-    parser.add_argument("--seconds", type=float, default=60, help="how long to measure (default 60)")
+    parser.add_argument(
+        "--seconds", type=float, default=60, help="how long to measure (default 60)"
+    )
     seconds = parser.parse_args().seconds
     print(
         f"{PROCESSES} processes of {HANDLER_MS} ms serve {CAPACITY:.0f} requests a second; "
@@ -83,7 +115,11 @@ def main():
     for what, goal, figure, is_met in rows:
         print(f"{what:40} {goal:>10} {figure:>10}  {'met' if is_met else 'MISSED'}")
     late = milliseconds(outcome["late"], "p99_us")
-    print(f"\nrequests were sent late by {late:.2f} ms at the 99th percentile, which the latencies include")
+    print(
+        f"\nrequests were sent late by {late:.2f} ms at the 99th percentile; the latencies include it"
+    )
+    if late > LATE_MS:
+        print("that is much: the machine had other things to do, and the figures tell of those too")
     return 0 if all(row[3] for row in rows) else 1
 
 

@@ -8,7 +8,9 @@ from servers import BENCH
 
 
 def _run(*words):
-    done = subprocess.run([str(word) for word in (BENCH, *words)], stdout=subprocess.PIPE, check=True)
+    done = subprocess.run(
+        [str(word) for word in (BENCH, *words)], stdout=subprocess.PIPE, check=True
+    )
     return json.loads(done.stdout)
 
 
@@ -20,7 +22,9 @@ def load(server, seconds, *options, warm_up=None, must_serve=True):
     if not outcome["answered"]:
         # A stall of the machine took all of a short measurement.
         outcome = _run("load", "--address", server.address, "--duration", "5s", *options)
-    is_clean = set(outcome["answered"]) == {"200"} and not outcome["broken"] and not outcome["unanswered"]
+    is_clean = (
+        set(outcome["answered"]) == {"200"} and not outcome["broken"] and not outcome["unanswered"]
+    )
     if outcome["wrong"] or (must_serve and not is_clean):
         raise RuntimeError(f"{server.name} answered wrongly: {json.dumps(outcome)[:1000]}")
     if outcome["processor_share"] > 0.9:
@@ -29,16 +33,16 @@ def load(server, seconds, *options, warm_up=None, must_serve=True):
 
 
 def pipes(pairs, size, seconds):
-    return _run("pipes", "--pairs", pairs, "--bytes", size, "--duration", f"{round(seconds * 1000)}ms")[
-        "bytes_per_second"
-    ]
+    return _run(
+        "pipes", "--pairs", pairs, "--bytes", size, "--duration", f"{round(seconds * 1000)}ms"
+    )["bytes_per_second"]
 
 
 def first_answers(server, starts):
     """Milliseconds from the start of each to its first 200. The server must not be running."""
-    return _run("first-answer", "--address", server.address, "--starts", starts, "--", *server.command)[
-        "milliseconds"
-    ]
+    return _run(
+        "first-answer", "--address", server.address, "--starts", starts, "--", *server.command
+    )["milliseconds"]
 
 
 def summary(values):

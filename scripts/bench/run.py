@@ -27,7 +27,12 @@ class Run:
         self.begin = time.monotonic()
         self.end = self.begin + 60 * options.minutes
         self.results = {
-            "settings": {"quick": self.is_quick, "only": options.only, "rounds": self.rounds_wanted, "seconds": self.seconds},
+            "settings": {
+                "quick": self.is_quick,
+                "only": options.only,
+                "rounds": self.rounds_wanted,
+                "seconds": self.seconds,
+            },
             "machine": machine.facts(),
             "rows": [],
             "rounds": {},
@@ -69,14 +74,28 @@ class Run:
 
 def parse():
     sections = [*goals.SECTIONS, *curves.CURVES]
-    parser = argparse.ArgumentParser(prog="scripts/bench.sh", description="Measures the worker beside others.")
-    parser.add_argument("--quick", action="store_true", help="short rounds and few points, under three minutes")
-    parser.add_argument("--only", nargs="+", choices=sections, metavar="SECTION", help=f"of {', '.join(sections)}")
+    parser = argparse.ArgumentParser(
+        prog="scripts/bench.sh", description="Measures the worker beside others."
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="short rounds and few points, under three minutes"
+    )
+    parser.add_argument(
+        "--only", nargs="+", choices=sections, metavar="SECTION", help=f"of {', '.join(sections)}"
+    )
     parser.add_argument("--rounds", type=int, help="of each section (default 5; curves at most 3)")
     parser.add_argument("--seconds", type=float, help="of each measurement (default 3)")
-    parser.add_argument("--minutes", type=float, default=18, help="after which no new round begins (default 18)")
-    parser.add_argument("--publish", action="store_true", help="put table and charts into the README's place for them")
-    parser.add_argument("--again", action="store_true", help="measure nothing: table and charts of the last results")
+    parser.add_argument(
+        "--minutes", type=float, default=18, help="after which no new round begins (default 18)"
+    )
+    parser.add_argument(
+        "--publish",
+        action="store_true",
+        help="put table and charts into the README's place for them",
+    )
+    parser.add_argument(
+        "--again", action="store_true", help="measure nothing: table and charts of the last results"
+    )
     return parser.parse_args()
 
 

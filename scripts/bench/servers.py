@@ -39,7 +39,10 @@ class Server:
         self.port = free_port()
         self.address = f"127.0.0.1:{self.port}"
         self.command = [str(word).replace("{port}", str(self.port)) for word in command]
-        values = {key: str(value).replace("{port}", str(self.port)) for key, value in (environment or {}).items()}
+        values = {
+            key: str(value).replace("{port}", str(self.port))
+            for key, value in (environment or {}).items()
+        }
         self.environment = {**os.environ, **values}
         self.directory = directory
         self.children = children
@@ -94,7 +97,10 @@ class Server:
         """A worker serves as soon as its first process is up; what is measured has all of them."""
         end = time.monotonic() + STARTS_WITHIN
         tasks = Path(f"/proc/{self.process.pid}/task")
-        while sum(len((task / "children").read_text().split()) for task in tasks.iterdir()) < self.children:
+        while (
+            sum(len((task / "children").read_text().split()) for task in tasks.iterdir())
+            < self.children
+        ):
             if time.monotonic() > end:
                 raise RuntimeError(f"{self.name} does not have {self.children} processes")
             time.sleep(0.01)
@@ -151,7 +157,15 @@ def bare_hyper():
 
 def uvicorn():
     command = [sys.executable, "-m", "uvicorn", "fastapi_app:app", "--port", "{port}"]
-    command += ["--loop", "uvloop", "--http", "httptools", "--no-access-log", "--log-level", "warning"]
+    command += [
+        "--loop",
+        "uvloop",
+        "--http",
+        "httptools",
+        "--no-access-log",
+        "--log-level",
+        "warning",
+    ]
     return Server("FastAPI on uvicorn", command, {"BENCH_FUNCTIONS": FUNCTIONS}, CONTENDERS)
 
 
@@ -176,7 +190,9 @@ def of_watchdog():
 
 
 def has(module):
-    found = subprocess.run([sys.executable, "-c", f"import {module}"], stderr=subprocess.DEVNULL, check=False)
+    found = subprocess.run(
+        [sys.executable, "-c", f"import {module}"], stderr=subprocess.DEVNULL, check=False
+    )
     return found.returncode == 0
 
 

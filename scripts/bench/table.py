@@ -10,9 +10,13 @@ def markdown(results):
         texts = row["texts"]
         spread = "" if texts["low"] == texts["high"] else f"{texts['low']} – {texts['high']}"
         verdict = "" if not row["goal"] else "met" if row["is_met"] else "missed"
-        lines.append(f"| {row['what']} | {row['goal']} | {texts['median']} | {spread} | {verdict} |")
+        lines.append(
+            f"| {row['what']} | {row['goal']} | {texts['median']} | {spread} | {verdict} |"
+        )
     machine, settings = results["machine"], results["settings"]
-    versions = ", ".join(f"{name} {number}" for name, number in machine["versions"].items() if name != "rustc")
+    versions = ", ".join(
+        f"{name} {number}" for name, number in machine["versions"].items() if name != "rustc"
+    )
     lines += [
         "",
         f"Medians of {settings['rounds']} interleaved rounds of {settings['seconds']:g} s, with the "
