@@ -103,8 +103,11 @@ fn a_hundred_sighups_under_load_fail_no_request() {
 fn a_reload_that_fails_leaves_the_old_processes_serving() {
     let scratch = Scratch::new();
     let handler = scratch.file("handler.sh", 0o755, version(1));
-    let worker = Builder::new(vec![handler.clone()]).start();
+    let worker = Builder::new(vec![handler.clone()])
+        .option("--log-level", "debug")
+        .start();
     wait_for_version(&worker, 1);
+    wait_for_both(&worker);
     let before = worker.wait_for_processes(2);
     let load = Load::on(worker.address, 4);
     let broken: [(&str, &[&str]); 3] = [

@@ -51,7 +51,7 @@ def connections(run):
         return measure
 
     # As many may wait as there are connections, or the largest points would be refusals.
-    echo = lambda: servers.worker_echo("--queue", "16384")  # noqa: E731
+    echo = lambda: servers.worker_echo("--queue", "16384")
     measured(
         run,
         "connections",

@@ -28,6 +28,10 @@ BACKGROUND = [
 ]
 
 
+# A generator that gets its processor sends within this at the 99th percentile.
+LATE_MS = 3
+
+
 def memory_bound_mib():
     """What the settings allow, by the goals of an idle worker: 8 MiB, 16 KiB a connection, all that
     may be held of bodies and replies, and for each process a read block and a pipe's content twice."""
@@ -112,8 +116,10 @@ def main():
         print(f"{what:40} {goal:>10} {figure:>10}  {'met' if is_met else 'MISSED'}")
     late = milliseconds(outcome["late"], "p99_us")
     print(
-        f"\nrequests were sent late by {late:.2f} ms at the 99th percentile, which the latencies include"
+        f"\nrequests were sent late by {late:.2f} ms at the 99th percentile; the latencies include it"
     )
+    if late > LATE_MS:
+        print("that is much: the machine had other things to do, and the figures tell of those too")
     return 0 if all(row[3] for row in rows) else 1
 
 

@@ -178,7 +178,12 @@ fn wait_until_whole(worker: &Worker) -> Result<(), String> {
     let begun = Instant::now();
     let mut answered = 0;
     loop {
-        let pids = processes::living_children(worker.pid());
+        // Orphans that the worker has taken in are none of the pool's: the killer may have stopped
+        // one, and it ends with the worker.
+        let pids: Vec<_> = processes::children(worker.pid())
+            .into_iter()
+            .filter(|process| process.name == "misbehave" && process.state != 'Z')
+            .collect();
         let zombies = processes::zombies(worker.pid());
         let is_whole = pids.len() == PROCESSES && zombies == 0;
         let is_answered = worker
@@ -196,8 +201,9 @@ fn wait_until_whole(worker: &Worker) -> Result<(), String> {
         if begun.elapsed() > WHOLE_WITHIN {
             return Err(format!(
                 "the pool is not whole {WHOLE_WITHIN:?} after the last fault: {} processes, \
-                 {zombies} zombies, {answered} answers in a row",
-                pids.len()
+                 {zombies} zombies, {answered} answers in a row: {:?}",
+                pids.len(),
+                processes::children(worker.pid()),
             ));
         }
     }

@@ -7,6 +7,7 @@ use std::fs;
 #[derive(Debug, Clone)]
 pub(crate) struct Process {
     pub(crate) pid: u32,
+    pub(crate) name: String,
     parent: u32,
     pub(crate) state: char,
 }
@@ -14,10 +15,16 @@ pub(crate) struct Process {
 fn look(pid: u32) -> Option<Process> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name may hold anything, so what follows is found from its end.
-    let mut fields = stat[stat.rfind(')')? + 2..].split(' ');
+    let (name, rest) = (stat.find('(')?, stat.rfind(')')?);
+    let mut fields = stat[rest + 2..].split(' ');
     let state = fields.next()?.chars().next()?;
     let parent = fields.next()?.parse().ok()?;
-    Some(Process { pid, parent, state })
+    Some(Process {
+        pid,
+        name: stat[name + 1..rest].to_owned(),
+        parent,
+        state,
+    })
 }
 
 fn all() -> Vec<Process> {

@@ -7,7 +7,7 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 
 sys.path.insert(0, os.environ["BENCH_FUNCTIONS"])
-import handler  # noqa: E402
+import handler
 
 
 class Request(BaseModel):

@@ -5,7 +5,7 @@ import os
 import sys
 
 sys.path.insert(0, os.environ["BENCH_FUNCTIONS"])
-import handler  # noqa: E402
+import handler
 
 HEADERS = [("content-type", "application/json")]
 
