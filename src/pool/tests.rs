@@ -150,6 +150,30 @@ fn a_request_that_is_handed_back_wakes_an_idle_process_and_comes_first() {
 }
 
 #[test]
+fn only_what_is_fresh_and_fits_is_written_ahead() {
+    let pool = pool_for(4);
+    let ahead = |room_bytes| {
+        let start = Start::Behind { room_bytes };
+        let load = Load {
+            in_flight: 1,
+            has_replied: true,
+            start,
+        };
+        let mut context = Context::from_waker(Waker::noop());
+        pool.shared.poll_take(&mut context, 1, Rank::Busy, load)
+    };
+    let _answered: Vec<Answered> = (0..3).map(|_| call(&pool).unwrap()).collect();
+    assert!(ahead(0).is_pending(), "the payload has a byte");
+    let Poll::Ready(first) = ahead(1) else {
+        panic!("no process is idle")
+    };
+    pool.shared.hand_back(vec![first]);
+    assert!(ahead(1).is_pending(), "it is written ahead no second time");
+    assert!(ask(&pool, 2, &Arc::default()).is_ready());
+    assert!(ahead(1).is_ready());
+}
+
+#[test]
 fn what_is_handed_back_to_a_closed_pool_is_refused_and_not_forgotten() {
     let pool = pool_for(1);
     let mut answered = call(&pool).unwrap();

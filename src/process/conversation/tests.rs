@@ -676,6 +676,18 @@ fn the_time_of_a_request_begins_when_the_one_before_it_is_answered() {
 }
 
 #[test]
+fn behind_another_request_no_time_passes() {
+    let mut table = ahead(5);
+    table.waits(900 * MS, None);
+    table.says("{\"id\":3,\"result\":3}\n");
+    // The last was written a whole timeout ago, and the one before it has a while left.
+    table.waits(500 * MS, None);
+    assert_eq!((table.answers.len(), table.fault()), (1, None));
+    table.says("{\"id\":4,\"result\":4}\n{\"id\":5,\"result\":5}\n");
+    assert_eq!((table.result(4), table.result(5)), ("4", "5"));
+}
+
+#[test]
 fn at_a_timeout_only_the_one_being_worked_on_fails() {
     let mut table = ahead(6);
     table.waits(TIMEOUT, None);
