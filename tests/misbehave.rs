@@ -262,7 +262,8 @@ fn serve(text: &str) {
             "lines_behind": LINES_BEHIND.load(Ordering::SeqCst),
             "bytes_unread": unread,
         });
-        append(path, &format!("{entry}\n"));
+        // A line of its own even behind an entry that a SIGKILL has cut.
+        append(path, &format!("\n{entry}\n"));
     }
     if let Some(late) = AT_NEXT_REQUEST.lock().unwrap().take() {
         write(late.as_bytes());
@@ -287,6 +288,8 @@ fn obey(id: u64, payload: &str) {
     let command = payload.split(" #").next().unwrap_or_default();
     let (name, rest) = command.split_once(' ').unwrap_or((command, ""));
     let echo = json!(payload);
+    // Names its request too: an answer in the wrong place can be told from a second one.
+    let second = json!(format!("second of {payload}")).to_string();
     let number = || rest.parse::<usize>().unwrap();
     match name {
         // Ends.
@@ -344,12 +347,12 @@ fn obey(id: u64, payload: &str) {
             write(format!("{}{{\"id\":", line(id, "result", &echo.to_string())).as_bytes());
         }
         "twice" => {
-            let both = line(id, "result", &echo.to_string()) + &line(id, "result", "\"second\"");
+            let both = line(id, "result", &echo.to_string()) + &line(id, "result", &second);
             write(both.as_bytes());
         }
         "twice-later" => {
             answer(id, &echo);
-            let late = line(id, "result", "\"second\"");
+            let late = line(id, "result", &second);
             let pause = rest.to_owned();
             thread::spawn(move || {
                 sleep_ms(&pause);
@@ -358,7 +361,7 @@ fn obey(id: u64, payload: &str) {
         }
         "twice-next" => {
             answer(id, &echo);
-            *AT_NEXT_REQUEST.lock().unwrap() = Some(line(id, "result", "\"second\""));
+            *AT_NEXT_REQUEST.lock().unwrap() = Some(line(id, "result", &second));
         }
         "after-next" => {
             *AFTER_NEXT_REPLY.lock().unwrap() = Some(line(id, "result", &echo.to_string()));

@@ -125,10 +125,20 @@ fn judge(record: &Record, status: u16, code: &str, body: &[u8]) -> Result<(), St
     let parsed: serde_json::Value =
         serde_json::from_slice(body).map_err(|error| format!("{error} in {}", shown()))?;
     if status == 200 {
-        let is_own = parsed == serde_json::json!({ "result": record.payload });
+        let is_first = parsed["result"] == record.payload.as_str();
+        // The half line that a request before it left may have made the first reply unreadable.
+        // Then the second one is all that came, and it is this request's own by its id and mark.
+        let second = format!("second of {}", record.payload);
+        let is_second = fault.command.starts_with("twice") && parsed["result"] == second;
+        let is_only_member = parsed.as_object().is_some_and(|body| body.len() == 1);
+        let is_own = is_only_member && (is_first || is_second);
         return match (fault.may_succeed, is_own) {
             (true, true) => Ok(()),
-            (true, false) => Err(format!("not its own answer: {}", shown())),
+            (true, false) => Err(format!(
+                "{:?} had another's answer: {}",
+                record.payload,
+                shown()
+            )),
             (false, _) => Err(format!("{:?} cannot have this: {}", fault.command, shown())),
         };
     }

@@ -122,9 +122,15 @@ impl Ledger {
     /// All that was noted, in order.
     pub(crate) fn entries(&self) -> Vec<serde_json::Value> {
         let text = std::fs::read_to_string(self.path()).unwrap();
-        // A process that is killed may leave no half line: an entry is one write.
+        // An entry is one write, but the kernel lets a SIGKILL cut one that crosses a page: the
+        // process noted the request and got no further.
         text.lines()
-            .map(|line| serde_json::from_str(line).unwrap())
+            .filter(|line| !line.is_empty())
+            .filter_map(|line| match serde_json::from_str(line) {
+                Ok(entry) => Some(entry),
+                Err(error) if error.is_eof() => None,
+                Err(error) => panic!("{error} in the ledger's {line:?}"),
+            })
             .collect()
     }
 

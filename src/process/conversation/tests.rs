@@ -827,6 +827,24 @@ fn in_doubt_what_has_started_may_be_finished() {
 }
 
 #[test]
+fn a_second_reply_answers_its_own_request_when_half_a_line_took_the_first() {
+    let mut table = ahead(5);
+    table.says("{\"id\":3,\"result\":\"one\"}\n{\"id\":");
+    table.says("{\"id\":4,\"result\":\"first of two\"}\n{\"id\":4,\"result\":\"second of two\"}\n");
+    table.says("{\"id\":5,\"result\":\"three\"}\n");
+    let answers: Vec<_> = table
+        .answers
+        .iter()
+        .map(|(number, outcome)| (*number, outcome.as_deref().unwrap_or("failed")))
+        .collect();
+    assert_eq!(
+        answers,
+        [(3, "\"one\""), (4, "\"second of two\""), (5, "\"three\"")]
+    );
+    assert_eq!(table.strays, 1);
+}
+
+#[test]
 fn a_slow_reply_closes_the_window_while_it_is_awaited() {
     let mut table = ordered();
     table.give(3);
