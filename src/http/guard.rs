@@ -78,8 +78,9 @@ impl Guard {
         let Some(host) = authority(uri, headers).filter(|_| self.checks_host) else {
             return Ok(());
         };
-        let name = host_name(&host);
-        if is_loopback_name(name) || self.allowed_hosts.iter().any(|allowed| allowed == name) {
+        let name = host_name(host);
+        let is_name = |allowed: &String| allowed.eq_ignore_ascii_case(name);
+        if is_loopback_name(name) || self.allowed_hosts.iter().any(is_name) {
             return Ok(());
         }
         Err(Failure::Forbidden(format!(
@@ -97,7 +98,7 @@ impl Guard {
             let host = authority(uri, headers).unwrap_or_default();
             let is_ours = origin
                 .split_once("://")
-                .is_some_and(|(_, from)| from == host);
+                .is_some_and(|(_, from)| from.eq_ignore_ascii_case(host));
             if !is_ours {
                 return Err(Failure::Forbidden(format!(
                     "the request comes from a page of {origin:?}; --allow-origin accepts it"
@@ -113,11 +114,10 @@ impl Guard {
     }
 }
 
-/// `host[:port]` that the request is for, lower case.
-fn authority(uri: &Uri, headers: &HeaderMap) -> Option<String> {
+/// `host[:port]` that the request is for, as it was written.
+fn authority<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Option<&'a str> {
     let host = headers.get(HOST).and_then(|host| host.to_str().ok());
-    let host = uri.authority().map(|authority| authority.as_str()).or(host);
-    host.map(str::to_lowercase)
+    uri.authority().map(|authority| authority.as_str()).or(host)
 }
 
 /// The name in `name`, `name:port`, `[v6]` or `[v6]:port`, without brackets; what has another
@@ -135,10 +135,12 @@ fn host_name(host: &str) -> &str {
 }
 
 fn is_loopback_name(name: &str) -> bool {
-    let is_address = name
-        .parse::<IpAddr>()
-        .is_ok_and(|address| address.is_loopback());
-    is_address || name == "localhost" || name.ends_with(".localhost")
+    let last_label = name.rsplit('.').next().unwrap_or_default();
+    let is_address = || {
+        name.parse::<IpAddr>()
+            .is_ok_and(|address| address.is_loopback())
+    };
+    last_label.eq_ignore_ascii_case("localhost") || is_address()
 }
 
 #[cfg(test)]

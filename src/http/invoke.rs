@@ -8,15 +8,25 @@ use crate::error::Failure;
 use crate::pool::{Extras, Pool};
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
-use hyper::StatusCode;
 use hyper::body::{Body, Incoming};
-use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
+use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use hyper::{Request, StatusCode};
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
+
+const TIMEOUT_MS: HeaderName = HeaderName::from_static("x-faas-timeout-ms");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// A result from this size on counts as held until it has been written, in bytes. Smaller ones
 /// are covered by the limit of connections.
 const COUNTED_FROM: usize = 16 * 1024;
+
+/// A payload below this size is copied, in bytes: one that is a part of the buffer that was read
+/// into keeps all of that buffer, and makes hyper get another one.
+const SMALL_PAYLOAD: usize = 4 * 1024;
 
 /// A body from this size on is looked at on another thread, in bytes.
 const LARGE_BODY: usize = 256 * 1024;
@@ -33,31 +43,29 @@ pub(super) struct Means<'a> {
 /// Answers a payload with what a handler makes of it.
 pub(super) async fn invoke(
     means: Means<'_>,
-    headers: &HeaderMap,
+    request: Request<Incoming>,
     request_id: &Bytes,
-    body: Incoming,
+    arrived: Instant,
 ) -> Result<Answer, Failure> {
-    let arrived = Instant::now();
     let Means {
         config,
         pool,
         buffered,
         refuse,
     } = means;
-    let budget = budget(headers)?;
+    let (head, body) = request.into_parts();
+    let budget = budget(&head.headers)?;
     let mut held = buffered.start();
     let timeout = budget.map_or(config.body_timeout, |budget| {
         budget.min(config.body_timeout)
     });
-    let reading = read_body(config.max_body_bytes, timeout, body, &mut held);
-    let Some(read) = refuse.run_until_cancelled(reading).await else {
-        return Err(Failure::Draining);
-    };
-    let body = read?;
-    let payload = payload_of(headers.get(CONTENT_TYPE), body).await?;
+    let body = read_body(config.max_body_bytes, timeout, refuse, body, &mut held).await?;
+    let payload = payload_of(head.headers.get(CONTENT_TYPE), body).await?;
     let timeout = budget.map_or(config.timeout, |budget| budget.min(config.timeout));
     let latest = budget.map(|budget| arrived + budget);
-    let extras = extras(config, headers, request_id);
+    let extras = extras(config, &head.headers, request_id);
+    // It keeps the buffer that it was read into, for which hyper would get another one.
+    drop(head);
     if payload.len() >= COUNTED_FROM {
         // The line that is written for it is a second copy; newcomers wait for it.
         held.add(payload.len() as u64);
@@ -78,7 +86,12 @@ pub(super) async fn invoke(
 /// hostile one takes up to a second for 8 MiB, and no other request may wait for that.
 async fn payload_of(content_type: Option<&HeaderValue>, body: Bytes) -> Result<Bytes, Failure> {
     if body.len() < LARGE_BODY {
-        return find_payload(content_type.map(HeaderValue::as_bytes), &body);
+        let payload = find_payload(content_type.map(HeaderValue::as_bytes), &body)?;
+        return Ok(if payload.len() < SMALL_PAYLOAD {
+            Bytes::copy_from_slice(&payload)
+        } else {
+            payload
+        });
     }
     let content_type = content_type.cloned();
     let found = tokio::task::spawn_blocking(move || {
@@ -103,7 +116,7 @@ impl AsRef<[u8]> for Counted {
 
 /// The caller's whole budget, from `x-faas-timeout-ms`.
 fn budget(headers: &HeaderMap) -> Result<Option<Duration>, Failure> {
-    let Some(value) = headers.get("x-faas-timeout-ms") else {
+    let Some(value) = headers.get(TIMEOUT_MS) else {
         return Ok(None);
     };
     let millis = value
@@ -128,7 +141,7 @@ fn extras(config: &HttpConfig, headers: &HeaderMap, request_id: &Bytes) -> Extra
     Extras {
         headers: passed.collect(),
         request_id: request_id.clone(),
-        traceparent: headers.get("traceparent").map(text),
+        traceparent: headers.get(TRACEPARENT).map(text),
     }
 }
 
@@ -136,6 +149,7 @@ fn extras(config: &HttpConfig, headers: &HeaderMap, request_id: &Bytes) -> Extra
 async fn read_body(
     limit: u64,
     timeout: Duration,
+    refuse: &CancellationToken,
     body: Incoming,
     held: &mut Held,
 ) -> Result<Bytes, Failure> {
@@ -144,10 +158,32 @@ async fn read_body(
         return Err(Failure::BodyTooLarge(limit));
     }
     hold(held, body.size_hint().lower())?;
-    match tokio::time::timeout(timeout, collect(body, limit, held)).await {
-        Ok(collected) => collected,
-        Err(_) => Err(Failure::BodyTimeout(timeout)),
+    let mut collecting = pin!(collect(body, limit, held));
+    if let Some(collected) = look_twice(collecting.as_mut()).await {
+        return collected;
     }
+    let in_time = tokio::time::timeout(timeout, collecting);
+    match refuse.run_until_cancelled(in_time).await {
+        Some(Ok(collected)) => collected,
+        Some(Err(_)) => Err(Failure::BodyTimeout(timeout)),
+        None => Err(Failure::Draining),
+    }
+}
+
+/// What is there at once, or at the next turn of this task. A body mostly comes with its head, and
+/// hyper hands it over in the turn after it was first asked for: no timer is needed for that.
+async fn look_twice<F: Future>(mut future: Pin<&mut F>) -> Option<F::Output> {
+    let mut has_looked = false;
+    poll_fn(|cx| match future.as_mut().poll(cx) {
+        Poll::Ready(output) => Poll::Ready(Some(output)),
+        Poll::Pending if has_looked => Poll::Ready(None),
+        Poll::Pending => {
+            has_looked = true;
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        }
+    })
+    .await
 }
 
 async fn collect(mut body: Incoming, limit: u64, held: &mut Held) -> Result<Bytes, Failure> {

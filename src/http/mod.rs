@@ -31,7 +31,7 @@ use std::time::{Duration, Instant};
 use time::OffsetDateTime;
 use token::Tokens;
 use tokio_util::sync::CancellationToken;
-use tracing::debug;
+use tracing::{Level, debug};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -60,7 +60,7 @@ pub struct Door {
     /// Cancelled when bodies that are still on their way come too late.
     refuse: CancellationToken,
     /// What the request ids of this run begin with.
-    run: u32,
+    run: String,
     requests: AtomicU64,
 }
 
@@ -82,7 +82,7 @@ impl Door {
             pool,
             is_draining: AtomicBool::new(false),
             refuse: CancellationToken::new(),
-            run: fastrand::u32(..),
+            run: format!("{:08x}-", fastrand::u32(..)),
             requests: AtomicU64::new(0),
         }
     }
@@ -106,15 +106,17 @@ impl Door {
 
     /// Answers one request that came in by this entrance.
     pub async fn answer(self: Arc<Door>, request: Request<Incoming>, entrance: Entrance) -> Answer {
-        let begun = Instant::now();
-        let (head, body) = request.into_parts();
-        let (header, id) = self.request_id(&head.headers);
+        let arrived = Instant::now();
+        let (header, id) = self.request_id(request.headers());
+        // The head is gone when there is an answer.
+        let asked = tracing::enabled!(Level::DEBUG)
+            .then(|| (request.method().clone(), request.uri().path().to_owned()));
         let mut is_sound = true;
-        let checked = Guard::check_head(head.version, &head.headers)
-            .and_then(|()| Guard::check_target(&head.uri));
+        let checked = Guard::check_head(request.version(), request.headers())
+            .and_then(|()| Guard::check_target(request.uri()));
         let answered = match checked {
-            Ok(()) if self.is_served_at(entrance, head.uri.path()) => {
-                self.route(&head, body, &id).await
+            Ok(()) if self.is_served_at(entrance, request.uri().path()) => {
+                self.route(request, &id, arrived).await
             }
             Ok(()) => Err(Failure::NotFound),
             Err(failure) => {
@@ -130,14 +132,16 @@ impl Door {
                 .headers_mut()
                 .insert(CONNECTION, HeaderValue::from_static("close"));
         }
-        debug!(
-            request_id = %String::from_utf8_lossy(&id),
-            method = %head.method,
-            path = head.uri.path(),
-            status = response.status().as_u16(),
-            took = ?begun.elapsed(),
-            "answered"
-        );
+        if let Some((method, path)) = asked {
+            debug!(
+                request_id = %String::from_utf8_lossy(&id),
+                %method,
+                path,
+                status = response.status().as_u16(),
+                took = ?arrived.elapsed(),
+                "answered"
+            );
+        }
         response
     }
 
@@ -153,19 +157,20 @@ impl Door {
 
     async fn route(
         &self,
-        head: &hyper::http::request::Parts,
-        body: Incoming,
+        request: Request<Incoming>,
         request_id: &Bytes,
+        arrived: Instant,
     ) -> Result<Answer, Failure> {
-        match head.uri.path() {
+        let (uri, method) = (request.uri(), request.method());
+        match uri.path() {
             "/" => {
-                if head.method != Method::POST {
+                if *method != Method::POST {
                     return Err(Failure::MethodNotAllowed { allow: "POST" });
                 }
-                self.guard.check_host(&head.uri, &head.headers)?;
-                self.guard.check_origin(&head.uri, &head.headers)?;
+                self.guard.check_host(uri, request.headers())?;
+                self.guard.check_origin(uri, request.headers())?;
                 if let Some(tokens) = &self.tokens {
-                    tokens.check(&head.headers)?;
+                    tokens.check(request.headers())?;
                 }
                 let means = invoke::Means {
                     config: &self.config,
@@ -173,13 +178,13 @@ impl Door {
                     buffered: &self.buffered,
                     refuse: &self.refuse,
                 };
-                invoke::invoke(means, &head.headers, request_id, body).await
+                invoke::invoke(means, request, request_id, arrived).await
             }
-            "/health" | "/_/health" => only_get(&head.method).map(|()| health()),
-            "/ready" | "/_/ready" => only_get(&head.method).map(|()| self.ready()),
+            "/health" | "/_/health" => only_get(method).map(|()| health()),
+            "/ready" | "/_/ready" => only_get(method).map(|()| self.ready()),
             other => {
                 let answer = docs::find(other).ok_or(Failure::NotFound)?;
-                only_get(&head.method).map(|()| answer)
+                only_get(method).map(|()| answer)
             }
         }
     }
@@ -210,7 +215,8 @@ impl Door {
             return (id.clone(), Bytes::copy_from_slice(id.as_bytes()));
         }
         let number = self.requests.fetch_add(1, Ordering::Relaxed);
-        let id = Bytes::from(format!("{:08x}-{number:x}", self.run));
+        let mut digits = itoa::Buffer::new();
+        let id = Bytes::from([self.run.as_bytes(), digits.format(number).as_bytes()].concat());
         let header = HeaderValue::from_maybe_shared(id.clone());
         (header.unwrap_or_else(|_| HeaderValue::from_static("-")), id)
     }

@@ -21,8 +21,8 @@ pub struct Context<'a> {
 pub fn encode_request(line: &mut Vec<u8>, id: u64, payload: &[u8], context: &Context<'_>) {
     line.reserve(payload.len() + 40);
     line.extend_from_slice(b"{\"id\":");
-    let mut digits = [0; 20];
-    line.extend_from_slice(decimal(id, &mut digits));
+    let mut digits = itoa::Buffer::new();
+    line.extend_from_slice(digits.format(id).as_bytes());
     line.extend_from_slice(b",\"payload\":\"");
     shorten(line, payload);
     line.push(b'"');
@@ -38,7 +38,7 @@ pub fn encode_request(line: &mut Vec<u8>, id: u64, payload: &[u8], context: &Con
     }
     if let Some(timeout_ms) = context.timeout_ms {
         line.extend_from_slice(b",\"timeout_ms\":");
-        line.extend_from_slice(decimal(timeout_ms, &mut digits));
+        line.extend_from_slice(digits.format(timeout_ms).as_bytes());
     }
     for (name, value) in [
         ("request_id", context.request_id),
@@ -51,18 +51,6 @@ pub fn encode_request(line: &mut Vec<u8>, id: u64, payload: &[u8], context: &Con
         push_string(line, value);
     }
     line.extend_from_slice(b"}\n");
-}
-
-fn decimal(mut number: u64, digits: &mut [u8; 20]) -> &[u8] {
-    let mut start = digits.len();
-    loop {
-        start -= 1;
-        digits[start] = b'0' + (number % 10) as u8;
-        number /= 10;
-        if number == 0 {
-            return &digits[start..];
-        }
-    }
 }
 
 fn push_string(line: &mut Vec<u8>, text: &str) {
