@@ -20,7 +20,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 use tracing::Level;
 use values::{
-    Host, Reload, count, duration, header_name, host, log_format, log_level, origin,
+    Host, Reload, count, duration, header_name, host, host_name, log_format, log_level, origin,
     positive_duration, reload, size, socket_address,
 };
 
@@ -279,13 +279,8 @@ struct ServeOptions {
           value_parser = positive_duration, help_heading = "Connections")]
     keep_alive: Duration,
     /// A host name to accept beyond the loopback names (repeatable)
-    #[arg(
-        long,
-        env = "FAAS_ALLOW_HOST",
-        value_name = "NAME",
-        value_delimiter = ',',
-        help_heading = "Connections"
-    )]
+    #[arg(long, env = "FAAS_ALLOW_HOST", value_name = "NAME", value_delimiter = ',',
+          value_parser = host_name, help_heading = "Connections")]
     allow_host: Vec<String>,
     /// An origin whose pages may call, beyond our own (repeatable)
     #[arg(long, env = "FAAS_ALLOW_ORIGIN", value_name = "ORIGIN", value_delimiter = ',',
@@ -380,11 +375,7 @@ fn serve(options: ServeOptions) -> Result<Task, String> {
             body_timeout: options.body_timeout,
             write_timeout: options.write_timeout,
             keep_alive: options.keep_alive,
-            allowed_hosts: options
-                .allow_host
-                .iter()
-                .map(|host| host.to_lowercase())
-                .collect(),
+            allowed_hosts: options.allow_host,
             allowed_origins: options.allow_origin,
             auth_token_file: options.auth_token_file,
             admin: options.admin,

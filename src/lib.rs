@@ -37,8 +37,11 @@
 //! | [`http`] | listener, routes, bodies, limits, responses, the API's own page |
 //! | [`pool`] | the queue, the slots, whether the pool can serve |
 //! | [`process`] | one process: start, lines, conversation, log |
+//! | [`serve()`] | a worker from its start to its end |
 //! | `reload` | the watch over the handler's files |
 //! | [`commands`] | what the program does besides serving |
+//! | [`buffered`], [`limits`] | bytes held at one time; what the system grants |
+//! | [`error`], [`logging`] | how starts and requests fail; how the log looks |
 //! | [`handler`] | for people who write handlers in Rust; needs none of the others |
 //!
 //! Dependencies point one way: `cli → config`, `http → pool → process`. Nothing below `http`

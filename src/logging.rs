@@ -5,7 +5,9 @@
 
 use crate::config::LogFormat;
 use std::fmt;
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use time::OffsetDateTime;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
@@ -18,6 +20,10 @@ use tracing_subscriber::registry::LookupSpan;
 /// Lines that may wait to be written.
 const BUFFERED_LINES: usize = 8192;
 
+/// And how long they may be together, in bytes: a block of what a handler printed is one line, and
+/// JSON may take six bytes for one of its own.
+const BUFFERED_BYTES: usize = 8 * 1024 * 1024;
+
 /// Starts the log; the guard writes what is left when it is dropped. `format` defaults to text on
 /// a terminal and JSON elsewhere.
 pub fn start(format: Option<LogFormat>, level: Level) -> WorkerGuard {
@@ -26,15 +32,22 @@ pub fn start(format: Option<LogFormat>, level: Level) -> WorkerGuard {
     } else {
         LogFormat::Json
     };
+    let waiting = Arc::new(Waiting::default());
     let (writer, guard) = NonBlockingBuilder::default()
         .lossy(true)
         .buffered_lines_limit(BUFFERED_LINES)
         .thread_name("log")
-        .finish(std::io::stderr());
+        .finish(Drained {
+            to: std::io::stderr(),
+            waiting: Arc::clone(&waiting),
+        });
     // Not its own errors: it would print them to stderr, and panic when that is full.
     let subscriber = tracing_subscriber::fmt()
         .with_max_level(level)
-        .with_writer(writer)
+        .with_writer(move || Bounded {
+            to: writer.clone(),
+            waiting: Arc::clone(&waiting),
+        })
         .with_ansi(false)
         .log_internal_errors(false);
     match format.unwrap_or(by_default) {
@@ -49,6 +62,75 @@ pub fn start(format: Option<LogFormat>, level: Level) -> WorkerGuard {
             .init(),
     }
     guard
+}
+
+/// What is in the buffer.
+#[derive(Default)]
+struct Waiting {
+    lines: AtomicUsize,
+    bytes: AtomicUsize,
+}
+
+impl Waiting {
+    /// Counts a line of this length, if there is room for it.
+    fn add(&self, length: usize) -> bool {
+        let lines = self.lines.fetch_add(1, Ordering::Relaxed);
+        let bytes = self.bytes.fetch_add(length, Ordering::Relaxed);
+        let has_room = lines < BUFFERED_LINES && bytes + length <= BUFFERED_BYTES;
+        if !has_room {
+            self.remove(length);
+        }
+        has_room
+    }
+
+    fn remove(&self, length: usize) {
+        self.lines.fetch_sub(1, Ordering::Relaxed);
+        self.bytes.fetch_sub(length, Ordering::Relaxed);
+    }
+}
+
+/// The near end of the buffer: loses a line for which there is no room. The buffer itself loses
+/// none then.
+struct Bounded<W> {
+    to: W,
+    waiting: Arc<Waiting>,
+}
+
+impl<W: Write> Write for Bounded<W> {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        if self.waiting.add(line.len()) {
+            self.to.write(line)
+        } else {
+            Ok(line.len())
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.to.flush()
+    }
+}
+
+/// The far end of the buffer, on the thread that writes.
+struct Drained<W> {
+    to: W,
+    waiting: Arc<Waiting>,
+}
+
+impl<W: Write> Write for Drained<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.write_all(bytes).map(|()| bytes.len())
+    }
+
+    fn write_all(&mut self, line: &[u8]) -> io::Result<()> {
+        let written = self.to.write_all(line);
+        // Written or not, it waits no more.
+        self.waiting.remove(line.len());
+        written
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.to.flush()
+    }
 }
 
 /// `2026-11-23T12:00:00.123456Z`
@@ -156,6 +238,33 @@ impl fmt::Display for Printable<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lines_that_wait_are_bounded_in_bytes_and_in_number() {
+        let waiting = Arc::new(Waiting::default());
+        let mut near = Bounded {
+            to: Vec::new(),
+            waiting: Arc::clone(&waiting),
+        };
+        let line = vec![b'x'; BUFFERED_BYTES / 4];
+        for _ in 0..10 {
+            near.write_all(&line).unwrap();
+        }
+        assert_eq!(near.to.len(), BUFFERED_BYTES);
+        let mut far = Drained {
+            to: Vec::new(),
+            waiting,
+        };
+        far.write_all(&line).unwrap();
+        near.write_all(&line).unwrap();
+        near.write_all(&line).unwrap();
+        assert_eq!(near.to.len(), BUFFERED_BYTES + line.len());
+        let waiting = Waiting::default();
+        assert!((0..BUFFERED_LINES).all(|_| waiting.add(10)));
+        assert!(!waiting.add(10));
+        waiting.remove(10);
+        assert!(waiting.add(10));
+    }
 
     #[test]
     fn control_characters_are_written_as_escapes() {

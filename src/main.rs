@@ -68,6 +68,7 @@ fn run(config: Config) -> Result<(), StartError> {
                 }
             }
         };
+        // Cancel-safe: signals are listened to for as long as it serves, and no longer.
         tokio::select! {
             served = serve(config, control) => served,
             () = signals => Ok(()),

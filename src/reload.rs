@@ -91,11 +91,14 @@ impl Watch {
     fn by(means: Means, scope: &Scope) -> notify::Result<Watch> {
         let (sender, changes) = mpsc::channel(PENDING_CHANGES);
         let filter = scope.clone();
-        let handle = move |event: notify::Result<Event>| {
-            if let Some(path) = event.ok().and_then(|event| filter.change_in(&event)) {
-                // With a full channel, a change is about to be told anyway.
-                let _ = sender.try_send(path);
+        let handle = move |event: notify::Result<Event>| match event {
+            Ok(event) => {
+                if let Some(path) = filter.change_in(&event) {
+                    // With a full channel, a change is about to be told anyway.
+                    let _ = sender.try_send(path);
+                }
             }
+            Err(error) => warn!(%error, "changes of the handler's files may go unnoticed"),
         };
         let mut watcher: Box<dyn Watcher + Send> = match means {
             Means::Events => Box::new(notify::recommended_watcher(handle)?),
@@ -107,7 +110,9 @@ impl Watch {
                 Box::new(PollWatcher::new(handle, config)?)
             }
         };
-        watcher.watch(&scope.root, RecursiveMode::Recursive)?;
+        if scope.root.is_dir() {
+            watcher.watch(&scope.root, RecursiveMode::Recursive)?;
+        }
         for folder in scope.folders_elsewhere() {
             watcher.watch(&folder, RecursiveMode::NonRecursive)?;
         }
@@ -149,7 +154,10 @@ impl Scope {
                 .into_iter()
                 .chain(command.arguments.iter().map(Path::new))
         });
+        // A root that is a file is one by its name too: most editors save into a new file, and
+        // give it the name of the old one.
         let named = words
+            .chain([root])
             .filter(|word| word.is_file())
             .filter_map(|word| word.canonicalize().ok());
         Ok(Scope {
@@ -158,7 +166,7 @@ impl Scope {
         })
     }
 
-    /// The folders of named files that are not below the root.
+    /// The folders of named files that are not watched with the root.
     fn folders_elsewhere(&self) -> BTreeSet<PathBuf> {
         let folders = self.named.iter().filter_map(|file| file.parent());
         folders
@@ -227,6 +235,26 @@ mod tests {
         for (path, counts) in table {
             assert_eq!(scope.holds(Path::new(path)), counts, "{path}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_replaced_again_and_again_is_noticed_each_time() {
+        let folder = std::env::temp_dir().join(format!("faas-watch-{}", fastrand::u64(..)));
+        std::fs::create_dir_all(&folder).unwrap();
+        let file = folder.canonicalize().unwrap().join("handler.py");
+        std::fs::write(&file, "0").unwrap();
+        let scope = Scope::new(&file, None).unwrap();
+        for means in [Means::Events, Means::Polling] {
+            let mut watch = Watch::by(means, &scope).unwrap();
+            for round in 1..=3 {
+                let new = folder.join("handler.new");
+                std::fs::write(&new, format!("{means:?} {round}")).unwrap();
+                std::fs::rename(&new, &file).unwrap();
+                let changed = timeout(Duration::from_secs(10), watch.changed()).await;
+                assert_eq!(changed.unwrap(), file, "{means:?} {round}");
+            }
+        }
+        std::fs::remove_dir_all(&folder).unwrap();
     }
 
     async fn noticed(means: Means) -> Duration {

@@ -9,6 +9,7 @@ use crate::limits::{ADMIN_CONNECTIONS, hide_from_processes, raise_descriptor_lim
 use crate::pool::Pool;
 use crate::process::launch::{end_orphans, reap_in_time, sandbox_supported, take_in_orphans};
 use crate::reload::Watch;
+use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -95,8 +96,8 @@ pub async fn serve(config: Config, control: Control) -> Result<(), StartError> {
     // is made up for below.
     tokio::select! {
         _ = served => {}
-        () = reloading => {}
-        () = reap_in_time() => {}
+        never = reloading => match never {},
+        never = reap_in_time() => match never {},
     }
     end_orphans().await;
     info!("stopped");
@@ -104,7 +105,12 @@ pub async fn serve(config: Config, control: Control) -> Result<(), StartError> {
 }
 
 /// Has the pool reload when it is asked for, or when files have changed; never ends.
-async fn reload_when_told(pool: &Pool, door: &Door, asked: &Notify, mut watch: Option<Watch>) {
+async fn reload_when_told(
+    pool: &Pool,
+    door: &Door,
+    asked: &Notify,
+    mut watch: Option<Watch>,
+) -> Infallible {
     loop {
         let changed = async {
             match &mut watch {
@@ -198,6 +204,7 @@ impl End {
         door.refuse();
         let stopped = pool.stop();
         tokio::pin!(stopped);
+        // Cancel-safe: stopping goes on below if its time is over, the rest is only asked.
         let is_stopped = tokio::select! {
             () = &mut stopped => true,
             () = sleep_until(processes_end) => false,

@@ -17,6 +17,23 @@ fn assert_whole(worker: &Worker, count: usize) {
     });
 }
 
+/// B5: no answer is waited for then, and nothing is looked at again and again.
+#[test]
+fn a_process_that_takes_its_time_to_die_costs_no_processor_time() {
+    let script = "trap '' TERM; while read -r line; do while :; do sleep 60; done; done";
+    let worker = sh(script, &[])
+        .option("--processes", "1")
+        .option("--timeout", "200ms")
+        .option("--startup-timeout", "200ms")
+        .option("--grace", "3s")
+        .start();
+    assert_error(&worker.post("x"), 504, "handler_timeout", "maybe");
+    let before = processes::cpu_ticks(worker.pid());
+    std::thread::sleep(Duration::from_secs(1));
+    let ticks = processes::cpu_ticks(worker.pid()) - before;
+    assert!(ticks < 30, "{ticks} ticks of 10 ms in a second");
+}
+
 /// B1: the next request may well have been written before the exit is seen.
 #[test]
 fn a_process_that_exits_after_each_reply_costs_no_request() {

@@ -564,6 +564,31 @@ fn a_body_that_the_buffers_cannot_hold_is_refused_before_it_is_read() {
     });
 }
 
+/// E11: so does an error, which may repeat a body with six bytes for each of its own.
+#[test]
+fn an_error_that_is_not_read_takes_room_in_the_buffers() {
+    let worker = misbehave(&["--ready"])
+        .option("--max-body", "4MiB")
+        .option("--max-buffered", "4MiB")
+        .option("--write-timeout", "5m")
+        .start();
+    let mut reader = worker.connect().holding_little();
+    let body = "\u{1}".repeat(2_000_000);
+    let head = format!(
+        "POST / HTTP/1.1\r\nhost: localhost\r\ncontent-type: text/plain\r\n\
+         content-length: {}\r\n\r\n",
+        body.len()
+    );
+    reader.send(head.as_bytes()).unwrap();
+    reader.send(body.as_bytes()).unwrap();
+    reader.stream.read_exact(&mut [0; 1000]).unwrap();
+    assert_error(&worker.post("x"), 429, "overloaded", "no");
+    reader.reset();
+    eventually("there is room again", || {
+        (worker.post("x").status == 200).then_some(())
+    });
+}
+
 /// E11: replies that nobody reads count as well.
 #[test]
 fn a_reply_that_is_not_read_takes_room_in_the_buffers() {

@@ -2,7 +2,7 @@
 
 use crate::support::{
     Builder, PATIENCE, Scratch, assert_error, assert_result, eventually, misbehave, processes,
-    rust_example, within,
+    rust_example, sh, within,
 };
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
@@ -370,6 +370,24 @@ fn a_start_slower_than_the_timeout_comes_up_all_the_same() {
     assert_eq!(count, 1, "started again instead of being spared");
     // The reply to the first request came late, and went to nobody.
     assert_result(&worker.post("own"), "own");
+}
+
+/// D7: nor are starts that have become slower than any before a loop without end.
+#[test]
+fn starts_that_become_slower_come_up_in_the_end() {
+    let scratch = Scratch::new();
+    let begun = scratch.path("begun");
+    let script = "[ ! -e \"$1\" ] || sleep 1; : > \"$1\"
+        while read -r line; do case $line in *end*) exit 1;; esac; echo '{\"result\":1}'; done";
+    let worker = sh(script, &[&begun])
+        .option("--processes", "1")
+        .option("--timeout", "300ms")
+        .start();
+    eventually("answers", || (worker.post("x").status == 200).then_some(()));
+    assert_error(&worker.post("end"), 502, "handler_exited", "maybe");
+    within(Duration::from_secs(20), "answers again", || {
+        (worker.post("x").status == 200).then_some(())
+    });
 }
 
 /// B11: as many at a time as there are processors, two at least, for a tenth of a second each.

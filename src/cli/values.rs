@@ -105,6 +105,22 @@ pub(super) fn header_name(text: &str) -> Result<String, String> {
     Ok(name)
 }
 
+/// The name in a `Host` header, which is looked at without its port.
+pub(super) fn host_name(text: &str) -> Result<String, String> {
+    let name = text.trim().to_lowercase();
+    let bare = name
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'))
+        .unwrap_or(&name);
+    let is_address = bare.parse::<IpAddr>().is_ok();
+    // RFC 952 and 1123, and the underscore of names in containers.
+    let is_part = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
+    if is_address || (!bare.is_empty() && bare.chars().all(is_part)) {
+        return Ok(bare.trim_end_matches('.').to_owned());
+    }
+    Err("not a host name, expected e.g. example.org, without scheme and port".to_owned())
+}
+
 pub(super) fn origin(text: &str) -> Result<String, String> {
     let text = text.trim().to_lowercase();
     match text.split_once("://") {
@@ -140,6 +156,18 @@ mod tests {
         assert!(host("example.org").is_err());
         assert!(matches!(host("[::1]"), Ok(Host::Address(_))));
         assert!(origin("example.org").is_err());
+        for host in [
+            "",
+            " ",
+            "example.org:80",
+            "http://example.org",
+            "a b",
+            "[::1]:80",
+        ] {
+            assert!(host_name(host).is_err(), "{host}");
+        }
+        assert_eq!(host_name(" Example.ORG. "), Ok("example.org".to_owned()));
+        assert_eq!(host_name("[::1]"), Ok("::1".to_owned()));
         assert!(socket_address("127.0.0.1").is_err());
         assert!(socket_address("9000").is_err());
         assert_eq!(

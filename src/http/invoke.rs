@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 const TIMEOUT_MS: HeaderName = HeaderName::from_static("x-faas-timeout-ms");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
-/// A result from this size on counts as held until it has been written, in bytes. Smaller ones
+/// A body of a response from this size on counts as held until it has been written, in bytes. Smaller ones
 /// are covered by the limit of connections.
 const COUNTED_FROM: usize = 16 * 1024;
 
@@ -60,7 +60,7 @@ pub(super) async fn invoke(
         budget.min(config.body_timeout)
     });
     let body = read_body(config.max_body_bytes, timeout, refuse, body, &mut held).await?;
-    let payload = payload_of(head.headers.get(CONTENT_TYPE), body).await?;
+    let (payload, mut held) = payload_of(head.headers.get(CONTENT_TYPE), body, held).await?;
     let timeout = budget.map_or(config.timeout, |budget| budget.min(config.timeout));
     let latest = budget.map(|budget| arrived + budget);
     let extras = extras(config, &head.headers, request_id);
@@ -72,30 +72,39 @@ pub(super) async fn invoke(
     }
     let call = pool.call(payload, extras, timeout, latest, held)?;
     let result = call.await?;
-    let body = respond::result_body(&result);
+    let body = respond::result_body(&result).into();
+    Ok(respond::json(StatusCode::OK, counted(body, buffered)))
+}
+
+/// The body of a response, which counts as held until it has been written.
+pub(super) fn counted(body: Bytes, buffered: &Buffered) -> Bytes {
     if body.len() < COUNTED_FROM {
-        return Ok(respond::json(StatusCode::OK, body.into()));
+        return body;
     }
     let mut held = buffered.start();
     held.add(body.len() as u64);
-    let body = Bytes::from_owner(Counted { body, _held: held });
-    Ok(respond::json(StatusCode::OK, body))
+    Bytes::from_owner(Counted { body, _held: held })
 }
 
 /// The payload in a body. A large body is looked at on another thread: the error that repeats a
-/// hostile one takes up to a second for 8 MiB, and no other request may wait for that.
-async fn payload_of(content_type: Option<&HeaderValue>, body: Bytes) -> Result<Bytes, Failure> {
+/// hostile one takes up to a second for 8 MiB, and no other request may wait for that. It counts
+/// as held until then, also when its client does not wait.
+async fn payload_of(
+    content_type: Option<&HeaderValue>,
+    body: Bytes,
+    held: Held,
+) -> Result<(Bytes, Held), Failure> {
     if body.len() < LARGE_BODY {
-        let payload = find_payload(content_type.map(HeaderValue::as_bytes), &body)?;
-        return Ok(if payload.len() < SMALL_PAYLOAD {
-            Bytes::copy_from_slice(&payload)
-        } else {
-            payload
-        });
+        let mut payload = find_payload(content_type.map(HeaderValue::as_bytes), &body)?;
+        if payload.len() < SMALL_PAYLOAD {
+            payload = Bytes::copy_from_slice(&payload);
+        }
+        return Ok((payload, held));
     }
     let content_type = content_type.cloned();
     let found = tokio::task::spawn_blocking(move || {
-        find_payload(content_type.as_ref().map(HeaderValue::as_bytes), &body)
+        let payload = find_payload(content_type.as_ref().map(HeaderValue::as_bytes), &body)?;
+        Ok((payload, held))
     });
     found
         .await
@@ -104,7 +113,7 @@ async fn payload_of(content_type: Option<&HeaderValue>, body: Bytes) -> Result<B
 
 /// A body that counts as held until it has been written.
 struct Counted {
-    body: Vec<u8>,
+    body: Bytes,
     _held: Held,
 }
 

@@ -131,6 +131,7 @@ impl Listener {
             tracker.close();
             tracker.wait().await;
         };
+        // Cancel-safe: what is left of a life that is cut short is done below.
         tokio::select! {
             () = life => return,
             () = abort.cancelled() => (),

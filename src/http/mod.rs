@@ -124,7 +124,11 @@ impl Door {
                 Err(failure)
             }
         };
-        let mut response = answered.unwrap_or_else(|failure| respond::failure(&failure));
+        let mut response = answered.unwrap_or_else(|failure| {
+            // It may repeat what was sent, six times as long.
+            let body = invoke::counted(respond::failure_body(&failure), &self.buffered);
+            respond::failure_with(&failure, body)
+        });
         response.headers_mut().insert(REQUEST_ID, header);
         // After a head that can be read in two ways, nobody knows where the next one begins.
         if !is_sound || self.is_draining.load(Ordering::Relaxed) {

@@ -43,8 +43,13 @@ pub fn json(status: StatusCode, body: Bytes) -> Answer {
 
 /// What a failure looks like from outside.
 pub fn failure(failure: &Failure) -> Answer {
+    failure_with(failure, failure_body(failure))
+}
+
+/// The same, with its [`failure_body`].
+pub fn failure_with(failure: &Failure, body: Bytes) -> Answer {
     let (status, code, executed) = classify(failure);
-    let mut response = json(status, failure_body(failure));
+    let mut response = json(status, body);
     let headers = response.headers_mut();
     headers.insert(ERROR_CODE, HeaderValue::from_static(code));
     headers.insert(

@@ -90,12 +90,17 @@ impl Condition {
         if self.up > 0 {
             return None;
         }
-        Some(if self.failed_starts > 0 {
-            format!("no process is up: {}", self.why)
-        } else {
-            "no process is up yet: none has sent its ready line or a reply, or lived for 10 s"
+        Some(if self.why.is_empty() {
+            "no process is up: none has sent its ready line or a reply, or lived for 10 s"
                 .to_owned()
+        } else {
+            format!("no process is up: {}", self.why)
         })
+    }
+
+    /// The system would not start one, which says nothing about the command.
+    pub fn not_started(&mut self, why: String, next_start: Duration) {
+        self.note(why, next_start);
     }
 
     fn note(&mut self, why: String, next_start: Duration) {

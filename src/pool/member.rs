@@ -25,6 +25,9 @@ pub(super) struct Member {
     came_up: CancellationToken,
     /// Held while the process is starting.
     permit: Option<OwnedSemaphorePermit>,
+    /// Whether it has asked for a request since it was given one. It may have been told of one
+    /// since then, and must pass that on if it does not take it.
+    is_listed: bool,
     /// Requests that it was given.
     taken: u64,
     /// After so many it is spent.
@@ -74,6 +77,7 @@ impl Member {
             part,
             came_up: CancellationToken::new(),
             permit,
+            is_listed: false,
             taken: 0,
             most_taken,
             spent: CancellationToken::new(),
@@ -154,6 +158,7 @@ impl Feed for Member {
         let taken = self
             .shared
             .poll_take(cx, self.number, self.rank(load), load);
+        self.is_listed = taken.is_pending();
         if taken.is_ready() {
             self.taken += 1;
             if self.most_taken == Some(self.taken) {
@@ -164,7 +169,7 @@ impl Feed for Member {
     }
 
     fn step_back(&mut self) {
-        if self.standing != Membership::Left {
+        if std::mem::replace(&mut self.is_listed, false) {
             self.shared.step_back(self.number);
         }
     }
@@ -175,7 +180,7 @@ impl Feed for Member {
         if standing == Membership::Left {
             return;
         }
-        self.shared.step_back(self.number);
+        self.step_back();
         self.shared
             .note(|condition| condition.left(standing == Membership::Up));
     }
@@ -193,10 +198,7 @@ impl Feed for Member {
         }
         self.came_up.cancel();
         if let Some(took) = shown_after {
-            let millis = u64::try_from(took.as_millis()).unwrap_or(u64::MAX - 1);
-            self.shared
-                .slowest_start
-                .fetch_max(millis + 1, Ordering::Relaxed);
+            self.shared.note_start(took);
         }
         debug!(process = self.number, ?shown_after, "process is up");
     }
@@ -219,8 +221,10 @@ impl Drop for Member {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pool::tests::{Woken, call, pool_for};
+    use crate::pool::tests::{Woken, call, pool_for, pool_that_grows};
     use crate::process::conversation::Start;
+    use std::pin::pin;
+    use std::task::Waker;
 
     const IDLE: Load = Load {
         in_flight: 0,
@@ -270,6 +274,47 @@ mod tests {
         assert!(ask(&mut second, &woken).is_pending());
         let _answered = call(&pool).unwrap();
         assert!(woken.is_set());
+    }
+
+    #[test]
+    fn a_busy_process_that_has_no_room_any_more_passes_on_what_it_was_woken_for() {
+        let pool = pool_for(1);
+        let [busy_woken, new_woken]: [Arc<Woken>; 2] = Default::default();
+        let mut busy = Member::join(Arc::clone(&pool.shared), Part::Serving, None, None);
+        let waker = Arc::clone(&busy_woken).into();
+        let load = Load {
+            in_flight: 1,
+            ..IDLE
+        };
+        let asked = busy.poll_take(&mut Context::from_waker(&waker), load);
+        assert!(asked.is_pending());
+        let mut new = Member::join(Arc::clone(&pool.shared), Part::Serving, None, None);
+        let waker = Arc::clone(&new_woken).into();
+        let load = Load {
+            has_replied: false,
+            ..IDLE
+        };
+        let asked = new.poll_take(&mut Context::from_waker(&waker), load);
+        assert!(asked.is_pending());
+        let _answered = call(&pool).unwrap();
+        assert!(busy_woken.is_set() && !new_woken.is_set());
+        busy.step_back();
+        assert!(new_woken.is_set());
+    }
+
+    #[test]
+    fn what_nobody_can_take_makes_the_pool_grow() {
+        let pool = pool_that_grows(1);
+        let woken = Arc::default();
+        let mut member = waiting(&pool.shared, Part::Serving, &woken);
+        let pressed = pin!(pool.shared.pressure.notified());
+        let _answered = call(&pool).unwrap();
+        assert!(woken.is_set());
+        let mut context = Context::from_waker(Waker::noop());
+        let mut pressed = pressed;
+        assert!(pressed.as_mut().poll(&mut context).is_pending());
+        member.step_back();
+        assert!(pressed.as_mut().poll(&mut context).is_ready());
     }
 
     #[test]

@@ -64,8 +64,9 @@ pub struct Pool {
 struct Shared {
     state: Mutex<State>,
     queue_timeout: Duration,
-    /// The slowest start so far, in milliseconds and one; 0 before any was seen. Beside the lock,
-    /// because it is looked at whenever an owner is woken.
+    /// The slowest start so far, in milliseconds and one; 0 before any was seen. One that was given
+    /// up counts as twice as long, so that starts which have become slower are no loop. Beside the
+    /// lock, because it is looked at whenever an owner is woken.
     slowest_start: AtomicU64,
     /// Whether any process has sent a ready line.
     announces: AtomicBool,
@@ -162,8 +163,9 @@ impl Pool {
     }
 
     /// Has a payload worked on. `payload` is the inside of its JSON string; `latest` is the end of
-    /// the caller's own budget; `held` counts the bytes of the payload. Dropping the future before its end takes a request that still
-    /// waits out of the queue; one that a process has is finished, and its result dropped.
+    /// the caller's own budget; `held` counts the bytes of the payload. Dropping the future before
+    /// its end takes a request that still waits out of the queue; one that a process has is
+    /// finished, and its result dropped.
     pub fn call(
         &self,
         payload: Bytes,
@@ -197,17 +199,9 @@ impl Pool {
         if is_next {
             state.next_look = Some(until);
         }
-        let process = state.available.next();
-        let could_grow = process.is_none() && state.growth.has_room();
-        drop(state);
+        self.shared.have_looked_at(state);
         if is_next {
             self.shared.deadline_moved.notify_one();
-        }
-        if could_grow {
-            self.shared.pressure.notify_one();
-        }
-        if let Some(process) = process {
-            process.wake();
         }
         Ok(Answered {
             shared: Arc::clone(&self.shared),
@@ -304,6 +298,12 @@ impl Shared {
         millis.map(Duration::from_millis)
     }
 
+    /// A start has taken this long.
+    fn note_start(&self, took: Duration) {
+        let millis = u64::try_from(took.as_millis()).unwrap_or(u64::MAX - 1);
+        self.slowest_start.fetch_max(millis + 1, Ordering::Relaxed);
+    }
+
     /// From now on nothing is taken on; gives what still waits.
     fn close(&self) -> Vec<Call> {
         let mut state = self.lock();
@@ -342,12 +342,13 @@ impl Shared {
             // Left to those that are idle; busy ones would only ask each other in turn.
             None => state.available.next_idle(),
         };
+        let could_grow = other.is_none() && state.could_grow();
         if taken.is_none() {
             state.available.list(process, rank, cx.waker().clone());
         }
         let failure = (!too_late.is_empty()).then(|| state.waited_too_long());
         drop(state);
-        wake(other);
+        self.ask(other, could_grow);
         answer_all(too_late, failure);
         match taken {
             Some(mut call) => {
@@ -358,13 +359,29 @@ impl Shared {
         }
     }
 
+    /// Has somebody look at what waits, if something does.
+    fn have_looked_at(&self, mut state: MutexGuard<'_, State>) {
+        let process = state.next_for_waiting();
+        let could_grow = process.is_none() && state.could_grow();
+        drop(state);
+        self.ask(process, could_grow);
+    }
+
+    /// Wakes the process; where there is none, the pool may have to grow.
+    fn ask(&self, process: Option<Waker>, could_grow: bool) {
+        if could_grow {
+            self.pressure.notify_one();
+        }
+        if let Some(process) = process {
+            process.wake();
+        }
+    }
+
     /// The process takes nothing now, though it may have been asked.
     fn step_back(&self, process: u64) {
         let mut state = self.lock();
         state.available.unlist(process);
-        let other = state.next_for_waiting();
-        drop(state);
-        wake(other);
+        self.have_looked_at(state);
     }
 
     /// Gives requests that never started to others, at the places that they had.
@@ -396,11 +413,13 @@ impl Shared {
             state.queue.hand_back(call.place, call.waits_until, call);
             wakers.extend(state.available.next());
         }
+        let could_grow = state.could_grow();
         drop(state);
         let why = "one process after another ended before it read the request".to_owned();
         let retry_after = Duration::from_secs(1);
         answer_all(worn_out, Some(Failure::Unavailable { why, retry_after }));
         wakers.into_iter().for_each(Waker::wake);
+        self.ask(None, could_grow);
         self.deadline_moved.notify_one();
     }
 
@@ -505,6 +524,11 @@ impl State {
         }
     }
 
+    /// Whether a further process could be started for what waits.
+    fn could_grow(&self) -> bool {
+        !self.queue.is_empty() && self.growth.has_room()
+    }
+
     fn overloaded(&self, why: &str) -> Failure {
         let second = Duration::from_secs(1);
         let wait = self.queue.wait_for_newcomer();
@@ -517,12 +541,6 @@ impl State {
 
     fn waited_too_long(&self) -> Failure {
         self.overloaded("the request waited too long in the queue")
-    }
-}
-
-fn wake(process: Option<Waker>) {
-    if let Some(process) = process {
-        process.wake();
     }
 }
 

@@ -181,7 +181,7 @@ impl Running {
                 biased;
                 () = self.exit.ended() => return Departure::Ended,
                 fault = self.owner.serve() => return self.depart_at_fault(fault).await,
-                () = self.errors.run() => {}
+                never = self.errors.run() => match never {},
                 () = &mut start_lasts, if is_starting => is_starting = false,
             }
             self.owner.feed_mut().end_start();
@@ -249,7 +249,7 @@ impl Running {
             () = self.owner.finish() => false,
             () = farewell.kill.cancelled() => false,
             () = stopped => false,
-            () = self.errors.run() => false,
+            never = self.errors.run() => match never {},
         }
     }
 
@@ -261,8 +261,8 @@ impl Running {
             () = self.exit.ended() => true,
             () = hurry.cancelled() => false,
             () = sleep(limit) => false,
-            () = self.owner.keep_reading() => false,
-            () = self.errors.run() => false,
+            never = self.owner.keep_reading() => match never {},
+            never = self.errors.run() => match never {},
         }
     }
 

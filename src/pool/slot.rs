@@ -15,6 +15,7 @@ use super::member::Part;
 use super::rollout::{Outcome, Renewal, Renewed};
 use super::running::{Departure, Farewell, Running};
 use crate::config::ProcessConfig;
+use crate::process::conversation::Fault;
 use crate::process::launch::{LaunchError, Launcher};
 use start::{Start, Started, Starter};
 use std::sync::Arc;
@@ -284,7 +285,10 @@ impl Slot {
             }
             LaunchError::System(why) => {
                 warn!(%why, retry_in = ?delay, "process not started");
-                self.next = Next::Wanted(delay);
+                let note = why.clone();
+                let shared = &self.starter.shared;
+                shared.note(|condition| condition.not_started(note, delay));
+                self.next_failed(why, delay);
             }
         }
     }
@@ -369,6 +373,11 @@ impl Slot {
             }
             Departure::Fault(fault) => {
                 warn!(process = number, reason = %fault, "process replaced");
+                let is_slow = matches!(fault, Fault::TimedOut | Fault::TooSlowToStart);
+                if is_slow && !running.has_replied() {
+                    let age = running.started().elapsed();
+                    self.starter.shared.note_start(2 * age);
+                }
                 self.send_off(running, departure);
                 fault.to_string()
             }

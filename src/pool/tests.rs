@@ -11,10 +11,19 @@ const IDLE: Load = Load {
 
 /// A pool without processes, for this many waiting requests.
 pub(super) fn pool_for(queue: usize) -> Pool {
+    pool_up_to(NonZeroUsize::MIN, queue)
+}
+
+/// The same, where a second process may be started.
+pub(super) fn pool_that_grows(queue: usize) -> Pool {
+    pool_up_to(NonZeroUsize::MIN.saturating_add(1), queue)
+}
+
+fn pool_up_to(max_processes: NonZeroUsize, queue: usize) -> Pool {
     let one = NonZeroUsize::MIN;
     let config = PoolConfig {
         processes: one,
-        max_processes: one,
+        max_processes,
         idle_timeout: LONG,
         processes_starting_at_once: one,
         queue: NonZeroUsize::new(queue).unwrap(),

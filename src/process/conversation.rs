@@ -77,6 +77,15 @@ pub enum Start {
     },
 }
 
+/// Whether anybody else still holds the pipes of a process that is dead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Holders {
+    /// Its stdout has ended.
+    None,
+    /// A descendant that has left its group may have.
+    Some,
+}
+
 /// Something that happened and that somebody must be told.
 #[derive(Debug)]
 pub enum Event<T> {
@@ -117,7 +126,7 @@ pub struct Conversation<T> {
     is_ready: bool,
     has_replied: bool,
     standing: Standing,
-    /// When the last piece of a half line came that keeps the process from being given a request.
+    /// When the first piece of a half line came that keeps the process from being given a request.
     half_line_since: Option<Instant>,
     next_id: u64,
     flight: VecDeque<Flight<T>>,
@@ -287,6 +296,11 @@ impl<T: Ticket> Conversation<T> {
         self.has_replied
     }
 
+    /// True when requests are written ahead, which its end gives back by its promise.
+    pub fn is_ahead(&self) -> bool {
+        self.promise == Promise::Order && self.flight.len() > 1
+    }
+
     /// True while somebody waits for an answer from this process.
     pub fn is_awaited(&self) -> bool {
         self.flight.iter().any(|flight| flight.ticket.is_some())
@@ -356,11 +370,16 @@ impl<T: Ticket> Conversation<T> {
         let mut framer = std::mem::replace(&mut self.framer, Framer::new(0));
         framer.feed(bytes, |line| self.line(now, line));
         self.framer = framer;
-        self.half_line_since = self.is_in_half_a_line().then_some(now);
+        self.half_line_since = match self.half_line_since {
+            _ if !self.is_in_half_a_line() => None,
+            // More of the same line gives it no more time.
+            Some(since) if memchr::memchr(b'\n', bytes).is_none() => Some(since),
+            Some(_) | None => Some(now),
+        };
         let replies = self.in_order - answered;
         if let Some(began) = began.filter(|_| replies > 0) {
             let spent = now.saturating_duration_since(began);
-            self.pace.replied(spent, replies);
+            self.pace.replied(now, spent, replies);
         }
     }
 
@@ -393,15 +412,17 @@ impl<T: Ticket> Conversation<T> {
         std::mem::take(&mut self.events)
     }
 
-    /// The process is dead and reaped, its stdout read to the end, and `unread` bytes of what was
-    /// written were taken back out of its stdin. Gives each open ticket, in order, and whether its
-    /// request never started. That is known in two ways: its line lies wholly in the part that was
-    /// never read, or the process promised order and an earlier request has no reply.
-    pub fn end(&mut self, unread: usize) -> Vec<(T, bool)> {
+    /// The process is dead and reaped, its stdout read, and `unread` bytes of what was written were
+    /// taken back out of its stdin. Gives each open ticket, in order, and whether its request never
+    /// started. That is known in two ways: its line lies wholly in the part that was never read, or
+    /// the process promised order and an earlier request has no reply. The promise says nothing
+    /// while somebody may still be working on what was read.
+    pub fn end(&mut self, unread: usize, holders: Holders) -> Vec<(T, bool)> {
         let read = self.outgoing.sent - (unread as u64).min(self.outgoing.sent);
-        let may_have_started = match self.promise {
-            Promise::Order => self.may_have_started(),
-            Promise::Nothing | Promise::Concurrency(_) => usize::MAX,
+        let may_have_started = match (self.promise, holders) {
+            (Promise::Order, Holders::None) => self.may_have_started(),
+            (Promise::Order, Holders::Some) => usize::MAX,
+            (Promise::Nothing | Promise::Concurrency(_), _) => usize::MAX,
         };
         let flights = self.flight.drain(..).enumerate();
         flights

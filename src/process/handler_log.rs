@@ -1,5 +1,6 @@
 //! What a handler prints, on its way into our log: whole blocks, cut lines, a bounded rate.
 
+use std::convert::Infallible;
 use std::io;
 use std::time::{Duration, Instant};
 use tokio::io::AsyncReadExt;
@@ -138,9 +139,9 @@ impl ErrorOutput {
         }
     }
 
-    /// Drains and logs; never ends.
+    /// Drains and logs, as long as it is polled.
     // Cancel-safe: all progress lives in self.
-    pub async fn run(&mut self) {
+    pub async fn run(&mut self) -> Infallible {
         loop {
             let Some(pipe) = &mut self.pipe else {
                 return std::future::pending().await;

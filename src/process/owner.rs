@@ -6,12 +6,14 @@
 
 use super::activity::activity;
 use super::call::Call;
-use super::conversation::{Conversation, Event, Fault, Limits, Standing, Start};
+use super::conversation::{Conversation, Event, Fault, Holders, Limits, Standing, Start};
 use super::handler_log::StreamLog;
 use super::line::Announcement;
 use crate::error::Failure;
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
+use std::convert::Infallible;
 use std::future::{Future, pending, poll_fn};
 use std::io;
 use std::os::fd::AsRawFd;
@@ -33,6 +35,10 @@ const READS_IN_A_ROW: usize = 16;
 /// Reads where everything that is there must be seen. A pipe holds one of them by default and 16
 /// at most; a descendant that goes on writing must not hold the thread.
 const READS_AT_THE_END: usize = 64;
+
+/// How long processes that were killed may take to be gone. Only those that have left the group,
+/// and live on, take all of it.
+const KILLED_END_WITHIN: Duration = Duration::from_millis(20);
 
 /// Reads before a request is given to a process whose silence matters.
 const READS_BEFORE_GIVING: usize = 2;
@@ -166,12 +172,12 @@ impl<F: Feed> Owner<F> {
 
     /// Moves bytes and answers as long as it is polled; never ends.
     // Cancel-safe: all progress lives in self.
-    pub async fn keep_reading(&mut self) {
+    pub async fn keep_reading(&mut self) -> Infallible {
         poll_fn(|cx| {
             self.poll_move(cx);
-            Poll::<()>::Pending
+            Poll::Pending
         })
-        .await;
+        .await
     }
 
     /// Where the requests come from.
@@ -221,9 +227,16 @@ impl<F: Feed> Owner<F> {
     pub fn bury(&mut self, cause: &str) -> Vec<Call> {
         self.feed.leave();
         self.read_rest();
+        if self.conversation.is_ahead() {
+            self.wait_for_end_of_stdout();
+        }
+        let holders = match &self.stdout {
+            Some(_) => Holders::Some,
+            None => Holders::None,
+        };
         let unread = self.take_back_unread();
         let mut never_started = Vec::new();
-        for (call, is_untouched) in self.conversation.end(unread) {
+        for (call, is_untouched) in self.conversation.end(unread, holders) {
             if is_untouched {
                 never_started.push(call);
             } else {
@@ -231,6 +244,21 @@ impl<F: Feed> Owner<F> {
             }
         }
         never_started
+    }
+
+    /// Waits until nobody holds the pipe any more: the others of its group were killed just now,
+    /// and end within a moment. Blocks, because whoever asks cannot do anything else before.
+    fn wait_for_end_of_stdout(&mut self) {
+        let end = Instant::now() + KILLED_END_WITHIN;
+        while let Some(stdout) = &self.stdout
+            && let left = end.saturating_duration_since(Instant::now())
+            && !left.is_zero()
+        {
+            let wait = Timespec::try_from(left).unwrap_or_default();
+            // A failure costs a turn of the loop.
+            let _ = rustix::event::poll(&mut [PollFd::new(stdout, PollFlags::IN)], Some(&wait));
+            self.read_rest();
+        }
     }
 
     fn poll_move(&mut self, cx: &mut Context<'_>) {
@@ -369,11 +397,10 @@ impl<F: Feed> Owner<F> {
             };
             self.conversation.give(now, call);
         }
-        if *self.conversation.standing() != Standing::Sound {
-            self.feed.leave();
-        } else if self.conversation.in_flight() == 0 {
-            // Nothing of its own will bring it here again soon.
+        if *self.conversation.standing() == Standing::Sound {
             self.feed.step_back();
+        } else {
+            self.feed.leave();
         }
     }
 

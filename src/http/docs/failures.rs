@@ -58,7 +58,7 @@ pub(super) fn of_ready() -> Vec<Case> {
             "no_process",
             "No process is up.",
             Failure::Unavailable {
-                why: "no process is up yet: none has sent its ready line or a reply, or lived \
+                why: "no process is up: none has sent its ready line or a reply, or lived \
                       for 10 s"
                     .to_owned(),
                 retry_after: Duration::from_secs(1),

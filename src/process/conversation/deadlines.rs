@@ -9,7 +9,11 @@ use std::time::{Duration, Instant};
 
 impl<T: Ticket> Conversation<T> {
     /// When [`Conversation::expire`] has something to do next. `slowest_start` is that of the pool.
+    /// Of a process that is condemned already, nothing is late any more.
     pub fn next_deadline(&self, slowest_start: Option<Duration>) -> Option<Instant> {
+        if matches!(self.standing, Standing::Condemned(_)) {
+            return None;
+        }
         let flights =
             (0..self.flight.len()).filter_map(|index| self.deadline_of(index, slowest_start));
         let waits_for_ready = self.limits.wait_ready && !self.is_ready;

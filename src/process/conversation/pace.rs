@@ -5,7 +5,8 @@
 //! replies that were there when it was looked at: replies that are read together took no less
 //! for that.
 //!
-//! A reply that takes longer than the window closes it for [`CLOSED_FOR`]. That is told by looks
+//! A reply that takes longer than the window closes it until it is there, and for [`CLOSED_FOR`]
+//! after that. That is told by looks
 //! at the process while the reply is overdue, not by the clock alone: on a busy machine a process
 //! that is ready to run may wait for a processor for several milliseconds, and requests would wait
 //! no less anywhere else.
@@ -34,6 +35,8 @@ pub(super) struct Pace {
     spent: Duration,
     parts: u64,
     has_first: bool,
+    /// The window is closed until a reply comes.
+    is_overdue: bool,
     closed_until: Option<Instant>,
     /// The last look at an overdue reply: since when it was worked on, when that was, and the
     /// processor time that the process had used.
@@ -55,13 +58,17 @@ impl Pace {
             spent: Duration::ZERO,
             parts: 0,
             has_first: false,
+            is_overdue: false,
             closed_until: None,
             look: None,
         }
     }
 
     /// This many replies were there at a look, `spent` after the process could start on the first.
-    pub(super) fn replied(&mut self, spent: Duration, replies: u64) {
+    pub(super) fn replied(&mut self, now: Instant, spent: Duration, replies: u64) {
+        if std::mem::take(&mut self.is_overdue) {
+            self.closed_until = Some(now + CLOSED_FOR);
+        }
         // The first may hold what is done once only.
         if !self.has_first {
             self.has_first = true;
@@ -77,7 +84,8 @@ impl Pace {
 
     /// How many requests the process may have at the same time.
     pub(super) fn window(&self, now: Instant) -> usize {
-        if self.parts == 0 || self.closed_until.is_some_and(|until| now < until) {
+        let is_closed = self.is_overdue || self.closed_until.is_some_and(|until| now < until);
+        if self.parts == 0 || is_closed {
             return 1;
         }
         let each = self.spent.as_nanos() * u128::from(PARTS) / u128::from(self.parts);
@@ -100,11 +108,12 @@ impl Pace {
     pub(super) fn looked(&mut self, now: Instant, since: Instant, activity: Activity) {
         let last = self.look.take().filter(|look| look.since == since);
         match activity {
-            Activity::Asleep | Activity::Unknown => self.close(now),
+            Activity::Asleep | Activity::Unknown => self.is_overdue = true,
             Activity::Runnable { used } => {
                 let first = last.map_or(used, |look| look.used);
                 if used.saturating_sub(first) >= WINDOW_LASTS {
-                    return self.close(now);
+                    self.is_overdue = true;
+                    return;
                 }
                 self.look = Some(Look {
                     since,
@@ -113,10 +122,6 @@ impl Pace {
                 });
             }
         }
-    }
-
-    fn close(&mut self, now: Instant) {
-        self.closed_until = Some(now + CLOSED_FOR);
     }
 }
 
@@ -132,7 +137,7 @@ mod tests {
     fn paced(each: Duration, most: usize) -> Pace {
         let mut pace = Pace::new(most);
         for _ in 0..200 {
-            pace.replied(each, 1);
+            pace.replied(Instant::now(), each, 1);
         }
         pace
     }
@@ -160,9 +165,9 @@ mod tests {
         let mut pace = Pace::new(32);
         assert_eq!(pace.window(now), 1);
         // It imported something.
-        pace.replied(300 * MS, 1);
+        pace.replied(Instant::now(), 300 * MS, 1);
         assert_eq!(pace.window(now), 1);
-        pace.replied(10 * US, 1);
+        pace.replied(Instant::now(), 10 * US, 1);
         assert_eq!(pace.window(now), 32);
     }
 
@@ -170,9 +175,9 @@ mod tests {
     fn replies_read_together_share_their_time() {
         let now = Instant::now();
         let mut pace = Pace::new(100);
-        pace.replied(MS, 1);
+        pace.replied(Instant::now(), MS, 1);
         for _ in 0..50 {
-            pace.replied(MS, 20);
+            pace.replied(Instant::now(), MS, 20);
         }
         assert_eq!(pace.window(now), 20);
     }
@@ -182,7 +187,7 @@ mod tests {
         let mut pace = paced(5 * US, 32);
         let mut count = 0;
         while pace.window(Instant::now()) > 1 {
-            pace.replied(2 * MS, 1);
+            pace.replied(Instant::now(), 2 * MS, 1);
             count += 1;
         }
         assert!(count <= 32, "{count}");
@@ -202,8 +207,11 @@ mod tests {
                 None,
                 "there is nothing left to close"
             );
-            assert_eq!(pace.window(due + CLOSED_FOR - US), 1);
-            assert_eq!(pace.window(due + CLOSED_FOR), 32);
+            let answered = due + 2 * CLOSED_FOR;
+            assert_eq!(pace.window(answered), 1, "it is still overdue");
+            pace.replied(answered, 5 * US, 1);
+            assert_eq!(pace.window(answered + CLOSED_FOR - US), 1);
+            assert_eq!(pace.window(answered + CLOSED_FOR), 32);
         }
     }
 
@@ -243,7 +251,7 @@ mod tests {
             let now = Instant::now();
             let mut pace = Pace::new(most);
             for (nanos, replies) in times {
-                pace.replied(Duration::from_nanos(nanos), replies);
+                pace.replied(Instant::now(), Duration::from_nanos(nanos), replies);
                 prop_assert!((1..=most).contains(&pace.window(now)));
                 prop_assert!(pace.parts < 2 * REMEMBERED * PARTS);
             }

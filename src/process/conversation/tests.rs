@@ -443,6 +443,20 @@ fn the_clock_starts_when_the_line_is_written() {
     assert_eq!(table.fault(), Some(Fault::TimedOut));
 }
 
+/// Its owner reads on until it is gone, and would look at a passed deadline again and again.
+#[test]
+fn of_a_condemned_process_nothing_is_late() {
+    let mut table = Table::new();
+    table.give(1);
+    table.waits(TIMEOUT, Some(Duration::ZERO));
+    assert!(table.is_condemned());
+    assert_eq!(table.talk.next_deadline(Some(Duration::ZERO)), None);
+    let mut table = Table::with(|limits| limits.wait_ready = true);
+    table.waits(60 * TIMEOUT, None);
+    assert!(table.is_condemned());
+    assert_eq!(table.talk.next_deadline(None), None);
+}
+
 #[test]
 fn a_process_that_never_reads_times_out_all_the_same() {
     let mut table = Table::new();
@@ -535,7 +549,7 @@ fn what_was_never_read_never_started() {
     }
     // Lines of 24 bytes: the third lies wholly in the last 30, the second does not.
     let line = "{\"id\":1,\"payload\":\"p\"}\n".len();
-    let ended = table.talk.end(line + 6);
+    let ended = table.talk.end(line + 6, Holders::None);
     let untouched: Vec<(u64, bool)> = ended.into_iter().map(|(r, u)| (r.0, u)).collect();
     assert_eq!(untouched, [(1, false), (2, false), (3, true)]);
 }
@@ -555,7 +569,7 @@ fn closed_pipes_leave_the_open_requests_to_the_end() {
         close(&mut table.talk);
         assert_eq!(table.fault(), Some(fault));
         assert!(table.is_condemned() && table.talk.is_awaited());
-        assert_eq!(table.talk.end(0).len(), 1);
+        assert_eq!(table.talk.end(0, Holders::None).len(), 1);
     }
 }
 
@@ -623,11 +637,42 @@ fn ahead(last: u64) -> Table {
 
 /// Whether each open request never started.
 fn ended(table: &mut Table, unread: usize) -> Vec<(u64, bool)> {
-    let ended = table.talk.end(unread);
+    let ended = table.talk.end(unread, Holders::None);
     ended
         .into_iter()
         .map(|(r, untouched)| (r.0, untouched))
         .collect()
+}
+
+/// Somebody who left the group may have read them, and be working on them still.
+#[test]
+fn while_somebody_else_holds_the_pipes_a_promise_of_order_gives_nothing_back() {
+    for (holders, given_back) in [(Holders::None, 2), (Holders::Some, 0)] {
+        let mut table = ahead(5);
+        let ended = table.talk.end(0, holders);
+        let untouched = ended.iter().filter(|(_, is_untouched)| *is_untouched);
+        assert_eq!(untouched.count(), given_back, "{holders:?}");
+    }
+    // What was taken back out of the pipe, nobody has read.
+    let mut table = ahead(5);
+    let line = table.talk.flight.back().unwrap().line.clone();
+    let unread = usize::try_from(line.end - line.start).unwrap();
+    let ended = table.talk.end(unread, Holders::Some);
+    let untouched = ended.iter().map(|(_, is_untouched)| *is_untouched);
+    assert!(untouched.eq([false, false, true]));
+}
+
+/// A background thread that prints dots must not keep a process from being replaced.
+#[test]
+fn a_half_line_that_only_grows_has_its_time_once() {
+    let mut table = Table::new();
+    table.give(1);
+    table.says("{\"result\":1}\n.");
+    for _ in 0..4 {
+        table.waits(HALF_LINE_LASTS / 4, None);
+        table.says(".");
+    }
+    assert_eq!(table.fault(), Some(Fault::PartialLine));
 }
 
 #[test]
@@ -1029,7 +1074,7 @@ proptest! {
             table.collect();
         }
         let mut seen: Vec<u64> = table.answers.iter().map(|(number, _)| *number).collect();
-        seen.extend(table.talk.end(unread).into_iter().map(|(request, _)| request.0));
+        seen.extend(table.talk.end(unread, Holders::None).into_iter().map(|(request, _)| request.0));
         seen.sort_unstable();
         prop_assert_eq!(seen, (1..=given).collect::<Vec<u64>>());
         // A line without id may be taken for the answer only by one that never saw ids.

@@ -9,6 +9,7 @@ use super::spawner;
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 use std::collections::BTreeSet;
+use std::convert::Infallible;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use std::{fs, io};
@@ -83,8 +84,8 @@ pub(super) fn disown(pid: Pid) {
     family().own.remove(&pid.as_raw_pid());
 }
 
-/// Reaps orphans as long as it is polled; never ends. Must be called within a runtime.
-pub async fn reap_in_time() {
+/// Reaps orphans as long as it is polled. Must be called within a runtime.
+pub async fn reap_in_time() -> Infallible {
     let mut deaths = signal(SignalKind::child())
         .inspect_err(|error| warn!(%error, "orphans are reaped late"))
         .ok();

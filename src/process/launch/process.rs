@@ -107,7 +107,9 @@ impl Process {
     /// Kills what is left of the group, then reaps the process, which must have ended: the group's
     /// number may be given to others as soon as its leader is reaped.
     pub fn reap(&mut self) -> io::Result<Death> {
-        self.send(Signal::KILL);
+        if self.state != State::Reaped {
+            self.send(Signal::KILL);
+        }
         let was_killed_by_us = self.state == State::Killed;
         self.state = State::Reaped;
         let status = self.child.wait();

@@ -202,19 +202,22 @@ impl<'a> Envelope<'a> {
             return announcement;
         };
         for name in names {
-            match name.as_ref() {
-                "headers" => announcement.context.push(ContextMember::Headers),
-                "timeout_ms" => announcement.context.push(ContextMember::TimeoutMs),
-                "request_id" => announcement.context.push(ContextMember::RequestId),
-                "traceparent" => announcement.context.push(ContextMember::Traceparent),
+            let member = match name.as_ref() {
+                "headers" => ContextMember::Headers,
+                "timeout_ms" => ContextMember::TimeoutMs,
+                "request_id" => ContextMember::RequestId,
+                "traceparent" => ContextMember::Traceparent,
                 unknown => {
                     announcement.complaint = Some(format!(
                         "context knows headers, timeout_ms, request_id and traceparent, got {unknown:?}"
                     ));
+                    continue;
                 }
+            };
+            if !announcement.context.contains(&member) {
+                announcement.context.push(member);
             }
         }
-        announcement.context.dedup();
         announcement
     }
 }

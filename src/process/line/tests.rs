@@ -106,7 +106,7 @@ fn lines_mean_what_the_protocol_says() {
             ready(Some(16), vec![]),
         ),
         (
-            r#"{"ready":true,"context":["headers","request_id"]}"#,
+            r#"{"ready":true,"context":["headers","request_id","headers"]}"#,
             ready(None, vec![ContextMember::Headers, ContextMember::RequestId]),
         ),
         (r#"{"ready":false}"#, Parsed::Stray),

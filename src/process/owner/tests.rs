@@ -123,6 +123,7 @@ async fn without_ids_stdout_is_looked_at_before_the_next_request_is_written() {
         }
         assert_eq!(answered.try_recv().unwrap(), Ok("1".into()));
         let written = bench.unread();
+        bench.waiting.is_passed_on.set(false);
         bench.says(rest);
         let next = bench.ask(LONG);
         assert_eq!(bench.look(), standing, "{rest}");
@@ -132,6 +133,19 @@ async fn without_ids_stdout_is_looked_at_before_the_next_request_is_written() {
         let is_held_up = standing.is_pending();
         assert_eq!(bench.waiting.is_passed_on.get(), is_held_up, "{rest}");
     }
+}
+
+/// It may have asked for one before, and been woken for it since.
+#[tokio::test]
+async fn a_busy_process_without_room_passes_on_what_it_was_woken_for() {
+    let mut bench = Bench::new().await;
+    let _answered = bench.ask(LONG);
+    assert!(bench.look().is_pending());
+    bench.waiting.is_passed_on.set(false);
+    let next = bench.ask(LONG);
+    assert!(bench.look().is_pending());
+    assert!(bench.waiting.is_passed_on.get());
+    assert!(next.is_empty());
 }
 
 #[tokio::test]
