@@ -21,7 +21,7 @@ use std::time::Duration;
 use tracing::Level;
 use values::{
     Host, Reload, count, duration, header_name, host, host_name, log_format, log_level, origin,
-    positive_duration, reload, size, socket_address,
+    port, positive_duration, reload, size, socket_address,
 };
 
 /// What the program was asked to do.
@@ -121,13 +121,13 @@ struct Address {
     #[arg(long, env = "HOST", default_value = "127.0.0.1", value_parser = host)]
     host: Host,
     /// Its port; 0 picks a free one
-    #[arg(long, env = "PORT", default_value_t = 8000)]
+    #[arg(long, env = "PORT", default_value = "8000", value_parser = port)]
     port: u16,
 }
 
 #[derive(Debug, Args)]
 struct ServeOptions {
-    /// The command to run, split into words as a shell does, run without one
+    /// The command to run; split into words as a shell does, but no shell runs it
     #[arg(
         long,
         env = "HANDLER_FUNCTION",
@@ -135,7 +135,7 @@ struct ServeOptions {
         hide_env_values = true
     )]
     handler: Option<String>,
-    /// The same, already split
+    /// The command to run and its words, instead of --handler
     #[arg(last = true, value_name = "COMMAND")]
     command: Vec<OsString>,
     #[command(flatten)]
@@ -434,8 +434,11 @@ fn explain(error: &clap::Error) -> ExitCode {
         )
     {
         let flag = argument.split([' ', '=', '[']).next().unwrap_or(argument);
-        let why = std::error::Error::source(error)
-            .map_or_else(|| "bad value".to_owned(), ToString::to_string);
+        let why = std::error::Error::source(error);
+        let why = why.map_or_else(
+            || "a value is missing, or is not one".to_owned(),
+            ToString::to_string,
+        );
         eprintln!("{flag}{}: {why}: {value:?}", variable_of(flag));
         return ExitCode::from(2);
     }
@@ -456,6 +459,21 @@ fn explain(error: &clap::Error) -> ExitCode {
     }
     drop(error.print());
     ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
+}
+
+/// Variables that look like settings of ours and are none: most likely misspelt.
+pub fn unknown_variables() -> Vec<String> {
+    let command = Cli::command();
+    let is_known = |name: &str| {
+        let mut known = command.get_arguments().filter_map(clap::Arg::get_env);
+        known.any(|known| known == name)
+    };
+    std::env::vars_os()
+        .filter_map(|(name, _)| name.into_string().ok())
+        .filter(|name| name.starts_with("FAAS_") && !is_known(name))
+        // Kubernetes sets such ones for a service whose name begins with ours.
+        .filter(|name| !name.contains("_SERVICE_") && !name.contains("_PORT"))
+        .collect()
 }
 
 fn variable_of(flag: &str) -> String {

@@ -10,7 +10,7 @@ use std::io::Write;
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use tracing::error;
+use tracing::{error, warn};
 
 fn main() -> ExitCode {
     // First, because each start of a process comes this way.
@@ -27,6 +27,12 @@ fn main() -> ExitCode {
         }
         Ok(Task::Serve(config, log)) => {
             let _guard = logging::start(log.format, log.level);
+            for variable in cli::unknown_variables() {
+                warn!(
+                    variable,
+                    "no setting has this name (faas-worker --help lists them)"
+                );
+            }
             match run(*config) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(start_error) => {

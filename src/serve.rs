@@ -211,7 +211,11 @@ impl End {
             () = self.control.now.cancelled() => false,
         };
         if !is_stopped {
-            warn!("processes are killed, their time to end is over");
+            if self.control.now.is_cancelled() {
+                warn!("asked again to end: processes are killed");
+            } else {
+                warn!("processes are killed, their time to end is over");
+            }
             pool.kill();
             // What SIGKILL does not end within a second, the worker cannot wait for.
             drop(timeout(Duration::from_secs(1), stopped).await);

@@ -1,12 +1,11 @@
 //! What was typed about what processes may not do.
 
-use super::values::{count, positive_duration, readable_path, size};
+use super::values::{count, readable_path, size, whole_seconds};
 use crate::config::{IsolationConfig, SandboxPaths};
 use clap::Args;
 use clap::builder::BoolishValueParser;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
-use std::time::Duration;
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Isolation, of each process")]
@@ -15,8 +14,8 @@ pub(super) struct IsolationOptions {
     #[arg(long, env = "FAAS_LIMIT_MEMORY", value_name = "SIZE", value_parser = size)]
     limit_memory: Option<u64>,
     /// Most processor time over its life, in whole seconds; SIGXCPU or SIGKILL beyond
-    #[arg(long, env = "FAAS_LIMIT_CPU", value_name = "DURATION", value_parser = positive_duration)]
-    limit_cpu: Option<Duration>,
+    #[arg(long, env = "FAAS_LIMIT_CPU", value_name = "DURATION", value_parser = whole_seconds)]
+    limit_cpu: Option<u64>,
     /// Most descriptors that it may have open
     #[arg(long, env = "FAAS_LIMIT_FILES", value_name = "N", value_parser = count)]
     limit_files: Option<NonZeroUsize>,
@@ -44,8 +43,7 @@ impl IsolationOptions {
         let is_wanted = self.sandbox || paths != SandboxPaths::default();
         IsolationConfig {
             memory_bytes: self.limit_memory,
-            // The kernel counts whole seconds; a limit is kept rather than passed.
-            cpu_seconds: self.limit_cpu.map(|limit| limit.as_secs().max(1)),
+            cpu_seconds: self.limit_cpu,
             files: self.limit_files.map(|files| files.get() as u64),
             sandbox: is_wanted.then_some(paths),
         }

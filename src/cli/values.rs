@@ -28,6 +28,11 @@ pub(super) fn host(text: &str) -> Result<Host, String> {
         .map_err(|_| "not an IP address or localhost".to_owned())
 }
 
+pub(super) fn port(text: &str) -> Result<u16, String> {
+    text.parse()
+        .map_err(|_| "not a port from 0 to 65535".to_owned())
+}
+
 /// An address with its port, or `localhost` with one.
 pub(super) fn socket_address(text: &str) -> Result<SocketAddr, String> {
     let port = text.strip_prefix("localhost:");
@@ -64,6 +69,14 @@ pub(super) fn positive_duration(text: &str) -> Result<Duration, String> {
         Duration::ZERO => Err("must be longer than 0".to_owned()),
         duration => Ok(duration),
     }
+}
+
+pub(super) fn whole_seconds(text: &str) -> Result<u64, String> {
+    let duration = positive_duration(text)?;
+    if duration.subsec_nanos() > 0 {
+        return Err("must be whole seconds".to_owned());
+    }
+    Ok(duration.as_secs())
 }
 
 pub(super) fn size(text: &str) -> Result<u64, String> {
@@ -150,6 +163,9 @@ mod tests {
     fn values_out_of_bounds_are_refused() {
         assert!(positive_duration("0s").is_err());
         assert!(duration("fast").is_err());
+        assert!(whole_seconds("1500ms").is_err());
+        assert_eq!(whole_seconds("2m"), Ok(120));
+        assert!(port("65536").is_err());
         assert!(duration("1000years").is_err());
         assert_eq!(size("64KiB"), Ok(65536));
         assert!(size("0").is_err());

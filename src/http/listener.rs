@@ -16,11 +16,11 @@ use rustix::io::Errno;
 use rustix::net::SocketFlags;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinSet;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::warn;
 
+use super::complaint::Complaint;
 use super::connection;
 use super::registry::Registry;
 use crate::config::HttpConfig;
@@ -120,7 +120,7 @@ impl Listener {
                 registry: Arc::clone(&registry),
                 tracker: tracker.clone(),
                 answer: answer.clone(),
-                complaint: Complaint::default(),
+                complaint: Complaint::once_in(COMPLAINT_PAUSE),
             };
             doors.spawn(door.keep(close.clone()));
         }
@@ -257,7 +257,9 @@ where
             Ok(stream) => stream,
             Err(error) if is_of_one_connection(&error) => return,
             Err(error) => {
-                self.complaint.utter(&error);
+                if let Some(withheld) = self.complaint.due() {
+                    warn!(%error, withheld, "cannot accept connections, trying again");
+                }
                 // Most likely there are no descriptors left: one that nobody uses helps. Each try
                 // either follows a connection that has left or comes after a pause.
                 self.registry.make_room_and_wait().await;
@@ -300,28 +302,6 @@ fn is_of_one_connection(error: &io::Error) -> bool {
                 | Errno::PERM
         )
     })
-}
-
-/// Log lines about accepting, not more than one in a while.
-#[derive(Debug, Default)]
-struct Complaint {
-    last: Option<Instant>,
-    withheld: u64,
-}
-
-impl Complaint {
-    fn utter(&mut self, error: &io::Error) {
-        if self
-            .last
-            .is_some_and(|last| last.elapsed() < COMPLAINT_PAUSE)
-        {
-            self.withheld += 1;
-            return;
-        }
-        warn!(%error, withheld = self.withheld, "cannot accept connections, trying again");
-        self.last = Some(Instant::now());
-        self.withheld = 0;
-    }
 }
 
 #[cfg(test)]

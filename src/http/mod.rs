@@ -3,6 +3,7 @@
 //! Knows the pool by its call alone. What a failure looks like from outside is decided in
 //! `respond`.
 
+mod complaint;
 mod connection;
 mod docs;
 mod guard;
@@ -19,19 +20,23 @@ use crate::config::HttpConfig;
 use crate::error::Failure;
 use crate::pool::Pool;
 use bytes::Bytes;
+use complaint::Complaint;
 use guard::Guard;
 use hyper::body::Incoming;
 use hyper::header::{CONNECTION, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Request, StatusCode};
 use respond::Answer;
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use time::OffsetDateTime;
 use token::Tokens;
 use tokio_util::sync::CancellationToken;
-use tracing::{Level, debug};
+use tracing::{Level, debug, warn};
+
+/// The shortest time between two log lines about failed requests.
+const FAILURE_PAUSE: Duration = Duration::from_secs(1);
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -62,6 +67,7 @@ pub struct Door {
     /// What the request ids of this run begin with.
     run: String,
     requests: AtomicU64,
+    failures: Mutex<Complaint>,
 }
 
 impl Door {
@@ -84,6 +90,7 @@ impl Door {
             refuse: CancellationToken::new(),
             run: format!("{:08x}-", fastrand::u32(..)),
             requests: AtomicU64::new(0),
+            failures: Mutex::new(Complaint::once_in(FAILURE_PAUSE)),
         }
     }
 
@@ -125,6 +132,7 @@ impl Door {
             }
         };
         let mut response = answered.unwrap_or_else(|failure| {
+            self.tell(&failure, &id);
             // It may repeat what was sent, six times as long.
             let body = invoke::counted(respond::failure_body(&failure), &self.buffered);
             respond::failure_with(&failure, body)
@@ -147,6 +155,22 @@ impl Door {
             );
         }
         response
+    }
+
+    /// Logs that a request has failed by its handler, not what it was or what was said.
+    fn tell(&self, failure: &Failure, id: &Bytes) {
+        let code = match failure {
+            Failure::Exited(_)
+            | Failure::Protocol(_)
+            | Failure::ReplyTooLarge(_)
+            | Failure::TimedOut(_) => respond::code(failure),
+            _ => return,
+        };
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(withheld) = failures.due() {
+            let request_id = String::from_utf8_lossy(id);
+            warn!(%request_id, code, withheld, "request failed, its answer has the cause");
+        }
     }
 
     /// Whether a path is there at this entrance; what it is, `route` knows.

@@ -100,6 +100,11 @@ pub fn failure_body(failure: &Failure) -> Bytes {
     body.into()
 }
 
+/// The code of a failure.
+pub fn code(failure: &Failure) -> &'static str {
+    classify(failure).1
+}
+
 fn classify(failure: &Failure) -> (StatusCode, &'static str, Executed) {
     let chosen = |status| StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST);
     match failure {

@@ -200,7 +200,8 @@ impl Feed for Member {
         if let Some(took) = shown_after {
             self.shared.note_start(took);
         }
-        debug!(process = self.number, ?shown_after, "process is up");
+        let shown_after_ms = shown_after.map(|took| took.as_millis() as u64);
+        debug!(process = self.number, shown_after_ms, "process is up");
     }
 
     fn announced(&mut self) {

@@ -426,6 +426,7 @@ impl Shared {
     /// Notes something about the pool's condition; if it cannot serve any more, what waits fails.
     fn note<R>(&self, change: impl FnOnce(&mut Condition) -> R) -> R {
         let mut state = self.lock();
+        let failed_before = state.condition.failure().is_some();
         let result = change(&mut state.condition);
         let failure = state.condition.failure();
         let waiting = if failure.is_some() {
@@ -435,7 +436,7 @@ impl Shared {
         };
         drop(state);
         if let Some(Failure::NotLoaded(why) | Failure::Unavailable { why, .. }) = &failure
-            && !waiting.is_empty()
+            && !(failed_before && waiting.is_empty())
         {
             error!(%why, requests = waiting.len(), "handler keeps failing, requests are refused");
         }
@@ -540,7 +541,11 @@ impl State {
     }
 
     fn waited_too_long(&self) -> Failure {
-        self.overloaded("the request waited too long in the queue")
+        let why_none = self.condition.why_not_ready();
+        let why_none = why_none.map_or_else(String::new, |why| format!("; {why}"));
+        self.overloaded(&format!(
+            "the request waited too long in the queue{why_none}"
+        ))
     }
 }
 

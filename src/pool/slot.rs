@@ -361,7 +361,7 @@ impl Slot {
         let number = running.number();
         match departure {
             Departure::Ended => {
-                let lived_ms = running.started().elapsed().as_millis();
+                let lived_ms = running.started().elapsed().as_millis() as u64;
                 let was_up = running.member().is_up();
                 let (status, last_line) = running.bury(departure);
                 let last_line = (!last_line.is_empty()).then_some(last_line);
@@ -369,7 +369,13 @@ impl Slot {
                 if was_up {
                     return status;
                 }
-                format!("{status}, before it was up; the log has what it printed")
+                // A one-shot command, most likely.
+                let hint = if status == "exit status: 0" {
+                    ": a handler must go on reading requests from stdin until that ends"
+                } else {
+                    "; the log has what it printed"
+                };
+                format!("{status}, before it was up{hint}")
             }
             Departure::Fault(fault) => {
                 warn!(process = number, reason = %fault, "process replaced");

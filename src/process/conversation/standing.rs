@@ -59,7 +59,9 @@ impl fmt::Display for Fault {
             Fault::InputClosed => "it closed its stdin",
             Fault::OutputClosed => "it closed its stdout",
             Fault::TimedOut => "no reply in time",
-            Fault::TooSlowToStart => "not ready in time",
+            Fault::TooSlowToStart => {
+                "neither its ready line nor a reply came in the time to start (--startup-timeout)"
+            }
         })
     }
 }
