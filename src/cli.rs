@@ -50,7 +50,7 @@ pub fn parse() -> Result<Task, ExitCode> {
     let cli = cli.map_err(|error| explain(&error))?;
     let task = match cli.task {
         Some(TaskName::Serve(options)) => serve(options),
-        Some(TaskName::Health(address)) => address.resolve().map(Task::Health),
+        Some(TaskName::Health(address)) => Ok(Task::Health(address.resolve())),
         None => serve(cli.options),
     };
     task.map_err(|message| {
@@ -367,7 +367,7 @@ fn serve(options: ServeOptions) -> Result<Task, String> {
         },
         reload: options.reload.and_then(|Reload(path)| path),
         http: HttpConfig {
-            listen: options.address.resolve()?,
+            listen: options.address.resolve(),
             max_body_bytes: options.max_body,
             max_buffered_bytes: options.max_buffered,
             max_connections: options.max_connections,
@@ -403,17 +403,14 @@ fn command(handler: Option<String>, words: Vec<OsString>) -> Result<Option<Comma
 }
 
 impl Address {
-    fn resolve(&self) -> Result<Vec<SocketAddr>, String> {
+    fn resolve(&self) -> Vec<SocketAddr> {
         let ips = match self.host {
             Host::Address(ip) => vec![ip],
-            // With a port that the system picks, two families would get two different ones.
-            Host::Localhost if self.port == 0 => vec![Ipv4Addr::LOCALHOST.into()],
             Host::Localhost => vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
         };
-        Ok(ips
-            .into_iter()
+        ips.into_iter()
             .map(|ip| SocketAddr::new(ip, self.port))
-            .collect())
+            .collect()
     }
 }
 

@@ -178,8 +178,9 @@ impl ErrorOutput {
     fn received(&mut self, read: io::Result<usize>) -> bool {
         match read {
             Ok(length) if length > 0 => {
-                self.block.push(Instant::now(), &self.scratch[..length]);
-                if self.block.is_due() {
+                let now = Instant::now();
+                self.block.push(now, &self.scratch[..length]);
+                if self.block.is_due(now) {
                     self.log_block();
                 }
                 true
@@ -221,29 +222,30 @@ impl Block {
         }
     }
 
-    fn is_due(&self) -> bool {
-        let is_old = self.since.is_some_and(|since| since.elapsed() >= BLOCK_AGE);
+    fn is_due(&self, now: Instant) -> bool {
+        let is_old = self
+            .since
+            .is_some_and(|since| now.saturating_duration_since(since) >= BLOCK_AGE);
         is_old || self.text.len() >= BLOCK_LIMIT
     }
 
     fn push(&mut self, now: Instant, bytes: &[u8]) {
         self.since.get_or_insert(now);
         for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
+            let (line, end) = match piece.strip_suffix(b"\n") {
+                Some(line) => (line, &b"\n"[..]),
+                None => (piece, &b""[..]),
+            };
             let room = LINE_LIMIT.saturating_sub(self.line_length);
-            let ends = piece.ends_with(b"\n");
-            if piece.len() <= room || self.line_length == 0 && piece.len() <= LINE_LIMIT {
-                self.text.extend_from_slice(piece);
-            } else if room > 0 {
-                self.text.extend_from_slice(&piece[..room]);
+            self.text.extend_from_slice(&line[..line.len().min(room)]);
+            // Once, where the limit is passed.
+            if line.len() > room && self.line_length <= LINE_LIMIT {
                 self.text.extend_from_slice("… (cut)".as_bytes());
-                self.text.extend_from_slice(if ends { b"\n" } else { b"" });
-            } else if ends {
-                self.text.push(b'\n');
             }
-            self.line_length = if ends {
-                0
-            } else {
-                self.line_length + piece.len()
+            self.text.extend_from_slice(end);
+            self.line_length = match end {
+                [] => self.line_length + line.len(),
+                _ => 0,
             };
         }
     }
@@ -284,7 +286,7 @@ mod tests {
         block.push(Instant::now(), b"Error: no\n\n");
         assert_eq!(block.take(), b"Traceback:\n  File\nValueError: no");
         assert_eq!(block.last_line, "ValueError: no");
-        assert!(!block.is_due());
+        assert!(!block.is_due(Instant::now()));
     }
 
     #[test]
@@ -296,5 +298,25 @@ mod tests {
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines[0].len(), LINE_LIMIT + "… (cut)".len());
         assert_eq!(lines[1], "next");
+        // The limit is passed by what is behind it, in whatever pieces it comes.
+        let full = "x".repeat(LINE_LIMIT);
+        for (pieces, line) in [
+            (vec![format!("{full}\n")], full.clone()),
+            (vec![full.clone(), "\n".to_owned()], full.clone()),
+            (
+                vec![full.clone(), "y\n".to_owned()],
+                format!("{full}… (cut)"),
+            ),
+            (
+                vec![full.clone(), "y".to_owned(), "z\n".to_owned()],
+                format!("{full}… (cut)"),
+            ),
+        ] {
+            let mut block = Block::default();
+            for piece in pieces {
+                block.push(Instant::now(), piece.as_bytes());
+            }
+            assert_eq!(block.take(), line.as_bytes());
+        }
     }
 }
