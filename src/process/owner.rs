@@ -226,6 +226,8 @@ impl<F: Feed> Owner<F> {
     /// it may have started with `cause`, and gives back what it never started.
     pub fn bury(&mut self, cause: &str) -> Vec<Call> {
         self.feed.leave();
+        // First, before somebody who has left the group reads more of it.
+        let unread = self.take_back_unread();
         self.read_rest();
         if self.conversation.is_ahead() {
             self.wait_for_end_of_stdout();
@@ -234,7 +236,6 @@ impl<F: Feed> Owner<F> {
             Some(_) => Holders::Some,
             None => Holders::None,
         };
-        let unread = self.take_back_unread();
         let mut never_started = Vec::new();
         for (call, is_untouched) in self.conversation.end(unread, holders) {
             if is_untouched {
