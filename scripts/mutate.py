@@ -136,6 +136,18 @@ def take_out(rule):
     return path, before, before.replace(rule["old"], rule["new"])
 
 
+def check_texts(rules):
+    """Stops if the source has moved away from a rule, chosen or not."""
+    stale = []
+    for rule in rules:
+        try:
+            take_out(rule)
+        except Wrong as wrong:
+            stale.append(f"{rule['name']}: {wrong}")
+    if stale:
+        sys.exit("mutate.py: rules that nothing can be taken out for:\n  " + "\n  ".join(stale))
+
+
 def attempt(rule):
     """The test that missed the rule, and what it said; None if no test did."""
     path, before, after = take_out(rule)
@@ -177,7 +189,8 @@ def main():
     parser.add_argument("--why", action="store_true", help="what each failing test said, too")
     options = parser.parse_args()
     with open(ROOT / "scripts/mutations.toml", "rb") as file:
-        rules = chosen(tomllib.load(file)["rule"], options)
+        known = tomllib.load(file)["rule"]
+    rules = chosen(known, options)
     if options.list:
         for rule in rules:
             print(rule["name"])
@@ -188,6 +201,7 @@ def main():
     lock = open(TREE.parent / "lock", "w")
     fcntl.flock(lock, fcntl.LOCK_EX)
     copy_tree()
+    check_texts(known)
     kinds = sorted({split(test)[0] for rule in rules for test in rule["tests"]})
     print("building the tests as they are …", flush=True)
     programs, said = build(kinds, examples="it" in kinds)
