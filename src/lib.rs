@@ -40,7 +40,7 @@
 //! | [`serve()`] | a worker from its start to its end |
 //! | `reload` | the watch over the handler's files |
 //! | [`commands`] | what the program does besides serving |
-//! | [`buffered`], [`limits`] | bytes held at one time; what the system grants |
+//! | [`buffered`], `limits` | bytes held at one time; what the system grants |
 //! | [`error`], [`logging`] | how starts and requests fail; how the log looks |
 //! | [`handler`] | for people who write handlers in Rust; needs none of the others |
 //!
