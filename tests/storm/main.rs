@@ -127,7 +127,7 @@ fn storm(mode: Mode, requests: u64, limit: Duration, seed: u64) -> Report {
         .start_quietly();
     worker.wait_until_ready();
     worker.wait_for_processes(PROCESSES);
-    let idle_descriptors = processes::descriptor_count(worker.pid());
+    let idle_descriptors = settled_descriptors(&worker);
 
     let begun = Instant::now();
     let clients = Clients::start(worker.address, mode, requests, limit, seed);
@@ -207,6 +207,18 @@ fn wait_until_whole(worker: &Worker) -> Result<(), String> {
             ));
         }
     }
+}
+
+/// How many descriptors are open when all starts are done: a process is there before the worker
+/// has the descriptor that tells of its end, and while it still has the process's pipe ends.
+fn settled_descriptors(worker: &Worker) -> usize {
+    let (mut last, mut same) = (0, 0);
+    eventually("the descriptors settle", || {
+        let now = processes::descriptor_count(worker.pid());
+        same = if now == last { same + 1 } else { 0 };
+        last = now;
+        (same == 20).then_some(now)
+    })
 }
 
 /// Waits until no more descriptors are open than at the start; gives the last count.
