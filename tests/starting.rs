@@ -183,6 +183,15 @@ fn a_handler_whose_need_is_met_later_comes_up() {
     worker.wait_for_processes(2);
 }
 
+/// A3: also when nobody asks.
+#[test]
+fn a_handler_that_keeps_failing_is_an_error_in_the_log() {
+    let worker = sh("exit 1", &[]).start();
+    worker
+        .log
+        .wait_for(&["handler keeps failing", "exit status: 1"]);
+}
+
 /// A4.
 #[test]
 fn with_wait_ready_requests_wait_for_the_ready_line() {

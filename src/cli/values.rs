@@ -128,8 +128,9 @@ pub(super) fn host_name(text: &str) -> Result<String, String> {
     let is_address = bare.parse::<IpAddr>().is_ok();
     // RFC 952 and 1123, and the underscore of names in containers.
     let is_part = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
+    let bare = bare.strip_suffix('.').unwrap_or(bare);
     if is_address || (!bare.is_empty() && bare.chars().all(is_part)) {
-        return Ok(bare.trim_end_matches('.').to_owned());
+        return Ok(bare.to_owned());
     }
     Err("not a host name, expected e.g. example.org, without scheme and port".to_owned())
 }
@@ -175,6 +176,7 @@ mod tests {
         for host in [
             "",
             " ",
+            ".",
             "example.org:80",
             "http://example.org",
             "a b",

@@ -164,10 +164,23 @@ impl Door {
             | Failure::Protocol(_)
             | Failure::ReplyTooLarge(_)
             | Failure::TimedOut(_) => respond::code(failure),
-            _ => return,
+            Failure::Handler { .. }
+            | Failure::Invalid { .. }
+            | Failure::BodyTimeout(_)
+            | Failure::BodyTooLarge(_)
+            | Failure::Unauthorized
+            | Failure::Forbidden(_)
+            | Failure::NotFound
+            | Failure::MethodNotAllowed { .. }
+            | Failure::Overloaded { .. }
+            | Failure::NotLoaded(_)
+            | Failure::Unavailable { .. }
+            | Failure::Draining => return,
         };
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(withheld) = failures.due() {
+        let due = failures.due();
+        drop(failures);
+        if let Some(withheld) = due {
             let request_id = String::from_utf8_lossy(id);
             warn!(%request_id, code, withheld, "request failed, its answer has the cause");
         }

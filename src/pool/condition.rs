@@ -62,12 +62,10 @@ impl Condition {
         self.note(why, next_start);
     }
 
-    /// The command cannot be executed at all. True if this is news.
-    pub fn cannot_execute(&mut self, why: String, next_start: Duration) -> bool {
-        let is_news = why != self.why;
+    /// The command cannot be executed at all.
+    pub fn cannot_execute(&mut self, why: String, next_start: Duration) {
         self.failed_starts = self.failed_starts.max(FAILED_STARTS);
         self.note(why, next_start);
-        is_news
     }
 
     /// Why a request would fail now, if it would.
@@ -159,14 +157,24 @@ mod tests {
     }
 
     #[test]
-    fn a_command_that_cannot_be_executed_counts_as_five_and_is_news_once() {
+    fn a_command_that_cannot_be_executed_counts_as_five() {
         let mut condition = Condition::new(None);
-        assert!(condition.cannot_execute("not found".to_owned(), SOON));
-        assert!(!condition.cannot_execute("not found".to_owned(), SOON));
+        condition.cannot_execute("not found".to_owned(), SOON);
         assert_eq!(
             condition.failure(),
             Some(Failure::NotLoaded("not found".to_owned()))
         );
+    }
+
+    #[test]
+    fn a_start_that_the_system_refuses_is_told_and_is_no_fault_of_the_command() {
+        let mut condition = Condition::new(None);
+        for _ in 0..2 * FAILED_STARTS {
+            condition.not_started("no descriptors".to_owned(), SOON);
+        }
+        assert_eq!(condition.failure(), None);
+        let why = condition.why_not_ready();
+        assert_eq!(why.as_deref(), Some("no process is up: no descriptors"));
     }
 
     #[test]

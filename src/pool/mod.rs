@@ -426,7 +426,7 @@ impl Shared {
     /// Notes something about the pool's condition; if it cannot serve any more, what waits fails.
     fn note<R>(&self, change: impl FnOnce(&mut Condition) -> R) -> R {
         let mut state = self.lock();
-        let failed_before = state.condition.failure().is_some();
+        let failure_before = state.condition.failure();
         let result = change(&mut state.condition);
         let failure = state.condition.failure();
         let waiting = if failure.is_some() {
@@ -435,8 +435,10 @@ impl Shared {
             Vec::new()
         };
         drop(state);
-        if let Some(Failure::NotLoaded(why) | Failure::Unavailable { why, .. }) = &failure
-            && !(failed_before && waiting.is_empty())
+        // Once for each reason, and whenever somebody is refused for it.
+        let is_news = why_of(&failure) != why_of(&failure_before);
+        if let Some(why) = why_of(&failure)
+            && (is_news || !waiting.is_empty())
         {
             error!(%why, requests = waiting.len(), "handler keeps failing, requests are refused");
         }
@@ -546,6 +548,14 @@ impl State {
         self.overloaded(&format!(
             "the request waited too long in the queue{why_none}"
         ))
+    }
+}
+
+/// Why the pool cannot serve.
+fn why_of(failure: &Option<Failure>) -> Option<&str> {
+    match failure {
+        Some(Failure::NotLoaded(why) | Failure::Unavailable { why, .. }) => Some(why),
+        Some(_) | None => None,
     }
 }
 

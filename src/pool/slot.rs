@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, info, warn};
+use tracing::{debug, info, warn};
 use watch::Happening;
 
 /// A process that has lived this long has done well, whether or not it has served.
@@ -277,9 +277,7 @@ impl Slot {
                 if self.current.is_none() {
                     let note = why.clone();
                     let shared = &self.starter.shared;
-                    if shared.note(|condition| condition.cannot_execute(note, delay)) {
-                        error!(%why, "the handler's command cannot be executed");
-                    }
+                    shared.note(|condition| condition.cannot_execute(note, delay));
                 }
                 self.next_failed(why, delay);
             }
