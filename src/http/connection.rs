@@ -29,6 +29,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
+use pin_project_lite::pin_project;
 use rustix::net::{RecvFlags, SendFlags};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -57,10 +58,10 @@ where
         let state = Arc::clone(&service_state);
         state.enter(Phase::Busy);
         let has_body = !request.body().is_end_stream();
-        let answering = answer(request);
-        async move {
-            let response = answering.await;
-            Ok::<_, Infallible>(hand_over(response, state, has_body))
+        HandingOver {
+            answering: answer(request),
+            state,
+            has_body,
         }
     });
     let stream = TokioIo::new(Stamped {
@@ -152,6 +153,27 @@ fn is_to_close(ticket: &Ticket, orders: Orders) -> bool {
         }
         Some(Limit::KeepAlive) => is_free,
         None => false,
+    }
+}
+
+pin_project! {
+    /// Answers a request. By hand, because an async block around the future would hold it twice.
+    struct HandingOver<F> {
+        #[pin]
+        answering: F,
+        state: Arc<State>,
+        has_body: bool,
+    }
+}
+
+impl<F: Future<Output = Response<Full<Bytes>>>> Future for HandingOver<F> {
+    type Output = Result<Response<Handed>, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let response = ready!(this.answering.poll(context));
+        let state = Arc::clone(this.state);
+        Poll::Ready(Ok(hand_over(response, state, *this.has_body)))
     }
 }
 

@@ -5,12 +5,11 @@
 //! browser's own words on where a request comes from (`Origin`, `Sec-Fetch-Site`), and, against
 //! DNS rebinding, that `Host` is a name of ours.
 
+use super::head::{Head, Rare};
 use crate::error::Failure;
-use hyper::header::{HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN, TRANSFER_ENCODING};
+use hyper::header::HeaderValue;
 use hyper::{Uri, Version};
 use std::net::IpAddr;
-
-const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// The rules of one worker.
 #[derive(Debug, Clone)]
@@ -40,20 +39,20 @@ impl Guard {
     /// Refuses a head that HTTP/1.1 forbids and hyper lets pass: none or several `Host`, or a
     /// coding of the body that is not understood. hyper takes a body for chunked when that is the
     /// last coding of several; what is inside would be a body that nobody sent.
-    pub fn check_head(version: Version, headers: &HeaderMap) -> Result<(), Failure> {
-        let hosts = headers.get_all(HOST).iter().count();
+    pub(super) fn check_head(version: Version, head: &Head<'_>) -> Result<(), Failure> {
+        let hosts = head.hosts();
         if hosts > 1 || (hosts == 0 && version == Version::HTTP_11) {
             return Err(Failure::bad_request("exactly one Host header is required"));
         }
-        if headers.get(HOST).is_some_and(|host| host.to_str().is_err()) {
+        if head.host().is_some_and(|host| host.to_str().is_err()) {
             return Err(Failure::bad_request("the Host header is not a host"));
         }
-        let codings = headers.get_all(TRANSFER_ENCODING);
         let is_chunked = |coding: &HeaderValue| {
             let coding = coding.as_bytes().trim_ascii();
             coding.eq_ignore_ascii_case(b"chunked")
         };
-        if codings.iter().count() > 1 || !codings.iter().all(is_chunked) {
+        let mut codings = head.get_all(Rare::TransferEncoding);
+        if !codings.next().is_none_or(is_chunked) || codings.next().is_some() {
             return Err(Failure::bad_request(
                 "the only transfer-encoding understood is chunked",
             ));
@@ -63,7 +62,7 @@ impl Guard {
 
     /// Refuses a target that is no path and no address in HTTP, such as `://host/`: the parser
     /// takes its end for a path.
-    pub fn check_target(uri: &Uri) -> Result<(), Failure> {
+    pub(super) fn check_target(uri: &Uri) -> Result<(), Failure> {
         let is_ours = |scheme: &str| {
             scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https")
         };
@@ -74,8 +73,8 @@ impl Guard {
     }
 
     /// Refuses a request whose `Host` is not a name of ours.
-    pub fn check_host(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), Failure> {
-        let Some(host) = authority(uri, headers).filter(|_| self.checks_host) else {
+    pub(super) fn check_host(&self, uri: &Uri, head: &Head<'_>) -> Result<(), Failure> {
+        let Some(host) = authority(uri, head).filter(|_| self.checks_host) else {
             return Ok(());
         };
         let name = host_name(host);
@@ -89,13 +88,13 @@ impl Guard {
     }
 
     /// Refuses a request that a browser marks as coming from another site.
-    pub fn check_origin(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), Failure> {
-        for origin in headers.get_all(ORIGIN) {
+    pub(super) fn check_origin(&self, uri: &Uri, head: &Head<'_>) -> Result<(), Failure> {
+        for origin in head.get_all(Rare::Origin) {
             let origin = String::from_utf8_lossy(origin.as_bytes()).to_lowercase();
             if self.allowed_origins.contains(&origin) {
                 return Ok(());
             }
-            let host = authority(uri, headers).unwrap_or_default();
+            let host = authority(uri, head).unwrap_or_default();
             let is_ours = origin
                 .split_once("://")
                 .is_some_and(|(_, from)| from.eq_ignore_ascii_case(host));
@@ -105,7 +104,7 @@ impl Guard {
                 )));
             }
         }
-        match headers.get(SEC_FETCH_SITE).map(|site| site.as_bytes()) {
+        match head.get(Rare::SecFetchSite).map(|site| site.as_bytes()) {
             None | Some(b"same-origin" | b"none") => Ok(()),
             Some(_) => Err(Failure::Forbidden(
                 "the browser says that the request comes from a page of another site".to_owned(),
@@ -115,8 +114,8 @@ impl Guard {
 }
 
 /// `host[:port]` that the request is for, as it was written.
-fn authority<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Option<&'a str> {
-    let host = headers.get(HOST).and_then(|host| host.to_str().ok());
+fn authority<'a>(uri: &'a Uri, head: &Head<'a>) -> Option<&'a str> {
+    let host = head.host().and_then(|host| host.to_str().ok());
     uri.authority().map(|authority| authority.as_str()).or(host)
 }
 
@@ -146,6 +145,7 @@ fn is_loopback_name(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use hyper::header::{HeaderMap, TRANSFER_ENCODING};
 
     fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
         let mut headers = HeaderMap::new();
@@ -181,13 +181,16 @@ mod tests {
             ("localhost.:8000", true),
         ];
         for (host, is_ours) in table {
-            let checked = guard.check_host(&Uri::from_static("/"), &headers(&[("host", host)]));
+            let checked = guard.check_host(
+                &Uri::from_static("/"),
+                &Head::of(&headers(&[("host", host)])),
+            );
             assert_eq!(checked.is_ok(), is_ours, "{host}");
         }
         let absolute = Uri::from_static("http://evil.test/");
         assert!(
             guard
-                .check_host(&absolute, &headers(&[("host", "localhost")]))
+                .check_host(&absolute, &Head::of(&headers(&[("host", "localhost")])))
                 .is_err()
         );
     }
@@ -195,6 +198,7 @@ mod tests {
     #[test]
     fn elsewhere_names_are_checked_only_when_some_are_given() {
         let evil = headers(&[("host", "any.test")]);
+        let evil = Head::of(&evil);
         let uri = Uri::from_static("/");
         assert!(guard("0.0.0.0", &[], &[]).check_host(&uri, &evil).is_ok());
         assert!(
@@ -229,7 +233,7 @@ mod tests {
             (vec![host, ("sec-fetch-site", "none")], true),
         ];
         for (pairs, is_allowed) in table {
-            let checked = guard.check_origin(&Uri::from_static("/"), &headers(&pairs));
+            let checked = guard.check_origin(&Uri::from_static("/"), &Head::of(&headers(&pairs)));
             assert_eq!(checked.is_ok(), is_allowed, "{pairs:?}");
         }
     }
@@ -269,7 +273,7 @@ mod tests {
             for coding in codings {
                 headers.append(TRANSFER_ENCODING, HeaderValue::from_static(coding));
             }
-            let checked = Guard::check_head(Version::HTTP_11, &headers);
+            let checked = Guard::check_head(Version::HTTP_11, &Head::of(&headers));
             assert_eq!(checked.is_ok(), is_right, "{codings:?}");
         }
     }
@@ -279,6 +283,7 @@ mod tests {
         let one = headers(&[("host", "a")]);
         let two = headers(&[("host", "a"), ("host", "a")]);
         let none = headers(&[]);
+        let [one, two, none] = [&one, &two, &none].map(Head::of);
         assert!(Guard::check_head(Version::HTTP_11, &one).is_ok());
         assert!(Guard::check_head(Version::HTTP_11, &two).is_err());
         assert!(Guard::check_head(Version::HTTP_11, &none).is_err());

@@ -1,24 +1,22 @@
 //! `POST /`: from the body to the call and back.
 
-use super::request::find_payload;
+use super::head::{Head, Rare};
+use super::request::{find_payload, is_json};
 use super::respond::{self, Answer};
 use crate::buffered::{Buffered, Held};
 use crate::config::HttpConfig;
 use crate::error::Failure;
 use crate::pool::{Extras, Pool};
 use bytes::{Bytes, BytesMut};
-use http_body_util::BodyExt;
+use compact_str::CompactString;
+use hyper::StatusCode;
 use hyper::body::{Body, Incoming};
-use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
-use hyper::{Request, StatusCode};
+use hyper::header::HeaderValue;
 use std::future::poll_fn;
-use std::pin::{Pin, pin};
-use std::task::Poll;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
-
-const TIMEOUT_MS: HeaderName = HeaderName::from_static("x-faas-timeout-ms");
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// A body of a response from this size on counts as held until it has been written, in bytes. Smaller ones
 /// are covered by the limit of connections.
@@ -40,40 +38,100 @@ pub(super) struct Means<'a> {
     pub(super) refuse: &'a CancellationToken,
 }
 
-/// Answers a payload with what a handler makes of it.
-pub(super) async fn invoke(
-    means: Means<'_>,
-    request: Request<Incoming>,
-    request_id: &Bytes,
+/// What the head of a request for the handler says.
+pub(super) struct Terms {
+    is_json: bool,
+    extras: Extras,
+    /// The caller's whole budget.
+    budget: Option<Duration>,
     arrived: Instant,
-) -> Result<Answer, Failure> {
-    let Means {
-        config,
-        pool,
-        buffered,
-        refuse,
-    } = means;
-    let (head, body) = request.into_parts();
-    let budget = budget(&head.headers)?;
-    let mut held = buffered.start();
-    let timeout = budget.map_or(config.body_timeout, |budget| {
-        budget.min(config.body_timeout)
-    });
-    let body = read_body(config.max_body_bytes, timeout, refuse, body, &mut held).await?;
-    let (payload, mut held) = payload_of(head.headers.get(CONTENT_TYPE), body, held).await?;
-    let timeout = budget.map_or(config.timeout, |budget| budget.min(config.timeout));
-    let latest = budget.map(|budget| arrived + budget);
-    let extras = extras(config, &head.headers, request_id);
-    // It keeps the buffer that it was read into, for which hyper would get another one.
-    drop(head);
-    if payload.len() >= COUNTED_FROM {
-        // The line that is written for it is a second copy; newcomers wait for it.
-        held.add(payload.len() as u64);
+}
+
+impl Terms {
+    pub(super) fn of(
+        head: &Head<'_>,
+        config: &HttpConfig,
+        request_id: CompactString,
+        arrived: Instant,
+    ) -> Result<Terms, Failure> {
+        Ok(Terms {
+            budget: budget(head)?,
+            is_json: is_json(head.content_type().map(HeaderValue::as_bytes)),
+            extras: extras(config, head, request_id),
+            arrived,
+        })
     }
-    let call = pool.call(payload, extras, timeout, latest, held)?;
-    let result = call.await?;
-    let body = respond::result_body(&result).into();
-    Ok(respond::json(StatusCode::OK, counted(body, buffered)))
+}
+
+/// A request for the handler.
+///
+/// Kept small: it is moved about with the future that answers it. What is needed only where a body
+/// comes late or is large is made when that is so.
+pub(super) struct Invocation {
+    terms: Terms,
+    body: Collecting,
+}
+
+impl Invocation {
+    /// Refuses a body that is too large before the client is asked to send it.
+    pub(super) fn new(
+        terms: Terms,
+        body: Incoming,
+        config: &HttpConfig,
+        buffered: &Buffered,
+    ) -> Result<Invocation, Failure> {
+        let body = Collecting::new(body, config.max_body_bytes, buffered.start())?;
+        Ok(Invocation { terms, body })
+    }
+
+    /// Answers the request with what a handler makes of it.
+    pub(super) async fn answer(self, means: Means<'_>) -> Result<Answer, Failure> {
+        let Means {
+            config,
+            pool,
+            buffered,
+            refuse,
+        } = means;
+        let Invocation { terms, mut body } = self;
+        let Terms {
+            is_json,
+            extras,
+            budget,
+            arrived,
+        } = terms;
+        // A body mostly comes with its head.
+        let (body, held) = match body.at_hand() {
+            Some(collected) => (collected?, body.held),
+            None => {
+                let timeout = shorter(budget, config.body_timeout);
+                Box::pin(body.within(timeout, refuse)).await?
+            }
+        };
+        let (payload, mut held) = if body.len() < LARGE_BODY {
+            let mut payload = find_payload(is_json, &body)?;
+            if payload.len() < SMALL_PAYLOAD {
+                payload = Bytes::copy_from_slice(&payload);
+            }
+            (payload, held)
+        } else {
+            Box::pin(find_in_large(is_json, body, held)).await?
+        };
+        if payload.len() >= COUNTED_FROM {
+            // The line that is written for it is a second copy; newcomers wait for it.
+            held.add(payload.len() as u64);
+        }
+        let timeout = shorter(budget, config.timeout);
+        let latest = budget.map(|budget| arrived + budget);
+        let call = pool.call(payload, extras, timeout, latest, held)?;
+        let result = call.await?;
+        let body = respond::result_body(&result).into();
+        Ok(respond::json(StatusCode::OK, counted(body, buffered)))
+    }
+}
+
+/// Time that a request may take for something: the caller's budget may be less.
+fn shorter(budget: Option<Duration>, limit: Duration) -> Duration {
+    budget.map_or(limit, |budget| budget.min(limit))
 }
 
 /// The body of a response, which counts as held until it has been written.
@@ -86,26 +144,11 @@ pub(super) fn counted(body: Bytes, buffered: &Buffered) -> Bytes {
     Bytes::from_owner(Counted { body, _held: held })
 }
 
-/// The payload in a body. A large body is looked at on another thread: the error that repeats a
-/// hostile one takes up to a second for 8 MiB, and no other request may wait for that. It counts
-/// as held until then, also when its client does not wait.
-async fn payload_of(
-    content_type: Option<&HeaderValue>,
-    body: Bytes,
-    held: Held,
-) -> Result<(Bytes, Held), Failure> {
-    if body.len() < LARGE_BODY {
-        let mut payload = find_payload(content_type.map(HeaderValue::as_bytes), &body)?;
-        if payload.len() < SMALL_PAYLOAD {
-            payload = Bytes::copy_from_slice(&payload);
-        }
-        return Ok((payload, held));
-    }
-    let content_type = content_type.cloned();
-    let found = tokio::task::spawn_blocking(move || {
-        let payload = find_payload(content_type.as_ref().map(HeaderValue::as_bytes), &body)?;
-        Ok((payload, held))
-    });
+/// The payload in a large body, looked at on another thread: the error that repeats a hostile one
+/// takes up to a second for 8 MiB, and no other request may wait for that. It counts as held until
+/// then, also when its client does not wait.
+async fn find_in_large(is_json: bool, body: Bytes, held: Held) -> Result<(Bytes, Held), Failure> {
+    let found = tokio::task::spawn_blocking(move || Ok((find_payload(is_json, &body)?, held)));
     found
         .await
         .unwrap_or_else(|_| Err(Failure::bad_request("the body cannot be read")))
@@ -124,8 +167,8 @@ impl AsRef<[u8]> for Counted {
 }
 
 /// The caller's whole budget, from `x-faas-timeout-ms`.
-fn budget(headers: &HeaderMap) -> Result<Option<Duration>, Failure> {
-    let Some(value) = headers.get(TIMEOUT_MS) else {
+fn budget(head: &Head<'_>) -> Result<Option<Duration>, Failure> {
+    let Some(value) = head.get(Rare::TimeoutMs) else {
         return Ok(None);
     };
     let millis = value
@@ -141,99 +184,113 @@ fn budget(headers: &HeaderMap) -> Result<Option<Duration>, Failure> {
     }
 }
 
-fn extras(config: &HttpConfig, headers: &HeaderMap, request_id: &Bytes) -> Extras {
+fn extras(config: &HttpConfig, head: &Head<'_>, request_id: CompactString) -> Extras {
     let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
     let passed = config.pass_headers.iter().filter_map(|name| {
-        let values: Vec<String> = headers.get_all(name).iter().map(text).collect();
+        let values: Vec<String> = head.all().get_all(name).iter().map(text).collect();
         (!values.is_empty()).then(|| (name.clone(), values.join(", ")))
     });
     Extras {
         headers: passed.collect(),
-        request_id: request_id.clone(),
-        traceparent: headers.get(TRACEPARENT).map(text),
+        request_id,
+        traceparent: head.get(Rare::Traceparent).map(text),
     }
 }
 
-/// Reads the whole body within its limits.
-async fn read_body(
-    limit: u64,
-    timeout: Duration,
-    refuse: &CancellationToken,
+/// A body on its way.
+struct Collecting {
     body: Incoming,
-    held: &mut Held,
-) -> Result<Bytes, Failure> {
-    // Told before anything is read, and before the client is asked to continue.
-    if body.size_hint().lower() > limit {
-        return Err(Failure::BodyTooLarge(limit));
-    }
-    hold(held, body.size_hint().lower())?;
-    let mut collecting = pin!(collect(body, limit, held));
-    if let Some(collected) = look_twice(collecting.as_mut()).await {
-        return collected;
-    }
-    let in_time = tokio::time::timeout(timeout, collecting);
-    match refuse.run_until_cancelled(in_time).await {
-        Some(Ok(collected)) => collected,
-        Some(Err(_)) => Err(Failure::BodyTimeout(timeout)),
-        None => Err(Failure::Draining),
-    }
+    limit: u64,
+    held: Held,
+    /// Mostly there is one piece only, and nothing is copied.
+    first: Bytes,
+    rest: BytesMut,
 }
 
-/// What is there at once, or at the next turn of this task. A body mostly comes with its head, and
-/// hyper hands it over in the turn after it was first asked for: no timer is needed for that.
-async fn look_twice<F: Future>(mut future: Pin<&mut F>) -> Option<F::Output> {
-    let mut has_looked = false;
-    poll_fn(|cx| match future.as_mut().poll(cx) {
-        Poll::Ready(output) => Poll::Ready(Some(output)),
-        Poll::Pending if has_looked => Poll::Ready(None),
-        Poll::Pending => {
-            has_looked = true;
-            cx.waker().wake_by_ref();
-            Poll::Pending
-        }
-    })
-    .await
-}
-
-async fn collect(mut body: Incoming, limit: u64, held: &mut Held) -> Result<Bytes, Failure> {
-    let mut first = Bytes::new();
-    let mut rest = BytesMut::new();
-    while let Some(frame) = body.frame().await {
-        let frame =
-            frame.map_err(|_| Failure::bad_request("the body ended early or is malformed"))?;
-        let Ok(data) = frame.into_data() else {
-            continue;
-        };
-        let length = first.len() + rest.len() + data.len();
-        if length as u64 > limit {
+impl Collecting {
+    fn new(body: Incoming, limit: u64, held: Held) -> Result<Collecting, Failure> {
+        let announced = body.size_hint().lower();
+        if announced > limit {
             return Err(Failure::BodyTooLarge(limit));
         }
-        hold(held, length as u64)?;
-        // Mostly there is one piece only, and nothing is copied.
-        if first.is_empty() && rest.is_empty() {
-            first = data;
-            continue;
-        }
-        if rest.is_empty() {
-            rest.reserve(length.max(usize::try_from(body.size_hint().lower()).unwrap_or(0)));
-            rest.extend_from_slice(&std::mem::take(&mut first));
-        }
-        rest.extend_from_slice(&data);
+        let mut collecting = Collecting {
+            body,
+            limit,
+            held,
+            first: Bytes::new(),
+            rest: BytesMut::new(),
+        };
+        collecting.hold(announced)?;
+        Ok(collecting)
     }
-    Ok(if rest.is_empty() {
-        first
-    } else {
-        rest.freeze()
-    })
-}
 
-fn hold(held: &mut Held, bytes: u64) -> Result<(), Failure> {
-    if held.grow_to(bytes) {
-        return Ok(());
+    /// The whole body, within its limits; not to be asked again after that.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Bytes, Failure>> {
+        while let Some(frame) = ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+            let frame =
+                frame.map_err(|_| Failure::bad_request("the body ended early or is malformed"))?;
+            if let Ok(data) = frame.into_data() {
+                self.append(data)?;
+            }
+        }
+        let rest = std::mem::take(&mut self.rest);
+        let body = match rest.is_empty() {
+            true => std::mem::take(&mut self.first),
+            false => rest.freeze(),
+        };
+        Poll::Ready(Ok(body))
     }
-    let why = "too many bytes of bodies and replies are held already".to_owned();
-    Err(Failure::Overloaded {
-        why,
-        retry_after: Duration::from_secs(1),
-    })
+
+    /// The whole body, if all of it is there.
+    fn at_hand(&mut self) -> Option<Result<Bytes, Failure>> {
+        match self.poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(collected) => Some(collected),
+            Poll::Pending => None,
+        }
+    }
+
+    async fn within(
+        mut self,
+        timeout: Duration,
+        refuse: &CancellationToken,
+    ) -> Result<(Bytes, Held), Failure> {
+        let in_time = tokio::time::timeout(timeout, poll_fn(|cx| self.poll(cx)));
+        match refuse.run_until_cancelled(in_time).await {
+            Some(Ok(collected)) => Ok((collected?, self.held)),
+            Some(Err(_)) => Err(Failure::BodyTimeout(timeout)),
+            None => Err(Failure::Draining),
+        }
+    }
+
+    fn append(&mut self, data: Bytes) -> Result<(), Failure> {
+        let length = self.first.len() + self.rest.len() + data.len();
+        if length as u64 > self.limit {
+            return Err(Failure::BodyTooLarge(self.limit));
+        }
+        self.hold(length as u64)?;
+        if self.first.is_empty() && self.rest.is_empty() {
+            self.first = data;
+            return Ok(());
+        }
+        if self.rest.is_empty() {
+            let still_to_come = self.body.size_hint().lower();
+            self.rest
+                .reserve(length.max(usize::try_from(still_to_come).unwrap_or(0)));
+            self.rest
+                .extend_from_slice(&std::mem::take(&mut self.first));
+        }
+        self.rest.extend_from_slice(&data);
+        Ok(())
+    }
+
+    fn hold(&mut self, bytes: u64) -> Result<(), Failure> {
+        if self.held.grow_to(bytes) {
+            return Ok(());
+        }
+        let why = "too many bytes of bodies and replies are held already".to_owned();
+        Err(Failure::Overloaded {
+            why,
+            retry_after: Duration::from_secs(1),
+        })
+    }
 }

@@ -7,6 +7,7 @@ mod complaint;
 mod connection;
 mod docs;
 mod guard;
+mod head;
 mod invoke;
 pub mod listener;
 mod registry;
@@ -20,11 +21,14 @@ use crate::config::HttpConfig;
 use crate::error::Failure;
 use crate::pool::Pool;
 use bytes::Bytes;
+use compact_str::CompactString;
 use complaint::Complaint;
 use guard::Guard;
+use head::{Head, Rare};
 use hyper::body::Incoming;
-use hyper::header::{CONNECTION, HeaderMap, HeaderName, HeaderValue};
+use hyper::header::{CONNECTION, HeaderName, HeaderValue};
 use hyper::{Method, Request, StatusCode};
+use invoke::{Invocation, Terms};
 use respond::Answer;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -112,53 +116,67 @@ impl Door {
     }
 
     /// Answers one request that came in by this entrance.
-    pub async fn answer(self: Arc<Door>, request: Request<Incoming>, entrance: Entrance) -> Answer {
+    pub fn answer(
+        self: Arc<Door>,
+        request: Request<Incoming>,
+        entrance: Entrance,
+    ) -> impl Future<Output = Answer> {
         let arrived = Instant::now();
-        let (header, id) = self.request_id(request.headers());
+        let head = Head::of(request.headers());
+        let id = self.request_id(&head);
         // The head is gone when there is an answer.
         let asked = tracing::enabled!(Level::DEBUG)
             .then(|| (request.method().clone(), request.uri().path().to_owned()));
-        let mut is_sound = true;
-        let checked = Guard::check_head(request.version(), request.headers())
+        let checked = Guard::check_head(request.version(), &head)
             .and_then(|()| Guard::check_target(request.uri()));
-        let answered = match checked {
-            Ok(()) if self.is_served_at(entrance, request.uri().path()) => {
-                self.route(request, &id, arrived).await
+        let is_sound = checked.is_ok();
+        let found = checked.and_then(|()| self.find(&request, &head, entrance, &id, arrived));
+        let opened = found.and_then(|found| self.open(found, request.into_body()));
+        async move {
+            let answered = match opened {
+                Ok(Opened::Page(answer)) => Ok(answer),
+                Ok(Opened::Invocation(invocation)) => {
+                    let means = invoke::Means {
+                        config: &self.config,
+                        pool: &self.pool,
+                        buffered: &self.buffered,
+                        refuse: &self.refuse,
+                    };
+                    invocation.answer(means).await
+                }
+                Err(failure) => Err(failure),
+            };
+            let mut response = answered.unwrap_or_else(|failure| {
+                self.tell(&failure, &id);
+                // It may repeat what was sent, six times as long.
+                let body = invoke::counted(respond::failure_body(&failure), &self.buffered);
+                respond::failure_with(&failure, body)
+            });
+            if let Ok(header) = HeaderValue::from_str(&id) {
+                response.headers_mut().insert(REQUEST_ID, header);
             }
-            Ok(()) => Err(Failure::NotFound),
-            Err(failure) => {
-                is_sound = false;
-                Err(failure)
+            // After a head that can be read in two ways, nobody knows where the next one begins.
+            if !is_sound || self.is_draining.load(Ordering::Relaxed) {
+                response
+                    .headers_mut()
+                    .insert(CONNECTION, HeaderValue::from_static("close"));
             }
-        };
-        let mut response = answered.unwrap_or_else(|failure| {
-            self.tell(&failure, &id);
-            // It may repeat what was sent, six times as long.
-            let body = invoke::counted(respond::failure_body(&failure), &self.buffered);
-            respond::failure_with(&failure, body)
-        });
-        response.headers_mut().insert(REQUEST_ID, header);
-        // After a head that can be read in two ways, nobody knows where the next one begins.
-        if !is_sound || self.is_draining.load(Ordering::Relaxed) {
+            if let Some((method, path)) = asked {
+                debug!(
+                    request_id = %id,
+                    %method,
+                    path,
+                    status = response.status().as_u16(),
+                    took = ?arrived.elapsed(),
+                    "answered"
+                );
+            }
             response
-                .headers_mut()
-                .insert(CONNECTION, HeaderValue::from_static("close"));
         }
-        if let Some((method, path)) = asked {
-            debug!(
-                request_id = %String::from_utf8_lossy(&id),
-                %method,
-                path,
-                status = response.status().as_u16(),
-                took = ?arrived.elapsed(),
-                "answered"
-            );
-        }
-        response
     }
 
     /// Logs that a request has failed by its handler, not what it was or what was said.
-    fn tell(&self, failure: &Failure, id: &Bytes) {
+    fn tell(&self, failure: &Failure, id: &str) {
         let code = match failure {
             Failure::Exited(_)
             | Failure::Protocol(_)
@@ -181,8 +199,10 @@ impl Door {
         let due = failures.due();
         drop(failures);
         if let Some(withheld) = due {
-            let request_id = String::from_utf8_lossy(id);
-            warn!(%request_id, code, withheld, "request failed, its answer has the cause");
+            warn!(
+                request_id = id,
+                code, withheld, "request failed, its answer has the cause"
+            );
         }
     }
 
@@ -196,36 +216,45 @@ impl Door {
         }
     }
 
-    async fn route(
+    /// Checks who asks, and finds what is asked for.
+    fn find(
         &self,
-        request: Request<Incoming>,
-        request_id: &Bytes,
+        request: &Request<Incoming>,
+        head: &Head<'_>,
+        entrance: Entrance,
+        id: &CompactString,
         arrived: Instant,
-    ) -> Result<Answer, Failure> {
+    ) -> Result<Found, Failure> {
         let (uri, method) = (request.uri(), request.method());
+        if !self.is_served_at(entrance, uri.path()) {
+            return Err(Failure::NotFound);
+        }
         match uri.path() {
             "/" => {
                 if *method != Method::POST {
                     return Err(Failure::MethodNotAllowed { allow: "POST" });
                 }
-                self.guard.check_host(uri, request.headers())?;
-                self.guard.check_origin(uri, request.headers())?;
+                self.guard.check_host(uri, head)?;
+                self.guard.check_origin(uri, head)?;
                 if let Some(tokens) = &self.tokens {
-                    tokens.check(request.headers())?;
+                    tokens.check(head.all())?;
                 }
-                let means = invoke::Means {
-                    config: &self.config,
-                    pool: &self.pool,
-                    buffered: &self.buffered,
-                    refuse: &self.refuse,
-                };
-                invoke::invoke(means, request, request_id, arrived).await
+                Terms::of(head, &self.config, id.clone(), arrived).map(Found::Handler)
             }
-            "/health" | "/_/health" => only_get(method).map(|()| health()),
-            "/ready" | "/_/ready" => only_get(method).map(|()| self.ready()),
+            "/health" | "/_/health" => only_get(method).map(|()| Found::Page(health())),
+            "/ready" | "/_/ready" => only_get(method).map(|()| Found::Page(self.ready())),
             other => {
-                let answer = docs::find(other).ok_or(Failure::NotFound)?;
-                only_get(method).map(|()| answer)
+                let page = docs::find(other).ok_or(Failure::NotFound)?;
+                only_get(method).map(|()| Found::Page(page))
+            }
+        }
+    }
+
+    fn open(&self, found: Found, body: Incoming) -> Result<Opened, Failure> {
+        match found {
+            Found::Page(page) => Ok(Opened::Page(page)),
+            Found::Handler(terms) => {
+                Invocation::new(terms, body, &self.config, &self.buffered).map(Opened::Invocation)
             }
         }
     }
@@ -247,20 +276,32 @@ impl Door {
     }
 
     /// The caller's request id if it sent one that can be written anywhere, else ours.
-    fn request_id(&self, headers: &HeaderMap) -> (HeaderValue, Bytes) {
-        let is_sane = |id: &&HeaderValue| {
-            let id = id.as_bytes();
-            (1..=LONGEST_REQUEST_ID).contains(&id.len()) && id.iter().all(u8::is_ascii_graphic)
+    fn request_id(&self, head: &Head<'_>) -> CompactString {
+        let sane = |id: &HeaderValue| {
+            let id = id.to_str().ok()?;
+            let is_graphic = id.bytes().all(|byte| byte.is_ascii_graphic());
+            let is_sane = (1..=LONGEST_REQUEST_ID).contains(&id.len()) && is_graphic;
+            is_sane.then(|| CompactString::new(id))
         };
-        if let Some(id) = headers.get(REQUEST_ID).filter(is_sane) {
-            return (id.clone(), Bytes::copy_from_slice(id.as_bytes()));
-        }
-        let number = self.requests.fetch_add(1, Ordering::Relaxed);
-        let mut digits = itoa::Buffer::new();
-        let id = Bytes::from([self.run.as_bytes(), digits.format(number).as_bytes()].concat());
-        let header = HeaderValue::from_maybe_shared(id.clone());
-        (header.unwrap_or_else(|_| HeaderValue::from_static("-")), id)
+        head.get(Rare::RequestId).and_then(sane).unwrap_or_else(|| {
+            let number = self.requests.fetch_add(1, Ordering::Relaxed);
+            let mut id = CompactString::new(&self.run);
+            id.push_str(itoa::Buffer::new().format(number));
+            id
+        })
     }
+}
+
+/// What a request asks for.
+enum Found {
+    Page(Answer),
+    Handler(Terms),
+}
+
+/// The same, with the body of the request.
+enum Opened {
+    Page(Answer),
+    Invocation(Invocation),
 }
 
 /// HEAD is answered like GET; hyper leaves out the body.

@@ -29,7 +29,8 @@ use std::ops::Range;
 
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
-/// The payload of a request, as the client wrote it between the quotes.
+/// The payload of a request, as the client wrote it between the quotes. `is_json` says what the
+/// body is by its content type, see [`is_json`].
 ///
 /// It is a part of `body`, not a copy: valid UTF-8, all escapes valid, no raw control character,
 /// no surrogate escape that is not half of a pair.
@@ -37,8 +38,7 @@ const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 /// # Errors
 ///
 /// [`Failure::Invalid`] with what the Python worker answered, see the module.
-pub fn find_payload(content_type: Option<&[u8]>, body: &Bytes) -> Result<Bytes, Failure> {
-    let is_json = content_type.is_none_or(is_json);
+pub fn find_payload(is_json: bool, body: &Bytes) -> Result<Bytes, Failure> {
     if is_json && let Some(payload) = only_payload(body) {
         return Ok(body.slice(payload));
     }
@@ -61,8 +61,9 @@ pub fn find_payload(content_type: Option<&[u8]>, body: &Bytes) -> Result<Bytes, 
     Ok(body.slice(payload.start + mark..payload.end + mark))
 }
 
-/// Whether FastAPI takes a body with this content type for JSON.
-fn is_json(content_type: &[u8]) -> bool {
+/// Whether FastAPI takes a body with this content type, or none, for JSON.
+pub fn is_json(content_type: Option<&[u8]>) -> bool {
+    let content_type = content_type.unwrap_or_default();
     if content_type.is_empty() {
         return true;
     }

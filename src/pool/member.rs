@@ -4,8 +4,10 @@
 
 use super::Shared;
 use super::available::Rank;
+use super::gathering::Gathering;
 use crate::process::call::Call;
 use crate::process::owner::{Feed, Load};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
@@ -28,6 +30,7 @@ pub(super) struct Member {
     /// Whether it has asked for a request since it was given one. It may have been told of one
     /// since then, and must pass that on if it does not take it.
     is_listed: bool,
+    gathering: Gathering,
     /// Requests that it was given.
     taken: u64,
     /// After so many it is spent.
@@ -78,6 +81,7 @@ impl Member {
             came_up: CancellationToken::new(),
             permit,
             is_listed: false,
+            gathering: Gathering::default(),
             taken: 0,
             most_taken,
             spent: CancellationToken::new(),
@@ -168,6 +172,16 @@ impl Feed for Member {
         taken
     }
 
+    fn waits_for_more(&mut self, cx: &mut Context<'_>) -> bool {
+        let waits = self.gathering.goes_on(self.shared.waiting());
+        if waits {
+            // Wakes the process when all that is ready now has had its turn. What it was told
+            // until then still holds.
+            let _ = pin!(tokio::task::yield_now()).poll(cx);
+        }
+        waits
+    }
+
     fn step_back(&mut self) {
         if std::mem::replace(&mut self.is_listed, false) {
             self.shared.step_back(self.number);
@@ -224,7 +238,6 @@ mod tests {
     use super::*;
     use crate::pool::tests::{Woken, call, pool_for, pool_that_grows};
     use crate::process::conversation::Start;
-    use std::pin::pin;
     use std::task::Waker;
 
     const IDLE: Load = Load {
@@ -301,6 +314,20 @@ mod tests {
         assert!(busy_woken.is_set() && !new_woken.is_set());
         busy.step_back();
         assert!(new_woken.is_set());
+    }
+
+    #[test]
+    fn a_process_that_waits_for_more_is_woken_for_what_there_is() {
+        let pool = pool_for(2);
+        let woken = Arc::new(Woken::default());
+        let mut member = waiting(&pool.shared, Part::Serving, &woken);
+        let _answered = [call(&pool).unwrap(), call(&pool).unwrap()];
+        let again = Arc::new(Woken::default());
+        let waker = Arc::clone(&again).into();
+        assert!(member.waits_for_more(&mut Context::from_waker(&waker)));
+        assert!(again.is_set());
+        assert!(!member.waits_for_more(&mut Context::from_waker(&waker)));
+        assert!(ask(&mut member, &woken).is_ready() && ask(&mut member, &woken).is_ready());
     }
 
     #[test]

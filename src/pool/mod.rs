@@ -7,6 +7,7 @@
 mod available;
 mod backoff;
 mod condition;
+mod gathering;
 mod growth;
 mod lifetime;
 mod member;
@@ -177,7 +178,7 @@ impl Pool {
         let now = Instant::now();
         let longest = now + self.shared.queue_timeout;
         let until = latest.map_or(longest, |latest| latest.min(longest));
-        let (mut call, receiver) = Call::new(payload, extras, timeout, latest, held);
+        let (mut call, receiver) = Call::new(payload, extras, timeout, latest, held, now);
         call.waits_until = until;
         // Time in the queue, behind another request, and with the process that it is given to then.
         call.gives_up_at = longest + 2 * timeout;
@@ -316,6 +317,11 @@ impl Shared {
         self.state
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// How many requests wait.
+    fn waiting(&self) -> usize {
+        self.lock().queue.len()
     }
 
     /// The next request, or a promise to wake this process when there is one.

@@ -129,6 +129,7 @@ fn a_request_whose_caller_has_left_is_given_to_nobody() {
         LONG,
         None,
         crate::buffered::Buffered::new(1024).start(),
+        Instant::now(),
     );
     drop(receiver);
     let until = Instant::now() + LONG;

@@ -5,6 +5,7 @@ use super::line::{Context, ContextMember};
 use crate::buffered::Held;
 use crate::error::Failure;
 use bytes::Bytes;
+use compact_str::CompactString;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
@@ -43,7 +44,7 @@ pub struct Extras {
     /// Names (lower case) and values of the headers that may be passed on.
     pub headers: Vec<(String, String)>,
     /// The request id.
-    pub request_id: Bytes,
+    pub request_id: CompactString,
     /// The caller's trace context.
     pub traceparent: Option<String>,
 }
@@ -56,19 +57,18 @@ impl Call {
         timeout: Duration,
         latest: Option<Instant>,
         held: Held,
+        now: Instant,
     ) -> (Call, oneshot::Receiver<Outcome>) {
         let (answer, answered) = oneshot::channel();
-        let waits_until = Instant::now();
-        let wait_left = Duration::ZERO;
         let call = Call {
             payload,
             extras,
             timeout,
             latest,
             place: 0,
-            waits_until,
-            wait_left,
-            gives_up_at: waits_until,
+            waits_until: now,
+            wait_left: Duration::ZERO,
+            gives_up_at: now,
             _held: held,
             answer,
         };
@@ -114,7 +114,7 @@ impl Ticket for Call {
                 ContextMember::Headers => context.headers = Some(&self.extras.headers),
                 ContextMember::TimeoutMs => context.timeout_ms = Some(self.time_left_ms(now)),
                 ContextMember::RequestId => {
-                    context.request_id = std::str::from_utf8(&self.extras.request_id).ok();
+                    context.request_id = Some(&self.extras.request_id);
                 }
                 ContextMember::Traceparent => {
                     context.traceparent = self.extras.traceparent.as_deref();

@@ -4,7 +4,7 @@
 //! Pure and without time of its own, so that the number of instructions is the same every time.
 
 use bytes::Bytes;
-use faas_worker::http::request::find_payload;
+use faas_worker::http::request::{find_payload, is_json};
 use faas_worker::http::respond::result_body;
 use faas_worker::process::conversation::{Conversation, Event, Limits, Ticket};
 use faas_worker::process::line::{Context, ContextMember};
@@ -91,7 +91,7 @@ impl Path {
     ///
     /// When the answer is not a result: then something else was measured.
     pub fn request(&mut self) -> Vec<u8> {
-        let payload = find_payload(Some(b"application/json"), &self.body)
+        let payload = find_payload(is_json(Some(b"application/json")), &self.body)
             .unwrap_or_else(|failure| panic!("the body is refused: {failure:?}"));
         self.conversation.give(self.now, Request { payload });
         self.reply_to_line();

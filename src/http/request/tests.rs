@@ -1,5 +1,5 @@
 use super::json::{MAX_DEPTH, scan_string};
-use super::{find_payload, only_payload, scan_body};
+use super::{find_payload, is_json, only_payload, scan_body};
 use crate::error::Failure;
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -9,7 +9,7 @@ const JSON: Option<&[u8]> = Some(b"application/json");
 
 /// The payload decoded, or status and `detail`; checks all that is promised of either.
 fn answer(content_type: Option<&[u8]>, body: &Bytes) -> Result<String, (u16, Bytes)> {
-    match find_payload(content_type, body) {
+    match find_payload(is_json(content_type), body) {
         Ok(payload) => {
             assert!(
                 body.as_ptr_range().start <= payload.as_ptr_range().start,

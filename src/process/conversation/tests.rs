@@ -1099,6 +1099,7 @@ fn a_caller_s_budget_that_ran_in_the_queue_ends_before_the_process_s_time() {
         TIMEOUT,
         Some(now + MS),
         crate::buffered::Buffered::new(1024).start(),
+        now,
     );
     talk.give(now, call);
     talk.sent(now, talk.outgoing().len());

@@ -24,6 +24,9 @@ impl Feed for Waiting {
     fn step_back(&mut self) {
         self.is_passed_on.set(true);
     }
+    fn waits_for_more(&mut self, _: &mut Context<'_>) -> bool {
+        false
+    }
     fn leave(&mut self) {}
     fn came_up(&mut self, _: Option<Duration>) {}
     fn announced(&mut self) {}
@@ -74,6 +77,7 @@ impl Bench {
             timeout,
             None,
             crate::buffered::Buffered::new(1024).start(),
+            Instant::now(),
         );
         self.waiting.calls.borrow_mut().push_back(call);
         answered
