@@ -126,14 +126,21 @@ def handler_time(curves):
         if point["median"] < 0.95:
             break
         title = f"Handlers of {point['x']:g} ms and more get at least 95% of the ideal"
-    subtitle = "Throughput ÷ (processes ÷ handler time), 8 processes, 32 connections"
+    subtitle = "Throughput ÷ (processes ÷ handler time), 8 processes, 32 connections; bands: all rounds"
     figure, axes = frame(title, subtitle, "time of a handler for one request, ms")
+    bare = curves["handler_time"]["bare pipes"]
     ideal = [{"x": point["x"], "median": 1} for point in points]
     line(axes, ideal, OTHER, dashed=True)
+    line(axes, bare, THIRD)
     line(axes, points, OURS)
     ticks(axes, [point["x"] for point in points], number)
     percentages(axes, 1.15)
-    labels = [(1, "ideal", OTHER), (points[-1]["median"], "faas-worker", OURS)]
+    # The three lines end in one point: the first is where they are apart.
+    labels = [
+        (1, "ideal", OTHER),
+        (bare[-1]["median"], "bare pipes, no HTTP", THIRD),
+        (points[-1]["median"], "faas-worker", OURS),
+    ]
     names(axes, points[-1]["x"], labels)
     return figure
 

@@ -108,7 +108,14 @@ def handler_time(run):
             outcome = programs.load(server, seconds, "--connections", 4 * HANDLER_PROCESSES)
         return outcome["per_second"] / (HANDLER_PROCESSES * 1000 / point)
 
-    measured(run, "handler_time", points, {"faas-worker": of_ideal})
+    def bare_of_ideal(point):
+        command = [servers.BENCH, "sleep", f"{round(point * 1000)}us"]
+        seconds = max(run.curve_seconds, point / 50)
+        per_second = programs.turns(HANDLER_PROCESSES, seconds, *command)
+        return per_second / (HANDLER_PROCESSES * 1000 / point)
+
+    series = {"bare pipes": bare_of_ideal, "faas-worker": of_ideal}
+    measured(run, "handler_time", points, series)
     waiting = []
     for point in (point for point in points if point >= 1):
         with servers.worker_sleep(f"{round(point * 1000)}us", HANDLER_PROCESSES) as server:

@@ -40,6 +40,9 @@ def ratios(rounds, one, other):
     return summary([each[one] / each[other] for each in rounds if one in each and other in each])
 
 
+BARE_SH = "sh loops over bare pipes"
+
+
 def throughput(run):
     """All contenders under 64 connections, one after the other, again and again."""
     makers = [servers.bare_hyper, servers.worker_echo, servers.worker_sh, servers.worker_python]
@@ -54,6 +57,8 @@ def throughput(run):
             run.tell(
                 f"throughput, round {number}", f"{server.name}: {outcome['per_second']:,.0f}/s"
             )
+        each[BARE_SH] = programs.turns(servers.SH_PROCESSES, run.seconds, servers.SH_LOOP)
+        run.tell(f"throughput, round {number}", f"{BARE_SH}: {each[BARE_SH]:,.0f}/s")
         rounds.append(each)
     run.keep("throughput", rounds)
     bare, python = "bare hyper", "faas-worker, Python function"
@@ -72,8 +77,16 @@ def throughput(run):
             at_least(0.45),
             "{:.2f} ×",
         ),
+        row(
+            "the same processes over bare pipes, without a worker and HTTP, against bare hyper",
+            "",
+            ratios(rounds, BARE_SH, bare),
+            at_least(0),
+            "{:.2f} ×",
+        ),
     ]
-    others = [name for name in rounds[0] if not name.startswith("faas-worker") and name != bare]
+    bounds = (bare, BARE_SH)
+    others = [name for name in rounds[0] if not name.startswith("faas-worker") and name not in bounds]
     limits = {"FastAPI on uvicorn": 8.0, "of-watchdog, HTTP mode": 8.0}
     for name in others:
         ours = "faas-worker, Rust echo" if name.startswith("of-") else python

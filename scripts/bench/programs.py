@@ -38,6 +38,12 @@ def pipes(pairs, size, seconds):
     )["bytes_per_second"]
 
 
+def turns(processes, seconds, *command):
+    """Lines a second through processes that take one at a time, over bare pipes."""
+    times = ["--duration", f"{round(seconds * 1000)}ms"]
+    return _run("turns", "--processes", processes, *times, "--", *command)["per_second"]
+
+
 def first_answers(server, starts):
     """Milliseconds from the start of each to its first 200. The server must not be running."""
     return _run(

@@ -136,9 +136,12 @@ def worker_echo(*options, processes=None):
     return worker([ECHO], *options, name="faas-worker, Rust echo", processes=processes)
 
 
+SH_LOOP = ROOT / "examples" / "shell" / "minimal.sh"
+SH_PROCESSES = 2
+
+
 def worker_sh():
-    handler = [ROOT / "examples" / "shell" / "minimal.sh"]
-    return worker(handler, name="faas-worker, sh without ids", processes=2)
+    return worker([SH_LOOP], name="faas-worker, sh without ids", processes=SH_PROCESSES)
 
 
 def worker_python():

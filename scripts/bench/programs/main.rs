@@ -9,6 +9,7 @@ mod load;
 mod path;
 mod pipes;
 mod sleep;
+mod turns;
 
 use clap::{Parser, Subcommand};
 use std::hint::black_box;
@@ -26,6 +27,8 @@ enum Program {
     Sleep(sleep::Options),
     /// Moves bytes into processes and back, with nothing else done to them
     Pipes(pipes::Options),
+    /// Gives processes one line at a time, with no HTTP around it
+    Turns(turns::Options),
     /// Starts a server again and again, and prints how long its first answer took
     FirstAnswer(first_answer::Options),
     /// Takes requests along their path through the worker, without sockets and pipes
@@ -57,6 +60,7 @@ fn main() -> ExitCode {
         Program::BareHyper(options) => bare_hyper::run(&options),
         Program::Sleep(options) => sleep::run(&options),
         Program::Pipes(options) => pipes::run(&options),
+        Program::Turns(options) => turns::run(&options),
         Program::FirstAnswer(options) => first_answer::run(&options),
         Program::Path(options) => {
             let mut path = path::Path::new(options.case);
