@@ -409,7 +409,9 @@ impl<T: Ticket> Conversation<T> {
         if left_out > 0 {
             self.events.push(Event::StraysLeftOut(left_out));
         }
-        std::mem::take(&mut self.events)
+        // The next ones are about as many.
+        let room = self.events.len().min(EVENTS_AT_ONCE);
+        std::mem::replace(&mut self.events, Vec::with_capacity(room))
     }
 
     /// The process is dead and reaped, its stdout read, and `unread` bytes of what was written were

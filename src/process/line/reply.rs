@@ -80,9 +80,23 @@ pub fn parse(line: &[u8]) -> Parsed<'_> {
         return Parsed::Stray;
     }
     match std::str::from_utf8(line) {
-        Ok(text) => envelope(text).map_or(Parsed::Stray, Envelope::meaning),
+        Ok(text) => plain(text)
+            .or_else(|| envelope(text).map(Envelope::meaning))
+            .unwrap_or(Parsed::Stray),
         Err(error) => parse_broken_text(line, error.valid_up_to()),
     }
+}
+
+/// The ordinary reply, read in a third of the time: `{"id":7,"result":…}`, with no white space
+/// around the names. Anything else, right or wrong, is none here and read by [`envelope`].
+fn plain(text: &str) -> Option<Parsed<'_>> {
+    let rest = text.strip_prefix("{\"id\":")?;
+    let (id, rest) = rest.split_once(',')?;
+    let result = rest.strip_prefix("\"result\":")?.strip_suffix('}')?;
+    // One value and nothing after it: there is no further member.
+    let result: &RawValue = serde_json::from_str(result).ok()?;
+    let id = Id::Integer(integer(id)?);
+    Some(Parsed::Reply(Some(id), Answer::Result(result.get())))
 }
 
 /// A line with invalid UTF-8 is a broken reply if it would be a reply otherwise.
@@ -264,5 +278,47 @@ fn error_answer(error: &str, is_beside_result: bool) -> Answer<'_> {
         Ok(_) | Err(_) => Answer::Broken(format!(
             "the error's status must be 400 to 499, or 500, got {status}: {ERROR_SHAPE}"
         )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn the_short_way_is_taken_for_ordinary_replies_only() {
+        for (text, is_plain) in [
+            ("{\"id\":7,\"result\":\"a\"}", true),
+            ("{\"id\":7,\"result\": {\"a\":[1,{}]} }", true),
+            ("{\"id\":18446744073709551615,\"result\":null}", true),
+            ("{\"id\":7,\"result\":1,\"result\":2}", false),
+            ("{\"id\":7,\"result\":1,\"error\":\"a\"}", false),
+            ("{\"id\":7,\"result\":1}}", false),
+            ("{\"id\":7,\"result\":}", false),
+            ("{\"id\":07,\"result\":1}", false),
+            ("{\"id\":-7,\"result\":1}", false),
+            ("{\"id\":\"7\",\"result\":1}", false),
+            ("{\"id\":7, \"result\":1}", false),
+            ("{\"id\":7,\"error\":\"a\"}", false),
+            ("{\"result\":1}", false),
+        ] {
+            assert_eq!(plain(text).is_some(), is_plain, "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_short_way_ends_where_the_long_one_does(
+            id in r#"0|[1-9][0-9]{0,2}|-?0?[0-9]{1,21}|"7"|7\.0|null"#,
+            result in r#"[0-9]{1,3}|"[a,}"\\]{0,4}"|\{"a":\[1,2\]\}|1,"result":2|1,"error":"e"|[ 1{}]{0,3}"#,
+            end in r#"\}|\}\}| \}|\} |,"error":null\}"#,
+        ) {
+            let text = format!("{{\"id\":{id},\"result\":{result}{end}");
+            let long = envelope(&text).map(Envelope::meaning);
+            if let Some(short) = plain(&text) {
+                prop_assert_eq!(Some(short), long, "{}", text);
+            }
+        }
     }
 }
