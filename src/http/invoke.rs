@@ -123,8 +123,7 @@ impl Invocation {
         let timeout = shorter(budget, config.timeout);
         let latest = budget.map(|budget| arrived + budget);
         let call = pool.call(payload, extras, timeout, latest, held)?;
-        let result = call.await?;
-        let body = respond::result_body(&result).into();
+        let body = call.await?;
         Ok(respond::json(StatusCode::OK, counted(body, buffered)))
     }
 }

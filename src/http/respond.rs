@@ -24,15 +24,6 @@ enum Executed {
     Yes,
 }
 
-/// `{"result":…}` around the JSON text of a result.
-pub fn result_body(result: &[u8]) -> Vec<u8> {
-    let mut body = Vec::with_capacity(result.len() + 11);
-    body.extend_from_slice(b"{\"result\":");
-    body.extend_from_slice(result);
-    body.push(b'}');
-    body
-}
-
 /// A response with a JSON body.
 pub fn json(status: StatusCode, body: Bytes) -> Answer {
     let mut response = Response::new(Full::new(body));

@@ -9,7 +9,7 @@ use compact_str::CompactString;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
-/// What came of a call: the JSON text of the result, or why there is none.
+/// What came of a call: `{"result":…}`, or why there is none.
 pub type Outcome = Result<Bytes, Failure>;
 
 /// A request on its way to a process.

@@ -89,7 +89,7 @@ pub enum Holders {
 /// Something that happened and that somebody must be told.
 #[derive(Debug)]
 pub enum Event<T> {
-    /// This request has its answer: the JSON text of the result, or why there is none.
+    /// This request has its answer: `{"result":…}`, or why there is none.
     Answered(T, Result<Bytes, Failure>),
     /// The process is up.
     CameUp {

@@ -5,7 +5,6 @@
 
 use bytes::Bytes;
 use faas_worker::http::request::{find_payload, is_json};
-use faas_worker::http::respond::result_body;
 use faas_worker::process::conversation::{Conversation, Event, Limits, Ticket};
 use faas_worker::process::line::{Context, ContextMember};
 use std::hint::black_box;
@@ -90,7 +89,7 @@ impl Path {
     /// # Panics
     ///
     /// When the answer is not a result: then something else was measured.
-    pub fn request(&mut self) -> Vec<u8> {
+    pub fn request(&mut self) -> Bytes {
         let payload = find_payload(is_json(Some(b"application/json")), &self.body)
             .unwrap_or_else(|failure| panic!("the body is refused: {failure:?}"));
         self.conversation.give(self.now, Request { payload });
@@ -101,7 +100,7 @@ impl Path {
         self.conversation.received(self.now, &self.reply);
         for event in self.conversation.take_events() {
             if let Event::Answered(_, Ok(result)) = event {
-                return result_body(&result);
+                return result;
             }
         }
         panic!("the request has no result");

@@ -212,7 +212,7 @@ fn outcome(answer: &Answer<'_>, max_reply_bytes: usize) -> Result<Bytes, Failure
         Answer::Result(result) if result.len() > max_reply_bytes => {
             Err(Failure::ReplyTooLarge(max_reply_bytes))
         }
-        Answer::Result(result) => Ok(Bytes::copy_from_slice(result.as_bytes())),
+        Answer::Result(result) => Ok(line::result_object(result)),
         Answer::Error {
             message, status, ..
         } => Err(Failure::Handler {

@@ -94,7 +94,11 @@ impl Table {
         for event in self.talk.take_events() {
             match event {
                 Event::Answered(request, outcome) => {
-                    let text = outcome.map(|result| String::from_utf8_lossy(&result).into_owned());
+                    let text = outcome.map(|object| {
+                        let object = String::from_utf8_lossy(&object).into_owned();
+                        let result = object.strip_prefix("{\"result\":").unwrap();
+                        result.strip_suffix('}').unwrap().to_owned()
+                    });
                     self.answers.push((request.0, text));
                 }
                 Event::Stray { .. } => self.strays += 1,

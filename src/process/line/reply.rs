@@ -1,6 +1,7 @@
 //! What a line from a process means.
 
 use super::framing::without_mark;
+use bytes::Bytes;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
@@ -46,6 +47,15 @@ pub enum Answer<'a> {
     Broken(String),
     /// Text that is not UTF-8; says from which byte on.
     NotUtf8(usize),
+}
+
+/// `{"result":…}` around the JSON text of a result: what a caller gets.
+pub fn result_object(result: &str) -> Bytes {
+    let mut object = Vec::with_capacity(result.len() + 11);
+    object.extend_from_slice(b"{\"result\":");
+    object.extend_from_slice(result.as_bytes());
+    object.push(b'}');
+    object.into()
 }
 
 /// What a ready line announces.

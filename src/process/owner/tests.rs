@@ -107,7 +107,10 @@ async fn an_answer_that_the_runtime_has_not_heard_of_wins_over_the_deadline() {
     assert!(bench.unread() > 0, "written in one look");
     bench.says("{\"id\":1,\"result\":\"in time\"}\n");
     assert!(bench.look().is_pending());
-    assert_eq!(answered.try_recv().unwrap(), Ok("\"in time\"".into()));
+    assert_eq!(
+        answered.try_recv().unwrap(),
+        Ok("{\"result\":\"in time\"}".into())
+    );
 }
 
 #[tokio::test]
@@ -125,7 +128,7 @@ async fn without_ids_stdout_is_looked_at_before_the_next_request_is_written() {
             tokio::task::yield_now().await;
             assert!(bench.look().is_pending());
         }
-        assert_eq!(answered.try_recv().unwrap(), Ok("1".into()));
+        assert_eq!(answered.try_recv().unwrap(), Ok("{\"result\":1}".into()));
         let written = bench.unread();
         bench.waiting.is_passed_on.set(false);
         bench.says(rest);
@@ -184,5 +187,5 @@ async fn a_reply_that_is_there_at_the_burial_counts() {
     bench.stdin.read_exact(&mut [0]).unwrap();
     bench.says("{\"result\":1}\n");
     assert!(bench.owner.bury("gone").is_empty());
-    assert_eq!(answered.try_recv().unwrap(), Ok("1".into()));
+    assert_eq!(answered.try_recv().unwrap(), Ok("{\"result\":1}".into()));
 }
