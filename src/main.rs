@@ -27,11 +27,12 @@ fn main() -> ExitCode {
         }
         Ok(Task::Serve(config, log)) => {
             let _guard = logging::start(log.format, log.level);
-            for variable in cli::unknown_variables() {
-                warn!(
-                    variable,
-                    "no setting has this name (faas-worker --help lists them)"
+            for (variable, meant) in cli::unknown_variables() {
+                let hint = meant.map_or_else(
+                    || "faas-worker --help lists them".to_owned(),
+                    |meant| format!("is {meant} meant?"),
                 );
+                warn!(variable, "no setting has this name; {hint}");
             }
             match run(*config) {
                 Ok(()) => ExitCode::SUCCESS,

@@ -100,6 +100,20 @@ fn flags_win_over_variables_and_variables_over_defaults() {
 }
 
 #[test]
+fn a_misspelt_variable_is_told_with_the_one_that_was_meant() {
+    let worker = misbehave(&["--ready"])
+        .environment("FAAS_PROCESES", "3")
+        .environment("FAAS_COLOUR_OF_THE_SKY", "blue")
+        .environment("FAAS_WORKER_SERVICE_HOST", "10.0.0.1")
+        .start();
+    let log = worker.log.text();
+    assert!(log.contains("is FAAS_PROCESSES meant?"), "{log}");
+    assert!(log.contains("FAAS_COLOUR_OF_THE_SKY"), "{log}");
+    assert!(log.contains("--help lists them"), "{log}");
+    assert!(!log.contains("FAAS_WORKER_SERVICE_HOST"), "{log}");
+}
+
+#[test]
 fn the_help_is_complete() {
     let output = nothing().flag("--help").output();
     assert!(output.status.success());

@@ -293,3 +293,26 @@ impl Collecting {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_large_body_counts_as_held_until_it_was_looked_at_caller_or_no_caller() {
+        let body = Bytes::from(format!("[{}1]", "1,".repeat(LARGE_BODY)));
+        let buffered = Buffered::new(body.len() as u64);
+        let mut held = buffered.start();
+        assert!(held.grow_to(body.len() as u64));
+        let mut looking = Box::pin(find_in_large(true, body, held));
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(looking.as_mut().poll(&mut context).is_pending());
+        drop(looking);
+        assert!(!buffered.start().grow_to(1), "it is being looked at");
+        let end = Instant::now() + Duration::from_secs(60);
+        while !buffered.start().grow_to(1) {
+            assert!(Instant::now() < end, "it was never given back");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+}

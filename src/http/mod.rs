@@ -121,16 +121,17 @@ impl Door {
         request: Request<Incoming>,
         entrance: Entrance,
     ) -> impl Future<Output = Answer> {
-        let arrived = Instant::now();
         let head = Head::of(request.headers());
-        let id = self.request_id(&head);
-        // The head is gone when there is an answer.
-        let asked = tracing::enabled!(Level::DEBUG)
-            .then(|| (request.method().clone(), request.uri().path().to_owned()));
         let checked = Guard::check_head(request.version(), &head)
             .and_then(|()| Guard::check_target(request.uri()));
-        let is_sound = checked.is_ok();
-        let found = checked.and_then(|()| self.find(&request, &head, entrance, &id, arrived));
+        let asked = Asked {
+            arrived: Instant::now(),
+            id: self.request_id(&head),
+            is_sound: checked.is_ok(),
+            told: tracing::enabled!(Level::DEBUG)
+                .then(|| (request.method().clone(), request.uri().path().to_owned())),
+        };
+        let found = checked.and_then(|()| self.find(&request, &head, entrance, &asked));
         let opened = found.and_then(|found| self.open(found, request.into_body()));
         async move {
             let answered = match opened {
@@ -146,33 +147,37 @@ impl Door {
                 }
                 Err(failure) => Err(failure),
             };
-            let mut response = answered.unwrap_or_else(|failure| {
-                self.tell(&failure, &id);
-                // It may repeat what was sent, six times as long.
-                let body = invoke::counted(respond::failure_body(&failure), &self.buffered);
-                respond::failure_with(&failure, body)
-            });
-            if let Ok(header) = HeaderValue::from_str(&id) {
-                response.headers_mut().insert(REQUEST_ID, header);
-            }
-            // After a head that can be read in two ways, nobody knows where the next one begins.
-            if !is_sound || self.is_draining.load(Ordering::Relaxed) {
-                response
-                    .headers_mut()
-                    .insert(CONNECTION, HeaderValue::from_static("close"));
-            }
-            if let Some((method, path)) = asked {
-                debug!(
-                    request_id = %id,
-                    %method,
-                    path,
-                    status = response.status().as_u16(),
-                    took = ?arrived.elapsed(),
-                    "answered"
-                );
-            }
-            response
+            self.finish(asked, answered)
         }
+    }
+
+    /// The response, with what every response has.
+    fn finish(&self, asked: Asked, answered: Result<Answer, Failure>) -> Answer {
+        let mut response = answered.unwrap_or_else(|failure| {
+            self.tell(&failure, &asked.id);
+            // It may repeat what was sent, six times as long.
+            let body = invoke::counted(respond::failure_body(&failure), &self.buffered);
+            respond::failure_with(&failure, body)
+        });
+        let headers = response.headers_mut();
+        if let Ok(id) = HeaderValue::from_str(&asked.id) {
+            headers.insert(REQUEST_ID, id);
+        }
+        // After a head that can be read in two ways, nobody knows where the next one begins.
+        if !asked.is_sound || self.is_draining.load(Ordering::Relaxed) {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        if let Some((method, path)) = asked.told {
+            debug!(
+                request_id = %asked.id,
+                %method,
+                path,
+                status = response.status().as_u16(),
+                took = ?asked.arrived.elapsed(),
+                "answered"
+            );
+        }
+        response
     }
 
     /// Logs that a request has failed by its handler, not what it was or what was said.
@@ -206,7 +211,7 @@ impl Door {
         }
     }
 
-    /// Whether a path is there at this entrance; what it is, `route` knows.
+    /// Whether a path is there at this entrance; what it is, `find` knows.
     fn is_served_at(&self, entrance: Entrance, path: &str) -> bool {
         let is_health = matches!(path, "/health" | "/_/health");
         let is_for_operators = matches!(path, "/ready" | "/_/ready");
@@ -222,8 +227,7 @@ impl Door {
         request: &Request<Incoming>,
         head: &Head<'_>,
         entrance: Entrance,
-        id: &CompactString,
-        arrived: Instant,
+        asked: &Asked,
     ) -> Result<Found, Failure> {
         let (uri, method) = (request.uri(), request.method());
         if !self.is_served_at(entrance, uri.path()) {
@@ -239,7 +243,8 @@ impl Door {
                 if let Some(tokens) = &self.tokens {
                     tokens.check(head.all())?;
                 }
-                Terms::of(head, &self.config, id.clone(), arrived).map(Found::Handler)
+                let (id, arrived) = (asked.id.clone(), asked.arrived);
+                Terms::of(head, &self.config, id, arrived).map(Found::Handler)
             }
             "/health" | "/_/health" => only_get(method).map(|()| Found::Page(health())),
             "/ready" | "/_/ready" => only_get(method).map(|()| Found::Page(self.ready())),
@@ -250,6 +255,7 @@ impl Door {
         }
     }
 
+    /// The same with the body; from here on the head is gone.
     fn open(&self, found: Found, body: Incoming) -> Result<Opened, Failure> {
         match found {
             Found::Page(page) => Ok(Opened::Page(page)),
@@ -290,6 +296,16 @@ impl Door {
             id
         })
     }
+}
+
+/// What is kept of a request's head until its response is made.
+struct Asked {
+    arrived: Instant,
+    id: CompactString,
+    /// Whether its end is known for sure.
+    is_sound: bool,
+    /// What the log tells of it, if it tells of each request.
+    told: Option<(Method, String)>,
 }
 
 /// What a request asks for.
