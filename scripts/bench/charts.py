@@ -32,7 +32,7 @@ def throughput(results):
     figure.subplots_adjust(left=0.33, right=0.90, top=1 - 0.95 / height, bottom=0.05)
     title = f"A function behind HTTP at {share:.0%} of the bare server's speed"
     figure.text(0.03, 1 - 0.38 / height, title, fontsize=14, fontweight="bold")
-    subtitle = "Requests a second, 64 connections, small payload; thin lines: all rounds"
+    subtitle = "Requests a second, 64 connections, small payload; thin lines: all rounds. Bare pipes: lines"
     figure.text(0.03, 1 - 0.68 / height, subtitle, fontsize=10.5)
     for at, name in enumerate(order):
         median, low, high = medians[name]
@@ -135,7 +135,6 @@ def handler_time(curves):
     line(axes, points, OURS)
     ticks(axes, [point["x"] for point in points], number)
     percentages(axes, 1.15)
-    # The three lines end in one point: the first is where they are apart.
     labels = [
         (1, "ideal", OTHER),
         (bare[-1]["median"], "bare pipes, no HTTP", THIRD),

@@ -102,35 +102,42 @@ def handler_time(run):
     """Closed loop: of the ideal throughput. Open loop at 0.8 of it: latency against an ideal queue."""
     points = thinned([0.1, 0.3, 1, 3, 10, 30, 100], run)
 
+    def time(point):
+        return f"{round(point * 1000)}us"
+
+    def seconds(point):
+        return max(run.curve_seconds, point / 50)
+
+    def ideal(point):
+        return HANDLER_PROCESSES * 1000 / point
+
     def of_ideal(point):
-        with servers.worker_sleep(f"{round(point * 1000)}us", HANDLER_PROCESSES) as server:
-            seconds = max(run.curve_seconds, point / 50)
-            outcome = programs.load(server, seconds, "--connections", 4 * HANDLER_PROCESSES)
-        return outcome["per_second"] / (HANDLER_PROCESSES * 1000 / point)
+        with servers.worker_sleep(time(point), HANDLER_PROCESSES) as server:
+            load = ["--connections", 4 * HANDLER_PROCESSES]
+            outcome = programs.load(server, seconds(point), *load)
+        return outcome["per_second"] / ideal(point)
 
     def bare_of_ideal(point):
-        command = [servers.BENCH, "sleep", f"{round(point * 1000)}us"]
-        seconds = max(run.curve_seconds, point / 50)
-        per_second = programs.turns(HANDLER_PROCESSES, seconds, *command)
-        return per_second / (HANDLER_PROCESSES * 1000 / point)
+        command = servers.sleep_command(time(point))
+        return programs.turns(HANDLER_PROCESSES, seconds(point), *command) / ideal(point)
 
     series = {"bare pipes": bare_of_ideal, "faas-worker": of_ideal}
     measured(run, "handler_time", points, series)
     waiting = []
     for point in (point for point in points if point >= 1):
-        with servers.worker_sleep(f"{round(point * 1000)}us", HANDLER_PROCESSES) as server:
-            rate = 0.8 * HANDLER_PROCESSES * 1000 / point
+        with servers.worker_sleep(time(point), HANDLER_PROCESSES) as server:
+            rate = 0.8 * ideal(point)
             # A hundredth of the requests must still be several.
-            seconds = max(run.curve_seconds, (400 if run.is_quick else 1500) / rate)
+            long = max(run.curve_seconds, (400 if run.is_quick else 1500) / rate)
             load = ["--rate", rate, "--connections", 512, "--ideal-servers", HANDLER_PROCESSES]
-            load += ["--ideal-time", f"{round(point * 1000)}us"]
-            outcome = programs.load(server, seconds, *load)
-        real, ideal = outcome["ok"], outcome["ideal"]
+            load += ["--ideal-time", time(point)]
+            outcome = programs.load(server, long, *load)
+        real, best = outcome["ok"], outcome["ideal"]
         run.tell(
             "waiting",
-            f"{point} ms: p99 {real['p99_us'] / 1000:.2f} ms, ideal {ideal['p99_us'] / 1000:.2f} ms",
+            f"{point} ms: p99 {real['p99_us'] / 1000:.2f} ms, ideal {best['p99_us'] / 1000:.2f} ms",
         )
-        waiting.append({"x": point, "real": real, "ideal": ideal, "late": outcome["late"]})
+        waiting.append({"x": point, "real": real, "ideal": best, "late": outcome["late"]})
     run.keep_curve("waiting", waiting)
 
 

@@ -149,8 +149,12 @@ def worker_python():
     return worker(handler, name="faas-worker, Python function", directory=FUNCTIONS)
 
 
+def sleep_command(time_text):
+    return [BENCH, "sleep", time_text]
+
+
 def worker_sleep(time_text, processes, *options):
-    handler = [BENCH, "sleep", time_text]
+    handler = sleep_command(time_text)
     return worker(handler, *options, name=f"faas-worker, {time_text} handler", processes=processes)
 
 

@@ -32,7 +32,7 @@ impl Rare {
     fn name(self) -> HeaderName {
         match self {
             Rare::Origin => ORIGIN,
-            Rare::RequestId => HeaderName::from_static("x-request-id"),
+            Rare::RequestId => super::REQUEST_ID,
             Rare::SecFetchSite => HeaderName::from_static("sec-fetch-site"),
             Rare::TimeoutMs => HeaderName::from_static("x-faas-timeout-ms"),
             Rare::Traceparent => HeaderName::from_static("traceparent"),

@@ -18,8 +18,8 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
-/// A body of a response from this size on counts as held until it has been written, in bytes. Smaller ones
-/// are covered by the limit of connections.
+/// A body of a response from this size on, in bytes, counts as held until it has been written.
+/// Smaller ones are covered by the limit of connections.
 const COUNTED_FROM: usize = 16 * 1024;
 
 /// A payload below this size is copied, in bytes: one that is a part of the buffer that was read
@@ -240,7 +240,8 @@ impl Collecting {
         Poll::Ready(Ok(body))
     }
 
-    /// The whole body, if all of it is there.
+    /// The whole body, if all of it is there. Nobody is woken for the rest: [`Self::within`] asks
+    /// again.
     fn at_hand(&mut self) -> Option<Result<Bytes, Failure>> {
         match self.poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(collected) => Some(collected),
@@ -253,6 +254,8 @@ impl Collecting {
         timeout: Duration,
         refuse: &CancellationToken,
     ) -> Result<(Bytes, Held), Failure> {
+        // Cancel-safe: a body that is not awaited to its end is answered with a failure, and read no
+        // more.
         let in_time = tokio::time::timeout(timeout, poll_fn(|cx| self.poll(cx)));
         match refuse.run_until_cancelled(in_time).await {
             Some(Ok(collected)) => Ok((collected?, self.held)),

@@ -17,9 +17,10 @@ pub(super) struct Gathering {
 }
 
 impl Gathering {
-    /// Whether to look again in the next turn, now that so many wait.
-    pub(super) fn goes_on(&mut self, waiting: usize) -> bool {
-        let is_growing = waiting > self.seen.max(1);
+    /// Whether to look again in the next turn, now that so many wait and the process has room for
+    /// so many.
+    pub(super) fn goes_on(&mut self, waiting: usize, room: usize) -> bool {
+        let is_growing = waiting > self.seen.max(1) && waiting < room;
         if !is_growing || self.turns == MOST_TURNS {
             *self = Gathering::default();
             return false;
@@ -36,17 +37,20 @@ mod tests {
 
     #[test]
     fn a_batch_is_waited_for_while_it_grows_and_not_for_long() {
-        let table: [(&[usize], &[bool]); 5] = [
+        let table: [(&[usize], &[bool]); 7] = [
             (&[1], &[false]),
             (&[0], &[false]),
             (&[2, 2], &[true, false]),
             (&[5, 9, 20], &[true, true, false]),
+            // More than fit need not be waited for.
+            (&[32], &[false]),
+            (&[5, 40], &[true, false]),
             // What others took meanwhile is no growth.
             (&[5, 4, 5, 5], &[true, false, true, false]),
         ];
         for (waiting, expected) in table {
             let mut gathering = Gathering::default();
-            let goes_on: Vec<bool> = waiting.iter().map(|n| gathering.goes_on(*n)).collect();
+            let goes_on: Vec<bool> = waiting.iter().map(|n| gathering.goes_on(*n, 32)).collect();
             assert_eq!(goes_on, expected, "{waiting:?}");
         }
     }

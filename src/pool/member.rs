@@ -172,11 +172,12 @@ impl Feed for Member {
         taken
     }
 
-    fn waits_for_more(&mut self, cx: &mut Context<'_>) -> bool {
-        let waits = self.gathering.goes_on(self.shared.waiting());
+    fn waits_for_more(&mut self, cx: &mut Context<'_>, room: usize) -> bool {
+        let waits = self.gathering.goes_on(self.shared.waiting(), room);
         if waits {
-            // Wakes the process when all that is ready now has had its turn. What it was told
-            // until then still holds.
+            // One poll leaves the waker with the runtime, which wakes the process when all that is
+            // ready now has had its turn; dropping the future takes nothing back. What the process
+            // was told until then still holds.
             let _ = pin!(tokio::task::yield_now()).poll(cx);
         }
         waits
@@ -324,9 +325,9 @@ mod tests {
         let _answered = [call(&pool).unwrap(), call(&pool).unwrap()];
         let again = Arc::new(Woken::default());
         let waker = Arc::clone(&again).into();
-        assert!(member.waits_for_more(&mut Context::from_waker(&waker)));
+        assert!(member.waits_for_more(&mut Context::from_waker(&waker), 32));
         assert!(again.is_set());
-        assert!(!member.waits_for_more(&mut Context::from_waker(&waker)));
+        assert!(!member.waits_for_more(&mut Context::from_waker(&waker), 32));
         assert!(ask(&mut member, &woken).is_ready() && ask(&mut member, &woken).is_ready());
     }
 

@@ -409,6 +409,10 @@ impl<T: Ticket> Conversation<T> {
         if left_out > 0 {
             self.events.push(Event::StraysLeftOut(left_out));
         }
+        if self.events.is_empty() {
+            // The owner looks once more after each batch: the room for the next one stays.
+            return Vec::new();
+        }
         // The next ones are about as many.
         let room = self.events.len().min(EVENTS_AT_ONCE);
         std::mem::replace(&mut self.events, Vec::with_capacity(room))

@@ -59,9 +59,9 @@ enum Received {
 pub trait Feed {
     /// The next request for this process, or a promise to wake it when there is one.
     fn poll_take(&mut self, cx: &mut Context<'_>, load: Load) -> Poll<Call>;
-    /// Whether requests that wait are better left for a moment, as more are coming that can be
-    /// written together with them; then the process is woken after that.
-    fn waits_for_more(&mut self, cx: &mut Context<'_>) -> bool;
+    /// Whether the requests for a process that may be given so many are better left for a moment,
+    /// as more are coming that can be written together with them; it is woken after that.
+    fn waits_for_more(&mut self, cx: &mut Context<'_>, room: usize) -> bool;
     /// The process takes none now, though it may have been asked for it.
     fn step_back(&mut self);
     /// The process wants no more requests.
@@ -382,8 +382,8 @@ impl<F: Feed> Owner<F> {
 
     fn take_requests(&mut self, cx: &mut Context<'_>) {
         let now = Instant::now();
-        let takes_several = !self.is_retired && self.conversation.room(now) > 1;
-        if takes_several && self.feed.waits_for_more(cx) {
+        let room = self.conversation.room(now);
+        if !self.is_retired && room > 1 && self.feed.waits_for_more(cx, room) {
             return;
         }
         while !self.is_retired && self.conversation.room(now) > 0 {

@@ -1109,3 +1109,12 @@ fn a_caller_s_budget_that_ran_in_the_queue_ends_before_the_process_s_time() {
     talk.sent(now, talk.outgoing().len());
     assert_eq!(talk.next_deadline(None), Some(now + MS));
 }
+
+#[test]
+fn room_for_the_next_events_is_kept_when_there_are_none() {
+    let Table { mut talk, now, .. } = Table::new();
+    talk.received(now, b"a\nb\n");
+    assert_eq!(talk.take_events().len(), 2);
+    assert!(talk.take_events().is_empty());
+    assert!(talk.events.capacity() >= 2);
+}

@@ -1,7 +1,6 @@
 //! What a line from a process means.
 
 use super::framing::without_mark;
-use bytes::Bytes;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
@@ -49,15 +48,6 @@ pub enum Answer<'a> {
     NotUtf8(usize),
 }
 
-/// `{"result":…}` around the JSON text of a result: what a caller gets.
-pub fn result_object(result: &str) -> Bytes {
-    let mut object = Vec::with_capacity(result.len() + 11);
-    object.extend_from_slice(b"{\"result\":");
-    object.extend_from_slice(result.as_bytes());
-    object.push(b'}');
-    object.into()
-}
-
 /// What a ready line announces.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Announcement {
@@ -97,15 +87,15 @@ pub fn parse(line: &[u8]) -> Parsed<'_> {
     }
 }
 
-/// The ordinary reply, read in a third of the time: `{"id":7,"result":…}`, with no white space
-/// around the names. Anything else, right or wrong, is none here and read by [`envelope`].
+/// The ordinary reply, read in a third of the instructions: `{"id":7,"result":…}`, with no white
+/// space around the names. Anything else, right or wrong, is none here and read by [`envelope`].
 fn plain(text: &str) -> Option<Parsed<'_>> {
     let rest = text.strip_prefix("{\"id\":")?;
     let (id, rest) = rest.split_once(',')?;
+    let id = Id::Integer(integer(id)?);
     let result = rest.strip_prefix("\"result\":")?.strip_suffix('}')?;
     // One value and nothing after it: there is no further member.
     let result: &RawValue = serde_json::from_str(result).ok()?;
-    let id = Id::Integer(integer(id)?);
     Some(Parsed::Reply(Some(id), Answer::Result(result.get())))
 }
 

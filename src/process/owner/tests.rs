@@ -14,6 +14,7 @@ const LONG: Duration = Duration::from_secs(3600);
 struct Waiting {
     calls: Rc<RefCell<VecDeque<Call>>>,
     is_passed_on: Rc<Cell<bool>>,
+    more_are_coming: Rc<Cell<bool>>,
 }
 
 impl Feed for Waiting {
@@ -24,8 +25,8 @@ impl Feed for Waiting {
     fn step_back(&mut self) {
         self.is_passed_on.set(true);
     }
-    fn waits_for_more(&mut self, _: &mut Context<'_>) -> bool {
-        false
+    fn waits_for_more(&mut self, _: &mut Context<'_>, _: usize) -> bool {
+        self.more_are_coming.get()
     }
     fn leave(&mut self) {}
     fn came_up(&mut self, _: Option<Duration>) {}
@@ -50,7 +51,7 @@ impl Bench {
     /// A bench whose next look can write at once.
     async fn new() -> Bench {
         let limits = Limits {
-            max_concurrency: 1,
+            max_concurrency: 2,
             read_ahead: 32,
             wait_ready: false,
             startup_timeout: LONG,
@@ -188,4 +189,27 @@ async fn a_reply_that_is_there_at_the_burial_counts() {
     bench.says("{\"result\":1}\n");
     assert!(bench.owner.bury("gone").is_empty());
     assert_eq!(answered.try_recv().unwrap(), Ok("{\"result\":1}".into()));
+}
+
+#[tokio::test]
+async fn while_more_are_coming_a_process_that_may_have_several_is_given_none() {
+    let mut bench = Bench::new().await;
+    bench.says("{\"ready\":true,\"concurrency\":2}\n");
+    bench.owner.read_rest();
+    bench.waiting.more_are_coming.set(true);
+    let _answered = [bench.ask(LONG), bench.ask(LONG)];
+    assert!(bench.look().is_pending());
+    assert_eq!(bench.unread(), 0, "left to gather");
+    bench.waiting.more_are_coming.set(false);
+    assert!(bench.look().is_pending());
+    assert!(bench.unread() > 0 && bench.waiting.calls.borrow().is_empty());
+}
+
+#[tokio::test]
+async fn a_process_that_may_have_one_is_given_it_though_more_are_coming() {
+    let mut bench = Bench::new().await;
+    bench.waiting.more_are_coming.set(true);
+    let _answered = bench.ask(LONG);
+    assert!(bench.look().is_pending());
+    assert!(bench.unread() > 0);
 }
