@@ -27,6 +27,42 @@ fn post_as(worker: &Worker, authorization: &[&str], payload: &str) -> Response {
         .unwrap()
 }
 
+/// Whoever has a wrong token need not connect again for each try, nor lose what it sent behind it.
+#[test]
+fn a_connection_outlives_a_request_that_was_refused_by_its_head() {
+    let (scratch, ledger) = (Scratch::new(), Ledger::new());
+    let worker = with_tokens(&scratch, "s3cret", &ledger).start();
+    worker.wait_until_ready();
+    let host = worker.address;
+    let piece = body_of("stolen");
+    let piece = String::from_utf8(piece).unwrap();
+    let chunked = format!(
+        "POST / HTTP/1.1\r\nhost: {host}\r\ntransfer-encoding: chunked\r\n\r\n\
+         {:x}\r\n{piece}\r\n0\r\n\r\n",
+        piece.len()
+    );
+    let large = format!(
+        "POST / HTTP/1.1\r\nhost: {host}\r\ncontent-length: 12000\r\n\r\n{}",
+        "x".repeat(12000)
+    );
+    let own = request_bytes(
+        host,
+        "POST",
+        "/",
+        &[("authorization", "Bearer s3cret")],
+        Some(&body_of("own")),
+    );
+    for refused in [chunked, large] {
+        let mut connection = worker.connect();
+        connection
+            .send(&[refused.as_bytes(), &own].concat())
+            .unwrap();
+        assert_error(&connection.receive().unwrap(), 401, "unauthorized", "no");
+        assert_result(&connection.receive().unwrap(), "own");
+    }
+    assert_eq!(ledger.payloads(), ["own", "own"]);
+}
+
 #[test]
 fn without_the_token_nothing_is_run() {
     let (scratch, ledger) = (Scratch::new(), Ledger::new());

@@ -63,69 +63,55 @@ impl Terms {
     }
 }
 
-/// A request for the handler.
+/// Answers a request with what a handler makes of its body.
 ///
-/// Kept small: it is moved about with the future that answers it. What is needed only where a body
-/// comes late or is large is made when that is so.
-pub(super) struct Invocation {
+/// Kept small, because it is moved about with the future that answers the request: what is needed
+/// only where a body comes late or is large is made when that is so.
+pub(super) async fn invoke(
+    means: Means<'_>,
     terms: Terms,
-    body: Collecting,
-}
-
-impl Invocation {
-    /// Refuses a body that is too large before the client is asked to send it.
-    pub(super) fn new(
-        terms: Terms,
-        body: Incoming,
-        config: &HttpConfig,
-        buffered: &Buffered,
-    ) -> Result<Invocation, Failure> {
-        let body = Collecting::new(body, config.max_body_bytes, buffered.start())?;
-        Ok(Invocation { terms, body })
-    }
-
-    /// Answers the request with what a handler makes of it.
-    pub(super) async fn answer(self, means: Means<'_>) -> Result<Answer, Failure> {
-        let Means {
-            config,
-            pool,
-            buffered,
-            refuse,
-        } = means;
-        let Invocation { terms, mut body } = self;
-        let Terms {
-            is_json,
-            extras,
-            budget,
-            arrived,
-        } = terms;
-        // A body mostly comes with its head.
-        let (body, held) = match body.at_hand() {
-            Some(collected) => (collected?, body.held),
-            None => {
-                let timeout = shorter(budget, config.body_timeout);
-                Box::pin(body.within(timeout, refuse)).await?
-            }
-        };
-        let (payload, mut held) = if body.len() < LARGE_BODY {
-            let mut payload = find_payload(is_json, &body)?;
-            if payload.len() < SMALL_PAYLOAD {
-                payload = Bytes::copy_from_slice(&payload);
-            }
-            (payload, held)
-        } else {
-            Box::pin(find_in_large(is_json, body, held)).await?
-        };
-        if payload.len() >= COUNTED_FROM {
-            // The line that is written for it is a second copy; newcomers wait for it.
-            held.add(payload.len() as u64);
+    body: Incoming,
+) -> Result<Answer, Failure> {
+    let Means {
+        config,
+        pool,
+        buffered,
+        refuse,
+    } = means;
+    let Terms {
+        is_json,
+        extras,
+        budget,
+        arrived,
+    } = terms;
+    // Refuses a body that is too large before the client is asked to send it.
+    let mut body = Collecting::new(body, config.max_body_bytes, buffered.start())?;
+    // A body mostly comes with its head.
+    let (body, held) = match body.at_hand() {
+        Some(collected) => (collected?, body.held),
+        None => {
+            let timeout = shorter(budget, config.body_timeout);
+            Box::pin(body.within(timeout, refuse)).await?
         }
-        let timeout = shorter(budget, config.timeout);
-        let latest = budget.map(|budget| arrived + budget);
-        let call = pool.call(payload, extras, timeout, latest, held)?;
-        let body = call.await?;
-        Ok(respond::json(StatusCode::OK, counted(body, buffered)))
+    };
+    let (payload, mut held) = if body.len() < LARGE_BODY {
+        let mut payload = find_payload(is_json, &body)?;
+        if payload.len() < SMALL_PAYLOAD {
+            payload = Bytes::copy_from_slice(&payload);
+        }
+        (payload, held)
+    } else {
+        Box::pin(find_in_large(is_json, body, held)).await?
+    };
+    if payload.len() >= COUNTED_FROM {
+        // The line that is written for it is a second copy; newcomers wait for it.
+        held.add(payload.len() as u64);
     }
+    let timeout = shorter(budget, config.timeout);
+    let latest = budget.map(|budget| arrived + budget);
+    let call = pool.call(payload, extras, timeout, latest, held)?;
+    let body = call.await?;
+    Ok(respond::json(StatusCode::OK, counted(body, buffered)))
 }
 
 /// Time that a request may take for something: the caller's budget may be less.

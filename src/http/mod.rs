@@ -28,7 +28,7 @@ use head::{Head, Rare};
 use hyper::body::Incoming;
 use hyper::header::{CONNECTION, HeaderName, HeaderValue};
 use hyper::{Method, Request, StatusCode};
-use invoke::{Invocation, Terms};
+use invoke::Terms;
 use respond::Answer;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -133,18 +133,20 @@ impl Door {
                 .then(|| (request.method().clone(), request.uri().path().to_owned())),
         };
         let found = checked.and_then(|()| self.find(&request, &head, entrance, &asked));
-        let opened = found.and_then(|found| self.open(found, request.into_body()));
+        let body = request.into_body();
         async move {
-            let answered = match opened {
-                Ok(Opened::Page(answer)) => Ok(answer),
-                Ok(Opened::Invocation(invocation)) => {
+            // A body that is not wanted is dropped here and no sooner: hyper has read a part of it
+            // by now, and goes on with the connection only if one more read finds its end.
+            let answered = match found {
+                Ok(Found::Page(page)) => Ok(page),
+                Ok(Found::Handler(terms)) => {
                     let means = invoke::Means {
                         config: &self.config,
                         pool: &self.pool,
                         buffered: &self.buffered,
                         refuse: &self.refuse,
                     };
-                    invocation.answer(means).await
+                    invoke::invoke(means, terms, body).await
                 }
                 Err(failure) => Err(failure),
             };
@@ -257,16 +259,6 @@ impl Door {
         }
     }
 
-    /// The same with the body; from here on the head is gone.
-    fn open(&self, found: Found, body: Incoming) -> Result<Opened, Failure> {
-        match found {
-            Found::Page(page) => Ok(Opened::Page(page)),
-            Found::Handler(terms) => {
-                Invocation::new(terms, body, &self.config, &self.buffered).map(Opened::Invocation)
-            }
-        }
-    }
-
     fn ready(&self) -> Answer {
         if self.is_draining.load(Ordering::Relaxed) {
             return respond::failure(&Failure::Draining);
@@ -314,12 +306,6 @@ struct Asked {
 enum Found {
     Page(Answer),
     Handler(Terms),
-}
-
-/// The same, with the body of the request.
-enum Opened {
-    Page(Answer),
-    Invocation(Invocation),
 }
 
 /// HEAD is answered like GET; hyper leaves out the body.
