@@ -123,22 +123,31 @@ def handler_time(run):
 
     series = {"bare pipes": bare_of_ideal, "faas-worker": of_ideal}
     measured(run, "handler_time", points, series)
-    waiting = []
-    for point in (point for point in points if point >= 1):
+    def wait(point):
         with servers.worker_sleep(time(point), HANDLER_PROCESSES) as server:
             rate = 0.8 * ideal(point)
             # A hundredth of the requests must still be several.
             long = max(run.curve_seconds, (400 if run.is_quick else 1500) / rate)
             load = ["--rate", rate, "--connections", 512, "--ideal-servers", HANDLER_PROCESSES]
-            load += ["--ideal-time", time(point)]
-            outcome = programs.load(server, long, *load)
-        real, best = outcome["ok"], outcome["ideal"]
-        run.tell(
-            "waiting",
-            f"{point} ms: p99 {real['p99_us'] / 1000:.2f} ms, ideal {best['p99_us'] / 1000:.2f} ms",
-        )
-        waiting.append({"x": point, "real": real, "ideal": best, "late": outcome["late"]})
-    run.keep_curve("waiting", waiting)
+            return programs.load(server, long, *load, "--ideal-time", time(point))
+
+    slow = [point for point in points if point >= 1]
+    outcomes = {point: [] for point in slow}
+    for number in run.rounds("waiting", most=3):
+        for point in slow:
+            outcome = wait(point)
+            outcomes[point].append(outcome)
+            real, best = (outcome[which]["p99_us"] / 1000 for which in ("ok", "ideal"))
+            run.tell(f"waiting, round {number}", f"{point} ms: p99 {real:.2f} ms, ideal {best:.2f} ms")
+    run.keep_curve("waiting", [{"x": point, **middle(outcomes[point])} for point in slow])
+
+
+def middle(outcomes):
+    """The round whose p99 is the median; the arrivals, and so the ideal, are the same in each."""
+    by_p99 = sorted(outcomes, key=lambda outcome: outcome["ok"]["p99_us"])
+    outcome = by_p99[(len(by_p99) - 1) // 2]
+    p99s = [other["ok"]["p99_us"] for other in by_p99]
+    return {"real": outcome["ok"], "ideal": outcome["ideal"], "late": outcome["late"], "p99s_us": p99s}
 
 
 def offered_load(run):
