@@ -137,7 +137,7 @@ def handler_time(curves):
     percentages(axes, 1.15)
     labels = [
         (1, "ideal", OTHER),
-        (bare[-1]["median"], "bare pipes, no HTTP", THIRD),
+        (bare[-1]["median"], "bare pipes", THIRD),
         (points[-1]["median"], "faas-worker", OURS),
     ]
     names(axes, points[-1]["x"], labels)
