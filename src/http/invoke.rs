@@ -94,12 +94,9 @@ pub(super) async fn invoke(
             Box::pin(body.within(timeout, refuse)).await?
         }
     };
+    // The body itself is gone before there is anything to wait for.
     let (payload, mut held) = if body.len() < LARGE_BODY {
-        let mut payload = find_payload(is_json, &body)?;
-        if payload.len() < SMALL_PAYLOAD {
-            payload = Bytes::copy_from_slice(&payload);
-        }
-        (payload, held)
+        (find_in_small(is_json, body)?, held)
     } else {
         Box::pin(find_in_large(is_json, body, held)).await?
     };
@@ -127,6 +124,16 @@ pub(super) fn counted(body: Bytes, buffered: &Buffered) -> Bytes {
     let mut held = buffered.start();
     held.add(body.len() as u64);
     Bytes::from_owner(Counted { body, _held: held })
+}
+
+/// The payload in a body that is not large.
+fn find_in_small(is_json: bool, body: Bytes) -> Result<Bytes, Failure> {
+    let payload = find_payload(is_json, &body)?;
+    Ok(if payload.len() < SMALL_PAYLOAD {
+        Bytes::copy_from_slice(&payload)
+    } else {
+        payload
+    })
 }
 
 /// The payload in a large body, looked at on another thread: the error that repeats a hostile one
@@ -261,9 +268,8 @@ impl Collecting {
             return Ok(());
         }
         if self.rest.is_empty() {
-            let still_to_come = self.body.size_hint().lower();
-            self.rest
-                .reserve(length.max(usize::try_from(still_to_come).unwrap_or(0)));
+            let still_to_come = usize::try_from(self.body.size_hint().lower()).unwrap_or(0);
+            self.rest.reserve(length + still_to_come);
             self.rest
                 .extend_from_slice(&std::mem::take(&mut self.first));
         }
