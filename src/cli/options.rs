@@ -1,122 +1,25 @@
-//! What was typed: flags and environment variables, and the settings they mean.
-//!
-//! The only place that knows clap. Flags win over the environment, the environment over defaults.
+//! The flags of the worker, and the settings that they mean.
 
-mod isolation;
-mod values;
-
+use super::isolation::IsolationOptions;
+use super::values::{
+    Host, Reload, count, duration, header_name, host, host_name, log_format, log_level, origin,
+    port, positive_duration, reload, size, socket_address,
+};
+use super::{LogSettings, Task};
 use crate::config::{
     Command, Config, HttpConfig, LogFormat, PoolConfig, ProcessConfig, RecycleConfig,
     ShutdownConfig,
 };
-use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
-use isolation::IsolationOptions;
+use clap::Args;
 use std::ffi::OsString;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
-use std::process::ExitCode;
 use std::time::Duration;
 use tracing::Level;
-use values::{
-    Host, Reload, count, duration, header_name, host, host_name, log_format, log_level, origin,
-    port, positive_duration, reload, size, socket_address,
-};
-
-/// What the program was asked to do.
-#[derive(Debug)]
-pub enum Task {
-    /// Run the worker.
-    Serve(Box<Config>, LogSettings),
-    /// Ask a running worker how it is.
-    Health(Vec<SocketAddr>),
-}
-
-/// How much is logged, and how.
-#[derive(Debug, Clone, Copy)]
-pub struct LogSettings {
-    /// `None`: text on a terminal, else JSON.
-    pub format: Option<LogFormat>,
-    /// The least severe level that is logged.
-    pub level: Level,
-}
-
-/// Reads the command line and the environment. On a mistake, or when help was asked for, prints
-/// what there is to say and gives the exit status.
-pub fn parse() -> Result<Task, ExitCode> {
-    let matches = without_empty_variables(Cli::command()).try_get_matches();
-    let cli = matches.and_then(|matches| Cli::from_arg_matches(&matches));
-    let cli = cli.map_err(|error| explain(&error))?;
-    let task = match cli.task {
-        Some(TaskName::Serve(options)) => serve(options),
-        Some(TaskName::Health(address)) => Ok(Task::Health(address.resolve())),
-        None => serve(cli.options),
-    };
-    task.map_err(|message| {
-        eprintln!("{message}");
-        ExitCode::from(2)
-    })
-}
-
-/// An empty variable is one that is not set: compose files and charts leave them so.
-fn without_empty_variables(command: clap::Command) -> clap::Command {
-    let is_empty = |argument: &clap::Arg| {
-        let variable = argument.get_env().and_then(std::env::var_os);
-        variable.is_some_and(|value| value.is_empty())
-    };
-    let unset = move |argument: clap::Arg| {
-        let argument = argument.hide_env_values(true);
-        if is_empty(&argument) {
-            argument.env(clap::builder::Resettable::Reset)
-        } else {
-            argument
-        }
-    };
-    command
-        .mut_args(unset)
-        .mut_subcommands(move |task| task.mut_args(unset))
-}
-
-/// Turns any command into an HTTP function.
-///
-/// Starts the command several times ahead of need, speaks newline-delimited JSON with those
-/// processes over stdin and stdout, and answers POST / with what they return.
-#[derive(Debug, Parser)]
-#[command(name = "faas-worker", version, args_conflicts_with_subcommands = true)]
-#[command(
-    override_usage = "faas-worker [serve] [OPTIONS] [-- COMMAND [ARGS...]]\n       \
-                            faas-worker health [--host HOST] [--port PORT]"
-)]
-#[command(
-    after_help = "Durations are written 250ms, 30s, 5m; sizes 64KiB, 8MiB. \
-                        Each option can be set by the variable named beside it.\n\n\
-                        Example: faas-worker --port 8000 -- python3 examples/python/serve.py \
-                        examples.python.handler.decode_type_a"
-)]
-#[command(disable_help_subcommand = true, disable_help_flag = true)]
-struct Cli {
-    /// Print help
-    #[arg(short, long, global = true, action = clap::ArgAction::HelpShort)]
-    help: Option<bool>,
-    #[command(subcommand)]
-    task: Option<TaskName>,
-    #[command(flatten)]
-    options: ServeOptions,
-}
-
-// Made once, at the start: its size is of no account.
-#[expect(clippy::large_enum_variant)]
-#[derive(Debug, Subcommand)]
-enum TaskName {
-    /// Run the worker (the default)
-    Serve(ServeOptions),
-    /// Ask a running worker whether it answers: exit status 0 or 1
-    Health(Address),
-}
 
 #[derive(Debug, Args)]
-struct Address {
+pub(super) struct Address {
     /// Address of the worker, or `localhost`
     #[arg(long, env = "HOST", default_value = "127.0.0.1", value_parser = host)]
     host: Host,
@@ -126,7 +29,7 @@ struct Address {
 }
 
 #[derive(Debug, Args)]
-struct ServeOptions {
+pub(super) struct ServeOptions {
     /// The command to run; split into words as a shell does, but no shell runs it
     #[arg(
         long,
@@ -322,7 +225,7 @@ struct ServeOptions {
     log_level: Level,
 }
 
-fn serve(options: ServeOptions) -> Result<Task, String> {
+pub(super) fn serve(options: ServeOptions) -> Result<Task, String> {
     let log = LogSettings {
         format: options.log_format,
         level: options.log_level,
@@ -386,7 +289,10 @@ fn serve(options: ServeOptions) -> Result<Task, String> {
     Ok(Task::Serve(Box::new(config), log))
 }
 
-fn command(handler: Option<String>, words: Vec<OsString>) -> Result<Option<Command>, String> {
+pub(super) fn command(
+    handler: Option<String>,
+    words: Vec<OsString>,
+) -> Result<Option<Command>, String> {
     let words = match handler.filter(|_| words.is_empty()) {
         None => words,
         Some(handler) => {
@@ -403,7 +309,7 @@ fn command(handler: Option<String>, words: Vec<OsString>) -> Result<Option<Comma
 }
 
 impl Address {
-    fn resolve(&self) -> Vec<SocketAddr> {
+    pub(super) fn resolve(&self) -> Vec<SocketAddr> {
         let ips = match self.host {
             Host::Address(ip) => vec![ip],
             Host::Localhost => vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
@@ -411,115 +317,5 @@ impl Address {
         ips.into_iter()
             .map(|ip| SocketAddr::new(ip, self.port))
             .collect()
-    }
-}
-
-/// Prints what clap has to say; a bad value with its flag, its variable and the value.
-fn explain(error: &clap::Error) -> ExitCode {
-    let context = |kind| match error.get(kind) {
-        Some(ContextValue::String(text)) => Some(text.as_str()),
-        _ => None,
-    };
-    let is_value = matches!(
-        error.kind(),
-        ErrorKind::ValueValidation | ErrorKind::InvalidValue
-    );
-    if is_value
-        && let (Some(argument), Some(value)) = (
-            context(ContextKind::InvalidArg),
-            context(ContextKind::InvalidValue),
-        )
-    {
-        let flag = argument.split([' ', '=', '[']).next().unwrap_or(argument);
-        let why = std::error::Error::source(error);
-        let why = why.map_or_else(
-            || "a value is missing, or is not one".to_owned(),
-            ToString::to_string,
-        );
-        eprintln!("{flag}{}: {why}: {value:?}", variable_of(flag));
-        return ExitCode::from(2);
-    }
-    // A word that is no flag: most likely a command without its `--`.
-    if error.kind() == ErrorKind::UnknownArgument
-        && let Some(word) = context(ContextKind::InvalidArg).filter(|word| !word.starts_with('-'))
-    {
-        eprintln!("unexpected word {word:?}: a command is given after --, as in: -- {word} ...");
-        return ExitCode::from(2);
-    }
-    if error.kind() == ErrorKind::UnknownArgument
-        && let Some(flag) = context(ContextKind::InvalidArg)
-    {
-        let meant = context(ContextKind::SuggestedArg);
-        let meant = meant.map_or_else(String::new, |meant| format!(", did you mean {meant}?"));
-        eprintln!("unexpected flag {flag}{meant} (faas-worker --help lists them)");
-        return ExitCode::from(2);
-    }
-    drop(error.print());
-    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
-}
-
-/// Variables that look like settings of ours and are none, each with the setting that may have been
-/// meant.
-pub fn unknown_variables() -> Vec<(String, Option<String>)> {
-    let command = Cli::command();
-    let known: Vec<&str> = command
-        .get_arguments()
-        .filter_map(|argument| argument.get_env()?.to_str())
-        .collect();
-    std::env::vars_os()
-        .filter_map(|(name, _)| name.into_string().ok())
-        .filter(|name| name.starts_with("FAAS_") && !known.contains(&name.as_str()))
-        // Kubernetes sets such ones for a service whose name begins with ours.
-        .filter(|name| !name.contains("_SERVICE_") && !name.contains("_PORT"))
-        .map(|name| {
-            let meant = closest(&name, &known);
-            (name, meant)
-        })
-        .collect()
-}
-
-/// Letters that are wrong, missing, too many or changed over in a name that was meant to be another.
-const LARGEST_SLIP: usize = 2;
-
-/// The known name that differs by a slip of the fingers.
-fn closest(name: &str, known: &[&str]) -> Option<String> {
-    let distance = |known: &&&str| strsim::damerau_levenshtein(known, name);
-    let closest = known.iter().min_by_key(distance)?;
-    (distance(&closest) <= LARGEST_SLIP).then(|| (*closest).to_owned())
-}
-
-fn variable_of(flag: &str) -> String {
-    let command = Cli::command();
-    let name = flag.trim_start_matches('-');
-    let found = command
-        .get_arguments()
-        .find(|argument| argument.get_long() == Some(name));
-    let variable = found.and_then(clap::Arg::get_env);
-    variable.map_or_else(String::new, |variable| {
-        format!(" ({})", variable.to_string_lossy())
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_command_line_is_consistent() {
-        Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn words_are_split_as_a_shell_splits_them() {
-        let split = |text: &str| command(Some(text.to_owned()), Vec::new());
-        let words = split(r#"a 'b c' "d $(e)" f\ g"#).unwrap().unwrap();
-        assert_eq!(words.program, "a");
-        assert_eq!(words.arguments, ["b c", "d $(e)", "f g"]);
-        assert_eq!(split("  ").unwrap(), None);
-        assert!(
-            split("a 'b")
-                .unwrap_err()
-                .starts_with("--handler (HANDLER_FUNCTION): ")
-        );
     }
 }
