@@ -23,9 +23,12 @@
 //!
 //! What the function may and may not do:
 //!
-//! * Debugging belongs on stderr (`eprintln!`). A whole line on stdout (`println!`) is only logged
-//!   too; do not flush half a line to stdout, the next reply would be glued to it.
-//! * Stdin is not the function's to read.
+//! * The pipes to the worker are the library's alone from the call of [`serve`] on. What the
+//!   function and the programs that it starts print on stdout goes to stderr, and so into the
+//!   worker's log; their stdin is empty; and no program inherits a descriptor of the pipes.
+//! * Before the call of [`serve`], stdout still is the worker's pipe: a line printed there comes
+//!   before the ready line, which then counts for nothing, and half a line that is flushed there
+//!   spoils it. Print such text to stderr (`eprintln!`), or call [`serve`] first.
 //! * A panic ends the process. The worker answers that request with 502, logs the message, and
 //!   starts another process. Nothing here catches it: what the function left half done is unknown.
 
@@ -33,9 +36,10 @@ use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Write};
-use std::os::fd::AsFd;
+use std::io::{self, BufRead, BufReader, Read, Write};
 
+use rustix::event::{PollFd, PollFlags};
+use rustix::io::{Errno, fcntl_dupfd_cloexec};
 use serde::{Deserialize, Serialize};
 
 /// Bytes of request lines taken from stdin in one system call, at most.
@@ -52,16 +56,77 @@ pub fn serve<F>(function: F) -> io::Result<()>
 where
     F: for<'a> Function<'a>,
 {
-    // Descriptors of our own, past the standard library's buffers: what the function prints
-    // without a newline stays in those buffers and cannot get in front of a reply, and a thread
-    // of its that prints cannot wait for a lock that we hold.
-    let requests = File::from(io::stdin().as_fd().try_clone_to_owned()?);
-    let replies = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+    let (requests, replies) = take_pipes()?;
     answer_all(
         BufReader::with_capacity(READ_BLOCK_BYTES, requests),
         replies,
         function,
     )
+}
+
+/// Takes stdin and stdout for the lines alone. What writes to descriptor 1 from now on (`println!`,
+/// a C library, a program that the function starts) writes to stderr, and what reads descriptor 0
+/// finds nothing.
+///
+/// Nothing is flushed before: half a line in the standard library's buffer would get in front of
+/// the ready line. It follows to stderr with the next line that is printed.
+fn take_pipes() -> io::Result<(Pipe, Pipe)> {
+    use rustix::stdio::{dup2_stdin, dup2_stdout, stderr, stdin, stdout};
+    // From 3 on, for the lower numbers have meanings of their own; closed in programs that the
+    // function starts, for one that keeps the pipe open would keep the worker from seeing the end.
+    let requests = fcntl_dupfd_cloexec(stdin(), 3)?;
+    let replies = fcntl_dupfd_cloexec(stdout(), 3)?;
+    let null = File::options().read(true).write(true).open("/dev/null")?;
+    dup2_stdin(&null)?;
+    // Stderr may be closed, by a wrapper for example.
+    dup2_stdout(stderr()).or_else(|_| dup2_stdout(&null))?;
+    Ok((Pipe(requests.into()), Pipe(replies.into())))
+}
+
+/// One end of a pipe, read and written as if it blocked, whatever its flags say.
+///
+/// `O_NONBLOCK` belongs to the open pipe and not to a descriptor: a program that had it before
+/// [`serve`] took it, such as a wrapper script's Node, may have left it set.
+struct Pipe(File);
+
+impl Pipe {
+    fn wait(&self, wanted: PollFlags) -> io::Result<()> {
+        let mut polled = [PollFd::new(&self.0, wanted)];
+        match rustix::event::poll(&mut polled, None) {
+            Ok(_) | Err(Errno::INTR) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+impl Read for Pipe {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match self.0.read(into) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.wait(PollFlags::IN)?;
+                }
+                done => return done,
+            }
+        }
+    }
+}
+
+impl Write for Pipe {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        loop {
+            match self.0.write(bytes) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.wait(PollFlags::OUT)?;
+                }
+                done => return done,
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// What [`serve`] takes: `fn(&str) -> Result<T, E>`, where `T` can be serialized and `E` becomes a

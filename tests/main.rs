@@ -23,6 +23,7 @@ mod promises;
 mod queue;
 mod recycling;
 mod reload;
+mod rust_handlers;
 mod sandbox;
 mod settings;
 mod start_cost;
