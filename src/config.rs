@@ -11,6 +11,8 @@ use std::time::Duration;
 /// All settings of a worker.
 #[derive(Debug, Clone)]
 pub struct Config {
+    /// The memory limit of the control group that the worker runs in, in bytes.
+    pub memory_limit: Option<u64>,
     /// The handler's words; `None` when no command was given.
     pub command: Option<Command>,
     /// The front door.

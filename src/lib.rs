@@ -40,7 +40,8 @@
 //! | [`serve()`] | a worker from its start to its end |
 //! | `reload` | the watch over the handler's files |
 //! | [`commands`] | what the program does besides serving |
-//! | [`buffered`], `limits` | bytes held at one time; what the system grants |
+//! | [`budget`], `allocator` | bytes held at one time; memory given back to the system |
+//! | `limits`, [`control_group`] | what the system grants; how much memory the container may have |
 //! | [`error`], [`logging`] | how starts and requests fail; how the log looks |
 //! | [`handler`] | for people who write handlers in Rust; needs none of the others |
 //!
@@ -56,13 +57,17 @@ compile_error!(
 pub mod handler;
 
 #[cfg(feature = "worker")]
-pub mod buffered;
+mod allocator;
+#[cfg(feature = "worker")]
+pub mod budget;
 #[cfg(feature = "worker")]
 pub mod cli;
 #[cfg(feature = "worker")]
 pub mod commands;
 #[cfg(feature = "worker")]
 pub mod config;
+#[cfg(feature = "worker")]
+pub mod control_group;
 #[cfg(feature = "worker")]
 pub mod error;
 #[cfg(feature = "worker")]

@@ -1,7 +1,10 @@
 //! A worker from its start to its end.
 
+use crate::allocator::{Trimming, resident_bytes};
+use crate::budget::MemoryBudget;
 use crate::config::{Config, HttpConfig, IsolationConfig, ShutdownConfig};
 use crate::error::StartError;
+use crate::http::large_body::LargeBodies;
 use crate::http::listener::Listener;
 use crate::http::token::Tokens;
 use crate::http::{Door, Entrance};
@@ -20,6 +23,12 @@ use tracing::{debug, info, warn};
 
 /// What is left of the time to drain for writing the last responses, after the processes ended.
 const LAST_WRITES: Duration = Duration::from_millis(500);
+
+/// How often to look whether memory is to be given back to the system.
+const TRIMMING_PERIOD: Duration = Duration::from_secs(1);
+
+/// What a connection takes at least, in bytes: its buffer and its task.
+const CONNECTION_BYTES: u64 = 12 * 1024;
 
 /// How a running worker is told what to do. Clones share it.
 #[derive(Debug, Clone, Default)]
@@ -46,6 +55,14 @@ pub async fn serve(config: Config, control: Control) -> Result<(), StartError> {
     for address in &addresses {
         info!(%address, processes = config.pool.processes.get(), "listening");
     }
+    if let Some(memory_limit) = config.memory_limit {
+        info!(
+            memory_limit,
+            max_buffered = config.http.max_buffered_bytes,
+            max_connections = config.http.max_connections.get(),
+            "memory is limited by the control group"
+        );
+    }
     let admin = config.http.admin.as_ref();
     let admin = admin
         .map(|address| Listener::bind_to(std::slice::from_ref(address)))
@@ -58,13 +75,21 @@ pub async fn serve(config: Config, control: Control) -> Result<(), StartError> {
         .as_deref()
         .map(|root| Watch::start(root, config.command.as_ref()));
     let watch = watch.transpose()?;
-    let pool = Arc::new(Pool::start(&config, Some(handlers_limit))?);
+    let budget = MemoryBudget::new(config.http.max_buffered_bytes);
+    let large_bodies = LargeBodies::start().map_err(|source| StartError::Runtime {
+        what: "the thread for large bodies",
+        source,
+    })?;
+    let pool = Pool::start(&config, Some(handlers_limit), budget.clone())?;
+    let pool = Arc::new(pool);
     let ips: Vec<IpAddr> = addresses.iter().map(|address| address.ip()).collect();
     let door = Arc::new(Door::new(
         config.http.clone(),
         Arc::clone(&pool),
         &ips,
         tokens,
+        budget.clone(),
+        large_bodies.clone(),
     ));
     let end = End {
         control,
@@ -98,6 +123,7 @@ pub async fn serve(config: Config, control: Control) -> Result<(), StartError> {
         _ = served => {}
         never = reloading => match never {},
         never = reap_in_time() => match never {},
+        never = give_back_memory(&budget, &large_bodies) => match never {},
     }
     end_orphans().await;
     info!("stopped");
@@ -127,6 +153,22 @@ async fn reload_when_told(
             path = changed => info!(path = %path.display(), "handler's files have changed"),
         }
         pool.reload();
+    }
+}
+
+/// Has memory that was freed given back to the system after each storm; never ends.
+async fn give_back_memory(budget: &MemoryBudget, thread: &LargeBodies) -> Infallible {
+    let tasks = tokio::runtime::Handle::current().metrics();
+    let mut trimming = Trimming::default();
+    loop {
+        sleep(TRIMMING_PERIOD).await;
+        // Nearly all tasks are connections.
+        let load = budget.held() + tasks.num_alive_tasks() as u64 * CONNECTION_BYTES;
+        if trimming.is_due(load, resident_bytes()) {
+            thread.trim();
+            sleep(TRIMMING_PERIOD).await;
+            trimming.done(load, resident_bytes());
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Clients that leave, send rubbish, or come from another site.
 
-use crate::support::client::{body_of, request_bytes};
+use crate::support::client::{Connection, body_of, request_bytes};
 use crate::support::{
     Chance, Ledger, Worker, assert_error, assert_result, eventually, misbehave, processes,
 };
@@ -536,73 +536,122 @@ fn more_bodies_than_the_buffers_hold_are_refused() {
     assert!(grown < 24 * 1024, "{grown} KiB more");
 }
 
+/// A reader that takes nothing of a reply which is larger than all buffers on its way.
+fn reader_of_a_large_reply(worker: &Worker) -> Connection {
+    let mut reader = worker.connect().holding_little();
+    reader.send_payload("big 12000000").unwrap();
+    reader.stream.read_exact(&mut [0; 1000]).unwrap();
+    reader
+}
+
 /// E11: what does not fit is refused before it is read, and the room comes back.
 #[test]
-fn a_body_that_the_buffers_cannot_hold_is_refused_before_it_is_read() {
+fn a_body_for_which_there_is_no_room_is_refused_before_it_is_read() {
     let worker = misbehave(&["--ready"])
-        .option("--max-body", "1MiB")
-        .option("--max-buffered", "1MiB")
+        .option("--max-reply", "64MiB")
+        .option("--max-buffered", "4MiB")
         .start();
+    let reader = reader_of_a_large_reply(&worker);
     let body = body_of(&"x".repeat(900_000));
     let length = body.len().to_string();
     let headers = [("content-length", &*length), ("expect", "100-continue")];
     let head = request_bytes(worker.address, "POST", "/", &headers, None);
-    // Asked to go on, it has its room.
-    let mut first = worker.connect();
-    first.send(&head).unwrap();
-    let mut interim = [0; b"HTTP/1.1 100 Continue\r\n\r\n".len()];
-    first.stream.read_exact(&mut interim).unwrap();
-    assert!(interim.starts_with(b"HTTP/1.1 100 "));
-    let mut second = worker.connect();
-    second.send(&head).unwrap();
-    assert_error(&second.receive().unwrap(), 429, "overloaded", "no");
-    first.send(&body).unwrap();
-    assert_eq!(first.receive().unwrap().status, 200);
+    let mut refused = worker.connect();
+    refused.send(&head).unwrap();
+    assert_error(&refused.receive().unwrap(), 429, "overloaded", "no");
+    reader.reset();
     eventually("there is room again", || {
         let response = worker.connect().request("POST", "/", &[], Some(&body));
         (response.unwrap().status == 200).then_some(())
     });
 }
 
-/// E11: so does an error, which may repeat a body with six bytes for each of its own.
+/// What was only announced takes no room: bodies that do not come refuse nobody.
 #[test]
-fn an_error_that_is_not_read_takes_room_in_the_buffers() {
+fn bodies_that_are_only_announced_take_no_room() {
     let worker = misbehave(&["--ready"])
-        .option("--max-body", "4MiB")
+        .option("--max-body", "1MiB")
         .option("--max-buffered", "4MiB")
-        .option("--write-timeout", "5m")
         .start();
-    let mut reader = worker.connect().holding_little();
-    let body = "\u{1}".repeat(2_000_000);
-    let head = format!(
-        "POST / HTTP/1.1\r\nhost: localhost\r\ncontent-type: text/plain\r\n\
-         content-length: {}\r\n\r\n",
-        body.len()
-    );
-    reader.send(head.as_bytes()).unwrap();
-    reader.send(body.as_bytes()).unwrap();
-    reader.stream.read_exact(&mut [0; 1000]).unwrap();
+    let headers = [("content-length", "1000000")];
+    let head = request_bytes(worker.address, "POST", "/", &headers, None);
+    let _announced: Vec<_> = (0..32)
+        .map(|_| {
+            let mut connection = worker.connect();
+            connection.send(&head).unwrap();
+            connection.send(b"{").unwrap();
+            connection
+        })
+        .collect();
+    for _ in 0..4 {
+        assert_result(&worker.post("x"), "x");
+        assert_result(&worker.post(&"x".repeat(900_000)), "x".repeat(900_000));
+    }
+}
+
+/// An error shows little of a large body: it is no way to make the worker hold and send more than
+/// it was sent.
+#[test]
+fn an_error_repeats_a_kilobyte_of_a_body_at_most() {
+    let worker = misbehave(&["--ready"]).start();
+    for (kind, body) in [
+        ("text/plain", "\u{1}".repeat(2_000_000)),
+        ("application/json", format!("[{}1]", "1,".repeat(1_000_000))),
+        ("application/json", format!("{{{}\"a\":1}}", "\"a\":1,".repeat(300_000))),
+        ("application/json", format!("{{\"payload\":[\"{}\"]}}", "é".repeat(1_000_000))),
+    ] {
+        let headers = [("content-type", kind)];
+        let response = worker.connect().request("POST", "/", &headers, Some(body.as_bytes()));
+        let response = response.unwrap();
+        assert_error(&response, 422, "invalid_request", "no");
+        assert!(response.body.len() < 8 * 1024, "{}", response.body.len());
+    }
+}
+
+/// E11: replies that nobody reads count as well: nothing is run that could add to them.
+#[test]
+fn replies_that_are_not_read_hold_up_the_queue() {
+    let ledger = Ledger::new();
+    let path = ledger.path();
+    let worker = misbehave(&["--ready", "--ledger", &path])
+        .option("--max-reply", "64MiB")
+        .option("--max-buffered", "4MiB")
+        .option("--queue-timeout", "300ms")
+        .start();
+    let reader = reader_of_a_large_reply(&worker);
     assert_error(&worker.post("x"), 429, "overloaded", "no");
+    assert_eq!(ledger.count("x"), 0, "it was never run");
     reader.reset();
     eventually("there is room again", || {
         (worker.post("x").status == 200).then_some(())
     });
 }
 
-/// E11: replies that nobody reads count as well.
+/// Two hundred readers of four megabytes each: held is what the budget allows, not what they asked
+/// for.
 #[test]
-fn a_reply_that_is_not_read_takes_room_in_the_buffers() {
+fn many_replies_that_are_not_read_stay_within_the_budget() {
     let worker = misbehave(&["--ready"])
-        .option("--max-reply", "64MiB")
-        .option("--max-buffered", "4MiB")
-        .option("--write-timeout", "5m")
+        .option("--processes", "2")
+        .option("--max-buffered", "16MiB")
+        .option("--queue-timeout", "2s")
         .start();
-    let mut reader = worker.connect().holding_little();
-    // More than all buffers on the way hold.
-    reader.send_payload("big 12000000").unwrap();
-    reader.stream.read_exact(&mut [0; 1000]).unwrap();
-    assert_error(&worker.post("x"), 429, "overloaded", "no");
-    reader.reset();
+    worker.wait_until_ready();
+    let before = processes::peak_memory_kib(worker.pid());
+    let readers: Vec<_> = (0..100)
+        .map(|_| {
+            let mut reader = worker.connect().holding_little();
+            reader.send_payload("big 4000000").unwrap();
+            reader
+        })
+        .collect();
+    assert_eq!(worker.get("/health").status, 200);
+    let response = worker.post("x");
+    assert!([200, 429].contains(&response.status), "{response:?}");
+    let grown = processes::peak_memory_kib(worker.pid()) - before;
+    // The budget, a reply that was begun by each process, and room for copies.
+    assert!(grown < 40 * 1024, "{grown} KiB more");
+    drop(readers);
     eventually("there is room again", || {
         (worker.post("x").status == 200).then_some(())
     });

@@ -4,21 +4,32 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 /// The parts in front of what they may use; what all may use is below.
-const MAY_USE: [(&str, &[&str]); 15] = [
+const MAY_USE: [(&str, &[&str]); 17] = [
     ("main", &["cli", "commands", "config", "process", "serve"]),
     ("lib", &["serve"]),
-    ("cli", &["config"]),
+    ("cli", &["budget", "config", "control_group"]),
     ("commands", &[]),
     (
         "serve",
-        &["config", "http", "limits", "pool", "process", "reload"],
+        &[
+            "allocator",
+            "budget",
+            "config",
+            "http",
+            "limits",
+            "pool",
+            "process",
+            "reload",
+        ],
     ),
-    ("http", &["buffered", "config", "pool"]),
-    ("pool", &["buffered", "config", "process"]),
-    ("process", &["buffered", "config"]),
+    ("http", &["allocator", "budget", "config", "pool"]),
+    ("pool", &["budget", "config", "process"]),
+    ("process", &["budget", "config", "control_group"]),
     ("reload", &["config"]),
     ("limits", &["config"]),
-    ("buffered", &[]),
+    ("allocator", &[]),
+    ("budget", &[]),
+    ("control_group", &[]),
     ("config", &[]),
     ("handler", &[]),
     ("error", &[]),

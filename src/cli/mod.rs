@@ -5,6 +5,7 @@
 mod explain;
 mod isolation;
 mod options;
+mod sizes;
 mod values;
 mod variables;
 

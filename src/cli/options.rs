@@ -1,6 +1,7 @@
 //! The flags of the worker, and the settings that they mean.
 
 use super::isolation::IsolationOptions;
+use super::sizes::{Given, Sizes};
 use super::values::{
     Host, Reload, count, duration, header_name, host, host_name, log_format, log_level, origin,
     port, positive_duration, reload, size, socket_address,
@@ -10,6 +11,7 @@ use crate::config::{
     Command, Config, HttpConfig, LogFormat, PoolConfig, ProcessConfig, RecycleConfig,
     ShutdownConfig,
 };
+use crate::control_group::memory_limit;
 use clap::Args;
 use std::ffi::OsString;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -138,33 +140,34 @@ pub(super) struct ServeOptions {
     #[arg(long, env = "FAAS_QUEUE_TIMEOUT", value_name = "DURATION", default_value = "10s",
           value_parser = positive_duration, help_heading = "Requests")]
     queue_timeout: Duration,
-    /// Largest request body
-    #[arg(long, env = "FAAS_MAX_BODY", value_name = "SIZE", default_value = "8MiB",
+    /// Largest request body [default: 8MiB, at most half of --max-buffered]
+    #[arg(long, env = "FAAS_MAX_BODY", value_name = "SIZE",
           value_parser = size, help_heading = "Requests")]
-    max_body: u64,
-    /// Largest result
-    #[arg(long, env = "FAAS_MAX_REPLY", value_name = "SIZE", default_value = "8MiB",
+    max_body: Option<u64>,
+    /// Largest result [default: 8MiB, at most half of --max-buffered]
+    #[arg(long, env = "FAAS_MAX_REPLY", value_name = "SIZE",
           value_parser = size, help_heading = "Requests")]
-    max_reply: u64,
-    /// All bodies and replies held at one time
-    #[arg(long, env = "FAAS_MAX_BUFFERED", value_name = "SIZE", default_value = "256MiB",
+    max_reply: Option<u64>,
+    /// All bodies and replies held at one time [default: 256MiB, at most a quarter of the control
+    /// group's memory limit]
+    #[arg(long, env = "FAAS_MAX_BUFFERED", value_name = "SIZE",
           value_parser = size, help_heading = "Requests")]
-    max_buffered: u64,
+    max_buffered: Option<u64>,
     /// A header that handlers may ask for (repeatable); implies --wait-ready
     #[arg(long, env = "FAAS_PASS_HEADER", value_name = "NAME", value_delimiter = ',',
           value_parser = header_name, help_heading = "Requests")]
     pass_header: Vec<String>,
 
-    /// Connections open at one time
+    /// Connections open at one time [default: 16384, at most one for each 256 KiB of the control
+    /// group's memory limit]
     #[arg(
         long,
         env = "FAAS_MAX_CONNECTIONS",
         value_name = "N",
         value_parser = count,
-        default_value = "16384",
         help_heading = "Connections"
     )]
-    max_connections: NonZeroUsize,
+    max_connections: Option<NonZeroUsize>,
     /// For a request's head
     #[arg(long, env = "FAAS_HEADER_TIMEOUT", value_name = "DURATION", default_value = "10s",
           value_parser = positive_duration, help_heading = "Connections")]
@@ -240,7 +243,16 @@ pub(super) fn serve(options: ServeOptions) -> Result<Task, String> {
              \"{max_processes}\""
         ));
     }
+    let given = Given {
+        body: options.max_body,
+        reply: options.max_reply,
+        buffered: options.max_buffered,
+        connections: options.max_connections,
+    };
+    let memory_limit = memory_limit();
+    let sizes = Sizes::new(given, memory_limit)?;
     let config = Config {
+        memory_limit,
         command: command(options.handler, options.command)?,
         pool: PoolConfig {
             processes,
@@ -255,7 +267,7 @@ pub(super) fn serve(options: ServeOptions) -> Result<Task, String> {
             read_ahead: options.read_ahead,
             wait_ready: options.wait_ready || !options.pass_header.is_empty(),
             startup_timeout: options.startup_timeout,
-            max_reply_bytes: usize::try_from(options.max_reply).unwrap_or(usize::MAX),
+            max_reply_bytes: usize::try_from(sizes.reply).unwrap_or(usize::MAX),
             grace: options.grace,
             recycle: RecycleConfig {
                 max_requests: options.max_requests,
@@ -271,9 +283,9 @@ pub(super) fn serve(options: ServeOptions) -> Result<Task, String> {
         reload: options.reload.and_then(|Reload(path)| path),
         http: HttpConfig {
             listen: options.address.resolve(),
-            max_body_bytes: options.max_body,
-            max_buffered_bytes: options.max_buffered,
-            max_connections: options.max_connections,
+            max_body_bytes: sizes.body,
+            max_buffered_bytes: sizes.buffered,
+            max_connections: sizes.connections,
             header_timeout: options.header_timeout,
             body_timeout: options.body_timeout,
             write_timeout: options.write_timeout,

@@ -1,9 +1,10 @@
 //! `POST /`: from the body to the call and back.
 
 use super::head::{Head, Rare};
-use super::request::{find_payload, is_json};
+use super::large_body::LargeBodies;
+use super::request::{find_payload, find_plain_payload, is_json};
 use super::respond::{self, Answer};
-use crate::buffered::{Buffered, Held};
+use crate::budget::{COUNTED_FROM, MemoryBudget, Reservation};
 use crate::config::HttpConfig;
 use crate::error::Failure;
 use crate::pool::{Extras, Pool};
@@ -18,22 +19,23 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
-/// A body of a response from this size on, in bytes, counts as held until it has been written.
-/// Smaller ones are covered by the limit of connections.
-const COUNTED_FROM: usize = 16 * 1024;
-
 /// A payload below this size is copied, in bytes: one that is a part of the buffer that was read
 /// into keeps all of that buffer, and makes hyper get another one.
-const SMALL_PAYLOAD: usize = 4 * 1024;
+const SMALL_PAYLOAD: usize = COUNTED_FROM;
 
-/// A body from this size on is looked at on another thread, in bytes.
-const LARGE_BODY: usize = 256 * 1024;
+/// A body from this size on, in bytes, is looked at on another thread unless it is an ordinary one:
+/// a hostile one of this size takes half a millisecond.
+const LARGE_BODY: usize = 32 * 1024;
+
+/// An ordinary body from this size on, in bytes, is looked at on another thread as well.
+const LARGE_ORDINARY_BODY: usize = 256 * 1024;
 
 /// What answering a payload takes.
 pub(super) struct Means<'a> {
     pub(super) config: &'a HttpConfig,
     pub(super) pool: &'a Pool,
-    pub(super) buffered: &'a Buffered,
+    pub(super) budget: &'a MemoryBudget,
+    pub(super) large_bodies: &'a LargeBodies,
     /// Cancelled when bodies that are still on their way come too late.
     pub(super) refuse: &'a CancellationToken,
 }
@@ -42,8 +44,8 @@ pub(super) struct Means<'a> {
 pub(super) struct Terms {
     is_json: bool,
     extras: Extras,
-    /// The caller's whole budget.
-    budget: Option<Duration>,
+    /// The caller's whole time.
+    time_budget: Option<Duration>,
     arrived: Instant,
 }
 
@@ -55,7 +57,7 @@ impl Terms {
         arrived: Instant,
     ) -> Result<Terms, Failure> {
         Ok(Terms {
-            budget: budget(head)?,
+            time_budget: time_budget(head)?,
             is_json: is_json(head.content_type().map(HeaderValue::as_bytes)),
             extras: extras(config, head, request_id),
             arrived,
@@ -75,91 +77,64 @@ pub(super) async fn invoke(
     let Means {
         config,
         pool,
-        buffered,
+        budget,
+        large_bodies,
         refuse,
     } = means;
     let Terms {
         is_json,
         extras,
-        budget,
+        time_budget,
         arrived,
     } = terms;
     // Refuses a body that is too large before the client is asked to send it.
-    let mut body = Collecting::new(body, config.max_body_bytes, buffered.start())?;
+    let mut body = Collecting::new(body, config.max_body_bytes, budget.reservation())?;
     // A body mostly comes with its head.
-    let (body, held) = match body.at_hand() {
-        Some(collected) => (collected?, body.held),
+    let (body, reservation) = match body.at_hand() {
+        Some(collected) => (collected?, body.reservation),
         None => {
-            let timeout = shorter(budget, config.body_timeout);
+            let timeout = shorter(time_budget, config.body_timeout);
             Box::pin(body.within(timeout, refuse)).await?
         }
     };
     // The body itself is gone before there is anything to wait for.
-    let (payload, mut held) = if body.len() < LARGE_BODY {
-        (find_in_small(is_json, body)?, held)
-    } else {
-        Box::pin(find_in_large(is_json, body, held)).await?
+    let (payload, reservation) = match find_here(is_json, &body) {
+        Some(found) => {
+            drop(body);
+            (found?, reservation)
+        }
+        None => {
+            let limit = shorter(time_budget, config.body_timeout);
+            let found = large_bodies.find_payload(is_json, body, reservation, limit);
+            Box::pin(found).await?
+        }
     };
-    if payload.len() >= COUNTED_FROM {
-        // The line that is written for it is a second copy; newcomers wait for it.
-        held.add(payload.len() as u64);
+    let timeout = shorter(time_budget, config.timeout);
+    let latest = time_budget.map(|time| arrived + time);
+    let call = pool.call(payload, extras, timeout, latest, reservation)?;
+    Ok(respond::json(StatusCode::OK, call.await?))
+}
+
+/// Time that a request may take for something: the caller may have less.
+fn shorter(time_budget: Option<Duration>, limit: Duration) -> Duration {
+    time_budget.map_or(limit, |time| time.min(limit))
+}
+
+/// The payload in a body that can be looked at here, without making other requests wait.
+fn find_here(is_json: bool, body: &Bytes) -> Option<Result<Bytes, Failure>> {
+    if body.len() >= LARGE_BODY {
+        let is_short = is_json && body.len() < LARGE_ORDINARY_BODY;
+        return is_short.then(|| find_plain_payload(body))?.map(Ok);
     }
-    let timeout = shorter(budget, config.timeout);
-    let latest = budget.map(|budget| arrived + budget);
-    let call = pool.call(payload, extras, timeout, latest, held)?;
-    let body = call.await?;
-    Ok(respond::json(StatusCode::OK, counted(body, buffered)))
+    let copied = |payload: Bytes| match payload.len() < SMALL_PAYLOAD {
+        true => Bytes::copy_from_slice(&payload),
+        false => payload,
+    };
+    Some(find_payload(is_json, body).map(copied))
 }
 
-/// Time that a request may take for something: the caller's budget may be less.
-fn shorter(budget: Option<Duration>, limit: Duration) -> Duration {
-    budget.map_or(limit, |budget| budget.min(limit))
-}
-
-/// The body of a response, which counts as held until it has been written.
-pub(super) fn counted(body: Bytes, buffered: &Buffered) -> Bytes {
-    if body.len() < COUNTED_FROM {
-        return body;
-    }
-    let mut held = buffered.start();
-    held.add(body.len() as u64);
-    Bytes::from_owner(Counted { body, _held: held })
-}
-
-/// The payload in a body that is not large.
-fn find_in_small(is_json: bool, body: Bytes) -> Result<Bytes, Failure> {
-    let payload = find_payload(is_json, &body)?;
-    Ok(if payload.len() < SMALL_PAYLOAD {
-        Bytes::copy_from_slice(&payload)
-    } else {
-        payload
-    })
-}
-
-/// The payload in a large body, looked at on another thread: the error that repeats a hostile one
-/// takes up to a second for 8 MiB, and no other request may wait for that. It counts as held until
-/// then, also when its client does not wait.
-async fn find_in_large(is_json: bool, body: Bytes, held: Held) -> Result<(Bytes, Held), Failure> {
-    let found = tokio::task::spawn_blocking(move || Ok((find_payload(is_json, &body)?, held)));
-    found
-        .await
-        .unwrap_or_else(|_| Err(Failure::bad_request("the body cannot be read")))
-}
-
-/// A body that counts as held until it has been written.
-struct Counted {
-    body: Bytes,
-    _held: Held,
-}
-
-impl AsRef<[u8]> for Counted {
-    fn as_ref(&self) -> &[u8] {
-        &self.body
-    }
-}
-
-/// The caller's whole budget, from `x-faas-timeout-ms`.
-fn budget(head: &Head<'_>) -> Result<Option<Duration>, Failure> {
+/// The caller's whole time, from `x-faas-timeout-ms`.
+fn time_budget(head: &Head<'_>) -> Result<Option<Duration>, Failure> {
     let Some(value) = head.get(Rare::TimeoutMs) else {
         return Ok(None);
     };
@@ -193,27 +168,29 @@ fn extras(config: &HttpConfig, head: &Head<'_>, request_id: CompactString) -> Ex
 struct Collecting {
     body: Incoming,
     limit: u64,
-    held: Held,
+    /// What has come counts as held; what is only announced does not.
+    reservation: Reservation,
     /// Mostly there is one piece only, and nothing is copied.
     first: Bytes,
     rest: BytesMut,
 }
 
 impl Collecting {
-    fn new(body: Incoming, limit: u64, held: Held) -> Result<Collecting, Failure> {
+    fn new(body: Incoming, limit: u64, reservation: Reservation) -> Result<Collecting, Failure> {
         let announced = body.size_hint().lower();
         if announced > limit {
             return Err(Failure::BodyTooLarge(limit));
         }
-        let mut collecting = Collecting {
+        if !reservation.has_room() && announced >= COUNTED_FROM as u64 {
+            return Err(no_memory());
+        }
+        Ok(Collecting {
             body,
             limit,
-            held,
+            reservation,
             first: Bytes::new(),
             rest: BytesMut::new(),
-        };
-        collecting.hold(announced)?;
-        Ok(collecting)
+        })
     }
 
     /// The whole body, within its limits; not to be asked again after that.
@@ -246,12 +223,12 @@ impl Collecting {
         mut self,
         timeout: Duration,
         refuse: &CancellationToken,
-    ) -> Result<(Bytes, Held), Failure> {
+    ) -> Result<(Bytes, Reservation), Failure> {
         // Cancel-safe: a body that is not awaited to its end is answered with a failure, and read no
         // more.
         let in_time = tokio::time::timeout(timeout, poll_fn(|cx| self.poll(cx)));
         match refuse.run_until_cancelled(in_time).await {
-            Some(Ok(collected)) => Ok((collected?, self.held)),
+            Some(Ok(collected)) => Ok((collected?, self.reservation)),
             Some(Err(_)) => Err(Failure::BodyTimeout(timeout)),
             None => Err(Failure::Draining),
         }
@@ -262,30 +239,33 @@ impl Collecting {
         if length as u64 > self.limit {
             return Err(Failure::BodyTooLarge(self.limit));
         }
-        self.hold(length as u64)?;
+        if !self.reservation.grow_to(length) {
+            return Err(no_memory());
+        }
         if self.first.is_empty() && self.rest.is_empty() {
             self.first = data;
             return Ok(());
         }
+        if self.rest.capacity() < length {
+            // As much again as has come, so that what is only announced takes no room.
+            let announced = length as u64 + self.body.size_hint().lower();
+            let announced = usize::try_from(announced).unwrap_or(usize::MAX);
+            let wanted = (2 * length).min(announced.max(length));
+            self.rest.reserve(wanted - self.rest.len());
+        }
         if self.rest.is_empty() {
-            let still_to_come = usize::try_from(self.body.size_hint().lower()).unwrap_or(0);
-            self.rest.reserve(length + still_to_come);
             self.rest
                 .extend_from_slice(&std::mem::take(&mut self.first));
         }
         self.rest.extend_from_slice(&data);
         Ok(())
     }
+}
 
-    fn hold(&mut self, bytes: u64) -> Result<(), Failure> {
-        if self.held.grow_to(bytes) {
-            return Ok(());
-        }
-        let why = "too many bytes of bodies and replies are held already".to_owned();
-        Err(Failure::Overloaded {
-            why,
-            retry_after: Duration::from_secs(1),
-        })
+fn no_memory() -> Failure {
+    Failure::Overloaded {
+        why: "too many bytes of bodies and replies are held already (--max-buffered)".to_owned(),
+        retry_after: Duration::from_secs(1),
     }
 }
 
@@ -293,21 +273,24 @@ impl Collecting {
 mod tests {
     use super::*;
 
-    #[tokio::test]
-    async fn a_large_body_counts_as_held_until_it_was_looked_at_caller_or_no_caller() {
-        let body = Bytes::from(format!("[{}1]", "1,".repeat(LARGE_BODY)));
-        let buffered = Buffered::new(body.len() as u64);
-        let mut held = buffered.start();
-        assert!(held.grow_to(body.len() as u64));
-        let mut looking = Box::pin(find_in_large(true, body, held));
-        let mut context = Context::from_waker(Waker::noop());
-        assert!(looking.as_mut().poll(&mut context).is_pending());
-        drop(looking);
-        assert!(!buffered.start().grow_to(1), "it is being looked at");
-        let end = Instant::now() + Duration::from_secs(60);
-        while !buffered.start().grow_to(1) {
-            assert!(Instant::now() < end, "it was never given back");
-            tokio::time::sleep(Duration::from_millis(1)).await;
+    #[test]
+    fn only_ordinary_bodies_are_looked_at_here_when_they_are_large() {
+        let ordinary = |length: usize| {
+            let payload = "x".repeat(length - b"{\"payload\":\"\"}".len());
+            Bytes::from(format!("{{\"payload\":\"{payload}\"}}"))
+        };
+        let hostile = |length: usize| Bytes::from(vec![b'['; length]);
+        for (is_json, body, is_here) in [
+            (true, ordinary(100), true),
+            (true, hostile(LARGE_BODY - 1), true),
+            (true, hostile(LARGE_BODY), false),
+            (false, hostile(LARGE_BODY), false),
+            (true, ordinary(LARGE_BODY), true),
+            (true, ordinary(LARGE_ORDINARY_BODY - 1), true),
+            (true, ordinary(LARGE_ORDINARY_BODY), false),
+        ] {
+            let length = body.len();
+            assert_eq!(find_here(is_json, &body).is_some(), is_here, "{length}");
         }
     }
 }

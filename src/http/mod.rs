@@ -9,6 +9,7 @@ mod docs;
 mod guard;
 mod head;
 mod invoke;
+pub mod large_body;
 pub mod listener;
 mod registry;
 pub mod request;
@@ -16,7 +17,7 @@ pub mod respond;
 mod state;
 pub mod token;
 
-use crate::buffered::Buffered;
+use crate::budget::MemoryBudget;
 use crate::config::HttpConfig;
 use crate::error::Failure;
 use crate::pool::Pool;
@@ -29,6 +30,7 @@ use hyper::body::Incoming;
 use hyper::header::{CONNECTION, HeaderName, HeaderValue};
 use hyper::{Method, Request, StatusCode};
 use invoke::Terms;
+use large_body::LargeBodies;
 use respond::Answer;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -64,7 +66,8 @@ pub struct Door {
     guard: Guard,
     /// `None` when everybody may call.
     tokens: Option<Tokens>,
-    buffered: Buffered,
+    budget: MemoryBudget,
+    large_bodies: LargeBodies,
     is_draining: AtomicBool,
     /// Cancelled when bodies that are still on their way come too late.
     refuse: CancellationToken,
@@ -81,13 +84,16 @@ impl Door {
         pool: Arc<Pool>,
         addresses: &[IpAddr],
         tokens: Option<Tokens>,
+        budget: MemoryBudget,
+        large_bodies: LargeBodies,
     ) -> Door {
         let addresses = addresses.iter().copied();
         let (hosts, origins) = (config.allowed_hosts.clone(), config.allowed_origins.clone());
         Door {
             guard: Guard::new(addresses, hosts, origins),
             tokens,
-            buffered: Buffered::new(config.max_buffered_bytes),
+            budget,
+            large_bodies,
             config,
             pool,
             is_draining: AtomicBool::new(false),
@@ -143,7 +149,8 @@ impl Door {
                     let means = invoke::Means {
                         config: &self.config,
                         pool: &self.pool,
-                        buffered: &self.buffered,
+                        budget: &self.budget,
+                        large_bodies: &self.large_bodies,
                         refuse: &self.refuse,
                     };
                     invoke::invoke(means, terms, body).await
@@ -158,8 +165,7 @@ impl Door {
     fn finish(&self, asked: Asked, answered: Result<Answer, Failure>) -> Answer {
         let mut response = answered.unwrap_or_else(|failure| {
             self.tell(&failure, &asked.id);
-            // It may repeat what was sent, six times as long.
-            let body = invoke::counted(respond::failure_body(&failure), &self.buffered);
+            let body = self.budget.count(respond::failure_body(&failure));
             respond::failure_with(&failure, body)
         });
         let headers = response.headers_mut();

@@ -13,11 +13,13 @@
 //! * Where only its error answer failed with 500, ours is given: in `input`, numbers that JSON
 //!   cannot write (`NaN`, `1e400`) are `null`, lone surrogates U+FFFD. A body that is not UTF-8 is
 //!   400 whatever its content type.
+//! * An `input` of more than 1 KiB is a string with its beginning, see `input`.
 //!
 //! The payload is never decoded here, and never copied. Time is linear in the body, whatever it
 //! holds; nothing recurses.
 
 mod echo;
+mod input;
 mod json;
 #[cfg(test)]
 mod tests;
@@ -39,8 +41,8 @@ const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 ///
 /// [`Failure::Invalid`] with what the Python worker answered, see the module.
 pub fn find_payload(is_json: bool, body: &Bytes) -> Result<Bytes, Failure> {
-    if is_json && let Some(payload) = only_payload(body) {
-        return Ok(body.slice(payload));
+    if is_json && let Some(payload) = find_plain_payload(body) {
+        return Ok(payload);
     }
     if body.is_empty() {
         return Err(invalid("missing", "[\"body\"]", "Field required", b"null"));
@@ -53,12 +55,18 @@ pub fn find_payload(is_json: bool, body: &Bytes) -> Result<Bytes, Failure> {
         return Err(unreadable());
     };
     if !is_json {
-        let mut input = Vec::with_capacity(text.len() + 2);
-        echo::echo_text(text, &mut input);
+        let mut input = Vec::new();
+        input::push_text(text, &mut input);
         return Err(not_an_object(&input));
     }
     let payload = scan_body(text).map_err(|stop| stopped(text, stop))??;
     Ok(body.slice(payload.start + mark..payload.end + mark))
+}
+
+/// The payload of the ordinary body, an object with `payload` as its only member; `None` for any
+/// other body, right or wrong. Takes 4 µs for a KiB at most.
+pub fn find_plain_payload(body: &Bytes) -> Option<Bytes> {
+    only_payload(body).map(|payload| body.slice(payload))
 }
 
 /// Whether FastAPI takes a body with this content type, or none, for JSON.
@@ -154,7 +162,7 @@ fn scan_body(text: &str) -> Result<Result<Range<usize>, Failure>, Stop> {
         (Token::Open(Bracket::Object), Found::String(payload)) => match payload.unicode {
             Unicode::WellFormed => return Ok(Ok(payload.range)),
             Unicode::LoneSurrogate => {
-                echo::echo(
+                input::push_value(
                     text,
                     payload.range.start - 1..payload.range.end + 1,
                     &mut input,
@@ -165,7 +173,7 @@ fn scan_body(text: &str) -> Result<Result<Range<usize>, Failure>, Stop> {
             }
         },
         (Token::Open(Bracket::Object), Found::Other(value)) => {
-            echo::echo(text, value, &mut input)?;
+            input::push_value(text, value, &mut input)?;
             invalid(
                 "string_type",
                 PAYLOAD,
@@ -174,14 +182,14 @@ fn scan_body(text: &str) -> Result<Result<Range<usize>, Failure>, Stop> {
             )
         }
         (Token::Open(Bracket::Object), Found::Nothing) => {
-            echo::echo(text, whole, &mut input)?;
+            input::push_value(text, whole, &mut input)?;
             invalid("missing", PAYLOAD, "Field required", &input)
         }
         (Token::Scalar(scalar), _) if text.get(scalar.clone()) == Some("null") => {
             invalid("missing", BODY, "Field required", b"null")
         }
         _ => {
-            echo::echo(text, whole, &mut input)?;
+            input::push_value(text, whole, &mut input)?;
             not_an_object(&input)
         }
     }))

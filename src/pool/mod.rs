@@ -16,7 +16,7 @@ mod rollout;
 mod running;
 mod slot;
 
-use crate::buffered::Held;
+use crate::budget::{MemoryBudget, Reservation};
 use crate::config::{Config, PoolConfig};
 use crate::error::{Failure, StartError};
 pub use crate::process::call::Extras;
@@ -31,18 +31,22 @@ use growth::Growth;
 use queue::{First, Queue, Taken};
 use rustix::process::Rlimit;
 use std::future::Future;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, warn};
 
 /// Least time between two looks for requests that have waited too long.
 const EXPIRY_PERIOD: Duration = Duration::from_millis(5);
+
+/// Time between two reports that the memory budget is full while requests wait.
+const SHORTAGE_PERIOD: Duration = Duration::from_millis(20);
 
 /// Longest wait that a caller is told.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(60);
@@ -81,6 +85,9 @@ struct Shared {
     turns: Semaphore,
     /// Cancelled when every process must end at once.
     kill: CancellationToken,
+    budget: MemoryBudget,
+    /// Told when a process took nothing because the memory budget is full.
+    starved: Notify,
 }
 
 #[derive(Debug)]
@@ -98,7 +105,11 @@ struct State {
 impl Pool {
     /// Starts the processes. They get `descriptor_limit` as their limit if it is given. Must be
     /// called within a runtime.
-    pub fn start(config: &Config, descriptor_limit: Option<Rlimit>) -> Result<Pool, StartError> {
+    pub fn start(
+        config: &Config,
+        descriptor_limit: Option<Rlimit>,
+        budget: MemoryBudget,
+    ) -> Result<Pool, StartError> {
         let no_command = config.command.is_none().then(|| {
             "no command was given: set HANDLER_FUNCTION, --handler, or give it after --".to_owned()
         });
@@ -108,6 +119,7 @@ impl Pool {
                 &config.pool,
                 Condition::new(no_command),
                 starts,
+                budget,
             )),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
@@ -116,6 +128,9 @@ impl Pool {
         let expire = Arc::clone(&pool.shared).expire_in_time();
         let stop = pool.stop.clone();
         pool.tasks.spawn(stop.run_until_cancelled_owned(expire));
+        let feed = Arc::clone(&pool.shared).go_on_when_there_is_room();
+        let stop = pool.stop.clone();
+        pool.tasks.spawn(stop.run_until_cancelled_owned(feed));
         let Some(command) = config.command.clone() else {
             error!("no handler: set HANDLER_FUNCTION, --handler, or give a command after --");
             return Ok(pool);
@@ -173,7 +188,7 @@ impl Pool {
         extras: Extras,
         timeout: Duration,
         latest: Option<Instant>,
-        held: Held,
+        held: Reservation,
     ) -> Result<Answered, Failure> {
         let now = Instant::now();
         let longest = now + self.shared.queue_timeout;
@@ -271,7 +286,12 @@ impl Drop for Answered {
 }
 
 impl Shared {
-    fn new(config: &PoolConfig, condition: Condition, starts: usize) -> Shared {
+    fn new(
+        config: &PoolConfig,
+        condition: Condition,
+        starts: usize,
+        budget: MemoryBudget,
+    ) -> Shared {
         Shared {
             state: Mutex::new(State {
                 queue: Queue::new(config.queue.get()),
@@ -290,7 +310,14 @@ impl Shared {
             pressure: Notify::new(),
             turns: Semaphore::new(0),
             kill: CancellationToken::new(),
+            budget,
+            starved: Notify::new(),
         }
+    }
+
+    /// The memory budget of the worker.
+    fn budget(&self) -> &MemoryBudget {
+        &self.budget
     }
 
     /// The slowest start of a process so far.
@@ -330,8 +357,9 @@ impl Shared {
         let mut state = self.lock();
         state.available.unlist(process);
         let now = Instant::now();
+        let is_starved = !state.queue.is_empty() && self.budget.is_full();
         let taken = loop {
-            if !state.may_take(load) {
+            if is_starved || !state.may_take(load) {
                 break None;
             }
             match state.queue.take(now) {
@@ -345,15 +373,20 @@ impl Shared {
         let other = match taken {
             Some(_) => state.next_for_waiting(),
             None if state.queue.is_empty() => None,
+            // Nobody takes anything before there is room.
+            None if is_starved => None,
             // Left to those that are idle; busy ones would only ask each other in turn.
             None => state.available.next_idle(),
         };
-        let could_grow = other.is_none() && state.could_grow();
+        let could_grow = other.is_none() && !is_starved && state.could_grow();
         if taken.is_none() {
             state.available.list(process, rank, cx.waker().clone());
         }
         let failure = (!too_late.is_empty()).then(|| state.waited_too_long());
         drop(state);
+        if is_starved {
+            self.starved.notify_one();
+        }
         self.ask(other, could_grow);
         answer_all(too_late, failure);
         match taken {
@@ -487,6 +520,23 @@ impl Shared {
                 () = tokio::time::sleep_until(next.into()) => self.expire(Instant::now()),
             }
             tokio::time::sleep(EXPIRY_PERIOD).await;
+        }
+    }
+
+    /// Has processes take again from the queue when the memory budget has room again.
+    async fn go_on_when_there_is_room(self: Arc<Self>) {
+        loop {
+            self.starved.notified().await;
+            // The slowest readers are let go one by one until there is room.
+            let mut room = pin!(self.budget.room_for_requests());
+            loop {
+                self.budget.report_shortage();
+                // Cancel-safe: the future is kept.
+                if timeout(SHORTAGE_PERIOD, &mut room).await.is_ok() {
+                    break;
+                }
+            }
+            self.have_looked_at(self.lock());
         }
     }
 

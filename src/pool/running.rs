@@ -107,6 +107,7 @@ impl Running {
             max_reply_bytes: config.max_reply_bytes,
         };
         let lifetime = Lifetime::new(&config.recycle, fastrand::f64());
+        let budget = shared.budget().clone();
         let member = Member::join(shared, part, permit, lifetime.requests);
         let number = member.number();
         let pid = process.id();
@@ -115,7 +116,7 @@ impl Running {
             number,
             process,
             exit,
-            owner: Owner::new(number, pid, stdin, stdout, limits, member),
+            owner: Owner::new(number, pid, stdin, stdout, limits, budget, member),
             errors: ErrorOutput::new(number, stderr),
             started: Instant::now(),
             lifetime,

@@ -30,7 +30,12 @@ fn pool_up_to(max_processes: NonZeroUsize, queue: usize) -> Pool {
         queue_timeout: LONG,
     };
     Pool {
-        shared: Arc::new(Shared::new(&config, Condition::new(None), 1)),
+        shared: Arc::new(Shared::new(
+            &config,
+            Condition::new(None),
+            1,
+            MemoryBudget::new(1 << 20),
+        )),
         tasks: TaskTracker::new(),
         stop: CancellationToken::new(),
         reload: Arc::default(),
@@ -43,7 +48,7 @@ pub(super) fn call(pool: &Pool) -> Result<Answered, Failure> {
         Extras::default(),
         LONG,
         None,
-        crate::buffered::Buffered::new(1024).start(),
+        crate::budget::MemoryBudget::new(1 << 20).reservation(),
     )
 }
 
@@ -128,7 +133,7 @@ fn a_request_whose_caller_has_left_is_given_to_nobody() {
         Extras::default(),
         LONG,
         None,
-        crate::buffered::Buffered::new(1024).start(),
+        crate::budget::MemoryBudget::new(1 << 20).reservation(),
         Instant::now(),
     );
     drop(receiver);

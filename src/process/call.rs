@@ -2,7 +2,7 @@
 
 use super::conversation::Ticket;
 use super::line::{Context, ContextMember};
-use crate::buffered::Held;
+use crate::budget::Reservation;
 use crate::error::Failure;
 use bytes::Bytes;
 use compact_str::CompactString;
@@ -35,7 +35,7 @@ pub struct Call {
     pub wait_left: Duration,
     answer: oneshot::Sender<Outcome>,
     /// The bytes of the payload count as held as long as the call lives, caller or no caller.
-    _held: Held,
+    held: Reservation,
 }
 
 /// What a handler may ask for beside the payload.
@@ -56,7 +56,7 @@ impl Call {
         extras: Extras,
         timeout: Duration,
         latest: Option<Instant>,
-        held: Held,
+        held: Reservation,
         now: Instant,
     ) -> (Call, oneshot::Receiver<Outcome>) {
         let (answer, answered) = oneshot::channel();
@@ -69,7 +69,7 @@ impl Call {
             waits_until: now,
             wait_left: Duration::ZERO,
             gives_up_at: now,
-            _held: held,
+            held,
             answer,
         };
         (call, answered)
@@ -80,8 +80,18 @@ impl Call {
         self.answer.is_closed()
     }
 
-    /// Delivers the answer; without a waiting caller it is dropped.
+    /// Delivers the answer; without a waiting caller it is dropped. Its bytes count as held until
+    /// it has been written to the caller.
     pub fn answer(self, outcome: Outcome) {
+        let budget = self.held.budget();
+        let outcome = match outcome {
+            Ok(body) => Ok(budget.count(body)),
+            Err(Failure::Handler { message, status }) => Err(Failure::Handler {
+                message: budget.count(message),
+                status,
+            }),
+            Err(failure) => Err(failure),
+        };
         drop(self.answer.send(outcome));
     }
 
@@ -122,5 +132,39 @@ impl Ticket for Call {
             }
         }
         context
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::budget::MemoryBudget;
+
+    #[test]
+    fn what_a_process_answered_counts_as_held_until_it_is_dropped() {
+        let budget = MemoryBudget::new(1 << 20);
+        let large = || Bytes::from(vec![b'x'; 100_000]);
+        let outcomes = [
+            Ok(large()),
+            Err(Failure::Handler {
+                message: large(),
+                status: 400,
+            }),
+        ];
+        for outcome in outcomes {
+            let (call, mut answered) = Call::new(
+                "p".into(),
+                Extras::default(),
+                Duration::ZERO,
+                None,
+                budget.reservation(),
+                Instant::now(),
+            );
+            call.answer(outcome);
+            let outcome = answered.try_recv().unwrap();
+            assert_eq!(budget.held(), 100_000, "{}", outcome.is_ok());
+            drop(outcome);
+            assert_eq!(budget.held(), 0);
+        }
     }
 }

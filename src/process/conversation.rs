@@ -332,6 +332,16 @@ impl<T: Ticket> Conversation<T> {
         });
     }
 
+    /// Bytes of a line that was read in part.
+    pub fn partial_bytes(&self) -> usize {
+        self.framer.partial().len()
+    }
+
+    /// Bytes that are on their way into the process, and of a line that was read in part.
+    pub fn buffered_bytes(&self) -> usize {
+        self.outgoing.bytes.len() + self.partial_bytes()
+    }
+
     /// What is to be written next.
     pub fn outgoing(&self) -> &[u8] {
         &self.outgoing.bytes[self.outgoing.taken..]

@@ -4,12 +4,16 @@
 //! request is over its time and when the process cannot be trusted is up to
 //! [`Conversation`]; starting, signalling and reaping is up to the slot.
 
+mod gate;
+
 use super::activity::activity;
 use super::call::Call;
 use super::conversation::{Conversation, Event, Fault, Holders, Limits, Standing, Start};
 use super::handler_log::StreamLog;
 use super::line::Announcement;
+use crate::budget::MemoryBudget;
 use crate::error::Failure;
+use gate::Gate;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -97,6 +101,7 @@ pub struct Owner<F> {
     stdout: Option<Receiver>,
     is_retired: bool,
     alarm: Alarm,
+    gate: Gate,
     log: StreamLog,
     scratch: Vec<u8>,
 }
@@ -110,6 +115,7 @@ impl<F: Feed> Owner<F> {
         stdin: Sender,
         stdout: Receiver,
         limits: Limits,
+        budget: MemoryBudget,
         feed: F,
     ) -> Owner<F> {
         let now = Instant::now();
@@ -125,6 +131,7 @@ impl<F: Feed> Owner<F> {
                 sleep: Box::pin(tokio::time::sleep(Duration::ZERO)),
                 set_to: None,
             },
+            gate: Gate::new(budget),
             log: StreamLog::new(process, "stdout", now),
             scratch: vec![0; READ_BYTES],
         }
@@ -271,6 +278,7 @@ impl<F: Feed> Owner<F> {
         self.check_deadlines();
         self.take_requests(cx);
         self.poll_write(cx);
+        self.gate.count(self.conversation.buffered_bytes());
         self.close_stdin_when_written();
         self.set_alarm(cx);
         if is_more {
@@ -281,6 +289,9 @@ impl<F: Feed> Owner<F> {
     /// Reads what is there; true if there may be more after many reads.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> bool {
         for _ in 0..READS_IN_A_ROW {
+            if !self.gate.may_read(cx, self.conversation.partial_bytes()) {
+                return false;
+            }
             let Some(stdout) = &mut self.stdout else {
                 return false;
             };
@@ -311,6 +322,7 @@ impl<F: Feed> Owner<F> {
             Ok(length) if length > 0 => {
                 self.conversation
                     .received(Instant::now(), &self.scratch[..length]);
+                self.gate.count(self.conversation.buffered_bytes());
                 Received::Some
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Received::Nothing,

@@ -44,6 +44,14 @@ fn input(body: impl Into<Bytes>) -> String {
     input.strip_suffix("}]").unwrap().to_owned()
 }
 
+/// The whole of a body as Python renders it, before it is cut.
+fn rendered(body: impl Into<Vec<u8>>) -> String {
+    let body = String::from_utf8(body.into()).unwrap();
+    let mut out = Vec::new();
+    assert!(super::echo::echo(&body, 0..body.len(), &mut out).is_ok());
+    String::from_utf8(out).unwrap()
+}
+
 fn unbase64(text: &str) -> Vec<u8> {
     let alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let digits = text.trim_end_matches('=').bytes();
@@ -127,7 +135,7 @@ fn nesting_is_read_as_deep_as_python_reads() {
         ]
         .concat()
     };
-    assert_eq!(input(nested(MAX_DEPTH)).into_bytes(), nested(MAX_DEPTH));
+    assert_eq!(rendered(nested(MAX_DEPTH)).into_bytes(), nested(MAX_DEPTH));
     assert_eq!(status(nested(MAX_DEPTH + 1)), 400);
     assert_eq!(found(beside(MAX_DEPTH - 1)), "x");
     assert_eq!(status(beside(MAX_DEPTH)), 400);
@@ -143,8 +151,8 @@ fn integers_are_read_as_long_as_python_reads() {
     assert_eq!(status(beside(4301)), 400);
     assert_eq!(status(format!("[{} x", "9".repeat(4301))), 400);
     assert_eq!(status(format!("{{x:{}", "9".repeat(4301))), 422);
-    assert_eq!(input(format!("[{}]", "7".repeat(4300))).len(), 4302);
-    assert_eq!(input(format!("[{}.5]", "7".repeat(100_000))), "[null]");
+    assert_eq!(rendered(format!("[{}]", "7".repeat(4300))).len(), 4302);
+    assert_eq!(rendered(format!("[{}.5]", "7".repeat(100_000))), "[null]");
 }
 
 #[test]
@@ -153,9 +161,9 @@ fn replaced_members_in_replaced_members_are_written_once() {
     let open = r#"{"a":0,"a":"#.repeat(900);
     let body = format!("{open}\"{leaf}\"{}", "}".repeat(900));
     let expected = format!("{}\"{leaf}\"{}", "{\"a\":".repeat(900), "}".repeat(900));
-    assert_eq!(input(body), expected);
+    assert_eq!(rendered(body), expected);
     let many = format!("{{{}\"a\":1}}", "\"a\":0,".repeat(200_000));
-    assert_eq!(input(many), "{\"a\":1}");
+    assert_eq!(rendered(many), "{\"a\":1}");
 }
 
 #[test]

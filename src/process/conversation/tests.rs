@@ -1102,7 +1102,7 @@ fn a_caller_s_budget_that_ran_in_the_queue_ends_before_the_process_s_time() {
         Extras::default(),
         TIMEOUT,
         Some(now + MS),
-        crate::buffered::Buffered::new(1024).start(),
+        crate::budget::MemoryBudget::new(1 << 20).reservation(),
         now,
     );
     talk.give(now, call);

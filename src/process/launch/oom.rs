@@ -3,6 +3,7 @@
 //! The kernel says so only by a count for the whole control group, so this tells causes apart by
 //! the count's rising: a process that was killed while it rose is taken for the one.
 
+use crate::control_group;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -30,8 +31,7 @@ struct Tally {
 impl OomWatch {
     /// Starts from the count as it is now.
     pub(super) fn start() -> OomWatch {
-        let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-        let file = candidates(&groups)
+        let file = control_group::files("memory.events", "memory.oom_control")
             .into_iter()
             .find(|file| count(file).is_some());
         let counted = file.as_deref().and_then(count).unwrap_or_default();
@@ -84,34 +84,6 @@ impl Tally {
     }
 }
 
-/// Where the count may be, by the lines of `/proc/self/cgroup`, best first. In a container the
-/// group may be named as the host sees it while the file system shows its own part only.
-fn candidates(groups: &str) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for line in groups.lines() {
-        let mut fields = line.splitn(3, ':').skip(1);
-        let (Some(controllers), Some(group)) = (fields.next(), fields.next()) else {
-            continue;
-        };
-        let group = group.trim_start_matches('/');
-        let (roots, name): (&[&str], _) = match controllers {
-            "" => (
-                &["/sys/fs/cgroup", "/sys/fs/cgroup/unified"],
-                "memory.events",
-            ),
-            _ if controllers.split(',').any(|one| one == "memory") => {
-                (&["/sys/fs/cgroup/memory"], "memory.oom_control")
-            }
-            _ => continue,
-        };
-        for root in roots {
-            found.push(Path::new(root).join(group).join(name));
-            found.push(Path::new(root).join(name));
-        }
-    }
-    found
-}
-
 fn count(file: &Path) -> Option<u64> {
     count_in(&fs::read_to_string(file).ok()?)
 }
@@ -141,21 +113,6 @@ mod tests {
         for (text, found) in table {
             assert_eq!(count_in(text), found, "{text:?}");
         }
-    }
-
-    #[test]
-    fn the_file_is_looked_for_where_each_version_has_it() {
-        let unified = candidates("0::/system.slice/worker.service\n");
-        let first = "/sys/fs/cgroup/system.slice/worker.service/memory.events";
-        assert_eq!(
-            unified.first().map(PathBuf::as_path),
-            Some(Path::new(first))
-        );
-        assert!(unified.contains(&PathBuf::from("/sys/fs/cgroup/memory.events")));
-        let old = candidates("3:cpuset:/x\n4:memory:/docker/ab:c\nno line\n");
-        let first = "/sys/fs/cgroup/memory/docker/ab:c/memory.oom_control";
-        assert_eq!(old.first().map(PathBuf::as_path), Some(Path::new(first)));
-        assert_eq!(old.len(), 2);
     }
 
     #[test]

@@ -64,7 +64,15 @@ impl Bench {
         let out_of = Receiver::from_owned_fd(out_of.into()).unwrap();
         let waiting = Waiting::default();
         Bench {
-            owner: Owner::new(1, std::process::id(), into, out_of, limits, waiting.clone()),
+            owner: Owner::new(
+                1,
+                std::process::id(),
+                into,
+                out_of,
+                limits,
+                MemoryBudget::new(1 << 20),
+                waiting.clone(),
+            ),
             waiting,
             stdin,
             stdout,
@@ -77,7 +85,7 @@ impl Bench {
             Extras::default(),
             timeout,
             None,
-            crate::buffered::Buffered::new(1024).start(),
+            crate::budget::MemoryBudget::new(1 << 20).reservation(),
             Instant::now(),
         );
         self.waiting.calls.borrow_mut().push_back(call);

@@ -6,7 +6,9 @@
 //! limits, and costs no real time.
 #![no_main]
 
+use faas_worker::budget::MemoryBudget;
 use faas_worker::config::{Config, HttpConfig, PoolConfig, ProcessConfig, ShutdownConfig};
+use faas_worker::http::large_body::LargeBodies;
 use faas_worker::http::listener::Listener;
 use faas_worker::http::{Door, Entrance};
 use faas_worker::pool::Pool;
@@ -26,6 +28,7 @@ const SECOND: Duration = Duration::from_secs(1);
 fn config() -> Config {
     let some = |number| NonZeroUsize::new(number).expect("it is not 0");
     Config {
+        memory_limit: None,
         command: None,
         http: HttpConfig {
             listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
@@ -85,8 +88,15 @@ impl Stage {
         let address = runtime.block_on(async {
             let listener = Listener::bind(&config.http).expect("a port");
             let address = listener.addresses()[0];
-            let pool = Arc::new(Pool::start(&config, None).expect("a pool"));
-            let door = Arc::new(Door::new(config.http.clone(), pool, &[address.ip()], None));
+            let pool = Arc::new(Pool::start(&config, None, MemoryBudget::new(1 << 20)).expect("a pool"));
+            let door = Arc::new(Door::new(
+                config.http.clone(),
+                pool,
+                &[address.ip()],
+                None,
+                MemoryBudget::new(1 << 20),
+                LargeBodies::start().expect("a thread"),
+            ));
             let answer = move |request| Arc::clone(&door).answer(request, Entrance::Main);
             tokio::spawn(async move {
                 let never = CancellationToken::new;

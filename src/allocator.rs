@@ -1,0 +1,102 @@
+//! Freed memory that goes back to the system.
+//!
+//! glibc keeps what was freed in the middle of its heap: after a storm of connections or of large
+//! bodies a worker would go on holding several times what it uses, and in a container with little
+//! memory that is missing elsewhere. glibc gives such memory back only when asked, and has no safe
+//! way to be asked: this file holds the crate's only `unsafe`.
+
+use std::fs;
+
+/// Growth that is not worth giving back, in bytes.
+const SPARE_BYTES: u64 = 1024 * 1024;
+
+/// When to give memory back: pure, the figures come in.
+#[derive(Debug, Default)]
+pub struct Trimming {
+    /// The largest load since memory was last given back.
+    peak_load: u64,
+    /// Resident memory after that.
+    kept: u64,
+}
+
+impl Trimming {
+    /// Whether to give memory back now. `load` is a rough count of what is in use, in bytes, and
+    /// `resident` what the program has of the machine. True once after each storm: when less than
+    /// half of its load is left, and memory has grown since the last time.
+    pub fn is_due(&mut self, load: u64, resident: u64) -> bool {
+        if self.kept == 0 {
+            self.kept = resident;
+        }
+        self.peak_load = self.peak_load.max(load);
+        let is_over = load <= self.peak_load / 2;
+        let has_grown = resident > self.kept + self.kept / 10 + SPARE_BYTES;
+        is_over && has_grown
+    }
+
+    /// Memory was given back, and this much is resident now.
+    pub fn done(&mut self, load: u64, resident: u64) {
+        self.peak_load = load;
+        self.kept = resident;
+    }
+}
+
+/// Resident memory of this program, in bytes; 0 where the system does not say.
+pub fn resident_bytes() -> u64 {
+    let statm = fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages = statm
+        .split(' ')
+        .nth(1)
+        .and_then(|pages| pages.parse::<u64>().ok());
+    pages.unwrap_or(0) * rustix::param::page_size() as u64
+}
+
+/// Gives freed memory back to the system. Takes some milliseconds after a large storm.
+#[cfg(target_env = "gnu")]
+#[expect(unsafe_code)]
+pub fn give_back() {
+    // SAFETY: malloc_trim(3) takes a number only, may be called by any thread at any time, and
+    // touches nothing but memory that was freed. Its answer, whether there was any, is of no use.
+    let _ = unsafe { libc::malloc_trim(0) };
+}
+
+/// Gives freed memory back to the system: other allocators do so by themselves.
+#[cfg(not(target_env = "gnu"))]
+pub fn give_back() {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1024 * 1024;
+
+    #[test]
+    fn memory_is_given_back_once_after_a_storm() {
+        let mut trimming = Trimming::default();
+        assert!(!trimming.is_due(0, 5 * MIB), "nothing has happened");
+        assert!(!trimming.is_due(40 * MIB, 50 * MIB), "it is in use");
+        assert!(!trimming.is_due(30 * MIB, 50 * MIB), "most of it still is");
+        assert!(trimming.is_due(10 * MIB, 50 * MIB));
+        trimming.done(10 * MIB, 15 * MIB);
+        assert!(
+            !trimming.is_due(0, 15 * MIB),
+            "there is nothing left to give"
+        );
+        assert!(!trimming.is_due(0, 16 * MIB), "nor for so little");
+        assert!(trimming.is_due(0, 30 * MIB));
+    }
+
+    #[test]
+    fn what_was_freed_in_the_middle_of_the_heap_goes_back() {
+        // Every second block is freed: the heap cannot shrink from its end.
+        let mut blocks: Vec<Option<Vec<u8>>> =
+            (0..2000).map(|_| Some(vec![1; 32 * 1024])).collect();
+        for block in blocks.iter_mut().step_by(2) {
+            *block = None;
+        }
+        let before = resident_bytes();
+        give_back();
+        let given = before.saturating_sub(resident_bytes());
+        assert!(given > 16 * MIB || cfg!(not(target_env = "gnu")), "{given}");
+        drop(blocks);
+    }
+}

@@ -1,0 +1,344 @@
+//! The memory budget of the worker: how many bytes of requests and replies it holds at one time.
+//!
+//! Counted is what has arrived or was made, never what was only announced: bodies, payloads that
+//! wait or are worked on, lines on their way into a process, lines read from one, and responses
+//! that their clients have not taken. A piece below [`COUNTED_FROM`] is not counted; the limit of
+//! connections bounds how many of these there are.
+//!
+//! Requests may use three quarters of the limit, so that a quarter is left for what becomes of
+//! them: a request that was admitted can always be given to a process, and its reply be read, once
+//! the clients of earlier replies have taken these. When the limit is reached, nothing is taken
+//! from the queue and no long reply is read further. One reply at a time may be read all the same
+//! ([`MemoryBudget::overdraft`]): it is the one that makes room again by being answered.
+
+use bytes::Bytes;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use tokio::sync::Notify;
+
+/// A piece below this size is not counted, in bytes. It is as long as the longest payload that is
+/// copied out of the buffer in which it came.
+pub const COUNTED_FROM: usize = 4 * 1024;
+
+/// A bound on bytes held over the whole worker; clones share it.
+#[derive(Debug, Clone)]
+pub struct MemoryBudget(Arc<Account>);
+
+#[derive(Debug)]
+struct Account {
+    limit: u64,
+    /// All bytes that are held.
+    held: AtomicU64,
+    /// Those of requests among them.
+    requests: AtomicU64,
+    is_overdrawn: AtomicBool,
+    /// Told when there is room again, or the overdraft was given back.
+    room: Notify,
+    /// Told when somebody lacked room.
+    shortage: Notify,
+}
+
+/// Bytes of a request: held until this is dropped.
+#[derive(Debug)]
+pub struct Reservation {
+    account: Arc<Account>,
+    bytes: u64,
+}
+
+/// Bytes of what becomes of requests (lines, replies, responses): held until this is dropped.
+#[derive(Debug)]
+pub struct Usage {
+    account: Arc<Account>,
+    bytes: u64,
+}
+
+/// The right to read one reply although the limit is reached; dropping it gives it back.
+#[derive(Debug)]
+pub struct Overdraft(Arc<Account>);
+
+impl MemoryBudget {
+    /// A budget of this many bytes.
+    pub fn new(limit: u64) -> MemoryBudget {
+        MemoryBudget(Arc::new(Account {
+            limit,
+            held: AtomicU64::new(0),
+            requests: AtomicU64::new(0),
+            is_overdrawn: AtomicBool::new(false),
+            room: Notify::new(),
+            shortage: Notify::new(),
+        }))
+    }
+
+    /// The largest request that a budget of this many bytes can ever admit, in bytes.
+    pub fn largest_request(limit: u64) -> u64 {
+        limit - limit / 4
+    }
+
+    /// A reservation for a request of which nothing has come yet.
+    pub fn reservation(&self) -> Reservation {
+        Reservation {
+            account: Arc::clone(&self.0),
+            bytes: 0,
+        }
+    }
+
+    /// The bytes of a buffer that holds nothing yet.
+    pub fn usage(&self) -> Usage {
+        Usage {
+            account: Arc::clone(&self.0),
+            bytes: 0,
+        }
+    }
+
+    /// All bytes that are held now.
+    pub fn held(&self) -> u64 {
+        self.0.held.load(Ordering::Relaxed)
+    }
+
+    /// True while no request may be taken from the queue.
+    pub fn is_full(&self) -> bool {
+        self.held() >= self.0.limit
+    }
+
+    /// Says that somebody has to wait for room: the slowest readers are let go.
+    pub fn report_shortage(&self) {
+        self.0.shortage.notify_one();
+    }
+
+    /// Waits until somebody has lacked room since the last call.
+    // Cancel-safe: a report is kept until it is received.
+    pub async fn shortage(&self) {
+        self.0.shortage.notified().await;
+    }
+
+    /// Waits until there is room, or the overdraft is to be had.
+    // Cancel-safe: only asks.
+    pub async fn room(&self) {
+        loop {
+            let mut told = std::pin::pin!(self.0.room.notified());
+            told.as_mut().enable();
+            if !self.is_full() || !self.0.is_overdrawn.load(Ordering::Relaxed) {
+                return;
+            }
+            told.await;
+        }
+    }
+
+    /// Waits until requests may be taken from the queue.
+    // Cancel-safe: only asks.
+    pub async fn room_for_requests(&self) {
+        loop {
+            let mut told = std::pin::pin!(self.0.room.notified());
+            told.as_mut().enable();
+            if !self.is_full() {
+                return;
+            }
+            told.await;
+        }
+    }
+
+    /// The right to read one reply beyond the limit, if no other reply has it.
+    pub fn overdraft(&self) -> Option<Overdraft> {
+        let was_overdrawn = self.0.is_overdrawn.swap(true, Ordering::Relaxed);
+        (!was_overdrawn).then(|| Overdraft(Arc::clone(&self.0)))
+    }
+
+    /// The body of a response, counted until its last byte has been handed to the system.
+    pub fn count(&self, body: Bytes) -> Bytes {
+        if body.len() < COUNTED_FROM {
+            return body;
+        }
+        let mut usage = self.usage();
+        usage.set(body.len());
+        Bytes::from_owner(Counted {
+            body,
+            _usage: usage,
+        })
+    }
+}
+
+impl Account {
+    fn give_back(&self, bytes: u64) {
+        let before = self.held.fetch_sub(bytes, Ordering::Relaxed);
+        if before >= self.limit && before - bytes < self.limit {
+            self.room.notify_waiters();
+        }
+    }
+}
+
+impl Reservation {
+    /// Makes it hold at least this many bytes; false, and unchanged, if the budget forbids it.
+    /// Fewer than [`COUNTED_FROM`] are always allowed, and not counted.
+    pub fn grow_to(&mut self, bytes: usize) -> bool {
+        let more = (bytes as u64).saturating_sub(self.bytes);
+        if bytes < COUNTED_FROM || more == 0 {
+            return true;
+        }
+        let account = &self.account;
+        let requests = account.requests.fetch_add(more, Ordering::Relaxed) + more;
+        let held = account.held.fetch_add(more, Ordering::Relaxed) + more;
+        self.bytes += more;
+        if requests > MemoryBudget::largest_request(account.limit) || held > account.limit {
+            self.release(more);
+            self.account.shortage.notify_one();
+            return false;
+        }
+        true
+    }
+
+    /// Whether a request could be reserved for now; reports the shortage if not.
+    pub fn has_room(&self) -> bool {
+        let requests = self.account.requests.load(Ordering::Relaxed);
+        let held = self.account.held.load(Ordering::Relaxed);
+        let most = MemoryBudget::largest_request(self.account.limit);
+        let has_room = requests < most && held < self.account.limit;
+        if !has_room {
+            self.account.shortage.notify_one();
+        }
+        has_room
+    }
+
+    /// The budget that it belongs to.
+    pub fn budget(&self) -> MemoryBudget {
+        MemoryBudget(Arc::clone(&self.account))
+    }
+
+    fn release(&mut self, bytes: u64) {
+        self.bytes -= bytes;
+        self.account.requests.fetch_sub(bytes, Ordering::Relaxed);
+        self.account.give_back(bytes);
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        if self.bytes > 0 {
+            self.release(self.bytes);
+        }
+    }
+}
+
+impl Usage {
+    /// Makes it hold this many bytes, whatever the limit: they are there already. Fewer than
+    /// [`COUNTED_FROM`] are not counted.
+    pub fn set(&mut self, bytes: usize) {
+        let bytes = if bytes < COUNTED_FROM {
+            0
+        } else {
+            bytes as u64
+        };
+        if bytes > self.bytes {
+            self.account
+                .held
+                .fetch_add(bytes - self.bytes, Ordering::Relaxed);
+        } else if bytes < self.bytes {
+            self.account.give_back(self.bytes - bytes);
+        }
+        self.bytes = bytes;
+    }
+}
+
+impl Drop for Usage {
+    fn drop(&mut self) {
+        self.set(0);
+    }
+}
+
+impl Drop for Overdraft {
+    fn drop(&mut self) {
+        self.0.is_overdrawn.store(false, Ordering::Relaxed);
+        self.0.room.notify_waiters();
+    }
+}
+
+/// Bytes that count as held until they are dropped.
+struct Counted {
+    body: Bytes,
+    _usage: Usage,
+}
+
+impl AsRef<[u8]> for Counted {
+    fn as_ref(&self) -> &[u8] {
+        &self.body
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::Future;
+    use std::pin::pin;
+    use std::task::{Context, Poll, Waker};
+
+    const KIB: usize = 1024;
+
+    fn is_ready(future: impl Future) -> bool {
+        let mut context = Context::from_waker(Waker::noop());
+        matches!(pin!(future).poll(&mut context), Poll::Ready(_))
+    }
+
+    #[test]
+    fn requests_have_three_quarters_over_all_and_give_them_back() {
+        let budget = MemoryBudget::new(100 * KIB as u64);
+        let [mut first, mut second] = [budget.reservation(), budget.reservation()];
+        assert!(first.grow_to(70 * KIB) && first.grow_to(70 * KIB));
+        assert!(!second.grow_to(6 * KIB));
+        assert_eq!(budget.held(), 70 * KIB as u64, "a refusal changes nothing");
+        assert!(second.grow_to(5 * KIB));
+        assert!(!first.grow_to(71 * KIB));
+        drop(second);
+        assert!(first.grow_to(75 * KIB));
+        drop(first);
+        assert_eq!(budget.held(), 0);
+        assert_eq!(budget.0.requests.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn a_small_request_is_never_refused_and_not_counted() {
+        let budget = MemoryBudget::new(1);
+        let mut usage = budget.usage();
+        usage.set(1000 * KIB);
+        assert!(budget.reservation().grow_to(COUNTED_FROM - 1));
+        assert!(!budget.reservation().grow_to(COUNTED_FROM));
+    }
+
+    #[test]
+    fn replies_beside_requests_fill_the_budget_and_make_room_when_taken() {
+        let budget = MemoryBudget::new(100 * KIB as u64);
+        let mut request = budget.reservation();
+        assert!(request.grow_to(75 * KIB));
+        assert!(!budget.is_full(), "requests alone never fill it");
+        let response = budget.count(vec![0; 25 * KIB].into());
+        assert!(budget.is_full() && !is_ready(budget.room_for_requests()));
+        let mut waits = pin!(budget.room_for_requests());
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(waits.as_mut().poll(&mut context).is_pending());
+        let rest = response.slice(10..);
+        drop(response);
+        assert!(
+            waits.as_mut().poll(&mut context).is_pending(),
+            "a part is held"
+        );
+        drop(rest);
+        assert!(waits.as_mut().poll(&mut context).is_ready());
+    }
+
+    #[test]
+    fn one_reply_at_a_time_may_go_beyond_the_limit() {
+        let budget = MemoryBudget::new(10 * KIB as u64);
+        let mut usage = budget.usage();
+        usage.set(20 * KIB);
+        let overdraft = budget.overdraft().unwrap();
+        assert!(budget.overdraft().is_none() && !is_ready(budget.room()));
+        drop(overdraft);
+        assert!(is_ready(budget.room()) && budget.overdraft().is_some());
+    }
+
+    #[test]
+    fn who_lacks_room_is_reported_once() {
+        let budget = MemoryBudget::new(10 * KIB as u64);
+        assert!(!is_ready(budget.shortage()));
+        assert!(!budget.reservation().grow_to(10 * KIB));
+        assert!(is_ready(budget.shortage()) && !is_ready(budget.shortage()));
+    }
+}

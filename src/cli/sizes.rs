@@ -1,0 +1,139 @@
+//! Limits on sizes, and how those that were not given follow from the others and from the memory
+//! limit of the control group.
+
+use crate::budget::MemoryBudget;
+use std::num::NonZeroUsize;
+
+const MIB: u64 = 1024 * 1024;
+
+/// The memory budget where nothing else limits memory, in bytes.
+const MOST_BUFFERED: u64 = 256 * MIB;
+
+/// The largest body and the largest result, in bytes.
+const MOST_BODY: u64 = 8 * MIB;
+
+/// Connections where nothing limits memory.
+const MOST_CONNECTIONS: usize = 16_384;
+
+/// Connections however little memory there is.
+const LEAST_CONNECTIONS: usize = 64;
+
+/// A connection for each so many bytes of the memory limit: one takes up to 48 KiB, so that all of
+/// them take less than a fifth of it.
+const LIMIT_FOR_A_CONNECTION: u64 = 256 * 1024;
+
+/// What was given on the command line or by variables.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Given {
+    pub(super) body: Option<u64>,
+    pub(super) reply: Option<u64>,
+    pub(super) buffered: Option<u64>,
+    pub(super) connections: Option<NonZeroUsize>,
+}
+
+/// The limits that hold, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Sizes {
+    pub(super) body: u64,
+    pub(super) reply: u64,
+    pub(super) buffered: u64,
+    pub(super) connections: NonZeroUsize,
+}
+
+impl Sizes {
+    /// The limits that hold under a control group's memory limit, in bytes.
+    ///
+    /// # Errors
+    ///
+    /// When a body of the size that was given could never be admitted.
+    pub(super) fn new(given: Given, memory_limit: Option<u64>) -> Result<Sizes, String> {
+        let by_limit = memory_limit.map_or(MOST_BUFFERED, |limit| limit / 4);
+        let twice_a_body = given.body.map_or(0, |body| body.saturating_mul(2));
+        let buffered = given
+            .buffered
+            .unwrap_or_else(|| by_limit.clamp(MIB, MOST_BUFFERED).max(twice_a_body));
+        let half = (buffered / 2).max(1);
+        let body = given.body.unwrap_or(MOST_BODY.min(half));
+        let largest = MemoryBudget::largest_request(buffered);
+        if body > largest {
+            return Err(format!(
+                "--max-buffered (FAAS_MAX_BUFFERED): a body of --max-body, {body} bytes, does not \
+                 fit into three quarters of it: \"{buffered}B\""
+            ));
+        }
+        let by_memory = memory_limit.map_or(MOST_CONNECTIONS, |limit| {
+            usize::try_from(limit / LIMIT_FOR_A_CONNECTION).unwrap_or(MOST_CONNECTIONS)
+        });
+        let by_memory = by_memory.clamp(LEAST_CONNECTIONS, MOST_CONNECTIONS);
+        Ok(Sizes {
+            body,
+            reply: given.reply.unwrap_or(MOST_BODY.min(half)),
+            buffered,
+            connections: given
+                .connections
+                .or(NonZeroUsize::new(by_memory))
+                .unwrap_or(NonZeroUsize::MIN),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sizes(given: Given, memory_limit: Option<u64>) -> [u64; 4] {
+        let sizes = Sizes::new(given, memory_limit).unwrap();
+        let connections = sizes.connections.get() as u64;
+        [sizes.body, sizes.reply, sizes.buffered, connections]
+    }
+
+    #[test]
+    fn limits_follow_from_the_memory_limit() {
+        for (memory_limit, expected) in [
+            (None, [8 * MIB, 8 * MIB, 256 * MIB, 16_384]),
+            (Some(64 << 30), [8 * MIB, 8 * MIB, 256 * MIB, 16_384]),
+            (Some(128 * MIB), [8 * MIB, 8 * MIB, 32 * MIB, 512]),
+            (Some(32 * MIB), [4 * MIB, 4 * MIB, 8 * MIB, 128]),
+            (Some(MIB), [MIB / 2, MIB / 2, MIB, 64]),
+        ] {
+            let sizes = sizes(Given::default(), memory_limit);
+            assert_eq!(sizes, expected, "{memory_limit:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_given_holds_and_the_rest_follows() {
+        let body = Given {
+            body: Some(30 * MIB),
+            ..Given::default()
+        };
+        let expected = [30 * MIB, 8 * MIB, 60 * MIB, 512];
+        assert_eq!(sizes(body, Some(128 * MIB)), expected);
+        let all = Given {
+            body: Some(MIB),
+            reply: Some(64 * MIB),
+            buffered: Some(4 * MIB),
+            connections: NonZeroUsize::new(9),
+        };
+        assert_eq!(sizes(all, None), [MIB, 64 * MIB, 4 * MIB, 9]);
+        let buffered = Given {
+            buffered: Some(MIB),
+            ..Given::default()
+        };
+        assert_eq!(sizes(buffered, None), [MIB / 2, MIB / 2, MIB, 16_384]);
+    }
+
+    #[test]
+    fn a_body_that_can_never_be_admitted_is_an_error() {
+        let given = Given {
+            body: Some(4 * MIB),
+            buffered: Some(4 * MIB),
+            ..Given::default()
+        };
+        let why = Sizes::new(given, None).unwrap_err();
+        assert!(
+            why.starts_with("--max-buffered (FAAS_MAX_BUFFERED): "),
+            "{why}"
+        );
+    }
+}
