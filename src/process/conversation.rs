@@ -10,6 +10,7 @@
 //! * a process that is not [`Standing::Sound`] has no room.
 
 mod deadlines;
+mod finished;
 mod pace;
 mod replies;
 mod seen;
@@ -18,6 +19,7 @@ mod standing;
 use super::line::{self, Announcement, Context, ContextMember, Framer};
 use crate::error::Failure;
 use bytes::Bytes;
+use finished::Finished;
 use pace::Pace;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -98,6 +100,8 @@ pub enum Event<T> {
     },
     /// The ready line.
     Ready(Announcement),
+    /// A ready line that was not the first line, and announces nothing; told once.
+    ReadyTooLate,
     /// A line that is no reply.
     Stray {
         /// The line, cut to the limit of a log line.
@@ -124,12 +128,16 @@ pub struct Conversation<T> {
     context: Vec<ContextMember>,
     life: Life,
     is_ready: bool,
+    /// Whether it has written a line, whatever that was.
+    has_spoken: bool,
+    /// Whether a ready line came that was not the first line.
+    was_ready_late: bool,
     has_replied: bool,
     standing: Standing,
     /// When the first piece of a half line came that keeps the process from being given a request.
     half_line_since: Option<Instant>,
-    next_id: u64,
     flight: VecDeque<Flight<T>>,
+    finished: Finished,
     pace: Pace,
     /// Replies in the promised order so far.
     in_order: u64,
@@ -231,11 +239,13 @@ impl<T: Ticket> Conversation<T> {
             context: Vec::new(),
             life: Life::Starting,
             is_ready: false,
+            has_spoken: false,
+            was_ready_late: false,
             has_replied: false,
             standing: Standing::Sound,
             half_line_since: None,
-            next_id: 1,
             flight: VecDeque::new(),
+            finished: Finished::default(),
             in_order: 0,
             botched: 0,
             strays: Strays::default(),
@@ -306,9 +316,15 @@ impl<T: Ticket> Conversation<T> {
         self.flight.iter().any(|flight| flight.ticket.is_some())
     }
 
-    /// Gives a request to the process, which must have room. Its clock starts when its line has
-    /// been written.
-    pub fn give(&mut self, now: Instant, ticket: T) {
+    /// True when no request has or lately had this id.
+    pub fn is_free(&self, id: u64) -> bool {
+        self.position(id).is_none() && !self.finished.contains(id)
+    }
+
+    /// Gives a request to the process, which must have room, under a free id that nobody outside
+    /// can guess. Its clock starts when its line has been written.
+    pub fn give(&mut self, now: Instant, id: u64, ticket: T) {
+        debug_assert!(self.is_free(id), "an id was given to two requests");
         debug_assert!(
             self.room(now) > 0,
             "a request was given to a process without room"
@@ -316,8 +332,6 @@ impl<T: Ticket> Conversation<T> {
         if self.flight.is_empty() {
             self.botched = 0;
         }
-        let id = self.next_id;
-        self.next_id += 1;
         let begin = self.outgoing.end();
         let context = ticket.context(now, &self.context);
         line::encode_request(&mut self.outgoing.bytes, id, ticket.payload(), &context);
@@ -508,6 +522,13 @@ impl<T: Ticket> Conversation<T> {
 
     fn position(&self, id: u64) -> Option<usize> {
         self.flight.iter().position(|flight| flight.id == id)
+    }
+
+    /// Takes out a request that needs no reply any more; a reply that names it is one too many.
+    fn take_flight(&mut self, index: usize) -> Option<Flight<T>> {
+        let flight = self.flight.remove(index)?;
+        self.finished.note(flight.id);
+        Some(flight)
     }
 }
 

@@ -8,7 +8,7 @@ mod reply;
 mod request;
 
 pub use framing::{Framer, Line, STRAY_LIMIT, is_braced};
-pub use reply::{Announcement, Answer, ContextMember, Id, Parsed, leading_id, parse};
+pub use reply::{Announcement, Answer, Company, ContextMember, Id, Parsed, leading_id, parse};
 pub use request::{Context, encode_request};
 
 #[cfg(test)]

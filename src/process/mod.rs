@@ -6,6 +6,7 @@ pub mod activity;
 pub mod call;
 pub mod conversation;
 pub mod handler_log;
+pub mod ids;
 pub mod launch;
 pub mod line;
 pub mod memory;

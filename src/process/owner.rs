@@ -10,6 +10,7 @@ use super::activity::activity;
 use super::call::Call;
 use super::conversation::{Conversation, Event, Fault, Holders, Limits, Standing, Start};
 use super::handler_log::StreamLog;
+use super::ids::RandomIds;
 use super::line::Announcement;
 use crate::budget::MemoryBudget;
 use crate::error::Failure;
@@ -95,6 +96,9 @@ pub struct Owner<F> {
     process: u64,
     pid: u32,
     conversation: Conversation<Call>,
+    ids: RandomIds,
+    /// Drawn for the next request.
+    next_id: Option<u64>,
     feed: F,
     /// Shared only with the watch for its other end being closed, while [`Owner::serve`] runs.
     stdin: Option<Arc<Sender>>,
@@ -123,6 +127,8 @@ impl<F: Feed> Owner<F> {
             process,
             pid,
             conversation: Conversation::new(limits, now),
+            ids: RandomIds::new(),
+            next_id: None,
             feed,
             stdin: Some(Arc::new(stdin)),
             stdout: Some(stdout),
@@ -360,6 +366,13 @@ impl<F: Feed> Owner<F> {
                     self.log.write(Instant::now(), &text, request, is_cut);
                 }
                 Event::StraysLeftOut(count) => self.log.leave_out(count),
+                Event::ReadyTooLate => {
+                    let process = self.process;
+                    warn!(
+                        process,
+                        "a ready line counts only as the first line on stdout, and this one came later"
+                    );
+                }
                 Event::ErrorBesideResult => {
                     let process = self.process;
                     warn!(
@@ -407,6 +420,7 @@ impl<F: Feed> Owner<F> {
             if self.conversation.room(now) == 0 {
                 break;
             }
+            let Some(id) = self.draw_id() else { break };
             let load = Load {
                 in_flight: self.conversation.in_flight(),
                 has_replied: self.conversation.has_replied(),
@@ -415,13 +429,30 @@ impl<F: Feed> Owner<F> {
             let Poll::Ready(call) = self.feed.poll_take(cx, load) else {
                 return;
             };
-            self.conversation.give(now, call);
+            self.next_id = None;
+            self.conversation.give(now, id, call);
         }
         if *self.conversation.standing() == Standing::Sound {
             self.feed.step_back();
         } else {
             self.feed.leave();
         }
+    }
+
+    /// The id of the next request. Without random bytes there is none, and requests go to others or
+    /// wait: an id that can be guessed would be worse.
+    fn draw_id(&mut self) -> Option<u64> {
+        while self.next_id.is_none() {
+            match self.ids.next_id() {
+                Ok(id) => self.next_id = Some(id).filter(|id| self.conversation.is_free(*id)),
+                Err(error) => {
+                    let process = self.process;
+                    warn!(process, %error, "the system gives no random bytes for ids");
+                    return None;
+                }
+            }
+        }
+        self.next_id
     }
 
     /// Looks at what is there, up to a few reads.

@@ -62,7 +62,7 @@ impl Table {
         if has_room {
             assert_eq!(*self.talk.standing(), Standing::Sound);
             self.given += 1;
-            self.talk.give(self.now, Request(self.given));
+            self.talk.give(self.now, self.given, Request(self.given));
         }
         self.collect();
         has_room
@@ -121,6 +121,7 @@ impl Table {
                 }
                 Event::CameUp { .. }
                 | Event::Ready(_)
+                | Event::ReadyTooLate
                 | Event::Stray { .. }
                 | Event::StraysLeftOut(_)
                 | Event::ErrorBesideResult => {}

@@ -6,6 +6,7 @@
 use bytes::Bytes;
 use faas_worker::http::request::{find_payload, is_json};
 use faas_worker::process::conversation::{Conversation, Event, Limits, Ticket};
+use faas_worker::process::ids::RandomIds;
 use faas_worker::process::line::{Context, ContextMember};
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -36,6 +37,7 @@ impl Case {
 pub struct Path {
     body: Bytes,
     conversation: Conversation<Request>,
+    ids: RandomIds,
     reply: Vec<u8>,
     now: Instant,
 }
@@ -79,6 +81,7 @@ impl Path {
         Path {
             body: Bytes::from(format!("{{\"payload\":\"{}\"}}", case.payload())),
             conversation,
+            ids: RandomIds::new(),
             reply: Vec::new(),
             now,
         }
@@ -92,7 +95,12 @@ impl Path {
     pub fn request(&mut self) -> Bytes {
         let payload = find_payload(is_json(Some(b"application/json")), &self.body)
             .unwrap_or_else(|failure| panic!("the body is refused: {failure:?}"));
-        self.conversation.give(self.now, Request { payload });
+        // Where requests come from otherwise, one is drawn each time too.
+        let id = self
+            .ids
+            .next_id()
+            .unwrap_or_else(|error| panic!("no random bytes: {error}"));
+        self.conversation.give(self.now, id, Request { payload });
         self.reply_to_line();
         let written = self.conversation.outgoing().len();
         self.conversation.sent(self.now, written);

@@ -86,7 +86,7 @@ impl<T: Ticket> Conversation<T> {
             if is_spared || is_written_ahead {
                 index += 1;
             } else if is_concurrent {
-                self.flight.remove(index);
+                self.take_flight(index);
                 self.finish_only(Fault::TimedOut);
             } else {
                 self.condemn(Fault::TimedOut);

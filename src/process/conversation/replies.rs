@@ -5,70 +5,88 @@ use super::{
     seen::beginning,
 };
 use crate::error::Failure;
-use crate::process::line::{self, Announcement, Answer, Id, Line, Parsed};
+use crate::process::line::{self, Announcement, Answer, Company, Id, Line, Parsed};
 use bytes::Bytes;
 use std::time::Instant;
 
 impl<T: Ticket> Conversation<T> {
     pub(super) fn line(&mut self, now: Instant, line: Line<'_>) {
+        let is_first = !std::mem::replace(&mut self.has_spoken, true);
         match line {
-            Line::Whole(line) => match line::parse(line) {
-                Parsed::Reply(id, answer) => {
-                    if matches!(
-                        answer,
-                        Answer::Error {
-                            is_beside_result: true,
-                            ..
-                        }
-                    ) {
-                        self.events.push(Event::ErrorBesideResult);
-                    }
-                    self.reply(now, id, &answer);
-                }
-                Parsed::IdOnly(Id::Integer(id)) if self.position(id).is_some() => {
-                    let broken = Answer::Broken(
-                        "the reply has neither result nor error (JavaScript leaves out a result \
-                         that is undefined: return null; cat repeats the request)"
-                            .to_owned(),
-                    );
-                    self.reply(now, Some(Id::Integer(id)), &broken);
-                }
-                Parsed::Ready(announcement) if !self.has_replied && !self.is_ready => {
-                    self.ready(now, announcement);
-                }
-                Parsed::IdOnly(_) | Parsed::Ready(_) | Parsed::Stray => self.stray(line, false),
-            },
+            Line::Whole(line) => self.whole_line(now, line, is_first),
             Line::TooLong(line) if line::is_braced(line) => self.too_long(now, line),
             Line::TooLong(line) => self.stray(line, true),
         }
     }
 
-    fn reply(&mut self, now: Instant, id: Option<Id>, answer: &Answer<'_>) {
-        let index = match id {
-            Some(Id::Integer(id)) => match self.position(id) {
-                Some(index) => {
-                    self.ids = Ids::Echoed;
-                    index
+    fn whole_line(&mut self, now: Instant, line: &[u8], is_first: bool) {
+        match line::parse(line) {
+            Parsed::Reply(id, answer) => self.named_reply(now, id, &answer),
+            Parsed::Unnamed(answer, company) => match (self.ids, company) {
+                (_, Company::Logger) | (Ids::Echoed, Company::Others) => self.stray(line, false),
+                (Ids::Echoed, Company::Nothing) => self.unmatched(now, Fault::MissingId),
+                (Ids::Unknown | Ids::Never, Company::Nothing | Company::Others) => {
+                    self.unnamed_reply(now, &answer);
                 }
-                None if id < self.next_id && id > 0 => {
-                    self.botched = self.botched.saturating_add(1);
-                    return self.doubt(Fault::StaleId);
-                }
-                None => return self.unmatched(now, Fault::WrongId),
             },
-            Some(Id::Foreign) => return self.unmatched(now, Fault::WrongId),
-            None if self.ids == Ids::Echoed => return self.unmatched(now, Fault::MissingId),
-            None if self.flight.is_empty() => return self.doubt(Fault::Unasked),
-            None if self.flight[0].line.end > self.outgoing.sent => {
-                return self.doubt(Fault::Premature);
+            Parsed::IdOnly(Id::Integer(id)) if self.position(id).is_some() => {
+                let broken = Answer::Broken(
+                    "the reply has neither result nor error (JavaScript leaves out a result that \
+                     is undefined: return null; cat repeats the request)"
+                        .to_owned(),
+                );
+                self.named_reply(now, Id::Integer(id), &broken);
             }
-            None => {
-                self.ids = Ids::Never;
-                0
+            Parsed::Malformed(id, how) if self.position(id).is_some() => {
+                self.named_reply(now, Id::Integer(id), &Answer::Broken(how));
             }
+            Parsed::Ready(announcement) if is_first => self.ready(now, announcement),
+            Parsed::Ready(_) => {
+                self.stray(line, false);
+                self.late_ready_line();
+            }
+            Parsed::IdOnly(_) | Parsed::Malformed(..) | Parsed::Stray => self.stray(line, false),
+        }
+    }
+
+    /// A reply that names its request.
+    fn named_reply(&mut self, now: Instant, id: Id<'_>, answer: &Answer<'_>) {
+        let Id::Integer(id) = id else {
+            return self.unmatched(now, Fault::WrongId);
         };
+        let Some(index) = self.position(id) else {
+            if !self.finished.contains(id) {
+                return self.unmatched(now, Fault::WrongId);
+            }
+            self.botched = self.botched.saturating_add(1);
+            return self.doubt(Fault::StaleId);
+        };
+        self.ids = Ids::Echoed;
+        self.reply(now, index, answer);
+    }
+
+    /// A reply of a process that has never named a request.
+    fn unnamed_reply(&mut self, now: Instant, answer: &Answer<'_>) {
+        let Some(first) = self.flight.front() else {
+            return self.doubt(Fault::Unasked);
+        };
+        if first.line.end > self.outgoing.sent {
+            return self.doubt(Fault::Premature);
+        }
+        self.ids = Ids::Never;
+        self.reply(now, 0, answer);
+    }
+
+    fn reply(&mut self, now: Instant, index: usize, answer: &Answer<'_>) {
+        if let Answer::Error {
+            is_beside_result: true,
+            ..
+        } = answer
+        {
+            self.events.push(Event::ErrorBesideResult);
+        }
         self.has_replied = true;
-        let Some(flight) = self.flight.remove(index) else {
+        let Some(flight) = self.take_flight(index) else {
             return;
         };
         self.show_life(now, flight.since);
@@ -130,7 +148,7 @@ impl<T: Ticket> Conversation<T> {
     }
 
     fn fail(&mut self, now: Instant, index: usize, failure: Failure) {
-        let ticket = self.flight.remove(index).and_then(|flight| flight.ticket);
+        let ticket = self.take_flight(index).and_then(|flight| flight.ticket);
         self.events
             .extend(ticket.map(|ticket| Event::Answered(ticket, Err(failure))));
         self.start_next(now);
@@ -168,6 +186,17 @@ impl<T: Ticket> Conversation<T> {
         }
         self.context.clone_from(&announcement.context);
         self.events.push(Event::Ready(announcement));
+    }
+
+    /// A ready line counts only as the first line, when no request can have been printed. One that
+    /// is waited for will not come any more.
+    fn late_ready_line(&mut self) {
+        if !std::mem::replace(&mut self.was_ready_late, true) && !self.is_ready {
+            self.events.push(Event::ReadyTooLate);
+            if self.limits.wait_ready {
+                self.condemn(Fault::ReadyTooLate);
+            }
+        }
     }
 
     /// `asked` is since when it could have shown it: an idle hour is no slow start.

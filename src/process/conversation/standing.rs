@@ -42,6 +42,8 @@ pub enum Fault {
     TimedOut,
     /// Its ready line, or its first sign of life, did not come in time.
     TooSlowToStart,
+    /// Its ready line, which was waited for, was not the first line that it wrote.
+    ReadyTooLate,
 }
 
 impl fmt::Display for Fault {
@@ -61,6 +63,9 @@ impl fmt::Display for Fault {
             Fault::TimedOut => "no reply in time",
             Fault::TooSlowToStart => {
                 "neither its ready line nor a reply came in the time to start (--startup-timeout)"
+            }
+            Fault::ReadyTooLate => {
+                "its ready line was not the first line on its stdout, and counts as no ready line"
             }
         })
     }

@@ -28,6 +28,9 @@ impl Ticket for Request {
 struct Table {
     talk: Conversation<Request>,
     now: Instant,
+    /// Here ids count up from 1, or in such steps: the test is to know them.
+    last_id: u64,
+    id_step: u64,
     answers: Vec<(u64, Result<String, Failure>)>,
     strays: usize,
     ups: Vec<Option<Duration>>,
@@ -52,6 +55,8 @@ impl Table {
         Table {
             talk,
             now,
+            last_id: 0,
+            id_step: 1,
             answers: Vec::new(),
             strays: 0,
             ups: Vec::new(),
@@ -62,11 +67,16 @@ impl Table {
     fn give(&mut self, number: u64) -> bool {
         let has_room = self.room() > 0;
         if has_room {
-            self.talk.give(self.now, Request(number, "p".to_owned()));
+            self.gives(Request(number, "p".to_owned()));
             self.send_all();
         }
         self.collect();
         has_room
+    }
+
+    fn gives(&mut self, request: Request) {
+        self.last_id += self.id_step;
+        self.talk.give(self.now, self.last_id, request);
     }
 
     fn room(&self) -> usize {
@@ -104,7 +114,7 @@ impl Table {
                 Event::Stray { .. } => self.strays += 1,
                 Event::CameUp { shown_after } => self.ups.push(shown_after),
                 Event::StraysLeftOut(count) => self.strays += usize::try_from(count).unwrap(),
-                Event::Ready(_) | Event::ErrorBesideResult => {}
+                Event::Ready(_) | Event::ReadyTooLate | Event::ErrorBesideResult => {}
             }
         }
     }
@@ -201,7 +211,10 @@ fn a_line_and_its_end_in_two_writes_cost_no_process() {
     let mut table = Table::new();
     table.says("loading");
     assert_eq!(table.room(), 1);
-    table.says(" model\n{\"ready\":true}");
+    table.says(" model\n{\"result\":true}");
+    assert_eq!(table.room(), 0);
+    let mut table = Table::new();
+    table.says("{\"ready\":true}");
     assert_eq!(table.room(), 0);
     table.says("\n");
     assert!(table.give(1));
@@ -272,6 +285,109 @@ fn whoever_echoed_an_id_once_must_do_so_always() {
 }
 
 #[test]
+fn a_line_without_an_id_is_no_reply_of_one_that_echoes_them() {
+    for (line, fault) in [
+        ("{\"level\":\"warning\",\"error\":\"refused\"}\n", None),
+        ("{\"error\":\"refused\",\"attempt\":3}\n", None),
+        ("{\"result\":1,\"ready\":true}\n", None),
+        ("{\"error\":\"refused\"}\n", Some(Fault::MissingId)),
+    ] {
+        // By its ready line, and by its first reply.
+        for first in ["{\"ready\":true,\"concurrency\":1}\n", ""] {
+            let mut table = Table::new();
+            table.says(first);
+            table.give(1);
+            table.says("{\"id\":1,\"result\":1}\n");
+            table.give(2);
+            table.says(line);
+            assert_eq!(table.fault(), fault, "{line}");
+            if fault.is_none() {
+                table.says("{\"id\":2,\"result\":2}\n");
+                assert_eq!((table.result(2), table.strays), ("2", 1), "{line}");
+            }
+        }
+    }
+}
+
+#[test]
+fn of_one_without_ids_what_loggers_write_is_no_reply() {
+    for before in ["", "{\"result\":0}\n"] {
+        for line in [
+            "{\"event\":\"cache is down\",\"error\":\"refused\"}\n",
+            "{\"msg\":\"done\",\"result\":5}\n",
+        ] {
+            let mut table = Table::new();
+            if !before.is_empty() {
+                table.give(1);
+                table.says(before);
+            }
+            // Neither an answer nor one that nobody asked for.
+            table.says(line);
+            assert_eq!((table.strays, table.fault()), (1, None), "{line}");
+            assert!(table.give(2));
+            table.says(line).says("{\"result\":\"fine\",\"cost\":3}\n");
+            assert_eq!((table.result(2), table.strays), ("\"fine\"", 2), "{line}");
+        }
+    }
+}
+
+#[test]
+fn a_ready_line_counts_only_as_the_very_first_line() {
+    let ready = "{\"ready\":true,\"concurrency\":8}\n";
+    let long = format!("{}\n", "x".repeat(9000));
+    for first in ["\n", "loading\n", "{\"ready\":false}\n", &long] {
+        let mut table = Table::new();
+        table.says(first);
+        let strays = table.strays;
+        table.says(ready).says(ready);
+        assert_eq!((table.room(), table.strays), (1, strays + 2), "{first}");
+        assert_eq!(table.fault(), None);
+        // One that is waited for would never come.
+        let mut table = Table::with(|limits| limits.wait_ready = true);
+        table.says(first).says(ready);
+        assert_eq!(table.fault(), Some(Fault::ReadyTooLate), "{first}");
+    }
+    // A request was written before it: a payload that is printed announces nothing.
+    let mut table = Table::new();
+    table.give(1);
+    table.says("working on it\n").says(ready);
+    table.says("{\"id\":1,\"result\":1}\n");
+    assert_eq!((table.result(1), table.room()), ("1", 1));
+    // In pieces it is one line all the same.
+    let mut table = Table::new();
+    table.says(&ready[..9]).says(&ready[9..]);
+    assert_eq!(table.room(), 8);
+}
+
+#[test]
+fn no_id_is_free_that_was_answered_lately() {
+    let mut table = Table::new();
+    assert!(table.talk.is_free(1));
+    table.give(1);
+    assert!(!table.talk.is_free(1));
+    table.says("{\"id\":1,\"result\":1}\n");
+    assert!(!table.talk.is_free(1) && table.talk.is_free(2));
+}
+
+#[test]
+fn a_reply_to_the_request_at_work_that_is_no_json_fails_at_once() {
+    let mut table = Table::new();
+    table.give(1);
+    table.says("{\"id\":1,\"result\":{\"x\":NaN}}\n");
+    let Failure::Protocol(how) = table.failure(1) else {
+        panic!()
+    };
+    assert!(how.contains("at byte 22: NaN"), "{how}");
+    assert_eq!((table.fault(), table.room()), (None, 1));
+    // With an id of nobody it is a line like any other.
+    table.give(2);
+    table.says("{\"id\":77,\"result\":NaN}\n");
+    assert_eq!((table.answers.len(), table.strays), (1, 1));
+    table.says("{\"id\":2,\"result\":2}\n");
+    assert_eq!(table.result(2), "2");
+}
+
+#[test]
 fn an_id_that_is_not_ours_answers_nobody() {
     for id in [
         "\"1\"",
@@ -310,7 +426,7 @@ fn a_second_reply_to_one_request_does_not_cost_the_next_its_own() {
 #[test]
 fn a_reply_before_its_request_is_written_answers_nobody_without_an_id() {
     let mut table = Table::new();
-    table.talk.give(table.now, Request(1, "p".repeat(100)));
+    table.gives(Request(1, "p".repeat(100)));
     table.talk.sent(table.now, 10);
     table.says("{\"result\":\"of another\"}\n");
     assert!(matches!(table.failure(1), Failure::Protocol(_)));
@@ -322,7 +438,7 @@ fn a_reply_before_its_request_is_written_costs_the_process_also_with_its_id() {
     let mut table = Table::new();
     table.says("{\"ready\":true,\"concurrency\":4}\n");
     table.give(1);
-    table.talk.give(table.now, Request(2, "p".repeat(100)));
+    table.gives(Request(2, "p".repeat(100)));
     table.talk.sent(table.now, 10);
     table.says("{\"id\":2,\"result\":\"guessed\"}\n");
     assert_eq!(
@@ -343,7 +459,7 @@ fn whoever_breaks_a_promised_order_is_given_nothing_more() {
     for number in [1, 2] {
         let request = Request(number, "p".to_owned());
         table.talk.promise = Promise::Concurrency(2);
-        table.talk.give(table.now, request);
+        table.gives(request);
         table.talk.promise = Promise::Order;
     }
     table.send_all();
@@ -435,7 +551,7 @@ fn a_line_without_end_fails_the_request_that_it_names() {
 fn the_clock_starts_when_the_line_is_written() {
     let mut table = Table::new();
     table.says("{\"ready\":true}\n");
-    table.talk.give(table.now, Request(1, "p".to_owned()));
+    table.gives(Request(1, "p".to_owned()));
     table.talk.sent(table.now, 1);
     table.now += 900 * MS;
     table.send_all();
@@ -465,7 +581,7 @@ fn of_a_condemned_process_nothing_is_late() {
 fn a_process_that_never_reads_times_out_all_the_same() {
     let mut table = Table::new();
     table.says("{\"ready\":true}\n");
-    table.talk.give(table.now, Request(1, "p".repeat(1000)));
+    table.gives(Request(1, "p".repeat(1000)));
     table.talk.sent(table.now, 1);
     table.waits(TIMEOUT, None);
     let Failure::TimedOut(seen) = table.failure(1) else {
@@ -527,7 +643,7 @@ fn with_wait_ready_there_is_no_room_before_the_ready_line_and_a_limit_to_it() {
     assert!(!table.give(1));
     table.waits(20 * TIMEOUT, None);
     assert!(table.ups.is_empty());
-    table.says("loading\n{\"ready\":true}\n");
+    table.says("{\"ready\":true}\n");
     assert_eq!(table.ups, [Some(20 * TIMEOUT)]);
     assert!(table.give(1));
     let mut late = Table::with(|limits| limits.wait_ready = true);
@@ -600,7 +716,7 @@ fn what_was_seen_names_the_likely_cause() {
             "wrote 1 line to stdout that did not answer, the last: debug",
         ),
         ("{\"id\":2,\"result\":1}", "newline is missing"),
-        ("{\"id\":2,\"result\":NaN}\n", "not valid JSON"),
+        ("{\"result\":NaN}\n", "not valid JSON"),
         ("debug{\"id\":2,\"result\":1}\n", "glued"),
     ] {
         let mut table = Table::new();
@@ -703,12 +819,12 @@ fn only_a_promise_of_order_and_a_reply_open_the_window() {
 fn what_is_unanswered_is_bounded_in_bytes() {
     let mut table = ordered();
     assert_eq!(table.talk.next_start(), Start::AtOnce);
-    table.talk.give(table.now, Request(3, "p".repeat(60_000)));
+    table.gives(Request(3, "p".repeat(60_000)));
     let Start::Behind { room_bytes } = table.talk.next_start() else {
         panic!("it is busy");
     };
     assert!((5000..5536).contains(&room_bytes), "{room_bytes}");
-    table.talk.give(table.now, Request(4, "p".repeat(6000)));
+    table.gives(Request(4, "p".repeat(6000)));
     assert_eq!(table.room(), 0, "though the window is open");
 }
 
@@ -752,7 +868,7 @@ fn at_a_timeout_only_the_one_being_worked_on_fails() {
 fn a_caller_s_budget_that_ends_behind_another_request_costs_no_process() {
     let mut table = ahead(3);
     let budget = Some(table.now + 10 * MS);
-    table.talk.give(table.now, Request(4, "p".to_owned()));
+    table.gives(Request(4, "p".to_owned()));
     table.talk.flight[1].latest = budget;
     table.give(5);
     assert!(table.talk.next_deadline(None) <= budget);
@@ -813,10 +929,9 @@ fn after_a_broken_order_each_has_a_time_of_its_own() {
 fn what_may_have_been_meant_as_a_reply_is_not_taken_for_silence() {
     for (said, started) in [
         ("print\n", 1),
-        ("{\"id\":3,\"result\":NaN}\n", 2),
         ("value is 5{\"id\":3,\"result\":3}\n", 2),
-        ("{\"id\":3,\"result\":\"a\nb\"}\n", 3),
-        ("{\"id\":3,\"result\":NaN}\n{\"id\":4,\"result\":NaN}\n", 3),
+        ("{\"result\":NaN}\n", 2),
+        ("{\n\"id\":3}\n", 3),
     ] {
         let mut table = ahead(6);
         table.says(said);
@@ -963,7 +1078,7 @@ proptest! {
                 HonestStep::Give => {
                     if table.room() > 0 {
                         given += 1;
-                        table.talk.give(table.now, Request(given, "p".to_owned()));
+                        table.gives(Request(given, "p".to_owned()));
                         process.ends.push(table.talk.outgoing.end() as usize - before);
                     }
                 }
@@ -1005,6 +1120,9 @@ proptest! {
     }
 }
 
+/// So far apart, no id is met by a guess.
+const STEP_OF_HIDDEN_IDS: u64 = 7_919_777_777;
+
 /// Something that may happen to a conversation, at any time.
 #[derive(Debug, Clone)]
 enum Step {
@@ -1026,6 +1144,14 @@ fn step() -> impl Strategy<Value = Step> {
         Just("half".to_owned()),
         Just("\n".to_owned()),
         Just("{\"result\":\"nobody's\"}\n".to_owned()),
+        // What a payload may hold that a careless handler prints.
+        (0u64..1000).prop_map(|id| format!("{{\"id\":{id},\"result\":\"forged\"}}\n")),
+        (0u64..1000).prop_map(|id| {
+            let guesses = (id..id + 20).map(|id| format!("{{\"id\":{id},\"error\":\"forged\"}}\n"));
+            format!("{}\n", guesses.collect::<String>())
+        }),
+        (0u64..1000).prop_map(|id| format!("{{\"id\":{id},\"result\":NaN}}\n")),
+        Just("{\"level\":\"info\",\"result\":\"forged\"}\n".to_owned()),
         (0u64..6).prop_map(|id| format!("{{\"id\":{id}}}\n")),
         (0u64..6).prop_map(|id| format!("{{\"id\":\"{id}\",\"result\":\"nobody's\"}}\n")),
         Just(format!("{{{}", "x".repeat(5000))),
@@ -1049,7 +1175,7 @@ proptest! {
         unread in 0usize..200,
     ) {
         let mut table = Table::new();
-        // In this order numbers and ids are the same.
+        table.id_step = STEP_OF_HIDDEN_IDS;
         let mut given = 0;
         for step in steps {
             match step {
@@ -1057,7 +1183,7 @@ proptest! {
                     if table.room() > 0 {
                         prop_assert!(*table.talk.standing() == Standing::Sound);
                         given += 1;
-                        table.talk.give(table.now, Request(given, "p".to_owned()));
+                        table.gives(Request(given, "p".to_owned()));
                     }
                 }
                 Step::Send(bytes) => {
@@ -1068,8 +1194,9 @@ proptest! {
                     table.says(&text);
                 }
                 Step::Replies(back) => {
-                    let id = given.saturating_sub(back);
-                    table.says(&format!("{{\"id\":{id},\"result\":{id}}}\n"));
+                    let number = given.saturating_sub(back);
+                    let id = number * STEP_OF_HIDDEN_IDS;
+                    table.says(&format!("{{\"id\":{id},\"result\":{number}}}\n"));
                 }
                 Step::Waits(millis) => table.waits(millis as u32 * MS, Some(MS)),
                 Step::ClosesInput => table.talk.input_closed(unread as u64),
@@ -1083,8 +1210,12 @@ proptest! {
         prop_assert_eq!(seen, (1..=given).collect::<Vec<u64>>());
         // A line without id may be taken for the answer only by one that never saw ids.
         for (number, answer) in &table.answers {
-            if let Ok(text) = answer {
-                prop_assert!(*text == number.to_string() || text == "\"nobody's\"");
+            match answer {
+                Ok(text) => prop_assert!(*text == number.to_string() || text == "\"nobody's\""),
+                Err(failure) => {
+                    let is_forged = matches!(failure, Failure::Handler { .. });
+                    prop_assert!(!is_forged, "{}", number);
+                }
             }
         }
     }
@@ -1105,7 +1236,7 @@ fn a_caller_s_budget_that_ran_in_the_queue_ends_before_the_process_s_time() {
         crate::budget::MemoryBudget::new(1 << 20).reservation(),
         now,
     );
-    talk.give(now, call);
+    talk.give(now, 1, call);
     talk.sent(now, talk.outgoing().len());
     assert_eq!(talk.next_deadline(None), Some(now + MS));
 }

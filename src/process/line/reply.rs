@@ -1,7 +1,7 @@
 //! What a line from a process means.
 
 use super::framing::without_mark;
-use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -12,20 +12,35 @@ pub enum Parsed<'a> {
     /// Not for us: print debugging, banners, JSON without `result` or `error`.
     Stray,
     /// JSON with an id and nothing else of ours; broken if the id is that of a request.
-    IdOnly(Id),
+    IdOnly(Id<'a>),
     /// The ready line.
     Ready(Announcement),
     /// An answer, and the id it names.
-    Reply(Option<Id>, Answer<'a>),
+    Reply(Id<'a>, Answer<'a>),
+    /// What would be an answer if it named an id, and what stands beside it.
+    Unnamed(Answer<'a>, Company),
+    /// A line that begins with an id as a reply does, and is no JSON.
+    Malformed(u64, String),
 }
 
 /// An id as a process wrote it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Id {
+pub enum Id<'a> {
     /// A JSON integer that could be one of ours.
     Integer(u64),
-    /// Anything else: `"7"`, `7.0`, `-1`, `null`.
-    Foreign,
+    /// Anything else, as its JSON text: `"7"`, `7.0`, `-1`, `null`.
+    Foreign(&'a str),
+}
+
+/// What a line without an id has beside its `result` or `error`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Company {
+    /// Nothing.
+    Nothing,
+    /// Members that no reply has.
+    Others,
+    /// Members that loggers write.
+    Logger,
 }
 
 /// The answer in a reply.
@@ -80,9 +95,10 @@ pub fn parse(line: &[u8]) -> Parsed<'_> {
         return Parsed::Stray;
     }
     match std::str::from_utf8(line) {
-        Ok(text) => plain(text)
-            .or_else(|| envelope(text).map(Envelope::meaning))
-            .unwrap_or(Parsed::Stray),
+        Ok(text) => plain(text).unwrap_or_else(|| match envelope(text) {
+            Ok(envelope) => envelope.meaning(),
+            Err(error) => malformed(text, &error),
+        }),
         Err(error) => parse_broken_text(line, error.valid_up_to()),
     }
 }
@@ -92,11 +108,11 @@ pub fn parse(line: &[u8]) -> Parsed<'_> {
 fn plain(text: &str) -> Option<Parsed<'_>> {
     let rest = text.strip_prefix("{\"id\":")?;
     let (id, rest) = rest.split_once(',')?;
-    let id = Id::Integer(integer(id)?);
+    let id = integer(id)?;
     let result = rest.strip_prefix("\"result\":")?.strip_suffix('}')?;
     // One value and nothing after it: there is no further member.
     let result: &RawValue = serde_json::from_str(result).ok()?;
-    Some(Parsed::Reply(Some(id), Answer::Result(result.get())))
+    Some(Parsed::Reply(Id::Integer(id), Answer::Result(result.get())))
 }
 
 /// A line with invalid UTF-8 is a broken reply if it would be a reply otherwise.
@@ -104,10 +120,39 @@ fn parse_broken_text(line: &[u8], valid_up_to: usize) -> Parsed<'static> {
     let text = String::from_utf8_lossy(line);
     let broken = || Answer::NotUtf8(valid_up_to);
     match envelope(&text).map(Envelope::meaning) {
-        Some(Parsed::Reply(id, _)) => Parsed::Reply(id, broken()),
-        Some(Parsed::IdOnly(id)) => Parsed::Reply(Some(id), broken()),
-        Some(Parsed::Ready(_) | Parsed::Stray) | None => Parsed::Stray,
+        Ok(Parsed::Reply(Id::Integer(id), _) | Parsed::IdOnly(Id::Integer(id))) => {
+            Parsed::Reply(Id::Integer(id), broken())
+        }
+        Ok(Parsed::Reply(Id::Foreign(_), _) | Parsed::IdOnly(Id::Foreign(_))) => {
+            Parsed::Reply(Id::Foreign("in a line that is not UTF-8"), broken())
+        }
+        Ok(Parsed::Unnamed(_, company)) => Parsed::Unnamed(broken(), company),
+        Ok(Parsed::Ready(_) | Parsed::Stray | Parsed::Malformed(..)) | Err(_) => Parsed::Stray,
     }
+}
+
+/// A line with a brace that is no JSON object: a broken reply, if it begins with an id.
+fn malformed(text: &str, error: &serde_json::Error) -> Parsed<'static> {
+    let Some(id) = leading_id(text.as_bytes()) else {
+        return Parsed::Stray;
+    };
+    let byte = error.column().saturating_sub(1);
+    let is_constant = |word: &&str| {
+        // The minus sign is taken before the error is seen.
+        let found = [byte, byte.saturating_sub(1)];
+        let mut found = found.into_iter().filter_map(|at| text.get(at..));
+        found.any(|rest| rest.starts_with(*word))
+    };
+    let constant = ["NaN", "-Infinity", "Infinity", "undefined"];
+    let constant = constant.iter().find(|word| is_constant(word));
+    let cause = match (constant, error.classify()) {
+        (Some(word), _) => format!("{word} is no JSON: null or a string may stand for it"),
+        (None, serde_json::error::Category::Eof) => {
+            "the line ends inside of it: a reply is one line".to_owned()
+        }
+        (None, _) => error.to_string(),
+    };
+    Parsed::Malformed(id, format!("the reply is not JSON at byte {byte}: {cause}"))
 }
 
 /// The id at the very beginning of a line that is too long to be read whole.
@@ -130,14 +175,16 @@ struct Envelope<'a> {
     ready: Option<&'a str>,
     concurrency: Option<&'a str>,
     context: Option<&'a str>,
+    has_others: bool,
+    has_loggers: bool,
 }
 
-/// The members of a JSON object; of duplicate ones the last wins. `None` if it is not one.
-fn envelope(text: &str) -> Option<Envelope<'_>> {
+/// The members of a JSON object; of duplicate ones the last wins.
+fn envelope(text: &str) -> Result<Envelope<'_>, serde_json::Error> {
     let mut deserializer = serde_json::Deserializer::from_str(text);
-    let envelope = deserializer.deserialize_map(EnvelopeVisitor).ok()?;
-    deserializer.end().ok()?;
-    Some(envelope)
+    let envelope = deserializer.deserialize_map(EnvelopeVisitor)?;
+    deserializer.end()?;
+    Ok(envelope)
 }
 
 struct EnvelopeVisitor;
@@ -159,7 +206,9 @@ impl<'de> Visitor<'de> for EnvelopeVisitor {
                 Key::Ready => &mut envelope.ready,
                 Key::Concurrency => &mut envelope.concurrency,
                 Key::Context => &mut envelope.context,
-                Key::Other => {
+                Key::Other | Key::Logger => {
+                    envelope.has_others = true;
+                    envelope.has_loggers |= key == Key::Logger;
                     map.next_value::<IgnoredAny>()?;
                     continue;
                 }
@@ -170,8 +219,7 @@ impl<'de> Visitor<'de> for EnvelopeVisitor {
     }
 }
 
-#[derive(serde::Deserialize)]
-#[serde(field_identifier, rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Key {
     Id,
     Result,
@@ -179,20 +227,101 @@ enum Key {
     Ready,
     Concurrency,
     Context,
-    #[serde(other)]
+    /// Loggers write it, and no reply has it.
+    Logger,
     Other,
+}
+
+/// What loggers of many languages write by default, in any case and with or without an `@`.
+const LOGGER_MEMBERS: [&str; 17] = [
+    "level",
+    "lvl",
+    "severity",
+    "msg",
+    "message",
+    "event",
+    "time",
+    "timestamp",
+    "ts",
+    "logger",
+    "name",
+    // Further spellings of the same.
+    "levelname",
+    "loglevel",
+    "log.level",
+    "asctime",
+    "logger_name",
+    "loggername",
+];
+
+impl Key {
+    fn of(name: &str) -> Key {
+        match name {
+            "id" => Key::Id,
+            "result" => Key::Result,
+            "error" => Key::Error,
+            "ready" => Key::Ready,
+            "concurrency" => Key::Concurrency,
+            "context" => Key::Context,
+            other => {
+                let bare = other.strip_prefix('@').unwrap_or(other);
+                let mut members = LOGGER_MEMBERS.iter();
+                match members.any(|member| bare.eq_ignore_ascii_case(member)) {
+                    true => Key::Logger,
+                    false => Key::Other,
+                }
+            }
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Key {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Key, D::Error> {
+        deserializer.deserialize_identifier(KeyVisitor)
+    }
+}
+
+struct KeyVisitor;
+
+impl Visitor<'_> for KeyVisitor {
+    type Value = Key;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("the name of a member")
+    }
+
+    fn visit_str<E>(self, name: &str) -> Result<Key, E> {
+        Ok(Key::of(name))
+    }
 }
 
 impl<'a> Envelope<'a> {
     fn meaning(self) -> Parsed<'a> {
         let id = self
             .id
-            .map(|text| integer(text).map_or(Id::Foreign, Id::Integer));
-        match (self.result, self.error) {
-            (Some(result), None | Some("null")) => Parsed::Reply(id, Answer::Result(result)),
-            (result, Some(error)) => Parsed::Reply(id, error_answer(error, result.is_some())),
-            (None, None) if self.ready == Some("true") => Parsed::Ready(self.announcement()),
-            (None, None) => id.map_or(Parsed::Stray, Parsed::IdOnly),
+            .map(|text| integer(text).map_or(Id::Foreign(text), Id::Integer));
+        let answer = match (self.result, self.error) {
+            (Some(result), None | Some("null")) => Answer::Result(result),
+            (result, Some(error)) => error_answer(error, result.is_some()),
+            (None, None) if self.ready == Some("true") => {
+                return Parsed::Ready(self.announcement());
+            }
+            (None, None) => return id.map_or(Parsed::Stray, Parsed::IdOnly),
+        };
+        match id {
+            Some(id) => Parsed::Reply(id, answer),
+            None => Parsed::Unnamed(answer, self.company()),
+        }
+    }
+
+    fn company(&self) -> Company {
+        let has_ready = [self.ready, self.concurrency, self.context];
+        if self.has_loggers {
+            Company::Logger
+        } else if self.has_others || has_ready.iter().any(Option::is_some) {
+            Company::Others
+        } else {
+            Company::Nothing
         }
     }
 
@@ -238,13 +367,23 @@ impl<'a> Envelope<'a> {
 
 /// A JSON integer without sign, fraction or exponent.
 fn integer(text: &str) -> Option<u64> {
-    let plain = text.bytes().all(|byte| byte.is_ascii_digit());
     let leading_zero = text.len() > 1 && text.starts_with('0');
-    if plain && !leading_zero {
-        text.parse().ok()
-    } else {
-        None
+    if text.is_empty() || leading_zero {
+        return None;
     }
+    let mut value = 0u64;
+    for byte in text.bytes() {
+        let digit = byte.wrapping_sub(b'0');
+        if digit > 9 {
+            return None;
+        }
+        value = match text.len() {
+            // So few digits overflow nothing.
+            ..=19 => value * 10 + u64::from(digit),
+            _ => value.checked_mul(10)?.checked_add(u64::from(digit))?,
+        };
+    }
+    Some(value)
 }
 
 /// Of duplicate members the last wins, as everywhere.
@@ -317,7 +456,7 @@ mod tests {
             let text = format!("{{\"id\":{id},\"result\":{result}{end}");
             let long = envelope(&text).map(Envelope::meaning);
             if let Some(short) = plain(&text) {
-                prop_assert_eq!(Some(short), long, "{}", text);
+                prop_assert_eq!(Some(short), long.ok(), "{}", text);
             }
         }
     }

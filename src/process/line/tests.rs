@@ -42,13 +42,15 @@ fn a_long_line_without_brace_is_cut() {
 #[test]
 fn lines_mean_what_the_protocol_says() {
     let result = |id, text| Parsed::Reply(id, Answer::Result(text));
+    let unnamed = |text, company| Parsed::Unnamed(Answer::Result(text), company);
+    let foreign = |text| result(Id::Foreign(text), "1");
     let answer = |message, status, is_beside_result| {
         let answer = Answer::Error {
             message,
             status,
             is_beside_result,
         };
-        Parsed::Reply(Some(Id::Integer(7)), answer)
+        Parsed::Reply(Id::Integer(7), answer)
     };
     let error = |message, status| answer(message, status, false);
     let ready = |concurrency, context| {
@@ -59,22 +61,35 @@ fn lines_mean_what_the_protocol_says() {
         })
     };
     let table = [
-        (r#"{"id":7,"result":1}"#, result(Some(Id::Integer(7)), "1")),
+        (r#"{"id":7,"result":1}"#, result(Id::Integer(7), "1")),
         (
             r#"{"result":{"a":[1e400]},"id":7}"#,
-            result(Some(Id::Integer(7)), r#"{"a":[1e400]}"#),
+            result(Id::Integer(7), r#"{"a":[1e400]}"#),
         ),
         (
             r#"{"\u0069d":7,"result":null}"#,
-            result(Some(Id::Integer(7)), "null"),
+            result(Id::Integer(7), "null"),
         ),
-        (r#"{"id":"7","result":1}"#, result(Some(Id::Foreign), "1")),
-        (r#"{"id":7.0,"result":1}"#, result(Some(Id::Foreign), "1")),
-        (r#"{"id":-7,"result":1}"#, result(Some(Id::Foreign), "1")),
-        (r#"{"id":null,"result":1}"#, result(Some(Id::Foreign), "1")),
-        (r#"{"result":"x"}"#, result(None, r#""x""#)),
-        (r#"{"result":1,"result":2}"#, result(None, "2")),
-        (r#"{"result":1,"error":null}"#, result(None, "1")),
+        (r#"{"id":"7","result":1}"#, foreign(r#""7""#)),
+        (r#"{"id":7.0,"result":1}"#, foreign("7.0")),
+        (r#"{"id":-7,"result":1}"#, foreign("-7")),
+        (r#"{"id":null,"result":1}"#, foreign("null")),
+        (r#"{"result":"x"}"#, unnamed(r#""x""#, Company::Nothing)),
+        (r#"{"result":1,"result":2}"#, unnamed("2", Company::Nothing)),
+        (
+            r#"{"result":1,"error":null}"#,
+            unnamed("1", Company::Nothing),
+        ),
+        (r#"{"result":1,"cost":2}"#, unnamed("1", Company::Others)),
+        (
+            r#"{"result":1,"ready":true}"#,
+            unnamed("1", Company::Others),
+        ),
+        (r#"{"result":1,"Level":2}"#, unnamed("1", Company::Logger)),
+        (
+            r#"{"@timestamp":3,"result":1}"#,
+            unnamed("1", Company::Logger),
+        ),
         (r#"{"id":7,"error":"no"}"#, error(r#""no""#, None)),
         (
             r#"{"id":7,"error":"no","result":1}"#,
@@ -99,7 +114,7 @@ fn lines_mean_what_the_protocol_says() {
         (r#"[{"result":1}]"#, Parsed::Stray),
         ("", Parsed::Stray),
         ("loading model", Parsed::Stray),
-        ("\u{feff}{\"result\":1}\r", result(None, "1")),
+        ("\u{feff}{\"result\":1}\r", unnamed("1", Company::Nothing)),
         (r#"{"ready":true}"#, ready(None, vec![])),
         (
             r#"{"ready":true,"concurrency":16}"#,
@@ -114,6 +129,68 @@ fn lines_mean_what_the_protocol_says() {
     ];
     for (line, meaning) in table {
         assert_eq!(parse(line.as_bytes()), meaning, "{line}");
+    }
+}
+
+/// What loggers write by default, each with an error and a result beside it.
+#[test]
+fn what_loggers_write_is_told_from_a_reply() {
+    let beside = r#""error":"boom","result":1}"#;
+    for (logger, line) in [
+        ("structlog", r#"{"event":"cache is down","#),
+        ("python-json-logger", r#"{"message":"m","exc_info":"t","#),
+        (
+            "python-json-logger, more",
+            r#"{"asctime":"a","levelname":"ERROR","#,
+        ),
+        ("loguru, flat", r#"{"time":"t","extra":{},"#),
+        ("zap", r#"{"ts":1.5,"caller":"a.go:1","#),
+        ("pino", r#"{"level":50,"time":1,"pid":1,"hostname":"h","#),
+        ("bunyan", r#"{"name":"app","hostname":"h","v":0,"#),
+        ("winston", r#"{"level":"error","#),
+        ("logrus", r#"{"msg":"m","#),
+        ("zerolog", r#"{"level":"error","#),
+        ("slog", r#"{"time":"t","level":"ERROR","msg":"m","#),
+        ("log15", r#"{"lvl":"eror","t":"t","#),
+        ("ECS", r#"{"@timestamp":"t","log.level":"error","#),
+        ("logstash", r#"{"@version":"1","logger_name":"a","#),
+        ("GCP", r#"{"severity":"ERROR","#),
+        ("log4j2", r#"{"instant":{},"loggerName":"a","#),
+        (".NET", r#"{"EventId":0,"LogLevel":"Error","#),
+        ("escaped", r#"{"\u006cevel":"error","#),
+    ] {
+        let line = format!("{line}{beside}");
+        let parsed = parse(line.as_bytes());
+        assert!(
+            matches!(parsed, Parsed::Unnamed(_, Company::Logger)),
+            "{logger}: {parsed:?}"
+        );
+    }
+}
+
+#[test]
+fn what_begins_as_a_reply_and_is_no_json_is_told_with_its_place() {
+    for (line, byte, cause) in [
+        (r#"{"id":7,"result":NaN}"#, 17, "NaN is no JSON"),
+        (
+            r#"{"id":7,"result":[1,-Infinity]}"#,
+            21,
+            "-Infinity is no JSON",
+        ),
+        (r#"{"id":7,"result":Infinity}"#, 17, "Infinity is no JSON"),
+        (r#"{"id":7,"result":undefined}"#, 17, "undefined is no JSON"),
+        (r#"{"id":7,"result":"a"#, 18, "one line"),
+        (r#"{ "id" : 7 ,"result":'a'}"#, 21, "expected value"),
+        (r#"{"id":7,"result":1} x"#, 20, "trailing characters"),
+    ] {
+        let Parsed::Malformed(7, why) = parse(line.as_bytes()) else {
+            panic!("{line}: {:?}", parse(line.as_bytes()))
+        };
+        let is_right = why.contains(&format!("at byte {byte}:")) && why.contains(cause);
+        assert!(is_right, "{line}: {why}");
+    }
+    for line in [r#"{"result":NaN}"#, r#"{"id":"7","result":NaN}"#, "{id:7}"] {
+        assert_eq!(parse(line.as_bytes()), Parsed::Stray, "{line}");
     }
 }
 
@@ -132,10 +209,7 @@ fn errors_of_another_shape_are_broken() {
         let line = format!(r#"{{"id":7,"error":{error}}}"#);
         let parsed = parse(line.as_bytes());
         assert!(
-            matches!(
-                parsed,
-                Parsed::Reply(Some(Id::Integer(7)), Answer::Broken(_))
-            ),
+            matches!(parsed, Parsed::Reply(Id::Integer(7), Answer::Broken(_))),
             "{line}: {parsed:?}"
         );
     }
@@ -144,10 +218,7 @@ fn errors_of_another_shape_are_broken() {
 #[test]
 fn a_reply_that_is_not_utf_8_is_broken_and_other_such_lines_are_stray() {
     let parsed = parse(b"{\"id\":7,\"result\":\"\xff\"}");
-    assert_eq!(
-        parsed,
-        Parsed::Reply(Some(Id::Integer(7)), Answer::NotUtf8(18))
-    );
+    assert_eq!(parsed, Parsed::Reply(Id::Integer(7), Answer::NotUtf8(18)));
     assert_eq!(parse(b"{\"note\":\"\xff\"}"), Parsed::Stray);
     assert_eq!(parse(b"\xff\xfe"), Parsed::Stray);
 }
@@ -181,7 +252,7 @@ fn a_million_brackets_overflow_nothing() {
     );
     assert!(matches!(
         parse(line.as_bytes()),
-        Parsed::Reply(None, Answer::Result(_))
+        Parsed::Unnamed(Answer::Result(_), Company::Nothing)
     ));
     assert_eq!(
         parse("{\"result\":".repeat(200_000).as_bytes()),
@@ -285,7 +356,9 @@ proptest! {
     ) {
         for line in [bytes.as_slice(), text.as_bytes()] {
             leading_id(line);
-            if let Parsed::Reply(_, Answer::Result(result)) = parse(line) {
+            if let Parsed::Reply(_, Answer::Result(result))
+            | Parsed::Unnamed(Answer::Result(result), _) = parse(line)
+            {
                 let body = format!("{{\"result\":{result}}}");
                 prop_assert!(serde_json::from_str::<IgnoredAny>(&body).is_ok());
             }

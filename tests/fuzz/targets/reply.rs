@@ -14,10 +14,11 @@ fn compare(parsed: &Parsed<'_>, object: &serde_json::Map<String, Value>) {
         (None, None) => false,
     };
     match parsed {
-        Parsed::Reply(id, answer) => {
+        Parsed::Reply(_, answer) | Parsed::Unnamed(answer, _) => {
             assert!(is_reply, "a reply without result or error");
-            assert_eq!(id.is_some(), object.contains_key("id"));
-            if let Some(Id::Integer(id)) = id {
+            let is_named = matches!(parsed, Parsed::Reply(..));
+            assert_eq!(is_named, object.contains_key("id"));
+            if let Parsed::Reply(Id::Integer(id), _) = parsed {
                 assert_eq!(object["id"].as_u64(), Some(*id));
             }
             match answer {
@@ -43,6 +44,7 @@ fn compare(parsed: &Parsed<'_>, object: &serde_json::Map<String, Value>) {
             assert!(announcement.concurrency.is_none_or(|number| number > 0));
         }
         Parsed::IdOnly(_) => assert!(!is_reply && object.contains_key("id")),
+        Parsed::Malformed(..) => panic!("it is JSON"),
         Parsed::Stray => assert!(!is_reply, "a reply taken for a stray line"),
     }
 }
@@ -53,7 +55,9 @@ fuzz_target!(|line: &[u8]| {
     }
     let _ = leading_id(line);
     let parsed = parse(line);
-    if let Parsed::Reply(_, Answer::Result(text)) = &parsed {
+    if let Parsed::Reply(_, Answer::Result(text)) | Parsed::Unnamed(Answer::Result(text), _) =
+        &parsed
+    {
         let body = format!("{{\"result\":{text}}}");
         serde_json::from_str::<IgnoredAny>(&body).expect("our body is one JSON value");
     }
@@ -65,7 +69,10 @@ fuzz_target!(|line: &[u8]| {
             compare(&parsed, &object);
         }
     } else if serde_json::from_slice::<IgnoredAny>(plain).is_err() {
-        let is_answer = matches!(parsed, Parsed::Reply(_, Answer::Result(_)));
+        let is_answer = matches!(
+            parsed,
+            Parsed::Reply(_, Answer::Result(_)) | Parsed::Unnamed(Answer::Result(_), _)
+        );
         assert!(!is_answer, "what is no JSON answered");
     }
 });

@@ -1,0 +1,49 @@
+//! The ids of requests that were answered lately.
+
+/// How many are remembered: several times as many as a process has at one time by default.
+const REMEMBERED: usize = 256;
+
+/// The ids of requests that were answered lately, so that a second reply to one of them is told
+/// from a reply with an id that was never given. 0 is no id.
+#[derive(Debug)]
+pub(super) struct Finished {
+    ids: [u64; REMEMBERED],
+    next: usize,
+}
+
+impl Default for Finished {
+    fn default() -> Finished {
+        Finished {
+            ids: [0; REMEMBERED],
+            next: 0,
+        }
+    }
+}
+
+impl Finished {
+    /// This one is answered; the oldest one is forgotten for it.
+    pub(super) fn note(&mut self, id: u64) {
+        self.ids[self.next] = id;
+        self.next = (self.next + 1) % REMEMBERED;
+    }
+
+    /// Whether a request with this id was answered lately.
+    pub(super) fn contains(&self, id: u64) -> bool {
+        id != 0 && self.ids.contains(&id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_ones_are_remembered_and_no_others() {
+        let mut finished = Finished::default();
+        assert!(!finished.contains(0));
+        let last = REMEMBERED as u64 + 10;
+        (1..=last).for_each(|id| finished.note(id));
+        assert!((11..=last).all(|id| finished.contains(id)));
+        assert!((0..=10).all(|id| !finished.contains(id)));
+    }
+}

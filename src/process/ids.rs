@@ -1,0 +1,108 @@
+//! Ids of requests that nobody outside can guess.
+//!
+//! A payload that a careless handler prints can hold lines that look like replies. It answers for
+//! no other request as long as it cannot name one.
+
+use rustix::io::Errno;
+use rustix::rand::{GetRandomFlags, getrandom};
+use std::fmt;
+
+/// Random bytes that are asked for at once: the system call costs as much as some hundred of them,
+/// and so many are shared by 64 ids.
+const BYTES: usize = 512;
+
+/// Bytes of one id before it is cut down to 53 bits.
+const ID_BYTES: usize = 8;
+
+/// Integers from 1 up to 2^53, the largest that JavaScript's numbers keep, from the kernel's
+/// cryptographic source.
+pub struct RandomIds {
+    bytes: [u8; BYTES],
+    taken: usize,
+}
+
+impl RandomIds {
+    /// Asks the kernel for nothing yet.
+    pub fn new() -> RandomIds {
+        RandomIds {
+            bytes: [0; BYTES],
+            taken: BYTES,
+        }
+    }
+
+    /// The next id; fails when the kernel gives no random bytes.
+    pub fn next_id(&mut self) -> Result<u64, Errno> {
+        loop {
+            if self.taken == BYTES {
+                self.refill()?;
+            }
+            let mut bytes = [0; ID_BYTES];
+            bytes.copy_from_slice(&self.bytes[self.taken..self.taken + ID_BYTES]);
+            self.taken += ID_BYTES;
+            let id = u64::from_ne_bytes(bytes) >> 11;
+            if id > 0 {
+                return Ok(id);
+            }
+        }
+    }
+
+    #[cold]
+    fn refill(&mut self) -> Result<(), Errno> {
+        let mut filled = 0;
+        while filled < BYTES {
+            match getrandom(&mut self.bytes[filled..], GetRandomFlags::empty()) {
+                Ok(length) => filled += length,
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.taken = 0;
+        Ok(())
+    }
+}
+
+impl Default for RandomIds {
+    fn default() -> RandomIds {
+        RandomIds::new()
+    }
+}
+
+/// Nothing of what is to come is shown.
+impl fmt::Debug for RandomIds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RandomIds")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn ids_are_safe_integers_that_follow_no_order() {
+        let mut ids = RandomIds::new();
+        let drawn: Vec<u64> = (0..1000).map(|_| ids.next_id().unwrap()).collect();
+        assert!(drawn.iter().all(|id| (1..1 << 53).contains(id)));
+        assert_eq!(drawn.iter().collect::<HashSet<_>>().len(), 1000);
+        // Of differences that are drawn, half are negative, and few are small.
+        let ups = drawn.windows(2).filter(|pair| pair[0] < pair[1]).count();
+        assert!((300..700).contains(&ups), "{ups}");
+        let small = drawn
+            .windows(2)
+            .filter(|pair| pair[0].abs_diff(pair[1]) < 1 << 40);
+        assert!(small.count() < 10);
+        // Each bit is drawn.
+        for bit in 0..53 {
+            let set = drawn.iter().filter(|id| *id >> bit & 1 == 1).count();
+            assert!((300..700).contains(&set), "bit {bit}: {set}");
+        }
+    }
+
+    #[test]
+    fn two_processes_share_no_ids() {
+        let [mut first, mut second] = [RandomIds::new(), RandomIds::new()];
+        let first: HashSet<u64> = (0..500).map(|_| first.next_id().unwrap()).collect();
+        assert!((0..500).all(|_| !first.contains(&second.next_id().unwrap())));
+    }
+}
