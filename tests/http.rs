@@ -597,11 +597,19 @@ fn an_error_repeats_a_kilobyte_of_a_body_at_most() {
     for (kind, body) in [
         ("text/plain", "\u{1}".repeat(2_000_000)),
         ("application/json", format!("[{}1]", "1,".repeat(1_000_000))),
-        ("application/json", format!("{{{}\"a\":1}}", "\"a\":1,".repeat(300_000))),
-        ("application/json", format!("{{\"payload\":[\"{}\"]}}", "é".repeat(1_000_000))),
+        (
+            "application/json",
+            format!("{{{}\"a\":1}}", "\"a\":1,".repeat(300_000)),
+        ),
+        (
+            "application/json",
+            format!("{{\"payload\":[\"{}\"]}}", "é".repeat(1_000_000)),
+        ),
     ] {
         let headers = [("content-type", kind)];
-        let response = worker.connect().request("POST", "/", &headers, Some(body.as_bytes()));
+        let response = worker
+            .connect()
+            .request("POST", "/", &headers, Some(body.as_bytes()));
         let response = response.unwrap();
         assert_error(&response, 422, "invalid_request", "no");
         assert!(response.body.len() < 8 * 1024, "{}", response.body.len());
@@ -655,4 +663,38 @@ fn many_replies_that_are_not_read_stay_within_the_budget() {
     eventually("there is room again", || {
         (worker.post("x").status == 200).then_some(())
     });
+}
+
+/// Headers that are passed on wait with their request, and count like its body.
+#[test]
+fn passed_headers_take_room_in_the_budget() {
+    let worker = misbehave(&["--ready"])
+        .option("--processes", "1")
+        .option("--pass-header", "x-note")
+        .option("--max-buffered", "64KiB")
+        .start();
+    worker.wait_until_ready();
+    let note = "n".repeat(10_000);
+    let body = body_of("sleep 1000");
+    let bytes = request_bytes(
+        worker.address,
+        "POST",
+        "/",
+        &[("x-note", &note)],
+        Some(&body),
+    );
+    let mut connections: Vec<_> = (0..8).map(|_| worker.connect()).collect();
+    for connection in &mut connections {
+        connection.send(&bytes).unwrap();
+    }
+    let statuses = connections
+        .iter_mut()
+        .map(|one| one.receive().unwrap().status);
+    let statuses: Vec<u16> = statuses.collect();
+    // Three quarters of the budget are for four of them.
+    assert_eq!(
+        statuses.iter().filter(|status| **status == 429).count(),
+        4,
+        "{statuses:?}"
+    );
 }

@@ -98,7 +98,7 @@ pub(super) async fn invoke(
         }
     };
     // The body itself is gone before there is anything to wait for.
-    let (payload, reservation) = match find_here(is_json, &body) {
+    let (payload, mut reservation) = match find_here(is_json, &body) {
         Some(found) => {
             drop(body);
             (found?, reservation)
@@ -109,6 +109,9 @@ pub(super) async fn invoke(
             Box::pin(found).await?
         }
     };
+    if !extras.headers.is_empty() && !reservation.grow_to(payload.len() + extras.bytes()) {
+        return Err(no_memory());
+    }
     let timeout = shorter(time_budget, config.timeout);
     let latest = time_budget.map(|time| arrived + time);
     let call = pool.call(payload, extras, timeout, latest, reservation)?;
@@ -157,11 +160,29 @@ fn extras(config: &HttpConfig, head: &Head<'_>, request_id: CompactString) -> Ex
         let values: Vec<String> = head.all().get_all(name).iter().map(text).collect();
         (!values.is_empty()).then(|| (name.clone(), values.join(", ")))
     });
+    let traceparent = head.get(Rare::Traceparent);
     Extras {
         headers: passed.collect(),
         request_id,
-        traceparent: head.get(Rare::Traceparent).map(text),
+        traceparent: traceparent
+            .and_then(|value| Some(trace_context(value.to_str().ok()?)?.into())),
     }
+}
+
+/// A `traceparent` that is one: version, trace, span and flags in hexadecimal digits. The W3C's
+/// recommendation on trace context lets later versions add more behind these, which is left out
+/// here as it says.
+fn trace_context(text: &str) -> Option<&str> {
+    const LENGTHS: [usize; 4] = [2, 32, 16, 2];
+    const LENGTH: usize = 2 + 1 + 32 + 1 + 16 + 1 + 2;
+    let is_hexadecimal = |part: &str| part.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    let context = text.get(..LENGTH)?;
+    let is_ended =
+        text.len() == LENGTH || (!text.starts_with("00") && text[LENGTH..].starts_with('-'));
+    let mut parts = context.split('-').zip(LENGTHS);
+    let is_shaped = context.split('-').count() == LENGTHS.len()
+        && parts.all(|(part, length)| part.len() == length && is_hexadecimal(part));
+    (is_ended && is_shaped && !text.starts_with("ff")).then_some(context)
 }
 
 /// A body on its way.
@@ -272,6 +293,26 @@ fn no_memory() -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_traceparent_is_kept_if_it_is_one() {
+        let one = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        let later = format!("cc{}-what-is-new", &one[2..]);
+        for (text, kept) in [
+            (one, Some(one)),
+            (&later, Some(&later[..one.len()])),
+            (&format!("{one}-more"), None),
+            (&format!("{one}x"), None),
+            (&one.to_uppercase(), None),
+            (&one[..54], None),
+            (&format!("ff{}", &one[2..]), None),
+            (&one.replace('-', "_"), None),
+            ("", None),
+            (&"é".repeat(40), None),
+        ] {
+            assert_eq!(trace_context(text), kept, "{text}");
+        }
+    }
 
     #[test]
     fn only_ordinary_bodies_are_looked_at_here_when_they_are_large() {

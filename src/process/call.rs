@@ -49,6 +49,14 @@ pub struct Extras {
     pub traceparent: Option<String>,
 }
 
+impl Extras {
+    /// Bytes that the headers take.
+    pub fn bytes(&self) -> usize {
+        let pairs = self.headers.iter();
+        pairs.map(|(name, value)| name.len() + value.len()).sum()
+    }
+}
+
 impl Call {
     /// A call, and where its answer will come out.
     pub fn new(
