@@ -42,7 +42,7 @@
 //! | [`commands`] | what the program does besides serving |
 //! | [`budget`], `allocator` | bytes held at one time; memory given back to the system |
 //! | `limits`, [`control_group`] | what the system grants; how much memory the container may have |
-//! | [`error`], [`logging`] | how starts and requests fail; how the log looks |
+//! | [`error`], [`logging`], [`version`] | how starts and requests fail; how the log looks; which build this is |
 //! | [`handler`] | for people who write handlers in Rust; needs none of the others |
 //!
 //! Dependencies point one way: `cli → config`, `http → pool → process`. Nothing below `http`
@@ -84,6 +84,8 @@ pub mod process;
 mod reload;
 #[cfg(feature = "worker")]
 mod serve;
+#[cfg(feature = "worker")]
+pub mod version;
 
 #[cfg(feature = "worker")]
 pub use serve::{Control, serve};

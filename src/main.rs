@@ -1,6 +1,6 @@
 //! `faas-worker`: reads the command line, sets up log, signals and runtime, and serves.
 
-use faas_worker::cli::{self, Task};
+use faas_worker::cli::{self, Task, UnknownVariable};
 use faas_worker::commands::health::health;
 use faas_worker::config::Config;
 use faas_worker::error::StartError;
@@ -27,23 +27,42 @@ fn main() -> ExitCode {
         }
         Ok(Task::Serve(config, log)) => {
             let _guard = logging::start(log.format, log.level);
-            for (variable, meant) in cli::unknown_variables() {
-                let hint = meant.map_or_else(
-                    || "faas-worker --help lists them".to_owned(),
-                    |meant| format!("is {meant} meant?"),
-                );
-                warn!(variable, "no setting has this name; {hint}");
-            }
+            warn_of_unknown_variables();
             match run(*config) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(start_error) => {
                     let cause = std::error::Error::source(&start_error);
                     let cause = cause.map_or_else(String::new, |cause| format!(": {cause}"));
-                    error!("{start_error}{cause}");
+                    match start_error.exit_status() {
+                        // As any other bad setting is told.
+                        2 => eprintln!("{start_error}{cause}"),
+                        _ => error!("{start_error}{cause}"),
+                    }
                     ExitCode::from(start_error.exit_status())
                 }
             }
         }
+    }
+}
+
+/// Variables that are no settings, and what handlers will not see of the environment.
+fn warn_of_unknown_variables() {
+    for UnknownVariable {
+        name: variable,
+        meant,
+        is_withheld,
+    } in cli::unknown_variables()
+    {
+        let hint = meant.map_or_else(
+            || "faas-worker --help lists them".to_owned(),
+            |meant| format!("is {meant} meant?"),
+        );
+        let withheld = if is_withheld {
+            "; the handler will not see it: FAAS_ is the worker's prefix"
+        } else {
+            ""
+        };
+        warn!(variable, "no setting has this name; {hint}{withheld}");
     }
 }
 

@@ -159,7 +159,11 @@ fn a_bad_token_file_is_named_and_nothing_is_started() {
                 assert!(said.contains(part), "no {part} in: {said}");
             }
             assert!(!said.contains("n0t"), "{said}");
-            assert!(!said.contains("process started"), "{said}");
+            assert!(
+                said.starts_with("--auth-token-file"),
+                "as any other setting: {said}"
+            );
+            assert_eq!(said.lines().count(), 1, "{said}");
         }
     }
 }

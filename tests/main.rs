@@ -10,6 +10,7 @@ mod support;
 mod access;
 mod ahead;
 mod clients;
+mod command_line;
 mod contract;
 mod docs;
 mod dying;

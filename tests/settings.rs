@@ -26,7 +26,10 @@ fn a_bad_setting_is_named_with_its_flag_its_variable_and_its_value() {
         ("--queue", "FAAS_QUEUE", "1.5"),
         ("--queue-timeout", "FAAS_QUEUE_TIMEOUT", "10 parsecs"),
         ("--max-body", "FAAS_MAX_BODY", "huge"),
+        ("--max-body", "FAAS_MAX_BODY", "10"),
+        ("--max-body", "FAAS_MAX_BODY", "0"),
         ("--max-reply", "FAAS_MAX_REPLY", "8 cubits"),
+        ("--max-memory", "FAAS_MAX_MEMORY", "64"),
         ("--max-buffered", "FAAS_MAX_BUFFERED", "x"),
         ("--max-connections", "FAAS_MAX_CONNECTIONS", "0"),
         ("--header-timeout", "FAAS_HEADER_TIMEOUT", "x"),
@@ -43,6 +46,7 @@ fn a_bad_setting_is_named_with_its_flag_its_variable_and_its_value() {
         ("--wait-ready", "FAAS_WAIT_READY", "perhaps"),
         ("--pass-header", "FAAS_PASS_HEADER", "not a name"),
         ("--limit-memory", "FAAS_LIMIT_MEMORY", "much"),
+        ("--limit-memory", "FAAS_LIMIT_MEMORY", "1KiB"),
         ("--limit-cpu", "FAAS_LIMIT_CPU", "0s"),
         ("--limit-files", "FAAS_LIMIT_FILES", "0"),
         ("--sandbox", "FAAS_SANDBOX", "perhaps"),
@@ -105,12 +109,16 @@ fn a_misspelt_variable_is_told_with_the_one_that_was_meant() {
         .environment("FAAS_PROCESES", "3")
         .environment("FAAS_COLOUR_OF_THE_SKY", "blue")
         .environment("FAAS_WORKER_SERVICE_HOST", "10.0.0.1")
+        .environment("FAAS_WORKER_PORT", "tcp://10.0.0.1:80")
+        .environment("FAAS_ADMIN_PORT", "9000")
         .start();
     let log = worker.log.text();
     assert!(log.contains("is FAAS_PROCESSES meant?"), "{log}");
     assert!(log.contains("FAAS_COLOUR_OF_THE_SKY"), "{log}");
     assert!(log.contains("--help lists them"), "{log}");
-    assert!(!log.contains("FAAS_WORKER_SERVICE_HOST"), "{log}");
+    assert!(!log.contains("FAAS_WORKER_"), "{log}");
+    assert!(log.contains("FAAS_ADMIN_PORT"), "{log}");
+    assert!(log.contains("the handler will not see it"), "{log}");
 }
 
 #[test]

@@ -1,62 +1,269 @@
 //! What is said of a command line that cannot be understood.
 
 use super::Cli;
-use clap::CommandFactory;
+use super::variables::closest;
+use clap::builder::ValueParser;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Arg, CommandFactory};
+use std::any::TypeId;
+use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// Prints what clap has to say; a bad value with its flag, its variable and the value.
-pub(super) fn explain(error: &clap::Error) -> ExitCode {
+/// Prints what clap has to say of these words, or what is shorter and says more.
+pub(super) fn explain(error: &clap::Error, words: &[OsString]) -> ExitCode {
+    match message(error, words) {
+        Some(message) => {
+            eprintln!("{message}");
+            ExitCode::from(2)
+        }
+        None => {
+            drop(error.print());
+            ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
+        }
+    }
+}
+
+fn message(error: &clap::Error, words: &[OsString]) -> Option<String> {
     let context = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => Some(text.as_str()),
         _ => None,
     };
-    let is_value = matches!(
-        error.kind(),
-        ErrorKind::ValueValidation | ErrorKind::InvalidValue
+    let argument = context(ContextKind::InvalidArg);
+    match error.kind() {
+        ErrorKind::ValueValidation | ErrorKind::InvalidValue => {
+            bad_value(argument?, context(ContextKind::InvalidValue)?, error)
+        }
+        ErrorKind::InvalidUtf8 => bad_text(words),
+        ErrorKind::UnknownArgument => {
+            let argument = argument?;
+            if argument.starts_with('-') {
+                Some(bad_flag(argument, context(ContextKind::SuggestedArg)))
+            } else {
+                Some(bad_word(argument, words))
+            }
+        }
+        ErrorKind::InvalidSubcommand => {
+            Some(bad_word(context(ContextKind::InvalidSubcommand)?, words))
+        }
+        _ => None,
+    }
+}
+
+/// A bad value, with its flag, its variable and the value.
+fn bad_value(argument: &str, value: &str, error: &clap::Error) -> Option<String> {
+    let flag = argument.split([' ', '=', '[']).next()?;
+    let why = std::error::Error::source(error);
+    let why = why.map_or_else(
+        || "a value is missing, or is not one".to_owned(),
+        ToString::to_string,
     );
-    if is_value
-        && let (Some(argument), Some(value)) = (
-            context(ContextKind::InvalidArg),
-            context(ContextKind::InvalidValue),
-        )
-    {
-        let flag = argument.split([' ', '=', '[']).next().unwrap_or(argument);
-        let why = std::error::Error::source(error);
-        let why = why.map_or_else(
-            || "a value is missing, or is not one".to_owned(),
-            ToString::to_string,
-        );
-        eprintln!("{flag}{}: {why}: {value:?}", variable_of(flag));
-        return ExitCode::from(2);
+    Some(format!("{flag}{}: {why}: {value:?}", variable_of(flag)))
+}
+
+/// A value that is no text: of which flag or variable, clap does not tell.
+fn bad_text(words: &[OsString]) -> Option<String> {
+    let words: Vec<&OsString> = words.iter().take_while(|word| *word != "--").collect();
+    let typed = words.iter().enumerate().find_map(|(index, word)| {
+        if word.to_str().is_some() {
+            return None;
+        }
+        let shown = word.to_string_lossy();
+        let flag = match shown.split_once('=') {
+            Some((flag, _)) if flag.starts_with("--") => flag.to_owned(),
+            _ => words.get(index.checked_sub(1)?)?.to_str()?.to_owned(),
+        };
+        Some((flag, (*word).clone()))
+    });
+    let (flag, value) = typed.or_else(|| {
+        let command = Cli::command();
+        command.get_arguments().find_map(|argument| {
+            let value = std::env::var_os(argument.get_env()?)?;
+            let is_bad = value.to_str().is_none() && !is_path(argument.get_value_parser());
+            is_bad.then(|| (format!("--{}", argument.get_long().unwrap_or("")), value))
+        })
+    })?;
+    Some(format!(
+        "{flag}{}: not UTF-8: {value:?}",
+        variable_of(&flag)
+    ))
+}
+
+/// A path may hold any bytes.
+fn is_path(parser: &ValueParser) -> bool {
+    parser.type_id() == TypeId::of::<PathBuf>()
+}
+
+/// Names that other programs have for settings of ours.
+const OTHER_NAMES: [(&str, &str); 17] = [
+    ("--workers", "--processes"),
+    ("--worker", "--processes"),
+    ("--instances", "--processes"),
+    ("--replicas", "--processes"),
+    ("-w", "--processes"),
+    ("-n", "--processes"),
+    ("--concurrency", "--max-concurrency"),
+    ("--bind", "--host and --port"),
+    ("--listen", "--host and --port"),
+    ("--address", "--host and --port"),
+    ("-p", "--port"),
+    ("--token", "--auth-token-file"),
+    ("--memory", "--limit-memory"),
+    ("--watch", "--reload"),
+    ("--cwd", "--chdir"),
+    ("--command", "--handler"),
+    ("-v", "--version"),
+];
+
+fn bad_flag(flag: &str, suggested: Option<&str>) -> String {
+    let other = OTHER_NAMES.iter().find(|(name, _)| *name == flag);
+    let meant = other.map(|(_, meant)| *meant).or(suggested);
+    let meant = meant.map_or_else(String::new, |meant| format!(", did you mean {meant}?"));
+    format!("unexpected flag {flag}{meant} (faas-worker --help lists them)")
+}
+
+/// A word that is neither a flag nor a value of one: the name of a command, or most likely a
+/// handler without its `--`.
+fn bad_word(word: &str, words: &[OsString]) -> String {
+    let at = words.iter().position(|typed| typed == word);
+    let before = at.and_then(|at| words.get(at.checked_sub(1)?));
+    if let Some(flag) = before.and_then(|flag| joined_flag(flag)) {
+        return format!("unexpected word {word:?}: did you mean {flag}={word}?");
     }
-    // A word that is no flag: most likely a command without its `--`.
-    if error.kind() == ErrorKind::UnknownArgument
-        && let Some(word) = context(ContextKind::InvalidArg).filter(|word| !word.starts_with('-'))
-    {
-        eprintln!("unexpected word {word:?}: a command is given after --, as in: -- {word} ...");
-        return ExitCode::from(2);
+    let is_first = at == Some(1);
+    let meant = near_miss(word);
+    if is_first && !meant.is_empty() {
+        return format!("unexpected word {word:?}{meant}");
     }
-    if error.kind() == ErrorKind::UnknownArgument
-        && let Some(flag) = context(ContextKind::InvalidArg)
-    {
-        let meant = context(ContextKind::SuggestedArg);
-        let meant = meant.map_or_else(String::new, |meant| format!(", did you mean {meant}?"));
-        eprintln!("unexpected flag {flag}{meant} (faas-worker --help lists them)");
-        return ExitCode::from(2);
+    if words.get(1).is_some_and(|first| first == "health") {
+        return format!("unexpected word {word:?} (faas-worker health --help lists the options)");
     }
-    drop(error.print());
-    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
+    format!("unexpected word {word:?}: a command is given after --, as in: -- {word} ...")
+}
+
+/// The flag, if it takes a value only with an equals sign.
+fn joined_flag(flag: &OsStr) -> Option<String> {
+    let flag = flag.to_str()?;
+    let command = Cli::command();
+    let argument = find(&command, flag)?;
+    argument.is_require_equals_set().then(|| flag.to_owned())
+}
+
+/// Words that mean a command of ours elsewhere.
+const OTHER_COMMANDS: [(&str, &str); 6] = [
+    ("run", "serve"),
+    ("start", "serve"),
+    ("server", "serve"),
+    ("healthcheck", "health"),
+    ("status", "health"),
+    ("ping", "health"),
+];
+
+/// `, did you mean health?` if a command has a name like this.
+pub(super) fn near_miss(word: &str) -> String {
+    let command = Cli::command();
+    let names: Vec<&str> = command
+        .get_subcommands()
+        .map(clap::Command::get_name)
+        .collect();
+    let word = word.to_lowercase();
+    let other = OTHER_COMMANDS.iter().find(|(name, _)| *name == word);
+    let meant = match other {
+        Some((_, meant)) => Some((*meant).to_owned()),
+        None => closest(&word, &names),
+    };
+    meant.map_or_else(String::new, |meant| format!(", did you mean {meant}?"))
 }
 
 fn variable_of(flag: &str) -> String {
     let command = Cli::command();
-    let name = flag.trim_start_matches('-');
-    let found = command
-        .get_arguments()
-        .find(|argument| argument.get_long() == Some(name));
-    let variable = found.and_then(clap::Arg::get_env);
+    let variable = find(&command, flag).and_then(Arg::get_env);
     variable.map_or_else(String::new, |variable| {
         format!(" ({})", variable.to_string_lossy())
     })
+}
+
+fn find<'a>(command: &'a clap::Command, flag: &str) -> Option<&'a Arg> {
+    let name = flag.strip_prefix("--")?;
+    command
+        .get_arguments()
+        .find(|argument| argument.get_long() == Some(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is said of a command line; the program's name comes first by itself.
+    fn said(words: &[&str]) -> String {
+        let words: Vec<OsString> = std::iter::once("faas-worker")
+            .chain(words.iter().copied())
+            .map(OsString::from)
+            .collect();
+        let words = super::super::words::joined(words.into_iter());
+        let error = Cli::command().try_get_matches_from(&words).unwrap_err();
+        message(&error, &words).unwrap_or_else(|| error.to_string())
+    }
+
+    #[test]
+    fn mistakes_are_answered_with_what_to_type() {
+        for (words, expected) in [
+            (
+                &["helth"][..],
+                "unexpected word \"helth\", did you mean health?",
+            ),
+            (
+                &["Health"],
+                "unexpected word \"Health\", did you mean health?",
+            ),
+            (&["hepl"], "unexpected word \"hepl\", did you mean help?"),
+            (
+                &["versoin"],
+                "unexpected word \"versoin\", did you mean version?",
+            ),
+            (&["run"], "unexpected word \"run\", did you mean serve?"),
+            (
+                &["serve", "python3"],
+                "unexpected word \"python3\": a command is given after --, as in: -- python3 ...",
+            ),
+            (
+                &["--port", "80", "helth"],
+                "unexpected word \"helth\": a command is given after --, as in: -- helth ...",
+            ),
+            (
+                &["--workers", "3"],
+                "unexpected flag --workers, did you mean --processes? (faas-worker --help lists them)",
+            ),
+            (
+                &["-w", "3"],
+                "unexpected flag -w, did you mean --processes? (faas-worker --help lists them)",
+            ),
+            (
+                &["--prot", "80"],
+                "unexpected flag --prot, did you mean --port? (faas-worker --help lists them)",
+            ),
+            (
+                &["--processes", "-1"],
+                "--processes (FAAS_PROCESSES): not a whole number from 1 to 1000000: \"-1\"",
+            ),
+            (
+                &["--timeout", "-1s"],
+                "--timeout (FAAS_TIMEOUT): not a duration, expected e.g. 250ms or 30s: \"-1s\"",
+            ),
+            (
+                &["--reload", "src", "--", "x"],
+                "unexpected word \"src\": did you mean --reload=src?",
+            ),
+            (
+                &["--wait-ready", "true"],
+                "unexpected word \"true\": did you mean --wait-ready=true?",
+            ),
+            (
+                &["--host"],
+                "--host (HOST): a value is missing, or is not one: \"\"",
+            ),
+        ] {
+            assert_eq!(said(words), expected, "{words:?}");
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! What was typed about what processes may not do.
 
-use super::values::{count, readable_path, size, whole_seconds};
+use super::values::{count, memory_limit, readable_path, whole_seconds};
 use crate::config::{IsolationConfig, SandboxPaths};
 use clap::Args;
 use clap::builder::BoolishValueParser;
@@ -11,7 +11,7 @@ use std::path::PathBuf;
 #[command(next_help_heading = "Isolation, of each process")]
 pub(super) struct IsolationOptions {
     /// Most private memory that it may write to; an allocation beyond fails
-    #[arg(long, env = "FAAS_LIMIT_MEMORY", value_name = "SIZE", value_parser = size)]
+    #[arg(long, env = "FAAS_LIMIT_MEMORY", value_name = "SIZE", value_parser = memory_limit)]
     limit_memory: Option<u64>,
     /// Most processor time over its life, in whole seconds; SIGXCPU or SIGKILL beyond
     #[arg(long, env = "FAAS_LIMIT_CPU", value_name = "DURATION", value_parser = whole_seconds)]

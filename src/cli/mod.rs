@@ -3,20 +3,25 @@
 //! The only place that knows clap. Flags win over the environment, the environment over defaults.
 
 mod explain;
+mod help;
 mod isolation;
 mod options;
 mod sizes;
 mod values;
 mod variables;
+mod words;
 
 use crate::config::{Config, LogFormat};
+use crate::version::version;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use explain::explain;
+use help::{Extent, laid_out};
 use options::{Address, ServeOptions, serve};
+use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use tracing::Level;
-pub use variables::unknown_variables;
+pub use variables::{UnknownVariable, unknown_variables};
 
 /// What the program was asked to do.
 #[derive(Debug)]
@@ -39,18 +44,39 @@ pub struct LogSettings {
 /// Reads the command line and the environment. On a mistake, or when help was asked for, prints
 /// what there is to say and gives the exit status.
 pub fn parse() -> Result<Task, ExitCode> {
-    let matches = without_empty_variables(Cli::command()).try_get_matches();
-    let cli = matches.and_then(|matches| Cli::from_arg_matches(&matches));
-    let cli = cli.map_err(|error| explain(&error))?;
+    let words = words::joined(std::env::args_os());
+    let command = without_empty_variables(Cli::command());
+    let command = laid_out(command, Extent::asked_by(&words)).version(version());
+    let matches = command.try_get_matches_from(&words);
+    let refused = |message| {
+        eprintln!("{message}");
+        ExitCode::from(2)
+    };
+    let matches = matches.map_err(|error| explain(&error, &words))?;
+    let serving = matches.subcommand_matches("serve").unwrap_or(&matches);
+    words::check_command(serving).map_err(refused)?;
+    let cli = Cli::from_arg_matches(&matches).map_err(|error| explain(&error, &words))?;
     let task = match cli.task {
         Some(TaskName::Serve(options)) => serve(options),
         Some(TaskName::Health(address)) => Ok(Task::Health(address.resolve())),
+        Some(TaskName::Help { command }) => {
+            help::print(command.as_deref()).map_err(refused)?;
+            return Err(ExitCode::SUCCESS);
+        }
+        Some(TaskName::Version) => {
+            // A reader may have closed its end.
+            drop(writeln!(std::io::stdout(), "faas-worker {}", version()));
+            return Err(ExitCode::SUCCESS);
+        }
         None => serve(cli.options),
     };
-    task.map_err(|message| {
-        eprintln!("{message}");
-        ExitCode::from(2)
-    })
+    match task.map_err(refused)? {
+        // Elsewhere it goes on: a container stays up and tells each caller why.
+        Task::Serve(config, _) if config.command.is_none() && std::io::stderr().is_terminal() => {
+            Err(refused(help::no_handler()))
+        }
+        task => Ok(task),
+    }
 }
 
 /// An empty variable is one that is not set: compose files and charts leave them so.
@@ -60,7 +86,6 @@ fn without_empty_variables(command: clap::Command) -> clap::Command {
         variable.is_some_and(|value| value.is_empty())
     };
     let unset = move |argument: clap::Arg| {
-        let argument = argument.hide_env_values(true);
         if is_empty(&argument) {
             argument.env(clap::builder::Resettable::Reset)
         } else {
@@ -82,15 +107,9 @@ fn without_empty_variables(command: clap::Command) -> clap::Command {
     override_usage = "faas-worker [serve] [OPTIONS] [-- COMMAND [ARGS...]]\n       \
                             faas-worker health [--host HOST] [--port PORT]"
 )]
-#[command(
-    after_help = "Durations are written 250ms, 30s, 5m; sizes 64KiB, 8MiB. \
-                        Each option can be set by the variable named beside it.\n\n\
-                        Example: faas-worker --port 8000 -- python3 examples/python/serve.py \
-                        examples.python.handler.decode_type_a"
-)]
 #[command(disable_help_subcommand = true, disable_help_flag = true)]
 struct Cli {
-    /// Print help
+    /// Print help, short with -h
     #[arg(short, long, global = true, action = clap::ArgAction::HelpShort)]
     help: Option<bool>,
     #[command(subcommand)]
@@ -107,6 +126,10 @@ enum TaskName {
     Serve(ServeOptions),
     /// Ask a running worker whether it answers: exit status 0 or 1
     Health(Address),
+    /// Print help, of all or of one command
+    Help { command: Option<String> },
+    /// Print the version
+    Version,
 }
 
 #[cfg(test)]

@@ -251,6 +251,12 @@ pub(super) fn serve(options: ServeOptions) -> Result<Task, String> {
     };
     let memory_limit = memory_limit();
     let sizes = Sizes::new(given, memory_limit)?;
+    let listen = options.address.resolve();
+    if let Some(admin) = options.admin.filter(|admin| is_taken_by(&listen, *admin)) {
+        return Err(format!(
+            "--admin (FAAS_ADMIN): needs a port of its own, --port has this one: \"{admin}\""
+        ));
+    }
     let config = Config {
         memory_limit,
         command: command(options.handler, options.command)?,
@@ -282,7 +288,7 @@ pub(super) fn serve(options: ServeOptions) -> Result<Task, String> {
         },
         reload: options.reload.and_then(|Reload(path)| path),
         http: HttpConfig {
-            listen: options.address.resolve(),
+            listen,
             max_body_bytes: sizes.body,
             max_buffered_bytes: sizes.buffered,
             max_connections: sizes.connections,
@@ -318,6 +324,17 @@ pub(super) fn command(
         program,
         arguments: words.collect(),
     }))
+}
+
+/// Whether one of the addresses that are listened on covers this one.
+fn is_taken_by(listen: &[SocketAddr], address: SocketAddr) -> bool {
+    listen.iter().any(|taken| {
+        let [ours, theirs] = [taken.ip(), address.ip()];
+        // Port 0 is another one each time; an unspecified address is all of them.
+        taken.port() == address.port()
+            && address.port() != 0
+            && (ours == theirs || ours.is_unspecified() || theirs.is_unspecified())
+    })
 }
 
 impl Address {

@@ -80,10 +80,24 @@ pub(super) fn whole_seconds(text: &str) -> Result<u64, String> {
 }
 
 pub(super) fn size(text: &str) -> Result<u64, String> {
+    // As a duration, it needs its unit: 10 is rarely meant to be ten bytes.
+    if text.parse::<f64>().is_ok_and(|number| number > 0.0) {
+        return Err("a size needs a unit, expected e.g. 64KiB or 8MiB".to_owned());
+    }
     match text.parse::<ByteSize>() {
         Ok(size) if size.as_u64() > 0 => Ok(size.as_u64()),
         Ok(_) => Err("must be more than 0".to_owned()),
         Err(_) => Err("not a size, expected e.g. 64KiB or 8MiB".to_owned()),
+    }
+}
+
+/// Memory that no program needs less of, in bytes.
+const LEAST_MEMORY: u64 = 1024 * 1024;
+
+pub(super) fn memory_limit(text: &str) -> Result<u64, String> {
+    match size(text)? {
+        LEAST_MEMORY.. => size(text),
+        _ => Err("too little for any program, expected 1MiB or more".to_owned()),
     }
 }
 
@@ -169,7 +183,15 @@ mod tests {
         assert!(port("65536").is_err());
         assert!(duration("1000years").is_err());
         assert_eq!(size("64KiB"), Ok(65536));
-        assert!(size("0").is_err());
+        assert_eq!(size("0"), Err("must be more than 0".to_owned()));
+        for without in ["10", "1.5", "8388608"] {
+            assert!(
+                size(without).unwrap_err().contains("needs a unit"),
+                "{without}"
+            );
+        }
+        assert_eq!(size("10B"), Ok(10));
+        assert_eq!(size("1.5 KiB"), Ok(1536));
         assert!(host("example.org").is_err());
         assert!(matches!(host("[::1]"), Ok(Host::Address(_))));
         assert!(origin("example.org").is_err());
