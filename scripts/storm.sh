@@ -3,14 +3,16 @@
 # each answer held to its own request and to the handler's ledger. Prints a table of the faults
 # injected and what came of them; exits with 1 at the first broken promise.
 #
-#   scripts/storm.sh [--minutes N] [--requests N] [--seed S]
+#   scripts/storm.sh [--minutes N] [--requests N] [--seed S] [--mode NAME]...
 #
-# The time is a limit for all four kinds of handler together; without --requests it is what ends
-# the storm.
+# Modes: without-ids, with-ids, in-order and concurrent are a handler that misbehaves by chance;
+# forge is handlers of many kinds that print what they are given, and payloads made of forged
+# replies. Without --mode all are run. The time is a limit for all of them together; without
+# --requests it is what ends the storm.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-minutes=10 requests=1000000000 seed=$RANDOM
+minutes=10 requests=1000000000 seed=$RANDOM modes=()
 usage() {
     sed -n '2,/^set/{s/^# \{0,1\}//p}' "$0" >&2
     exit 2
@@ -21,6 +23,7 @@ while [ $# -gt 0 ]; do
         --minutes) minutes=$2 ;;
         --requests) requests=$2 ;;
         --seed) seed=$2 ;;
+        --mode) modes+=(--mode "$2") ;;
         *) usage ;;
     esac
     shift 2
@@ -28,4 +31,4 @@ done
 
 cargo build --release --locked --examples
 exec cargo test --release --locked --test storm -- \
-    --minutes "$minutes" --requests "$requests" --seed "$seed"
+    --minutes "$minutes" --requests "$requests" --seed "$seed" "${modes[@]}"

@@ -19,6 +19,11 @@ fn main() -> std::io::Result<()> {
             print!("half a line");
             handler::serve(answer)
         }
+        // Prints every payload before it answers.
+        Some("verbose") => handler::serve(|payload: &str| {
+            println!("working on {payload}");
+            answer(payload)
+        }),
         _ => handler::serve(answer),
     }
 }

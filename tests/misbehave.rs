@@ -36,6 +36,8 @@ struct Options {
     ledger: Option<String>,
     function: Option<String>,
     stream: bool,
+    /// `--print`: writes each payload to stdout as it is, before it begins on it.
+    prints: bool,
     /// `--block-bytes N`: how much it reads from stdin at a time.
     block_bytes: usize,
     arguments: Vec<String>,
@@ -122,6 +124,7 @@ fn start() -> Options {
         ledger: None,
         function: None,
         stream: false,
+        prints: false,
         block_bytes: 8192,
         arguments: arguments.clone(),
     };
@@ -151,6 +154,7 @@ fn start() -> Options {
             "--ledger" => options.ledger = Some(value()),
             "--function" => options.function = Some(value()),
             "--stream" => options.stream = true,
+            "--print" => options.prints = true,
             "--block-bytes" => options.block_bytes = value().parse().unwrap(),
             // What follows steers only the start, in the order given.
             "--starts" => append(&value(), &format!("{}\n", std::process::id())),
@@ -264,6 +268,9 @@ fn serve(text: &str) {
         });
         // A line of its own even behind an entry that a SIGKILL has cut.
         append(path, &format!("\n{entry}\n"));
+    }
+    if options().prints {
+        write(format!("{payload}\n").as_bytes());
     }
     if let Some(late) = AT_NEXT_REQUEST.lock().unwrap().take() {
         write(late.as_bytes());

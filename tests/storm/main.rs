@@ -2,13 +2,17 @@
 //! checker that knows for each request what may come back.
 //!
 //! `cargo test --test storm` runs a short one. `scripts/storm.sh` runs a long one, with
-//! `--requests N`, `--minutes N` and `--seed S`. Ends with status 1 at the first broken promise.
+//! `--requests N`, `--minutes N`, `--seed S` and `--mode NAME`, which can be repeated. Ends with
+//! status 1 at the first broken promise.
 #![allow(clippy::unwrap_used)]
 
 mod checker;
 mod clients;
 mod faults;
+mod forge;
+mod forger;
 mod killer;
+mod options;
 // The fixtures of the other tests, of which the storm needs a part.
 #[allow(unused_imports)]
 #[path = "../support/mod.rs"]
@@ -18,6 +22,7 @@ use checker::Report;
 use clients::Clients;
 use faults::Mode;
 use killer::Killer;
+use options::{Options, What};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 use support::{Ledger, Worker, eventually, misbehave, processes};
@@ -35,15 +40,8 @@ const MOST_GAINED_KIB: u64 = 24 * 1024;
 /// What all that a worker starts has in its environment, descendants included.
 const MARK: &str = "STORM_LEDGER";
 
-struct Options {
-    requests: u64,
-    limit: Duration,
-    seed: u64,
-    modes: Vec<Mode>,
-}
-
 fn main() -> ExitCode {
-    let options = match options() {
+    let options = match Options::from_arguments(std::env::args().skip(1)) {
         Ok(Some(options)) => options,
         Ok(None) => return ExitCode::SUCCESS,
         Err(error) => {
@@ -53,58 +51,38 @@ fn main() -> ExitCode {
     };
     let share = options.requests / options.modes.len() as u64;
     let limit = options.limit / u32::try_from(options.modes.len()).unwrap();
-    let mut reports = Vec::new();
-    for (number, mode) in options.modes.iter().enumerate() {
+    let (mut requests, mut passed, mut broken) = (0, 0, 0);
+    for (number, what) in options.modes.iter().enumerate() {
         let seed = options.seed.wrapping_add(number as u64);
-        let report = storm(*mode, share, limit, seed);
-        print!("{report}");
-        let is_broken = !report.broken.is_empty();
-        reports.push(report);
+        let (count, is_broken) = run(*what, share, limit, seed);
+        requests += count;
+        broken += u32::from(is_broken);
+        passed += u32::from(!is_broken);
         if is_broken {
             break;
         }
     }
-    let broken = reports.iter().filter(|report| !report.broken.is_empty());
-    let broken = broken.count();
     println!(
-        "\nstorm with seed {}: {} requests\n{} passed, {broken} failed",
+        "\nstorm with seed {}: {requests} requests\n{passed} passed, {broken} failed",
         options.seed,
-        reports.iter().map(|report| report.requests).sum::<u64>(),
-        reports.len() - broken,
     );
     ExitCode::from(u8::from(broken > 0))
 }
 
-fn options() -> Result<Option<Options>, String> {
-    let mut options = Options {
-        requests: 24_000,
-        limit: Duration::from_secs(120),
-        seed: 1,
-        modes: Mode::ALL.to_vec(),
-    };
-    let mut words = std::env::args().skip(1);
-    while let Some(word) = words.next() {
-        let mut number = || {
-            let value = words.next().ok_or(format!("{word} needs a number"))?;
-            value
-                .parse::<u64>()
-                .map_err(|_| format!("{word} needs a number, not {value:?}"))
-        };
-        match word.as_str() {
-            "--requests" => options.requests = number()?,
-            "--minutes" => options.limit = Duration::from_secs(60 * number()?),
-            "--seed" => options.seed = number()?,
-            // What cargo's test runners ask a test binary for.
-            "--list" => return Ok(None),
-            "--nocapture" | "--exact" | "--quiet" | "-q" | "--include-ignored" => {}
-            "--test-threads" => drop(number()?),
-            // The name of a test: this is another one.
-            name if !name.starts_with('-') && !"storm".contains(name) => return Ok(None),
-            name if !name.starts_with('-') => {}
-            other => return Err(format!("unknown option {other:?}")),
+/// Prints what came of it; gives how many requests there were, and whether a promise was broken.
+fn run(what: What, requests: u64, limit: Duration, seed: u64) -> (u64, bool) {
+    match what {
+        What::Faults(mode) => {
+            let report = storm(mode, requests, limit, seed);
+            print!("{report}");
+            (report.requests, !report.broken.is_empty())
+        }
+        What::Forge => {
+            let report = forge::storm(requests, limit, seed);
+            print!("{report}");
+            (report.requests(), report.is_broken())
         }
     }
-    Ok(Some(options))
 }
 
 /// One storm over one worker.

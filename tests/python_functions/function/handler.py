@@ -44,3 +44,14 @@ async def async_echo(payload: str) -> dict:
     print(f"Async handler received: '{payload}'")
     await asyncio.sleep(0.001)
     return {"handler": "async", "echo": payload}
+
+
+def prints(payload: str) -> str:
+    print(f"working on {payload}")
+    return payload
+
+
+async def async_prints(payload: str) -> str:
+    print(f"working on {payload}")
+    await asyncio.sleep(0.002)
+    return payload
