@@ -59,6 +59,8 @@ pub struct HttpConfig {
     pub body_timeout: Duration,
     /// How long a client may take nothing of a response.
     pub write_timeout: Duration,
+    /// What a body or a response moves at least, in bytes a second; 0: nothing.
+    pub least_rate: u64,
     /// How long a connection may be idle between requests.
     pub keep_alive: Duration,
     /// Host names accepted beyond the loopback names, lower case, without port.

@@ -26,6 +26,8 @@ pub enum Failure {
     },
     /// The body did not arrive within the body timeout.
     BodyTimeout(Duration),
+    /// The body came below the least rate, or slowly while its room was needed.
+    BodyTooSlow,
     /// The body is larger than the limit, in bytes.
     BodyTooLarge(u64),
     /// A token is asked for, and the request carries none that is accepted.

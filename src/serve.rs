@@ -76,6 +76,7 @@ pub async fn serve(config: Config, control: Control) -> Result<(), StartError> {
         .map(|root| Watch::start(root, config.command.as_ref()));
     let watch = watch.transpose()?;
     let budget = MemoryBudget::new(config.http.max_buffered_bytes);
+    let listener = listener.giving_way(budget.clone());
     let large_bodies = LargeBodies::start().map_err(|source| StartError::Runtime {
         what: "the thread for large bodies",
         source,

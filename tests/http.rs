@@ -484,6 +484,11 @@ fn beyond_the_connection_limit_health_still_answers() {
         assert_eq!(worker.get("/health").status, 200);
     }
     assert!(
+        idle.iter().all(|connection| !connection.has_answer()),
+        "a question of health takes nobody's place"
+    );
+    assert_result(&worker.post("room"), "room");
+    assert!(
         idle[0].is_closed_by_worker(),
         "the longest idle one is closed"
     );

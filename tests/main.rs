@@ -13,6 +13,7 @@ mod clients;
 mod command_line;
 mod contract;
 mod docs;
+mod doors;
 mod dying;
 mod health;
 mod http;

@@ -4,7 +4,7 @@ use super::isolation::IsolationOptions;
 use super::sizes::{Given, Sizes};
 use super::values::{
     Host, Reload, count, duration, header_name, host, host_name, log_format, log_level, origin,
-    port, positive_duration, reload, size, socket_address,
+    port, positive_duration, reload, size, size_or_none, socket_address,
 };
 use super::{LogSettings, Task};
 use crate::config::{
@@ -180,6 +180,10 @@ pub(super) struct ServeOptions {
     #[arg(long, env = "FAAS_WRITE_TIMEOUT", value_name = "DURATION", default_value = "30s",
           value_parser = positive_duration, help_heading = "Connections")]
     write_timeout: Duration,
+    /// What a body or a response moves at least in a second, after 5 s; 0 turns it off
+    #[arg(long, env = "FAAS_LEAST_RATE", value_name = "SIZE", default_value = "1KiB",
+          value_parser = size_or_none, help_heading = "Connections")]
+    least_rate: u64,
     /// How long a connection may be idle
     #[arg(long, env = "FAAS_KEEP_ALIVE", value_name = "DURATION", default_value = "75s",
           value_parser = positive_duration, help_heading = "Connections")]
@@ -295,6 +299,7 @@ pub(super) fn serve(options: ServeOptions) -> Result<Task, String> {
             header_timeout: options.header_timeout,
             body_timeout: options.body_timeout,
             write_timeout: options.write_timeout,
+            least_rate: options.least_rate,
             keep_alive: options.keep_alive,
             allowed_hosts: options.allow_host,
             allowed_origins: options.allow_origin,

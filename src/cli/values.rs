@@ -101,6 +101,14 @@ pub(super) fn memory_limit(text: &str) -> Result<u64, String> {
     }
 }
 
+/// A size, or 0 for none.
+pub(super) fn size_or_none(text: &str) -> Result<u64, String> {
+    match text {
+        "0" => Ok(0),
+        size_text => size(size_text),
+    }
+}
+
 /// What `--reload` may be: a path, or nothing to watch.
 #[derive(Debug, Clone)]
 pub(super) struct Reload(pub(super) Option<PathBuf>);
@@ -192,6 +200,9 @@ mod tests {
         }
         assert_eq!(size("10B"), Ok(10));
         assert_eq!(size("1.5 KiB"), Ok(1536));
+        assert_eq!(size_or_none("0"), Ok(0));
+        assert_eq!(size_or_none("1KiB"), Ok(1024));
+        assert!(size_or_none("-1KiB").is_err());
         assert!(host("example.org").is_err());
         assert!(matches!(host("[::1]"), Ok(Host::Address(_))));
         assert!(origin("example.org").is_err());

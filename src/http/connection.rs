@@ -14,12 +14,15 @@
 //! response that says `connection: close`; its own graceful shutdown is not used, because that
 //! drops a head of which a part has come.
 
+mod linger;
+mod stamped;
+
 use std::convert::Infallible;
 use std::future::poll_fn;
-use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -30,45 +33,41 @@ use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use pin_project_lite::pin_project;
-use rustix::net::{RecvFlags, SendFlags};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use rustix::net::sockopt::set_socket_linger;
 use tokio::net::TcpStream;
 use tracing::debug;
 
+use super::arriving::Arriving;
+use super::orders::Orders;
 use super::registry::Ticket;
-use super::state::{Limit, Orders, Phase, State, is_slow_head};
+use super::state::{Limit, Marks, Phase, Standing, State, is_slow_head};
+use linger::{answer_http_2, linger};
+use stamped::Stamped;
 
-/// The largest head, and the largest read of a body. A larger head is answered with 431.
-const MAX_HEAD_BYTES: usize = 64 * 1024;
-
-/// The most that is read and thrown away after a response that refused a request. Well above the
-/// usual limit of a body, because simple clients send all of a body before they look for an
-/// answer; the time for it is limited as well.
-const MAX_LINGER_BYTES: usize = 32 * 1024 * 1024;
+/// The largest head, and the most that is read of a body or buffered of a response at once: so
+/// much a connection may take twice. A larger head is answered with 431.
+const MAX_HEAD_BYTES: usize = 16 * 1024;
 
 /// Serves one connection until it ends.
 pub(super) async fn serve<A, F>(stream: TcpStream, ticket: Ticket, answer: A)
 where
-    A: Fn(Request<Incoming>) -> F,
+    A: Fn(Request<Arriving>) -> F,
     F: Future<Output = Response<Full<Bytes>>>,
 {
     let state = ticket.state();
     let service_state = Arc::clone(state);
     let service = service_fn(move |request: Request<Incoming>| {
         let state = Arc::clone(&service_state);
-        state.enter(Phase::Busy);
         let has_body = !request.body().is_end_stream();
+        state.begin_request(has_body);
+        let request = request.map(|body| Arriving::new(body, Arc::clone(&state)));
         HandingOver {
             answering: answer(request),
             state,
             has_body,
         }
     });
-    let stream = TokioIo::new(Stamped {
-        stream,
-        state: Arc::clone(state),
-        is_ended: false,
-    });
+    let stream = TokioIo::new(Stamped::new(stream, Arc::clone(state)));
     let mut connection = builder().serve_connection(stream, service);
     let end = poll_fn(|context| {
         state.remember(context.waker());
@@ -80,22 +79,28 @@ where
         if let Poll::Ready(result) = Pin::new(&mut connection).poll(context) {
             return Poll::Ready(End::Spoken(result));
         }
-        if !orders.is_empty() && is_to_close(&ticket, orders) {
+        if state.marks().has(Marks::GONE) {
+            debug!("client gone, connection closed");
             return Poll::Ready(End::Ordered);
+        }
+        if !orders.is_empty() {
+            return follow(&ticket, orders);
         }
         Poll::Pending
     });
-    match end.await {
-        End::Ordered => (),
+    let end = end.await;
+    let parts = connection.into_parts();
+    let stamped = parts.io.into_inner();
+    match end {
+        End::Ordered => {}
+        // Else the kernel would keep for minutes what the client does not take.
+        End::CutShort => drop(set_socket_linger(&stamped.stream, Some(Duration::ZERO))),
         End::Spoken(result) => {
             if let Err(error) = result {
                 debug!(%error, "connection ended");
+                answer_http_2(&stamped, &parts.read_buf);
             }
-            let (stamped, has_unread) = {
-                let parts = connection.into_parts();
-                (parts.io.into_inner(), !parts.read_buf.is_empty())
-            };
-            linger(stamped, has_unread).await;
+            linger(stamped, !parts.read_buf.is_empty()).await;
         }
     }
 }
@@ -104,6 +109,8 @@ where
 enum End {
     /// By an order, or at a limit: nothing is owed to the client.
     Ordered,
+    /// The client was too slow to take a response.
+    CutShort,
     /// By what was said.
     Spoken(hyper::Result<()>),
 }
@@ -123,37 +130,65 @@ fn builder() -> http1::Builder {
     builder
 }
 
-/// Follows the orders, after hyper has read and written what it could: whether to close now.
-fn is_to_close(ticket: &Ticket, orders: Orders) -> bool {
+/// Follows the orders, after hyper has read and written what it could.
+fn follow(ticket: &Ticket, orders: Orders) -> Poll<End> {
     let state = ticket.state();
     let now_ms = state.now_ms();
     let standing = state.standing();
     // The last read found nothing, asking the kernel itself (an order was there), so no request
     // has come that hyper has not seen.
-    let is_free = standing.phase == Phase::Idle
-        && standing.stalled_since_ms.is_none()
-        && state.is_read_blocked();
+    let is_free =
+        standing.phase == Phase::Idle && standing.transfer.is_none() && state.is_read_blocked();
     state.obeyed(orders);
-    if orders.has_drain() && is_free {
-        return true;
+    if orders.has_leave() && is_free {
+        return Poll::Ready(End::Ordered);
     }
     if orders.has_make_room() {
         if is_free || is_slow_head(standing, now_ms) {
-            return true;
+            return Poll::Ready(End::Ordered);
+        }
+        if standing.transfer.is_some_and(|it| it.is_slow(now_ms)) {
+            debug!("slow connection closed, its room is needed");
+            return end_transfer(state, standing, Marks::TOO_SLOW | Marks::IN_THE_WAY);
         }
         ticket.registry().note_refusal();
     }
     if !orders.has_check() {
-        return false;
+        return Poll::Pending;
     }
     match ticket.registry().limits().exceeded(standing, now_ms) {
-        Some(limit @ (Limit::Header | Limit::Write | Limit::Linger)) => {
+        Some(limit @ (Limit::Header | Limit::Linger)) => {
             debug!(?limit, "connection closed");
-            true
+            Poll::Ready(End::Ordered)
         }
-        Some(Limit::KeepAlive) => is_free,
-        None => false,
+        Some(Limit::Write) => {
+            debug!("connection closed, its client takes nothing");
+            Poll::Ready(End::CutShort)
+        }
+        // A body that was not read is not its client's to answer for.
+        Some(Limit::LeastRate) if standing.phase == Phase::Body && !state.is_read_blocked() => {
+            state.begin_window(now_ms, 0);
+            Poll::Pending
+        }
+        Some(Limit::LeastRate) => {
+            debug!("connection below the least rate");
+            end_transfer(state, standing, Marks::TOO_SLOW)
+        }
+        Some(Limit::KeepAlive) if is_free => Poll::Ready(End::Ordered),
+        Some(Limit::KeepAlive) | None => Poll::Pending,
     }
+}
+
+/// Ends what moves too slowly: a response is cut short, a body is answered.
+fn end_transfer(state: &State, standing: Standing, marks: u8) -> Poll<End> {
+    if standing.phase != Phase::Body {
+        return Poll::Ready(End::CutShort);
+    }
+    // The answer is made by what waits for the body, in this task.
+    state.mark(marks);
+    state.begin_window(state.now_ms(), 0);
+    state.wake();
+    Poll::Pending
 }
 
 pin_project! {
@@ -183,12 +218,16 @@ fn hand_over(
     state: Arc<State>,
     has_body: bool,
 ) -> Response<Handed> {
-    if state.orders().has_drain() {
+    let marks = state.marks();
+    // What closes says so. A body that was not read to its end closes. So does one with trailers:
+    // hyper 1.12.0 takes the end of trailers for a CR LF CR LF and then ends them at any empty
+    // line, so that the head of the next request may be lost in them, and its body be taken for a
+    // request. No version is known that is mended; what comes behind trailers is never looked at.
+    if state.orders().has_drain() || marks.has(Marks::UNREAD | Marks::TRAILERS) || state.is_guest()
+    {
         let close = HeaderValue::from_static("close");
         response.headers_mut().insert(CONNECTION, close);
     }
-    let status = response.status();
-    state.note_refused_body(has_body && (status.is_client_error() || status.is_server_error()));
     response.map(|body| Handed {
         body,
         state,
@@ -231,159 +270,5 @@ impl Drop for Handed {
         let has_next = !self.has_body && !self.state.is_read_blocked();
         self.state
             .enter(if has_next { Phase::Head } else { Phase::Idle });
-    }
-}
-
-/// Reads on after the last response where the client may still be sending: closing a socket that
-/// holds unread bytes resets the connection, and the client may lose the response.
-async fn linger(mut stamped: Stamped, has_unread: bool) {
-    let state = Arc::clone(&stamped.state);
-    if stamped.is_ended {
-        return;
-    }
-    let is_refused = state.phase() == Phase::Head || state.has_refused_body();
-    let mut scratch = vec![0_u8; 16 * 1024];
-    if !is_refused && !has_unread {
-        match rustix::net::recv(&stamped.stream, &mut scratch, RecvFlags::DONTWAIT) {
-            Ok((_, count)) if count > 0 => (),
-            Ok(_) | Err(_) => return,
-        }
-    }
-    state.enter(Phase::Linger);
-    let mut count = 0;
-    poll_fn(|context| {
-        // hyper has shut the writing side down unless it failed; this is a repetition then.
-        let _ = ready!(Pin::new(&mut stamped.stream).poll_shutdown(context));
-        loop {
-            if !state.orders().is_empty() && !is_lingering_on(&state) {
-                return Poll::Ready(());
-            }
-            let mut buffer = ReadBuf::new(&mut scratch);
-            match ready!(Pin::new(&mut stamped.stream).poll_read(context, &mut buffer)) {
-                Ok(()) if !buffer.filled().is_empty() => count += buffer.filled().len(),
-                Ok(()) | Err(_) => return Poll::Ready(()),
-            }
-            if count > MAX_LINGER_BYTES {
-                return Poll::Ready(());
-            }
-        }
-    })
-    .await;
-}
-
-/// Of all orders, only that to drain leaves a client the time to read its last response.
-fn is_lingering_on(state: &State) -> bool {
-    let orders = state.orders();
-    !(orders.has_abort() || orders.has_check() || orders.has_make_room())
-}
-
-/// A stream that stamps what passes.
-///
-/// While there is an order, a read or write that seems blocked asks the kernel itself. What tokio
-/// knows may be older: it has not looked since the order came, and it calls a stream writable only
-/// when a third of the send buffer is free, which a slow client may not reach within the limit.
-struct Stamped {
-    stream: TcpStream,
-    state: Arc<State>,
-    /// The client has closed its side, or the connection is broken.
-    is_ended: bool,
-}
-
-impl Stamped {
-    fn read_now(&self, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.state.orders().is_empty() {
-            return Poll::Pending;
-        }
-        let unfilled = buffer.initialize_unfilled();
-        match rustix::net::recv(&self.stream, unfilled, RecvFlags::DONTWAIT) {
-            Ok((_, count)) => {
-                buffer.advance(count);
-                Poll::Ready(Ok(()))
-            }
-            // An error shows again at the next read.
-            Err(_) => Poll::Pending,
-        }
-    }
-
-    fn write_now(&self, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        if !self.state.orders().has_check() {
-            return Poll::Pending;
-        }
-        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-        match rustix::net::send(&self.stream, bytes, flags) {
-            Ok(count) => Poll::Ready(Ok(count)),
-            // An error shows again at the next write.
-            Err(_) => Poll::Pending,
-        }
-    }
-
-    fn note_write(&mut self, written: &Poll<io::Result<usize>>) {
-        match written {
-            Poll::Pending => self.state.note_write_blocked(),
-            Poll::Ready(Ok(_)) => self.state.note_written(),
-            Poll::Ready(Err(_)) => self.is_ended = true,
-        }
-    }
-}
-
-impl AsyncRead for Stamped {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        let mut read = Pin::new(&mut self.stream).poll_read(context, buffer);
-        if read.is_pending() {
-            read = self.read_now(buffer);
-        }
-        match &read {
-            Poll::Pending => self.state.note_read_blocked(),
-            Poll::Ready(Ok(())) if buffer.filled().len() > before => self.state.note_read(),
-            Poll::Ready(Ok(()) | Err(_)) => self.is_ended = true,
-        }
-        read
-    }
-}
-
-impl AsyncWrite for Stamped {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let mut written = Pin::new(&mut self.stream).poll_write(context, bytes);
-        if written.is_pending() {
-            written = self.write_now(bytes);
-        }
-        self.note_write(&written);
-        written
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let mut written = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
-        if written.is_pending()
-            && let Some(first) = slices.iter().find(|slice| !slice.is_empty())
-        {
-            written = self.write_now(first);
-        }
-        self.note_write(&written);
-        written
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }

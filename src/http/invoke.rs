@@ -1,5 +1,6 @@
 //! `POST /`: from the body to the call and back.
 
+use super::arriving::Arriving;
 use super::head::{Head, Rare};
 use super::large_body::LargeBodies;
 use super::request::{find_payload, find_plain_payload, is_json};
@@ -11,7 +12,7 @@ use crate::pool::{Extras, Pool};
 use bytes::{Bytes, BytesMut};
 use compact_str::CompactString;
 use hyper::StatusCode;
-use hyper::body::{Body, Incoming};
+use hyper::body::Body;
 use hyper::header::HeaderValue;
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -72,7 +73,7 @@ impl Terms {
 pub(super) async fn invoke(
     means: Means<'_>,
     terms: Terms,
-    body: Incoming,
+    body: Arriving,
 ) -> Result<Answer, Failure> {
     let Means {
         config,
@@ -187,7 +188,7 @@ fn trace_context(text: &str) -> Option<&str> {
 
 /// A body on its way.
 struct Collecting {
-    body: Incoming,
+    body: Arriving,
     limit: u64,
     /// What has come counts as held; what is only announced does not.
     reservation: Reservation,
@@ -197,7 +198,7 @@ struct Collecting {
 }
 
 impl Collecting {
-    fn new(body: Incoming, limit: u64, reservation: Reservation) -> Result<Collecting, Failure> {
+    fn new(body: Arriving, limit: u64, reservation: Reservation) -> Result<Collecting, Failure> {
         let announced = body.size_hint().lower();
         if announced > limit {
             return Err(Failure::BodyTooLarge(limit));
@@ -217,9 +218,7 @@ impl Collecting {
     /// The whole body, within its limits; not to be asked again after that.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Bytes, Failure>> {
         while let Some(frame) = ready!(Pin::new(&mut self.body).poll_frame(cx)) {
-            let frame =
-                frame.map_err(|_| Failure::bad_request("the body ended early or is malformed"))?;
-            if let Ok(data) = frame.into_data() {
+            if let Ok(data) = frame?.into_data() {
                 self.append(data)?;
             }
         }

@@ -3,6 +3,7 @@
 //! Owned here: the listening sockets, the accept loops (which cannot fail) and the tasks of all
 //! connections. Never here: what a request means.
 
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,19 +11,22 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::body::Incoming;
 use hyper::{Request, Response};
 use rustix::io::Errno;
 use rustix::net::SocketFlags;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::warn;
 
+use super::arriving::Arriving;
 use super::complaint::Complaint;
 use super::connection;
-use super::registry::Registry;
+use super::registry::{Need, Registry};
+use super::waiting::WaitingRoom;
+use crate::budget::MemoryBudget;
 use crate::config::HttpConfig;
 use crate::error::StartError;
 
@@ -32,6 +36,14 @@ const BACKLOG: u32 = 4096;
 /// The shortest time between two log lines about accepting.
 const COMPLAINT_PAUSE: Duration = Duration::from_secs(5);
 
+/// How long idle connections live after the close has begun: a client that sends a request just
+/// then loses nothing, and is told that the connection closes. Longer than a round trip and the
+/// time between two requests of a busy client.
+const LAST_REQUESTS: Duration = Duration::from_secs(1);
+
+/// From letting one connection go for want of memory to letting the next one go.
+const RELIEF_PAUSE: Duration = Duration::from_millis(10);
+
 /// How often to look for one port that is free on all addresses.
 const PORT_ATTEMPTS: usize = 16;
 
@@ -39,6 +51,8 @@ const PORT_ATTEMPTS: usize = 16;
 #[derive(Debug)]
 pub struct Listener {
     sockets: Vec<TcpListener>,
+    /// Where it is told that memory is short.
+    budget: Option<MemoryBudget>,
 }
 
 impl Listener {
@@ -68,8 +82,22 @@ impl Listener {
                     is_picked: true, ..
                 }) if attempt < PORT_ATTEMPTS => attempt += 1,
                 Err(refusal) => return Err(refusal.error),
-                Ok(sockets) => return Ok(Listener { sockets }),
+                Ok(sockets) => {
+                    return Ok(Listener {
+                        sockets,
+                        budget: None,
+                    });
+                }
             }
+        }
+    }
+
+    /// Lets the slowest connections go while this budget is short.
+    #[must_use]
+    pub fn giving_way(self, budget: MemoryBudget) -> Listener {
+        Listener {
+            budget: Some(budget),
+            ..self
         }
     }
 
@@ -84,8 +112,8 @@ impl Listener {
     /// Serves until `close` is cancelled and no connection is left, or `abort` is cancelled.
     ///
     /// On `close` it stops listening once the connections that wait in the backlog are accepted.
-    /// Requests that have come, in part or whole, are answered with `connection: close`; idle
-    /// connections are closed. On `abort` all connections are dropped. Dropping this future is
+    /// Requests that have come, in part or whole, or that come within a second, are answered with
+    /// `connection: close`; after that second idle connections are closed. On `abort` all connections are dropped. Dropping this future is
     /// like `abort`.
     pub async fn serve<A, F>(
         self,
@@ -94,7 +122,7 @@ impl Listener {
         close: CancellationToken,
         abort: CancellationToken,
     ) where
-        A: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
+        A: Fn(Request<Arriving>) -> F + Clone + Send + 'static,
         F: Future<Output = Response<Full<Bytes>>> + Send + 'static,
     {
         self.serve_in(Registry::new(config), answer, close, abort)
@@ -108,16 +136,18 @@ impl Listener {
         close: CancellationToken,
         abort: CancellationToken,
     ) where
-        A: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
+        A: Fn(Request<Arriving>) -> F + Clone + Send + 'static,
         F: Future<Output = Response<Full<Bytes>>> + Send + 'static,
     {
         let _guard = AbortOnDrop(Arc::clone(&registry));
         let tracker = TaskTracker::new();
+        let waiting_room = Arc::<WaitingRoom>::default();
         let mut doors = JoinSet::new();
         for socket in self.sockets {
             let door = Door {
                 socket,
                 registry: Arc::clone(&registry),
+                waiting_room: Arc::clone(&waiting_room),
                 tracker: tracker.clone(),
                 answer: answer.clone(),
                 complaint: Complaint::once_in(COMPLAINT_PAUSE),
@@ -129,6 +159,9 @@ impl Listener {
             registry.drain();
             while doors.join_next().await.is_some() {}
             tracker.close();
+            // Cancel-safe: it is only asked whether all have gone.
+            let _ = timeout(LAST_REQUESTS, tracker.wait()).await;
+            registry.close_idle();
             tracker.wait().await;
         };
         // Cancel-safe: what is left of a life that is cut short is done below.
@@ -136,11 +169,25 @@ impl Listener {
             () = life => return,
             () = abort.cancelled() => (),
             never = registry.sweep() => match never {},
+            never = give_way(&registry, self.budget.as_ref()) => match never {},
         }
         doors.shutdown().await;
         registry.abort();
         tracker.close();
         tracker.wait().await;
+    }
+}
+
+/// Lets the slowest connections go, one after the other, while memory is short.
+async fn give_way(registry: &Registry, budget: Option<&MemoryBudget>) -> Infallible {
+    let Some(budget) = budget else {
+        return std::future::pending().await;
+    };
+    loop {
+        budget.shortage().await;
+        registry.let_the_slowest_go();
+        // What it held is given back in its own task.
+        sleep(RELIEF_PAUSE).await;
     }
 }
 
@@ -217,6 +264,7 @@ fn is_missing_address(error: &io::Error) -> bool {
 struct Door<A> {
     socket: TcpListener,
     registry: Arc<Registry>,
+    waiting_room: Arc<WaitingRoom>,
     tracker: TaskTracker,
     answer: A,
     complaint: Complaint,
@@ -224,7 +272,7 @@ struct Door<A> {
 
 impl<A, F> Door<A>
 where
-    A: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
+    A: Fn(Request<Arriving>) -> F + Clone + Send + 'static,
     F: Future<Output = Response<Full<Bytes>>> + Send + 'static,
 {
     /// Accepts until `close`, then takes in what the backlog holds.
@@ -262,15 +310,28 @@ where
                 }
                 // Most likely there are no descriptors left: one that nobody uses helps. Each try
                 // either follows a connection that has left or comes after a pause.
-                self.registry.make_room_and_wait().await;
+                self.registry.make_room_and_wait(Need::Request).await;
                 return;
             }
         };
-        // While this waits, others wait in the backlog: nothing is refused that could be answered
-        // a moment later.
-        let ticket = self.registry.admit().await;
-        let service = connection::serve(stream, ticket, self.answer.clone());
-        self.tracker.spawn(service);
+        // Those who wait already come first.
+        let ticket = match self.waiting_room.is_empty() {
+            true => self.registry.enter(),
+            false => None,
+        };
+        if let Some(ticket) = ticket {
+            let service = connection::serve(stream, ticket, self.answer.clone());
+            self.tracker.spawn(service);
+            return;
+        }
+        let waiting = self.waiting_room.come_in();
+        let (registry, answer) = (Arc::clone(&self.registry), self.answer.clone());
+        let limit = self.registry.limits().longest_wait();
+        self.tracker.spawn(async move {
+            if let Some(ticket) = waiting.for_place(&stream, &registry, limit).await {
+                connection::serve(stream, ticket, answer).await;
+            }
+        });
     }
 }
 

@@ -27,6 +27,7 @@ fn config() -> HttpConfig {
         header_timeout: Duration::from_secs(30),
         body_timeout: Duration::from_secs(30),
         write_timeout: Duration::from_secs(30),
+        least_rate: 1024,
         keep_alive: Duration::from_secs(30),
         admin: None,
         auth_token_file: None,
@@ -120,7 +121,7 @@ impl Server {
 }
 
 async fn answer(
-    request: Request<Incoming>,
+    request: Request<Arriving>,
     stage: Arc<Stage>,
     gate: Arc<Semaphore>,
 ) -> Response<Full<Bytes>> {

@@ -3,6 +3,7 @@
 //! Knows the pool by its call alone. What a failure looks like from outside is decided in
 //! `respond`.
 
+mod arriving;
 mod complaint;
 mod connection;
 mod docs;
@@ -11,23 +12,27 @@ mod head;
 mod invoke;
 pub mod large_body;
 pub mod listener;
+mod orders;
+mod rates;
 mod registry;
 pub mod request;
 pub mod respond;
 mod state;
 pub mod token;
+mod waiting;
 
 use crate::budget::MemoryBudget;
 use crate::config::HttpConfig;
 use crate::error::Failure;
 use crate::pool::Pool;
+use arriving::Arriving;
 use bytes::Bytes;
 use compact_str::CompactString;
 use complaint::Complaint;
 use guard::Guard;
 use head::{Head, Rare};
-use hyper::body::Incoming;
-use hyper::header::{CONNECTION, HeaderName, HeaderValue};
+use hyper::body::Body;
+use hyper::header::{CONNECTION, EXPECT, HeaderName, HeaderValue};
 use hyper::{Method, Request, StatusCode};
 use invoke::Terms;
 use large_body::LargeBodies;
@@ -125,7 +130,7 @@ impl Door {
     /// dropped before there is a future, which is moved about and does not hold it.
     pub fn answer(
         self: Arc<Door>,
-        request: Request<Incoming>,
+        request: Request<Arriving>,
         entrance: Entrance,
     ) -> impl Future<Output = Answer> {
         let head = Head::of(request.headers());
@@ -139,12 +144,13 @@ impl Door {
                 .then(|| (request.method().clone(), request.uri().path().to_owned())),
         };
         let found = checked.and_then(|()| self.find(&request, &head, entrance, &asked));
+        // A client that waits for 100 is not made to send what nobody wants.
+        let is_discarded = !matches!(found, Ok(Found::Handler(_)))
+            && !request.body().is_end_stream()
+            && !request.headers().contains_key(EXPECT);
         let body = request.into_body();
         async move {
-            // A body that is not wanted is dropped here and no sooner: hyper has read a part of it
-            // by now, and goes on with the connection only if one more read finds its end.
             let answered = match found {
-                Ok(Found::Page(page)) => Ok(page),
                 Ok(Found::Handler(terms)) => {
                     let means = invoke::Means {
                         config: &self.config,
@@ -155,7 +161,14 @@ impl Door {
                     };
                     invoke::invoke(means, terms, body).await
                 }
-                Err(failure) => Err(failure),
+                Ok(Found::Page(page)) => {
+                    let_go(body, is_discarded).await;
+                    Ok(page)
+                }
+                Err(failure) => {
+                    let_go(body, is_discarded).await;
+                    Err(failure)
+                }
             };
             self.finish(asked, answered)
         }
@@ -200,6 +213,7 @@ impl Door {
             Failure::Handler { .. }
             | Failure::Invalid { .. }
             | Failure::BodyTimeout(_)
+            | Failure::BodyTooSlow
             | Failure::BodyTooLarge(_)
             | Failure::Unauthorized
             | Failure::Forbidden(_)
@@ -234,7 +248,7 @@ impl Door {
     /// Checks who asks, and finds what is asked for.
     fn find(
         &self,
-        request: &Request<Incoming>,
+        request: &Request<Arriving>,
         head: &Head<'_>,
         entrance: Entrance,
         asked: &Asked,
@@ -298,6 +312,13 @@ impl Door {
     }
 }
 
+/// Drops a body that nobody wants, and takes what is there of it first where that is allowed.
+async fn let_go(body: Arriving, is_discarded: bool) {
+    if is_discarded {
+        Box::pin(body.discard()).await;
+    }
+}
+
 /// What is kept of a request's head until its response is made.
 struct Asked {
     arrived: Instant,
@@ -338,7 +359,7 @@ fn health() -> Answer {
 mod tests {
     use super::*;
 
-    fn size_of_future<R>(_: impl Fn(Arc<Door>, Request<Incoming>, Entrance) -> R) -> usize {
+    fn size_of_future<R>(_: impl Fn(Arc<Door>, Request<Arriving>, Entrance) -> R) -> usize {
         size_of::<R>()
     }
 

@@ -17,7 +17,9 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior};
 
-use super::state::{Limits, Orders, State, milliseconds, rank};
+use super::orders::Orders;
+use super::rates::Verdict;
+use super::state::{Limits, RANK_OF_TRANSFERS, State, milliseconds, rank};
 use crate::config::HttpConfig;
 
 /// Connections that one look over all of them puts aside for being closed.
@@ -29,6 +31,12 @@ const LOOKS_PER_MS: u64 = 300;
 
 /// How long to wait at most before looking again whether there is room, or a descriptor.
 const ROOM_PAUSE: Duration = Duration::from_millis(50);
+
+/// The map of connections keeps room for this many, and gives the rest back.
+const ROOM_KEPT: usize = 64;
+
+/// Connections that may be open beyond the limit, each for one question of health.
+const GUESTS: usize = 16;
 
 /// All open connections.
 #[derive(Debug)]
@@ -46,6 +54,8 @@ pub(super) struct Registry {
 #[derive(Debug, Default)]
 struct Connections {
     open: HashMap<u64, Arc<State>>,
+    /// How many of the open ones have a place beyond the limit.
+    guests: usize,
     next_id: u64,
     /// Orders that a new connection is born with.
     orders: u8,
@@ -81,41 +91,51 @@ impl Registry {
         &self.limits
     }
 
-    /// Waits until there is room, asking the longest idle connection to leave when there is none.
-    pub(super) async fn admit(self: &Arc<Self>) -> Ticket {
-        loop {
-            if let Some(ticket) = self.enter() {
-                return ticket;
-            }
-            self.make_room_and_wait().await;
-        }
-    }
-
     /// Asks the connection that is the least loss to leave, and waits until one has left or
     /// `ROOM_PAUSE` is over.
-    pub(super) async fn make_room_and_wait(&self) {
+    pub(super) async fn make_room_and_wait(&self, need: Need) {
         self.waiting.fetch_add(1, Ordering::AcqRel);
         let _waiting = Waiting(self);
-        self.make_room();
+        self.make_room(need);
         // Cancel-safe: a lost notification costs one pause.
         let _ = tokio::time::timeout(ROOM_PAUSE, self.moved.notified()).await;
     }
 
     /// Registers a connection, unless there are as many as may be.
-    fn enter(self: &Arc<Self>) -> Option<Ticket> {
+    pub(super) fn enter(self: &Arc<Self>) -> Option<Ticket> {
         let mut connections = self.lock();
-        if connections.open.len() >= self.max_connections.get() {
+        if connections.open.len() - connections.guests >= self.max_connections.get() {
             return None;
         }
+        Some(self.register(&mut connections, Place::Regular))
+    }
+
+    /// Registers a connection beyond the limit, which is given one answer.
+    pub(super) fn enter_as_guest(self: &Arc<Self>) -> Option<Ticket> {
+        let mut connections = self.lock();
+        if connections.guests >= GUESTS {
+            return None;
+        }
+        connections.guests += 1;
+        Some(self.register(&mut connections, Place::Guest))
+    }
+
+    fn register(self: &Arc<Self>, connections: &mut Connections, place: Place) -> Ticket {
         let id = connections.next_id;
         connections.next_id += 1;
-        let state = Arc::new(State::new(self.epoch, connections.orders));
+        let is_guest = place == Place::Guest;
+        let state = Arc::new(State::new(self.epoch, connections.orders, is_guest));
         connections.open.insert(id, Arc::clone(&state));
-        Some(Ticket {
+        Ticket {
             registry: Arc::clone(self),
             state,
             id,
-        })
+        }
+    }
+
+    /// Whether all connections are to close at once.
+    pub(super) fn is_aborted(&self) -> bool {
+        Orders(self.lock().orders).has_abort()
     }
 
     /// What all connections are doing.
@@ -129,7 +149,7 @@ impl Registry {
     }
 
     /// Asks the connection that is the least loss to leave; says whether there was one.
-    fn make_room(&self) -> bool {
+    fn make_room(&self, need: Need) -> bool {
         let now_ms = self.now_ms();
         let mut connections = self.lock();
         if connections.candidates.is_empty() {
@@ -145,13 +165,37 @@ impl Registry {
         }
         while let Some((rank_then, id)) = connections.candidates.pop() {
             if let Some(state) = connections.open.get(&id)
-                && rank(state.standing(), now_ms) == Some(rank_then)
+                && let Some(rank_now) = rank(state.standing(), now_ms)
+                && rank_now.0 == rank_then.0
+                // The rate of a transfer changes from moment to moment, what it waits for does not.
+                && (rank_now == rank_then || rank_now.0 == RANK_OF_TRANSFERS)
             {
+                if rank_now.0 == RANK_OF_TRANSFERS && need == Need::Silent {
+                    // Others may have become idle by the next look.
+                    connections.candidates.clear();
+                    return false;
+                }
                 state.order(Orders::MAKE_ROOM);
                 return true;
             }
         }
         false
+    }
+
+    /// Asks the connection whose body comes, or whose response is taken, the slowest to leave, so
+    /// that what it holds is given back; says whether there was one.
+    pub(super) fn let_the_slowest_go(&self) -> bool {
+        let now_ms = self.now_ms();
+        let connections = self.lock();
+        let slow = connections.open.values().filter_map(|state| {
+            let rank = rank(state.standing(), now_ms)?;
+            let is_asked = state.orders().has_make_room();
+            (rank.0 == RANK_OF_TRANSFERS && !is_asked).then_some((rank.1, state))
+        });
+        let slowest = slow.min_by_key(|(rate, _)| *rate);
+        slowest
+            .inspect(|(_, state)| state.order(Orders::MAKE_ROOM))
+            .is_some()
     }
 
     /// A connection that was asked to leave has a request after all.
@@ -160,15 +204,20 @@ impl Registry {
     }
 
     fn leave(&self, id: u64) {
-        self.lock().open.remove(&id);
+        self.lock().remove(id);
         if self.waiting.load(Ordering::Acquire) > 0 {
             self.moved.notify_one();
         }
     }
 
-    /// From now on connections close as soon as they have no request, new ones too.
+    /// From now on each response says that its connection closes, on new ones too.
     pub(super) fn drain(&self) {
         self.order_all(Orders::DRAIN);
+    }
+
+    /// From now on connections close as soon as they have no request, new ones too.
+    pub(super) fn close_idle(&self) {
+        self.order_all(Orders::LEAVE);
     }
 
     /// From now on connections close at once, new ones too.
@@ -208,14 +257,48 @@ impl Registry {
     fn check_all(&self) {
         let now_ms = self.now_ms();
         for state in self.lock().open.values() {
-            if self.limits.exceeded(state.standing(), now_ms).is_some() {
+            let standing = state.standing();
+            if let Verdict::FastEnough { carried } = self.limits.verdict(standing, now_ms) {
+                state.begin_window(now_ms, carried);
+            }
+            if self.limits.exceeded(standing, now_ms).is_some() {
                 state.order(Orders::CHECK);
             }
         }
     }
 }
 
+/// A place among all connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Regular,
+    /// Beyond the limit.
+    Guest,
+}
+
+/// What a connection is that needs room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Need {
+    /// It has sent nothing yet, and no request is cut short for it.
+    Silent,
+    /// It has a request.
+    Request,
+}
+
 impl Connections {
+    fn remove(&mut self, id: u64) {
+        if self.open.remove(&id).is_some_and(|state| state.is_guest()) {
+            self.guests -= 1;
+        }
+        let capacity = self.open.capacity();
+        if capacity > ROOM_KEPT && self.open.len() < capacity / 8 {
+            self.open.shrink_to(2 * self.open.len().max(ROOM_KEPT / 2));
+        }
+        if self.open.is_empty() {
+            self.candidates = Vec::new();
+        }
+    }
+
     fn find_candidates(&mut self, now_ms: u64) {
         // Those asked already are on their way out.
         let rest = self
@@ -269,154 +352,5 @@ impl Drop for Ticket {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::task::Waker;
-
-    use super::super::state::Phase;
-    use super::*;
-
-    fn registry(max_connections: usize) -> Arc<Registry> {
-        Arc::new(Registry {
-            limits: Limits::of_tests(),
-            max_connections: NonZeroUsize::new(max_connections).unwrap(),
-            epoch: Instant::now(),
-            connections: Mutex::default(),
-            moved: Notify::new(),
-            waiting: AtomicUsize::new(0),
-        })
-    }
-
-    async fn pass(ms: u64) {
-        tokio::time::advance(Duration::from_millis(ms)).await;
-    }
-
-    fn asked_to_leave(tickets: &[Ticket]) -> Vec<usize> {
-        let asked = |ticket: &Ticket| ticket.state.orders().has_make_room();
-        (0..tickets.len())
-            .filter(|index| asked(&tickets[*index]))
-            .collect()
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn room_is_made_by_lingering_then_longest_idle_then_slow_heads() {
-        let registry = registry(6);
-        let mut tickets = Vec::new();
-        for _ in 0..6 {
-            tickets.push(registry.enter().unwrap());
-            pass(10).await;
-        }
-        tickets[0].state.note_read();
-        tickets[1].state.enter(Phase::Busy);
-        tickets[2].state.enter(Phase::Idle);
-        tickets[4].state.enter(Phase::Linger);
-        tickets[5].state.note_write_blocked();
-        pass(2_000).await;
-        assert!(registry.enter().is_none());
-        for expected in [vec![4], vec![3, 4], vec![2, 3, 4], vec![0, 2, 3, 4]] {
-            assert!(registry.make_room());
-            assert_eq!(asked_to_leave(&tickets), expected);
-        }
-        assert!(!registry.make_room(), "busy and stalled connections stay");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_candidate_that_got_a_request_meanwhile_is_passed_over() {
-        let registry = registry(2);
-        let tickets = [registry.enter().unwrap(), registry.enter().unwrap()];
-        assert!(registry.make_room(), "both are put aside, and one is asked");
-        let [asked] = asked_to_leave(&tickets)[..] else {
-            panic!("not one")
-        };
-        tickets[1 - asked].state.note_read();
-        assert!(!registry.make_room());
-        assert_eq!(asked_to_leave(&tickets), [asked]);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn all_connections_are_looked_over_only_once_in_a_pause() {
-        let registry = registry(900);
-        let tickets: Vec<_> = (0..900).map(|_| registry.enter().unwrap()).collect();
-        tickets
-            .iter()
-            .for_each(|ticket| ticket.state.enter(Phase::Busy));
-        assert!(!registry.make_room());
-        tickets[0].state.enter(Phase::Idle);
-        pass(2).await;
-        assert!(
-            !registry.make_room(),
-            "within the pause nobody is looked for"
-        );
-        pass(1).await;
-        assert!(registry.make_room());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn the_sweep_tells_connections_over_a_limit_to_look() {
-        let registry = registry(2);
-        let idle = registry.enter().unwrap();
-        let head = registry.enter().unwrap();
-        head.state.note_read();
-        let sweep = registry.sweep();
-        let watch = tokio::time::timeout(Duration::from_millis(150), sweep);
-        assert!(watch.await.is_err());
-        assert!(head.state.orders().has_check());
-        assert!(idle.state.orders().is_empty());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn after_a_standstill_connections_get_a_period_to_read_what_came() {
-        let registry = registry(1);
-        let ticket = registry.enter().unwrap();
-        ticket.state.note_read();
-        let mut sweep = std::pin::pin!(registry.sweep());
-        let mut poll = || {
-            let mut context = std::task::Context::from_waker(Waker::noop());
-            assert!(sweep.as_mut().poll(&mut context).is_pending());
-            ticket.state.orders().has_check()
-        };
-        assert!(!poll());
-        pass(3_000).await;
-        assert!(!poll(), "spared once");
-        pass(10).await;
-        assert!(poll());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn new_connections_are_born_with_the_order_to_drain() {
-        let registry = registry(2);
-        let old = registry.enter().unwrap();
-        registry.drain();
-        let new = registry.enter().unwrap();
-        assert!(old.state.orders().has_drain() && new.state.orders().has_drain());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn who_waits_for_room_gets_it_as_soon_as_someone_leaves() {
-        let registry = registry(1);
-        let ticket = registry.enter().unwrap();
-        ticket.state.enter(Phase::Busy);
-        let begun = Instant::now();
-        let (_ticket, ()) = tokio::join!(registry.admit(), async { drop(ticket) });
-        assert_eq!(begun.elapsed(), Duration::ZERO);
-    }
-    #[tokio::test(start_paused = true)]
-    async fn when_one_stays_the_next_is_asked_at_once() {
-        let registry = registry(2);
-        let mut tickets = vec![registry.enter().unwrap(), registry.enter().unwrap()];
-        let begun = Instant::now();
-        let answer = async {
-            let [stays] = asked_to_leave(&tickets)[..] else {
-                panic!("not one")
-            };
-            tickets[stays].state.note_read();
-            registry.note_refusal();
-            let leaves = 1 - stays;
-            tokio::task::yield_now().await;
-            tokio::task::yield_now().await;
-            assert!(tickets[leaves].state.orders().has_make_room());
-            drop(tickets.remove(leaves));
-        };
-        let (_ticket, ()) = tokio::join!(registry.admit(), answer);
-        assert_eq!(begun.elapsed(), Duration::ZERO);
-    }
-}
+#[path = "registry_tests.rs"]
+mod tests;

@@ -65,7 +65,7 @@ pub fn failure_with(failure: &Failure, body: Bytes) -> Answer {
             headers.insert(RETRY_AFTER, whole_seconds(Duration::from_secs(1)));
         }
         // The rest of the body is not wanted.
-        Failure::BodyTimeout(_) | Failure::BodyTooLarge(_) => {
+        Failure::BodyTimeout(_) | Failure::BodyTooSlow | Failure::BodyTooLarge(_) => {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         Failure::Handler { .. }
@@ -101,7 +101,9 @@ fn classify(failure: &Failure) -> (StatusCode, &'static str, Executed) {
     match failure {
         Failure::Handler { status, .. } => (chosen(*status), "handler_error", Executed::Yes),
         Failure::Invalid { status, .. } => (chosen(*status), "invalid_request", Executed::No),
-        Failure::BodyTimeout(_) => (StatusCode::REQUEST_TIMEOUT, "body_timeout", Executed::No),
+        Failure::BodyTimeout(_) | Failure::BodyTooSlow => {
+            (StatusCode::REQUEST_TIMEOUT, "body_timeout", Executed::No)
+        }
         Failure::BodyTooLarge(_) => (
             StatusCode::PAYLOAD_TOO_LARGE,
             "body_too_large",
@@ -149,6 +151,7 @@ fn detail(failure: &Failure) -> Bytes {
                 humantime::format_duration(*limit)
             )
         }
+        Failure::BodyTooSlow => "The body came too slowly".to_owned(),
         Failure::BodyTooLarge(limit) => format!("The body is larger than {limit} bytes"),
         Failure::Unauthorized => {
             "Unauthorized: this worker asks for Authorization: Bearer and its token".to_owned()
@@ -209,6 +212,7 @@ mod tests {
             (Failure::ReplyTooLarge(1), 502, "reply_too_large", "maybe"),
             (Failure::TimedOut(why()), 504, "handler_timeout", "maybe"),
             (Failure::BodyTimeout(second), 408, "body_timeout", "no"),
+            (Failure::BodyTooSlow, 408, "body_timeout", "no"),
             (Failure::BodyTooLarge(1), 413, "body_too_large", "no"),
             (
                 Failure::Handler {

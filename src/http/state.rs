@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::orders::Orders;
+use super::rates::{LeastRate, Transfer, Verdict};
 use crate::config::HttpConfig;
 
 /// How long a closed connection is read on, so that its client gets to see the response.
@@ -26,18 +28,21 @@ pub(super) enum Phase {
     Idle,
     /// A part of a request's head has come.
     Head,
-    /// The request is being worked on, its body included.
+    /// The request is being worked on.
     Busy,
+    /// The rest of the request's body is waited for.
+    Body,
     /// Closed by us; what still comes is read and thrown away.
     Linger,
 }
 
 impl Phase {
     fn from_bits(bits: u64) -> Phase {
-        match bits & 3 {
+        match bits & 7 {
             0 => Phase::Idle,
             1 => Phase::Head,
             2 => Phase::Busy,
+            3 => Phase::Body,
             _ => Phase::Linger,
         }
     }
@@ -50,6 +55,8 @@ pub(super) struct Standing {
     pub(super) since_ms: u64,
     /// Since when the client has taken nothing of a response that waits to be written.
     pub(super) stalled_since_ms: Option<u64>,
+    /// The body that comes, or the response that the client has to take before all of it is gone.
+    pub(super) transfer: Option<Transfer>,
 }
 
 /// The limit that a connection is over.
@@ -58,6 +65,7 @@ pub(super) enum Limit {
     Header,
     KeepAlive,
     Write,
+    LeastRate,
     Linger,
 }
 
@@ -68,6 +76,7 @@ pub(super) struct Limits {
     keep_alive_ms: u64,
     write_ms: u64,
     linger_ms: u64,
+    least_rate: LeastRate,
 }
 
 impl Limits {
@@ -77,6 +86,7 @@ impl Limits {
             keep_alive_ms: milliseconds(config.keep_alive),
             write_ms: milliseconds(config.write_timeout),
             linger_ms: milliseconds(LINGER),
+            least_rate: LeastRate::new(config.least_rate),
         }
     }
 
@@ -87,12 +97,19 @@ impl Limits {
             keep_alive_ms: 1_000,
             write_ms: 300,
             linger_ms: 200,
+            least_rate: LeastRate {
+                bytes_per_second: 1_000,
+                grace_ms: 100,
+            },
         }
     }
 
     /// The limit that a connection of this standing is over now.
     pub(super) fn exceeded(&self, standing: Standing, now_ms: u64) -> Option<Limit> {
         let is_past = |since_ms: u64, limit_ms: u64| now_ms.saturating_sub(since_ms) >= limit_ms;
+        if self.verdict(standing, now_ms) == Verdict::TooSlow {
+            return Some(Limit::LeastRate);
+        }
         if let Some(since_ms) = standing.stalled_since_ms {
             return is_past(since_ms, self.write_ms).then_some(Limit::Write);
         }
@@ -100,10 +117,22 @@ impl Limits {
             Phase::Idle => (Limit::KeepAlive, self.keep_alive_ms),
             Phase::Head => (Limit::Header, self.header_ms),
             // Ends by the body timeout and the handler's timeout, which are not kept here.
-            Phase::Busy => return None,
+            Phase::Busy | Phase::Body => return None,
             Phase::Linger => (Limit::Linger, self.linger_ms),
         };
         is_past(standing.since_ms, limit_ms).then_some(limit)
+    }
+
+    /// How long a connection may wait for its place: as long as for its head.
+    pub(super) fn longest_wait(&self) -> Duration {
+        Duration::from_millis(self.header_ms)
+    }
+
+    /// Whether what is under way moves fast enough.
+    pub(super) fn verdict(&self, standing: Standing, now_ms: u64) -> Verdict {
+        standing.transfer.map_or(Verdict::Wait, |transfer| {
+            self.least_rate.judge(transfer, now_ms)
+        })
     }
 
     /// How often to look: a limit is passed by a tenth at most, or by a second.
@@ -113,16 +142,20 @@ impl Limits {
     }
 }
 
+/// The place of [`rank`] from which on a request is cut short by closing.
+pub(super) const RANK_OF_TRANSFERS: u8 = 3;
+
 /// In which order connections are closed to make room; `None` for those that are not.
 pub(super) fn rank(standing: Standing, now_ms: u64) -> Option<(u8, u64)> {
-    if standing.stalled_since_ms.is_some() {
-        return None;
+    if let Some(transfer) = standing.transfer {
+        let is_slow = transfer.is_slow(now_ms);
+        return is_slow.then(|| (RANK_OF_TRANSFERS, transfer.rate(now_ms)));
     }
     match standing.phase {
         Phase::Linger => Some((0, standing.since_ms)),
         Phase::Idle => Some((1, standing.since_ms)),
         Phase::Head => is_slow_head(standing, now_ms).then_some((2, standing.since_ms)),
-        Phase::Busy => None,
+        Phase::Busy | Phase::Body => None,
     }
 }
 
@@ -137,71 +170,76 @@ pub(super) fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// What a connection has been told; several may hold at a time.
+/// What is special about a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Orders(u8);
+pub(super) struct Marks(u8);
 
-impl Orders {
-    /// Look whether you are over a limit, and close if so.
-    pub(super) const CHECK: u8 = 1;
-    /// Close if you are idle: somebody else needs the room.
-    pub(super) const MAKE_ROOM: u8 = 2;
-    /// Close as soon as no request is left.
-    pub(super) const DRAIN: u8 = 4;
-    /// Close now.
-    pub(super) const ABORT: u8 = 8;
+impl Marks {
+    /// Its body was not read to its end.
+    pub(super) const UNREAD: u8 = 1;
+    /// Its body was followed by trailers.
+    pub(super) const TRAILERS: u8 = 2;
+    /// Its body comes too slowly, and is answered with 408.
+    pub(super) const TOO_SLOW: u8 = 4;
+    /// Its body comes slowly, and somebody else needs the room.
+    pub(super) const IN_THE_WAY: u8 = 8;
+    /// Its client has closed its side while the request was worked on.
+    pub(super) const GONE: u8 = 16;
 
-    pub(super) fn is_empty(self) -> bool {
-        self.0 == 0
-    }
-
-    pub(super) fn has_check(self) -> bool {
-        self.0 & Self::CHECK != 0
-    }
-
-    pub(super) fn has_make_room(self) -> bool {
-        self.0 & Self::MAKE_ROOM != 0
-    }
-
-    pub(super) fn has_drain(self) -> bool {
-        self.0 & Self::DRAIN != 0
-    }
-
-    pub(super) fn has_abort(self) -> bool {
-        self.0 & Self::ABORT != 0
+    pub(super) fn has(self, mark: u8) -> bool {
+        self.0 & mark != 0
     }
 }
 
 /// What is known of one connection; written by its task, read by the sweep.
 #[derive(Debug)]
 pub(super) struct State {
-    /// Milliseconds on the registry's clock, times 4, plus the phase: one store changes both.
+    /// Milliseconds on the registry's clock, times 8, plus the phase: one store changes both.
     standing: AtomicU64,
     /// Milliseconds plus one; 0 while nothing is stalled.
     stalled: AtomicU64,
+    /// Since when a response has waited to be taken whole: milliseconds plus one, 0 for none.
+    taking: AtomicU64,
+    /// Bytes of bodies that came late and of responses that had to wait. It only grows.
+    moved: AtomicU64,
+    /// When the window began over which the rate is measured.
+    window_ms: AtomicU64,
+    /// `moved` as it was then, less what is carried over.
+    window_moved: AtomicU64,
     orders: AtomicU8,
     /// Whether the last read found nothing.
     read_blocked: AtomicBool,
-    /// Whether the last response refused a request whose body may not have been read.
-    refused_body: AtomicBool,
+    /// What is special about the request that is being answered.
+    marks: AtomicU8,
+    /// The connection has a place beyond the limit, for one question of health.
+    is_guest: bool,
     /// The connection runs in one task from end to end, so its waker never changes.
     waker: OnceLock<Waker>,
     epoch: Instant,
 }
 
 impl State {
-    pub(super) fn new(epoch: Instant, orders: u8) -> State {
+    pub(super) fn new(epoch: Instant, orders: u8, is_guest: bool) -> State {
         let state = State {
             standing: AtomicU64::new(0),
             stalled: AtomicU64::new(0),
+            taking: AtomicU64::new(0),
+            moved: AtomicU64::new(0),
+            window_ms: AtomicU64::new(0),
+            window_moved: AtomicU64::new(0),
             orders: AtomicU8::new(orders),
             read_blocked: AtomicBool::new(false),
-            refused_body: AtomicBool::new(false),
+            marks: AtomicU8::new(0),
+            is_guest,
             waker: OnceLock::new(),
             epoch,
         };
         state.enter(Phase::Idle);
         state
+    }
+
+    pub(super) fn is_guest(&self) -> bool {
+        self.is_guest
     }
 
     pub(super) fn now_ms(&self) -> u64 {
@@ -216,7 +254,7 @@ impl State {
             self.now_ms()
         };
         self.standing
-            .store(since_ms << 2 | phase as u64, Ordering::Relaxed);
+            .store(since_ms << 3 | phase as u64, Ordering::Relaxed);
     }
 
     pub(super) fn phase(&self) -> Phase {
@@ -225,18 +263,60 @@ impl State {
 
     pub(super) fn standing(&self) -> Standing {
         let bits = self.standing.load(Ordering::Relaxed);
+        let (phase, since_ms) = (Phase::from_bits(bits), bits >> 3);
+        let taking_since_ms = self.taking.load(Ordering::Relaxed).checked_sub(1);
+        let under_way = taking_since_ms.or_else(|| (phase == Phase::Body).then_some(since_ms));
+        let moved = self.moved.load(Ordering::Relaxed);
         Standing {
-            phase: Phase::from_bits(bits),
-            since_ms: bits >> 2,
+            phase,
+            since_ms,
             stalled_since_ms: self.stalled.load(Ordering::Relaxed).checked_sub(1),
+            transfer: under_way.map(|since_ms| Transfer {
+                since_ms,
+                window_ms: self.window_ms.load(Ordering::Relaxed),
+                moved: moved.saturating_sub(self.window_moved.load(Ordering::Relaxed)),
+            }),
         }
     }
 
-    /// Bytes came from the client.
-    pub(super) fn note_read(&self) {
+    /// From now on the rate is measured, with this much to its credit.
+    pub(super) fn begin_window(&self, now_ms: u64, carried: u64) {
+        let moved = self.moved.load(Ordering::Relaxed);
+        self.window_ms.store(now_ms, Ordering::Relaxed);
+        self.window_moved
+            .store(moved.saturating_sub(carried), Ordering::Relaxed);
+    }
+
+    fn note_moved(&self, count: usize) {
+        // Only the connection's task writes it.
+        let moved = self.moved.load(Ordering::Relaxed);
+        self.moved.store(moved + count as u64, Ordering::Relaxed);
+    }
+
+    /// So many bytes came from the client.
+    pub(super) fn note_read(&self, count: usize) {
         self.read_blocked.store(false, Ordering::Relaxed);
-        if self.phase() == Phase::Idle {
-            self.enter(Phase::Head);
+        match self.phase() {
+            Phase::Idle => self.enter(Phase::Head),
+            Phase::Body => self.note_moved(count),
+            Phase::Head | Phase::Busy | Phase::Linger => (),
+        }
+    }
+
+    /// The rest of the body is waited for.
+    pub(super) fn note_body_awaited(&self) {
+        if self.phase() == Phase::Busy {
+            self.enter(Phase::Body);
+            self.begin_window(self.now_ms(), 0);
+        }
+    }
+
+    /// The body was read to its end.
+    pub(super) fn note_body_whole(&self) {
+        let marks = self.marks.load(Ordering::Relaxed);
+        self.marks.store(marks & !Marks::UNREAD, Ordering::Relaxed);
+        if self.phase() == Phase::Body {
+            self.enter(Phase::Busy);
         }
     }
 
@@ -249,9 +329,10 @@ impl State {
         self.read_blocked.load(Ordering::Relaxed)
     }
 
-    /// The client took some bytes.
-    pub(super) fn note_written(&self) {
-        if self.stalled.load(Ordering::Relaxed) != 0 {
+    /// The client took so many bytes.
+    pub(super) fn note_written(&self, count: usize) {
+        if self.taking.load(Ordering::Relaxed) != 0 {
+            self.note_moved(count);
             self.stalled.store(0, Ordering::Relaxed);
             // The idle time begins when the response is gone.
             if self.phase() == Phase::Idle {
@@ -263,16 +344,36 @@ impl State {
     /// The client takes no more bytes for now.
     pub(super) fn note_write_blocked(&self) {
         if self.stalled.load(Ordering::Relaxed) == 0 {
-            self.stalled.store(self.now_ms() + 1, Ordering::Relaxed);
+            let now_ms = self.now_ms();
+            self.stalled.store(now_ms + 1, Ordering::Relaxed);
+            if self.taking.load(Ordering::Relaxed) == 0 {
+                self.taking.store(now_ms + 1, Ordering::Relaxed);
+                self.begin_window(now_ms, 0);
+            }
         }
     }
 
-    pub(super) fn note_refused_body(&self, refused: bool) {
-        self.refused_body.store(refused, Ordering::Relaxed);
+    /// Nothing is left that waits to be written.
+    pub(super) fn note_flushed(&self) {
+        if self.taking.load(Ordering::Relaxed) != 0 {
+            self.taking.store(0, Ordering::Relaxed);
+            self.stalled.store(0, Ordering::Relaxed);
+        }
     }
 
-    pub(super) fn has_refused_body(&self) -> bool {
-        self.refused_body.load(Ordering::Relaxed)
+    /// A request has come.
+    pub(super) fn begin_request(&self, has_body: bool) {
+        self.enter(Phase::Busy);
+        let marks = if has_body { Marks::UNREAD } else { 0 };
+        self.marks.store(marks, Ordering::Relaxed);
+    }
+
+    pub(super) fn mark(&self, mark: u8) {
+        self.marks.fetch_or(mark, Ordering::Relaxed);
+    }
+
+    pub(super) fn marks(&self) -> Marks {
+        Marks(self.marks.load(Ordering::Relaxed))
     }
 
     /// Where orders are to be announced; the first call counts.
@@ -292,111 +393,20 @@ impl State {
         self.orders.fetch_and(!looks, Ordering::AcqRel);
     }
 
-    /// Without a waker the task has not run yet; it reads its orders when it does.
-    pub(super) fn order(&self, order: u8) {
-        self.orders.fetch_or(order, Ordering::AcqRel);
+    /// Has the task look again.
+    pub(super) fn wake(&self) {
         if let Some(waker) = self.waker.get() {
             waker.wake_by_ref();
         }
     }
+
+    /// Without a waker the task has not run yet; it reads its orders when it does.
+    pub(super) fn order(&self, order: u8) {
+        self.orders.fetch_or(order, Ordering::AcqRel);
+        self.wake();
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn each_phase_has_its_own_limit() {
-        let table = [
-            (Phase::Idle, None, 999, None),
-            (Phase::Idle, None, 1_000, Some(Limit::KeepAlive)),
-            (Phase::Head, None, 99, None),
-            (Phase::Head, None, 100, Some(Limit::Header)),
-            (Phase::Busy, None, u64::MAX, None),
-            (Phase::Linger, None, 199, None),
-            (Phase::Linger, None, 200, Some(Limit::Linger)),
-            // While a response waits to be taken, that alone counts.
-            (Phase::Idle, Some(900), 1_199, None),
-            (Phase::Idle, Some(900), 1_200, Some(Limit::Write)),
-            (Phase::Busy, Some(0), 299, None),
-            (Phase::Busy, Some(0), 300, Some(Limit::Write)),
-            (Phase::Head, Some(900), 1_000, None),
-        ];
-        for (phase, stalled_since_ms, now_ms, expected) in table {
-            let standing = Standing {
-                phase,
-                since_ms: 0,
-                stalled_since_ms,
-            };
-            assert_eq!(
-                Limits::of_tests().exceeded(standing, now_ms),
-                expected,
-                "{standing:?} at {now_ms}"
-            );
-        }
-    }
-
-    #[test]
-    fn a_stamp_from_the_future_is_no_limit_passed() {
-        let standing = Standing {
-            phase: Phase::Head,
-            since_ms: 500,
-            stalled_since_ms: None,
-        };
-        assert_eq!(Limits::of_tests().exceeded(standing, 10), None);
-    }
-
-    #[test]
-    fn the_sweep_is_a_tenth_of_the_shortest_limit_within_bounds() {
-        let period = |header_ms| {
-            Limits {
-                header_ms,
-                ..Limits::of_tests()
-            }
-            .period()
-            .as_millis()
-        };
-        assert_eq!((period(1), period(200), period(300_000)), (10, 20, 30));
-        let long = Limits {
-            header_ms: 60_000,
-            keep_alive_ms: 75_000,
-            write_ms: 60_000,
-            ..Limits::of_tests()
-        };
-        assert_eq!(long.period(), Duration::from_secs(1));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_connection_passes_through_its_phases() {
-        let state = State::new(Instant::now(), 0);
-        tokio::time::advance(Duration::from_millis(50)).await;
-        state.note_read();
-        tokio::time::advance(Duration::from_millis(50)).await;
-        state.note_read();
-        let head = Standing {
-            phase: Phase::Head,
-            since_ms: 50,
-            stalled_since_ms: None,
-        };
-        assert_eq!(
-            state.standing(),
-            head,
-            "a further byte does not prolong the head's time"
-        );
-        state.enter(Phase::Busy);
-        state.note_read();
-        assert_eq!(state.phase(), Phase::Busy);
-        state.note_write_blocked();
-        state.enter(Phase::Idle);
-        tokio::time::advance(Duration::from_millis(20)).await;
-        state.note_write_blocked();
-        assert_eq!(state.standing().stalled_since_ms, Some(100));
-        state.note_written();
-        let idle = Standing {
-            phase: Phase::Idle,
-            since_ms: 120,
-            stalled_since_ms: None,
-        };
-        assert_eq!(state.standing(), idle, "idle since the response was taken");
-    }
-}
+#[path = "state_tests.rs"]
+mod tests;

@@ -133,8 +133,14 @@ fn of_request() -> Vec<Case> {
         ),
         case(
             "body_timeout",
-            "The body came too slowly (`--body-timeout`).",
+            "The body took too long (`--body-timeout`).",
             Failure::BodyTimeout(Duration::from_secs(30)),
+        ),
+        case(
+            "body_too_slow",
+            "The body came below the least rate (`--least-rate`), or slowly while other \
+             connections needed its room.",
+            Failure::BodyTooSlow,
         ),
         case(
             "body_too_large",
