@@ -4,15 +4,16 @@
 //! lines are lost and counted, and no request waits.
 
 use crate::config::LogFormat;
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::io::{self, IsTerminal, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 use time::OffsetDateTime;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
-use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::format::{self, Format, JsonFields, Writer};
 use tracing_subscriber::fmt::time::FormatTime;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
@@ -27,7 +28,8 @@ const BUFFERED_BYTES: usize = 8 * 1024 * 1024;
 /// Starts the log; the guard writes what is left when it is dropped. `format` defaults to text on
 /// a terminal and JSON elsewhere.
 pub fn start(format: Option<LogFormat>, level: Level) -> WorkerGuard {
-    let by_default = if std::io::stderr().is_terminal() {
+    let is_terminal = std::io::stderr().is_terminal();
+    let by_default = if is_terminal {
         LogFormat::Text
     } else {
         LogFormat::Json
@@ -51,17 +53,33 @@ pub fn start(format: Option<LogFormat>, level: Level) -> WorkerGuard {
         .with_ansi(false)
         .log_internal_errors(false);
     match format.unwrap_or(by_default) {
-        LogFormat::Text => subscriber.event_format(Text).init(),
-        LogFormat::Json => subscriber
-            .json()
-            .flatten_event(true)
-            .with_target(false)
-            .with_current_span(false)
-            .with_span_list(false)
-            .with_timer(Utc)
-            .init(),
+        LogFormat::Text => {
+            let colours = Colours::wanted(is_terminal);
+            subscriber.event_format(Text { colours }).init();
+        }
+        LogFormat::Json => {
+            let fields = JsonFields::new();
+            subscriber.fmt_fields(fields).event_format(json()).init();
+        }
     }
     guard
+}
+
+/// A duration as events have it, in fields whose name ends in `_ms`: a number to sum and compare,
+/// to the microsecond.
+pub fn milliseconds(duration: Duration) -> f64 {
+    duration.as_micros() as f64 / 1000.0
+}
+
+/// Several values as events have them: one text, with commas.
+pub fn listed<T: fmt::Display>(values: impl IntoIterator<Item = T>) -> String {
+    let mut list = String::new();
+    for value in values {
+        let separator = if list.is_empty() { "" } else { ", " };
+        // To a string, nothing fails to be written.
+        let _ = write!(list, "{separator}{value}");
+    }
+    list
 }
 
 /// What is in the buffer.
@@ -149,9 +167,102 @@ impl FormatTime for Utc {
     }
 }
 
+/// One object an event and line, for collectors.
+struct Json(Format<format::Json, Utc>);
+
+fn json() -> Json {
+    let format = format::format()
+        .json()
+        .flatten_event(true)
+        .with_target(false)
+        .with_current_span(false)
+        .with_span_list(false);
+    Json(format.with_timer(Utc))
+}
+
+impl<S, N> FormatEvent<S, N> for Json
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let mut line = String::new();
+        self.0
+            .format_event(context, Writer::new(&mut line), event)?;
+        // What JSON need not escape stands within a string of it, where an escape means the same.
+        for c in line.strip_suffix('\n').unwrap_or(&line).chars() {
+            if can_disguise(c) {
+                write!(writer, "\\u{:04x}", u32::from(c))?;
+            } else {
+                writer.write_char(c)?;
+            }
+        }
+        writer.write_char('\n')
+    }
+}
+
+/// The colours of the text on a terminal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Colours {
+    On,
+    Off,
+}
+
+impl Colours {
+    /// On where somebody looks who has not said no: <https://no-color.org>.
+    fn wanted(is_terminal: bool) -> Colours {
+        let variable = |name| std::env::var_os(name).unwrap_or_default();
+        let is_refused = !variable("NO_COLOR").is_empty() || variable("TERM") == "dumb";
+        if is_terminal && !is_refused {
+            Colours::On
+        } else {
+            Colours::Off
+        }
+    }
+
+    /// A text in the style with this number: ECMA-48, section 8.3.117.
+    fn paint(self, style: &'static str, text: impl fmt::Display) -> Painted<impl fmt::Display> {
+        let style = (self == Colours::On).then_some(style);
+        Painted { style, text }
+    }
+}
+
+struct Painted<T> {
+    style: Option<&'static str>,
+    text: T,
+}
+
+impl<T: fmt::Display> fmt::Display for Painted<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.style {
+            Some(style) => write!(f, "\u{1b}[{style}m{}\u{1b}[0m", self.text),
+            None => write!(f, "{}", self.text),
+        }
+    }
+}
+
+const DIM: &str = "2";
+
+fn style_of(level: Level) -> &'static str {
+    match level {
+        Level::ERROR => "1;31",
+        Level::WARN => "33",
+        Level::INFO => "32",
+        Level::DEBUG => "34",
+        Level::TRACE => "35",
+    }
+}
+
 /// One line an event, for people; only a block of a handler's own output takes more, each of them
 /// marked, so that nothing a handler prints can pass for a line of ours.
-struct Text;
+struct Text {
+    colours: Colours,
+}
 
 impl<S, N> FormatEvent<S, N> for Text
 where
@@ -164,13 +275,17 @@ where
         mut writer: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
-        let mut fields = Fields::default();
+        let mut fields = Fields::new(self.colours);
         event.record(&mut fields);
-        Utc.format_time(&mut writer)?;
+        let mut time = String::new();
+        Utc.format_time(&mut Writer::new(&mut time))?;
+        let level = *event.metadata().level();
         write!(
             writer,
-            " {:>5} {}{}",
-            event.metadata().level(),
+            "{} {} {}{}",
+            self.colours.paint(DIM, time),
+            self.colours
+                .paint(style_of(level), format_args!("{level:>5}")),
             fields.message,
             fields.others
         )?;
@@ -179,17 +294,29 @@ where
             .split('\n')
             .filter(|_| !fields.block.is_empty())
         {
-            write!(writer, "\n    | {}", Printable(line))?;
+            let mark = self.colours.paint(DIM, '|');
+            write!(writer, "\n    {mark} {}", Printable(line))?;
         }
         writeln!(writer)
     }
 }
 
-#[derive(Default)]
 struct Fields {
+    colours: Colours,
     message: String,
     others: String,
     block: String,
+}
+
+impl Fields {
+    fn new(colours: Colours) -> Fields {
+        Fields {
+            colours,
+            message: String::new(),
+            others: String::new(),
+            block: String::new(),
+        }
+    }
 }
 
 impl Visit for Fields {
@@ -202,33 +329,38 @@ impl Visit for Fields {
         match field.name() {
             "message" => self.message = Printable(&value).to_string(),
             "text" => self.block = value,
-            name if value.contains([' ', '"']) => {
-                let value = value.replace('\\', "\\\\").replace('"', "\\\"");
-                self.others
-                    .push_str(&format!(" {name}=\"{}\"", Printable(&value)));
+            name => {
+                let name = self.colours.paint(DIM, format_args!("{name}=")).to_string();
+                let value = if value.contains([' ', '"']) {
+                    let value = value.replace('\\', "\\\\").replace('"', "\\\"");
+                    format!("\"{}\"", Printable(&value))
+                } else {
+                    Printable(&value).to_string()
+                };
+                self.others.push_str(&format!(" {name}{value}"));
             }
-            name => self
-                .others
-                .push_str(&format!(" {name}={}", Printable(&value))),
         }
     }
 }
 
-/// Text without control characters: no forged line, no terminal tricks.
+/// Whether a character can make a line look like another, or play with a terminal: controls, the
+/// two separators, and what changes the direction of writing.
+fn can_disguise(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{2028}' | '\u{2029}' | '\u{61c}' | '\u{200e}' | '\u{200f}' |
+            '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// Text without what can disguise: no forged line, no terminal tricks.
 struct Printable<'a>(&'a str);
 
 impl fmt::Display for Printable<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for c in self.0.chars() {
-            // Directions and the two separators can disguise a line as well as controls can.
-            let is_disguise = matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' |
-                '\u{2028}' | '\u{2029}');
-            if c == '\t' {
-                f.write_str("\t")?;
-            } else if c.is_control() || is_disguise {
+            if can_disguise(c) && c != '\t' {
                 write!(f, "{}", c.escape_default())?;
             } else {
-                write!(f, "{c}")?;
+                f.write_char(c)?;
             }
         }
         Ok(())
@@ -266,12 +398,104 @@ mod tests {
         assert!(waiting.add(10));
     }
 
+    /// Each kind of character that can disguise, and what stands beside them and cannot.
+    const DISGUISES: &str = "\u{0}\u{1b}\u{7f}\u{80}\u{85}\u{9b}\u{9f}\u{61c}\u{200e}\u{200f}\
+                             \u{2028}\u{2029}\u{202a}\u{202e}\u{2066}\u{2069}\r\n";
+    const HARMLESS: &str = "a\té\u{a0}\u{61b}\u{200d}\u{2010}\u{2027}\u{202f}\u{2065}\u{206a}日🦀";
+
     #[test]
     fn control_characters_are_written_as_escapes() {
         let text = "a\u{1b}[31mb\r\nc\u{9b}d\u{202e}e\tf";
         assert_eq!(
             Printable(text).to_string(),
             "a\\u{1b}[31mb\\r\\nc\\u{9b}d\\u{202e}e\tf"
+        );
+        assert!(Printable(DISGUISES).to_string().is_ascii());
+        assert_eq!(Printable(HARMLESS).to_string(), HARMLESS);
+    }
+
+    /// What is written of one event in this format.
+    fn written<E>(format: E, event: impl FnOnce()) -> String
+    where
+        E: FormatEvent<tracing_subscriber::Registry, JsonFields> + Send + Sync + 'static,
+    {
+        use tracing_subscriber::layer::SubscriberExt;
+        #[derive(Clone, Default)]
+        struct Kept(Arc<std::sync::Mutex<Vec<u8>>>);
+        impl Write for Kept {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                self.0.lock().unwrap().extend_from_slice(bytes);
+                Ok(bytes.len())
+            }
+
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let kept = Kept::default();
+        let writer = kept.clone();
+        let layer = tracing_subscriber::fmt::layer()
+            .fmt_fields(JsonFields::new())
+            .event_format(format)
+            .with_writer(move || writer.clone());
+        let subscriber = tracing_subscriber::registry().with(layer);
+        tracing::subscriber::with_default(subscriber, event);
+        String::from_utf8(kept.0.lock().unwrap().clone()).unwrap()
+    }
+
+    #[test]
+    fn no_byte_of_an_event_in_json_can_disguise_and_none_is_lost() {
+        let all = format!("{DISGUISES}{HARMLESS}\"\\");
+        let line = written(json(), || tracing::info!(text = %all, "said {all}"));
+        let (event, end) = line.split_at(line.len() - 1);
+        assert_eq!(end, "\n");
+        assert!(!event.contains(can_disguise), "{event:?}");
+        let value: serde_json::Value = serde_json::from_str(event).unwrap();
+        assert_eq!(value["text"], all.as_str());
+        assert_eq!(value["message"], format!("said {all}"));
+    }
+
+    #[test]
+    fn durations_are_numbers_and_lists_are_words() {
+        assert_eq!(milliseconds(Duration::from_nanos(1_234_567_890)), 1234.567);
+        assert_eq!(milliseconds(Duration::from_micros(760)), 0.76);
+        assert_eq!(listed(["a b", "c"]), "a b, c");
+        assert_eq!(listed::<&str>([]), "");
+    }
+
+    #[test]
+    fn text_is_coloured_only_where_it_is_wanted() {
+        let event = || tracing::warn!(process = 3, text = "one\ntwo", "it \u{1b}[1m went");
+        let plain = written(
+            Text {
+                colours: Colours::Off,
+            },
+            event,
+        );
+        assert!(!plain.contains('\u{1b}'), "{plain}");
+        assert!(
+            plain.ends_with("  WARN it \\u{1b}[1m went process=3\n    | one\n    | two\n"),
+            "{plain}"
+        );
+        let coloured = written(
+            Text {
+                colours: Colours::On,
+            },
+            event,
+        );
+        assert!(coloured.starts_with("\u{1b}[2m20"), "{coloured:?}");
+        assert!(
+            coloured.contains("\u{1b}[33m WARN\u{1b}[0m"),
+            "{coloured:?}"
+        );
+        let mut without = coloured;
+        for style in ["2", "33", "0"] {
+            without = without.replace(&format!("\u{1b}[{style}m"), "");
+        }
+        // But for the time.
+        assert_eq!(
+            without.split_once('Z').unwrap().1,
+            plain.split_once('Z').unwrap().1
         );
     }
 }

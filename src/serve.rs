@@ -9,6 +9,7 @@ use crate::http::listener::Listener;
 use crate::http::token::Tokens;
 use crate::http::{Door, Entrance};
 use crate::limits::{ADMIN_CONNECTIONS, hide_from_processes, raise_descriptor_limit};
+use crate::logging::listed;
 use crate::pool::Pool;
 use crate::process::launch::{end_orphans, reap_in_time, sandbox_supported, take_in_orphans};
 use crate::reload::Watch;
@@ -177,7 +178,9 @@ async fn give_back_memory(budget: &MemoryBudget, thread: &LargeBodies) -> Infall
 fn check_sandbox(config: &IsolationConfig) -> Result<(), StartError> {
     match (sandbox_supported(), &config.sandbox) {
         (Ok(abi), Some(paths)) => {
-            info!(landlock_abi = %abi, read = ?paths.read, write = ?paths.write, "sandbox is on");
+            let [read, write] =
+                [&paths.read, &paths.write].map(|paths| listed(paths.iter().map(|p| p.display())));
+            info!(landlock_abi = %abi, read, write, "sandbox is on");
         }
         (Ok(abi), None) => debug!(landlock_abi = %abi, "sandbox is off"),
         (Err(why), None) => debug!(%why, "sandbox is off, and could not be had"),

@@ -20,6 +20,7 @@ mod http;
 mod isolation;
 mod lines;
 mod load;
+mod logs;
 mod malformed;
 mod promises;
 mod queue;

@@ -154,13 +154,21 @@ fn a_log_that_nobody_reads_holds_up_no_request() {
 }
 
 /// What somebody writes who would like to pass for the worker, or to play with a terminal.
-const FORGERIES: [&str; 5] = [
+const FORGERIES: [&str; 6] = [
     "x\n2026-01-01T00:00:00.000000Z ERROR forged by hand",
     "x\r2026-01-01T00:00:00.000000Z ERROR forged by hand",
     "{\"timestamp\":\"2026-01-01T00:00:00.000000Z\",\"level\":\"ERROR\",\"message\":\"forged by hand\"}",
     "\u{1b}]0;title\u{7}\u{1b}[2Jforged by hand\u{9b}31m",
     "\u{202e}\u{2028}2026-01-01T00:00:00.000000Z ERROR forged by hand",
+    "\u{200f}\u{61c}\u{2066}\u{2029}\u{85}\u{7f}forged by hand",
 ];
+
+/// Whether a character could make a line of the log look like another.
+fn is_disguise(c: char) -> bool {
+    let directions = "\u{61c}\u{200e}\u{200f}\u{202a}\u{202b}\u{202c}\u{202d}\u{202e}\
+                      \u{2066}\u{2067}\u{2068}\u{2069}";
+    c.is_control() || "\u{2028}\u{2029}".contains(c) || directions.contains(c)
+}
 
 fn forge(worker: &Worker) {
     worker.wait_until_ready();
@@ -188,7 +196,7 @@ fn a_handler_cannot_forge_a_line_of_the_log() {
         if line.contains("forged by hand") {
             assert!(line.starts_with("    | "), "{line}");
         }
-        let is_plain = |c: char| c == '\t' || !(c.is_control() || "\u{202e}\u{2028}".contains(c));
+        let is_plain = |c: char| c == '\t' || !is_disguise(c);
         assert!(line.chars().all(is_plain), "{line:?}");
     }
 
@@ -197,7 +205,7 @@ fn a_handler_cannot_forge_a_line_of_the_log() {
     for line in worker.log.lines() {
         let entry: Value = serde_json::from_str(&line).unwrap_or_else(|_| panic!("{line:?}"));
         assert!(!entry["message"].to_string().contains("forged"), "{line}");
-        assert!(!line.contains(|c: char| c.is_ascii_control()), "{line:?}");
+        assert!(!line.contains(is_disguise), "{line:?}");
     }
 }
 

@@ -32,6 +32,35 @@ impl Complaint {
     }
 }
 
+/// The same for several things that are told apart by a code.
+#[derive(Debug)]
+pub(super) struct Complaints {
+    pause: Duration,
+    /// Few enough to look through.
+    codes: Vec<(&'static str, Complaint)>,
+}
+
+impl Complaints {
+    /// One line in this time for each code at most.
+    pub(super) fn once_in(pause: Duration) -> Complaints {
+        Complaints {
+            pause,
+            codes: Vec::new(),
+        }
+    }
+
+    /// How many of this code were left out since the last line about one, if it is time for another.
+    pub(super) fn due(&mut self, code: &'static str) -> Option<u64> {
+        if let Some((_, complaint)) = self.codes.iter_mut().find(|(name, _)| *name == code) {
+            return complaint.due();
+        }
+        let mut complaint = Complaint::once_in(self.pause);
+        let due = complaint.due();
+        self.codes.push((code, complaint));
+        due
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -45,5 +74,16 @@ mod tests {
         assert_eq!(complaint.due(), Some(2));
         tokio::time::advance(Duration::from_secs(1)).await;
         assert_eq!(complaint.due(), Some(0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_code_does_not_hide_another() {
+        let mut complaints = Complaints::once_in(Duration::from_secs(1));
+        assert_eq!(complaints.due("overloaded"), Some(0));
+        assert_eq!(complaints.due("overloaded"), None);
+        assert_eq!(complaints.due("forbidden"), Some(0));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(complaints.due("overloaded"), Some(1));
+        assert_eq!(complaints.due("forbidden"), Some(0));
     }
 }

@@ -24,11 +24,12 @@ mod waiting;
 use crate::budget::MemoryBudget;
 use crate::config::HttpConfig;
 use crate::error::Failure;
+use crate::logging::milliseconds;
 use crate::pool::Pool;
 use arriving::Arriving;
 use bytes::Bytes;
 use compact_str::CompactString;
-use complaint::Complaint;
+use complaint::Complaints;
 use guard::Guard;
 use head::{Head, Rare};
 use hyper::body::Body;
@@ -44,9 +45,9 @@ use std::time::{Duration, Instant};
 use time::OffsetDateTime;
 use token::Tokens;
 use tokio_util::sync::CancellationToken;
-use tracing::{Level, debug, warn};
+use tracing::{Level, debug, info, warn};
 
-/// The shortest time between two log lines about failed requests.
+/// The shortest time between two log lines about requests that failed with the same code.
 const FAILURE_PAUSE: Duration = Duration::from_secs(1);
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -79,7 +80,7 @@ pub struct Door {
     /// What the request ids of this run begin with.
     run: String,
     requests: AtomicU64,
-    failures: Mutex<Complaint>,
+    failures: Mutex<Complaints>,
 }
 
 impl Door {
@@ -105,7 +106,7 @@ impl Door {
             refuse: CancellationToken::new(),
             run: format!("{:08x}-", fastrand::u32(..)),
             requests: AtomicU64::new(0),
-            failures: Mutex::new(Complaint::once_in(FAILURE_PAUSE)),
+            failures: Mutex::new(Complaints::once_in(FAILURE_PAUSE)),
         }
     }
 
@@ -196,42 +197,48 @@ impl Door {
                 %method,
                 path,
                 status = response.status().as_u16(),
-                took = ?asked.arrived.elapsed(),
+                took_ms = milliseconds(asked.arrived.elapsed()),
                 "answered"
             );
         }
         response
     }
 
-    /// Logs that a request has failed by its handler, not what it was or what was said.
+    /// Logs that a request has failed or was refused, not what it was or what was said.
     fn tell(&self, failure: &Failure, id: &str) {
-        let code = match failure {
+        let told = match failure {
             Failure::Exited(_)
             | Failure::Protocol(_)
             | Failure::ReplyTooLarge(_)
-            | Failure::TimedOut(_) => respond::code(failure),
-            Failure::Handler { .. }
-            | Failure::Invalid { .. }
+            | Failure::TimedOut(_) => Told::Failed(Level::WARN),
+            Failure::Handler { .. } => Told::Failed(Level::INFO),
+            Failure::Overloaded { .. } | Failure::NotLoaded(_) | Failure::Unavailable { .. } => {
+                Told::Refused(Level::WARN)
+            }
+            Failure::Invalid { .. }
             | Failure::BodyTimeout(_)
             | Failure::BodyTooSlow
             | Failure::BodyTooLarge(_)
             | Failure::Unauthorized
             | Failure::Forbidden(_)
-            | Failure::NotFound
-            | Failure::MethodNotAllowed { .. }
-            | Failure::Overloaded { .. }
-            | Failure::NotLoaded(_)
-            | Failure::Unavailable { .. }
-            | Failure::Draining => return,
+            | Failure::Draining => Told::Refused(Level::INFO),
+            // Nobody's handler was meant.
+            Failure::NotFound | Failure::MethodNotAllowed { .. } => return,
         };
+        let code = respond::code(failure);
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-        let due = failures.due();
+        let due = failures.due(code);
         drop(failures);
-        if let Some(withheld) = due {
-            warn!(
-                request_id = id,
-                code, withheld, "request failed, its answer has the cause"
-            );
+        let Some(withheld) = due else { return };
+        match told {
+            Told::Failed(Level::INFO) => {
+                info!(request_id = id, code, withheld, "{FAILED}");
+            }
+            Told::Failed(_) => warn!(request_id = id, code, withheld, "{FAILED}"),
+            Told::Refused(Level::INFO) => {
+                info!(request_id = id, code, withheld, "{REFUSED}");
+            }
+            Told::Refused(_) => warn!(request_id = id, code, withheld, "{REFUSED}"),
         }
     }
 
@@ -318,6 +325,17 @@ async fn let_go(body: Arriving, is_discarded: bool) {
         Box::pin(body.discard()).await;
     }
 }
+
+/// What the log tells of a request that was not answered with a result, and at which level.
+enum Told {
+    /// By its handler.
+    Failed(Level),
+    /// Before a handler had it.
+    Refused(Level),
+}
+
+const FAILED: &str = "request failed, its answer has the cause";
+const REFUSED: &str = "request refused, its answer has the cause";
 
 /// What is kept of a request's head until its response is made.
 struct Asked {

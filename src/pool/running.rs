@@ -8,7 +8,7 @@ use super::lifetime::Lifetime;
 use super::member::{Member, Part};
 use crate::config::ProcessConfig;
 use crate::process::conversation::{Fault, Limits};
-use crate::process::handler_log::ErrorOutput;
+use crate::process::handler_log::{ErrorOutput, LogAllowance, StreamLog};
 use crate::process::launch::{ExitWatch, LaunchError, Launched, Process, describe};
 use crate::process::memory;
 use crate::process::owner::Owner;
@@ -87,6 +87,7 @@ impl Running {
         shared: Arc<Shared>,
         part: Part,
         permit: Option<OwnedSemaphorePermit>,
+        allowance: LogAllowance,
     ) -> Result<Running, LaunchError> {
         let Launched {
             process,
@@ -112,12 +113,13 @@ impl Running {
         let number = member.number();
         let pid = process.id();
         info!(process = number, pid, "process started");
+        let log = StreamLog::new(number, "stdout", allowance.clone());
         Ok(Running {
             number,
             process,
             exit,
-            owner: Owner::new(number, pid, stdin, stdout, limits, budget, member),
-            errors: ErrorOutput::new(number, stderr),
+            owner: Owner::new(log, pid, stdin, stdout, limits, budget, member),
+            errors: ErrorOutput::new(number, stderr, allowance),
             started: Instant::now(),
             lifetime,
         })

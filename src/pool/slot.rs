@@ -15,7 +15,9 @@ use super::member::Part;
 use super::rollout::{Outcome, Renewal, Renewed};
 use super::running::{Departure, Farewell, Running};
 use crate::config::ProcessConfig;
+use crate::logging::milliseconds;
 use crate::process::conversation::Fault;
+use crate::process::handler_log::LogAllowance;
 use crate::process::launch::{LaunchError, Launcher};
 use start::{Start, Started, Starter};
 use std::sync::Arc;
@@ -104,6 +106,7 @@ impl Slot {
                 shared,
                 launcher,
                 config: settings.process,
+                allowance: LogAllowance::new(Instant::now()),
             },
             stop,
             renewals,
@@ -282,7 +285,7 @@ impl Slot {
                 self.next_failed(why, delay);
             }
             LaunchError::System(why) => {
-                warn!(%why, retry_in = ?delay, "process not started");
+                warn!(%why, retry_in_ms = milliseconds(delay), "process not started");
                 let note = why.clone();
                 let shared = &self.starter.shared;
                 shared.note(|condition| condition.not_started(note, delay));

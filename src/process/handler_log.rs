@@ -1,13 +1,16 @@
 //! What a handler prints, on its way into our log: whole blocks, cut lines, a bounded rate.
 
+use std::borrow::Cow;
 use std::convert::Infallible;
 use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe::Receiver;
 use tracing::{info, warn};
 
-/// What one stream of one process may log: bytes at once, and bytes a second after that.
+/// What the processes of one slot may log, all together: bytes at once, and bytes a second after
+/// that. A new process begins with what is left, or one that floods and dies would log without end.
 const BURST: u64 = 256 * 1024;
 const BYTES_PER_SECOND: u64 = 64 * 1024;
 
@@ -26,24 +29,45 @@ const READS_AT_THE_END: usize = 8;
 /// A block ends when nothing has come for this long: a traceback is written in one go.
 const QUIET: Duration = Duration::from_millis(20);
 
+/// Longest part of a line that is repeated within an event of ours, in bytes.
+const QUOTE_LIMIT: usize = 512;
+
 /// Logs one stream of one process at a bounded rate, and says what it left out.
 #[derive(Debug)]
 pub struct StreamLog {
     process: u64,
     stream: &'static str,
-    allowance: Allowance,
+    allowance: LogAllowance,
     left_out: u64,
 }
 
 impl StreamLog {
-    /// The log of this stream (`stdout`, `stderr`) of this process.
-    pub fn new(process: u64, stream: &'static str, now: Instant) -> StreamLog {
+    /// The log of this stream (`stdout`, `stderr`) of this process, within this allowance.
+    pub fn new(process: u64, stream: &'static str, allowance: LogAllowance) -> StreamLog {
         StreamLog {
             process,
             stream,
-            allowance: Allowance::new(now),
+            allowance,
             left_out: 0,
         }
+    }
+
+    /// The number by which the log names the process.
+    pub fn process(&self) -> u64 {
+        self.process
+    }
+
+    /// Says what in a ready line was not understood; it may quote all of that line.
+    pub fn complain_of_ready_line(&mut self, now: Instant, complaint: &str) {
+        let complaint = quote(complaint);
+        if !self.allowance.take(now, complaint.len() as u64 + 64) {
+            self.left_out += 1;
+            return;
+        }
+        warn!(
+            process = self.process,
+            %complaint, "ready line not understood"
+        );
     }
 
     /// Logs a line or a block of lines.
@@ -89,6 +113,31 @@ impl Drop for StreamLog {
     }
 }
 
+/// The beginning of a text that may be long.
+fn quote(text: &str) -> Cow<'_, str> {
+    if text.len() <= QUOTE_LIMIT {
+        return Cow::Borrowed(text);
+    }
+    let end = text.floor_char_boundary(QUOTE_LIMIT);
+    Cow::Owned(format!("{}… (cut)", &text[..end]))
+}
+
+/// What the processes of one slot may still log. Clones share it.
+#[derive(Debug, Clone)]
+pub struct LogAllowance(Arc<Mutex<Allowance>>);
+
+impl LogAllowance {
+    /// A whole one.
+    pub fn new(now: Instant) -> LogAllowance {
+        LogAllowance(Arc::new(Mutex::new(Allowance::new(now))))
+    }
+
+    fn take(&self, now: Instant, bytes: u64) -> bool {
+        let mut allowance = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        allowance.take(now, bytes)
+    }
+}
+
 /// A token bucket of bytes.
 #[derive(Debug)]
 struct Allowance {
@@ -130,11 +179,11 @@ pub struct ErrorOutput {
 
 impl ErrorOutput {
     /// Takes over our end of a process's stderr.
-    pub fn new(process: u64, pipe: Receiver) -> ErrorOutput {
+    pub fn new(process: u64, pipe: Receiver, allowance: LogAllowance) -> ErrorOutput {
         ErrorOutput {
             pipe: Some(pipe),
             block: Block::default(),
-            log: StreamLog::new(process, "stderr", Instant::now()),
+            log: StreamLog::new(process, "stderr", allowance),
             scratch: vec![0; 16 * 1024],
         }
     }
@@ -277,6 +326,26 @@ mod tests {
         let later = start + Duration::from_secs(1);
         let taken = (0..1000).filter(|_| allowance.take(later, 1024)).count();
         assert_eq!(taken as u64, BYTES_PER_SECOND / 1024);
+    }
+
+    #[test]
+    fn a_new_process_of_a_slot_has_no_new_allowance() {
+        let start = Instant::now();
+        let slot = LogAllowance::new(start);
+        let flood = |allowance: &LogAllowance| {
+            (0..1000).filter(|_| allowance.take(start, 1024)).count() as u64
+        };
+        assert_eq!(flood(&slot), BURST / 1024);
+        let next = StreamLog::new(2, "stderr", slot.clone());
+        assert_eq!(flood(&next.allowance), 0);
+    }
+
+    #[test]
+    fn what_is_quoted_is_cut() {
+        assert_eq!(quote("short"), "short");
+        let long = quote(&"é".repeat(QUOTE_LIMIT)).into_owned();
+        assert!(long.len() < QUOTE_LIMIT + 20, "{}", long.len());
+        assert!(long.ends_with("é… (cut)"), "{long}");
     }
 
     #[test]

@@ -11,9 +11,10 @@ use super::call::Call;
 use super::conversation::{Conversation, Event, Fault, Holders, Limits, Standing, Start};
 use super::handler_log::StreamLog;
 use super::ids::RandomIds;
-use super::line::Announcement;
+use super::line::{Announcement, ContextMember};
 use crate::budget::MemoryBudget;
 use crate::error::Failure;
+use crate::logging::listed;
 use gate::Gate;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{Mode, OFlags};
@@ -111,10 +112,10 @@ pub struct Owner<F> {
 }
 
 impl<F: Feed> Owner<F> {
-    /// Takes over the pipes of process `pid`, which the log knows by the number `process` and which
-    /// was just started. Must be called within a runtime.
+    /// Takes over the pipes of process `pid`, whose stdout has this log and which was just started.
+    /// Must be called within a runtime.
     pub fn new(
-        process: u64,
+        log: StreamLog,
         pid: u32,
         stdin: Sender,
         stdout: Receiver,
@@ -124,7 +125,7 @@ impl<F: Feed> Owner<F> {
     ) -> Owner<F> {
         let now = Instant::now();
         Owner {
-            process,
+            process: log.process(),
             pid,
             conversation: Conversation::new(limits, now),
             ids: RandomIds::new(),
@@ -138,7 +139,7 @@ impl<F: Feed> Owner<F> {
                 set_to: None,
             },
             gate: Gate::new(budget),
-            log: StreamLog::new(process, "stdout", now),
+            log,
             scratch: vec![0; READ_BYTES],
         }
     }
@@ -356,7 +357,7 @@ impl<F: Feed> Owner<F> {
                 Event::CameUp { shown_after } => self.feed.came_up(shown_after),
                 Event::Ready(announcement) => {
                     self.feed.announced();
-                    log_ready(self.process, &announcement);
+                    self.log_ready(&announcement);
                 }
                 Event::Stray {
                     text,
@@ -383,6 +384,16 @@ impl<F: Feed> Owner<F> {
             }
         }
         count
+    }
+
+    fn log_ready(&mut self, announcement: &Announcement) {
+        let process = self.process;
+        let concurrency = announcement.concurrency;
+        let context = listed(announcement.context.iter().map(ContextMember::name));
+        debug!(process, concurrency, context, "process sent its ready line");
+        if let Some(complaint) = &announcement.complaint {
+            self.log.complain_of_ready_line(Instant::now(), complaint);
+        }
     }
 
     fn check_deadlines(&mut self) {
@@ -508,14 +519,6 @@ impl<F: Feed> Owner<F> {
                 Err(_) => return unread,
             }
         }
-    }
-}
-
-fn log_ready(process: u64, announcement: &Announcement) {
-    let concurrency = announcement.concurrency;
-    debug!(process, concurrency, context = ?announcement.context, "process sent its ready line");
-    if let Some(complaint) = &announcement.complaint {
-        warn!(process, %complaint, "ready line not understood");
     }
 }
 

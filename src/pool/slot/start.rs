@@ -4,6 +4,7 @@ use crate::config::ProcessConfig;
 use crate::pool::Shared;
 use crate::pool::member::Part;
 use crate::pool::running::Running;
+use crate::process::handler_log::LogAllowance;
 use crate::process::launch::{LaunchError, Launcher};
 use std::fmt;
 use std::future::Future;
@@ -20,6 +21,8 @@ pub(super) struct Starter {
     pub(super) shared: Arc<Shared>,
     pub(super) launcher: Launcher,
     pub(super) config: ProcessConfig,
+    /// Of all processes of the slot.
+    pub(super) allowance: LogAllowance,
 }
 
 /// What came of a start.
@@ -58,7 +61,13 @@ impl Starter {
         };
         // Not given up from here on: what was started must be seen to its end.
         let launched = self.launcher.launch().await?;
-        let running = Running::new(launched, &self.config, self.shared, Part::Serving, permit)?;
+        let Starter {
+            shared,
+            config,
+            allowance,
+            ..
+        } = self;
+        let running = Running::new(launched, &config, shared, Part::Serving, permit, allowance)?;
         Ok(Some(Box::new(running)))
     }
 }

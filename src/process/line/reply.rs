@@ -87,6 +87,18 @@ pub enum ContextMember {
     Traceparent,
 }
 
+impl ContextMember {
+    /// As a ready line has it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            ContextMember::Headers => "headers",
+            ContextMember::TimeoutMs => "timeout_ms",
+            ContextMember::RequestId => "request_id",
+            ContextMember::Traceparent => "traceparent",
+        }
+    }
+}
+
 /// Reads one line. One byte order mark before it and one CR after it are forgiven.
 pub fn parse(line: &[u8]) -> Parsed<'_> {
     let line = without_mark(line);

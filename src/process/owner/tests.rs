@@ -1,5 +1,6 @@
 use super::*;
 use crate::process::call::{Extras, Outcome};
+use crate::process::handler_log::LogAllowance;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io::{PipeReader, PipeWriter, Read, Write, pipe};
@@ -65,7 +66,7 @@ impl Bench {
         let waiting = Waiting::default();
         Bench {
             owner: Owner::new(
-                1,
+                StreamLog::new(1, "stdout", LogAllowance::new(Instant::now())),
                 std::process::id(),
                 into,
                 out_of,

@@ -1,0 +1,199 @@
+//! The log: what it tells of requests and processes, how much, and in which form.
+
+use crate::support::client::body_of;
+use crate::support::{Scratch, assert_error, assert_result, eventually, misbehave, sh};
+use serde_json::Value;
+use std::time::{Duration, Instant};
+
+/// The events with this message, each as its JSON object.
+fn events(worker: &crate::support::Worker, message: &str) -> Vec<Value> {
+    let lines = worker.log.lines();
+    let events = lines
+        .iter()
+        .filter_map(|line| serde_json::from_str(line).ok());
+    events
+        .filter(|event: &Value| event["message"] == message)
+        .collect()
+}
+
+const REFUSED: &str = "request refused, its answer has the cause";
+const FAILED: &str = "request failed, its answer has the cause";
+
+/// Waits for an event with this code, and gives it.
+#[track_caller]
+fn told(worker: &crate::support::Worker, message: &str, code: &str) -> Value {
+    eventually(&format!("{code} is told"), || {
+        let events = events(worker, message);
+        events.into_iter().find(|event| event["code"] == code)
+    })
+}
+
+#[test]
+fn requests_that_are_refused_are_told_with_code_and_id_and_not_what_they_were() {
+    let scratch = Scratch::new();
+    let tokens = scratch.file("tokens", 0o600, "a-token-of-some-length\n");
+    let worker = misbehave(&["--ready"])
+        .option("--auth-token-file", &tokens)
+        .option("--max-body", "1KiB")
+        .option("--body-timeout", "100ms")
+        .start();
+    worker.wait_until_ready();
+    let post = |headers: &[(&str, &str)], body: &[u8]| {
+        let mut connection = worker.connect();
+        connection
+            .request("POST", "/?s3cret", headers, Some(body))
+            .unwrap()
+    };
+    let known = ("authorization", "Bearer a-token-of-some-length");
+    let answers = [
+        (post(&[], &body_of("s3cret")), "unauthorized", 401),
+        (
+            post(
+                &[known, ("origin", "http://s3cret.test")],
+                &body_of("s3cret"),
+            ),
+            "forbidden",
+            403,
+        ),
+        (
+            post(&[known], &body_of(&"s3cret".repeat(1000))),
+            "body_too_large",
+            413,
+        ),
+        (post(&[known], b"{\"s3cret\":1}"), "invalid_request", 422),
+        (
+            post(&[known], &body_of("error s3cret")),
+            "handler_error",
+            400,
+        ),
+    ];
+    for (answer, code, status) in answers {
+        assert_eq!(answer.status, status, "{}", answer.text());
+        let message = if code == "handler_error" {
+            FAILED
+        } else {
+            REFUSED
+        };
+        let event = told(&worker, message, code);
+        assert_eq!(event["request_id"], answer.header("x-request-id").unwrap());
+        assert_eq!(event["level"], "INFO", "{event}");
+    }
+    assert!(
+        !worker.log.text().contains("s3cret"),
+        "{}",
+        worker.log.text()
+    );
+}
+
+#[test]
+fn overload_is_told_once_a_second_with_how_many_were_left_out() {
+    let worker = misbehave(&["--ready"])
+        .option("--processes", "1")
+        .option("--read-ahead", "1")
+        .option("--queue", "1")
+        .start();
+    worker.wait_until_ready();
+    // One is at work, one waits, the others are refused; nobody waits for an answer here.
+    let mut held = Vec::new();
+    let second = eventually("another line tells of the others", || {
+        let mut connection = worker.connect();
+        connection.send_payload("sleep 8000").unwrap();
+        held.push(connection);
+        let events = events(&worker, REFUSED);
+        let mut overloaded = events
+            .into_iter()
+            .filter(|event| event["code"] == "overloaded");
+        overloaded.nth(1)
+    });
+    let first = told(&worker, REFUSED, "overloaded");
+    assert_eq!(
+        (&first["level"], &first["withheld"]),
+        (&"WARN".into(), &0.into())
+    );
+    let refused = second["withheld"].as_u64().unwrap();
+    assert!(refused >= 5, "{second}");
+}
+
+/// How long the log is by now, in bytes.
+fn bytes_logged(worker: &crate::support::Worker) -> usize {
+    worker.log.lines().iter().map(|line| line.len() + 1).sum()
+}
+
+#[test]
+fn the_processes_of_a_slot_share_what_may_be_logged() {
+    // Each prints 300 KiB, answers once and dies.
+    let flood = r#"read -r line
+        i=0; while [ $i -lt 75 ]; do printf '%s\n' "$1"; i=$((i+1)); done >&2
+        printf '{"result":1}\n'"#;
+    let line = "n".repeat(4096);
+    let worker = sh(flood, &[&line]).option("--processes", "1").start();
+    let begun = Instant::now();
+    let mut served = 0;
+    while served < 12 {
+        assert!(begun.elapsed() < Duration::from_secs(30), "{served} served");
+        served += usize::from(worker.post("x").status == 200);
+    }
+    let left_out = "handler output left out, it came too fast";
+    eventually("what was left out is told", || {
+        (!events(&worker, left_out).is_empty()).then_some(())
+    });
+    // 3.5 MiB were printed. A burst, what came in since, and what is not the handler's.
+    let seconds = usize::try_from(begun.elapsed().as_secs()).unwrap() + 1;
+    let most = 256 * 1024 + seconds * 64 * 1024 + 64 * 1024;
+    let logged = bytes_logged(&worker);
+    assert!(logged > 100 * 1024, "something is: {logged}");
+    assert!(logged <= most, "{logged} bytes of {most}");
+}
+
+#[test]
+fn a_ready_line_that_is_not_understood_is_not_repeated_whole() {
+    let script = r#"printf '{"ready":true,"concurrency":"'; head -c 300000 /dev/zero | tr '\0' a
+        printf '"}\n'; while read -r line; do printf '{"result":1}\n'; done"#;
+    let worker = sh(script, &[]).option("--processes", "1").start();
+    let line = worker.log.wait_for(&["ready line not understood"]);
+    assert!(line.len() < 1024, "{} bytes", line.len());
+    assert_result(&worker.post("x"), 1);
+}
+
+#[test]
+fn the_log_on_a_terminal_has_colours_unless_they_are_refused() {
+    let program = env!("CARGO_BIN_EXE_faas-worker");
+    let seen = |environment: &str| {
+        let line = format!(
+            "{environment} timeout -s TERM 1 '{program}' --port 0 -- sh -c 'echo oh >&2; cat' </dev/null"
+        );
+        let output = std::process::Command::new("script")
+            .args(["-qec", &line, "/dev/null"])
+            .env("TERM", "xterm")
+            .env_remove("NO_COLOR")
+            .output();
+        output
+            .ok()
+            .map(|output| String::from_utf8(output.stdout).unwrap())
+    };
+    let Some(coloured) = seen("") else { return };
+    assert!(
+        coloured.contains("\u{1b}[32m INFO\u{1b}[0m listening"),
+        "{coloured:?}"
+    );
+    for refused in ["NO_COLOR=1", "TERM=dumb", "FAAS_LOG_FORMAT=json"] {
+        let plain = seen(refused).unwrap();
+        assert!(plain.contains("listening"), "{plain}");
+        assert!(!plain.contains('\u{1b}'), "{refused}: {plain:?}");
+    }
+}
+
+#[test]
+fn durations_are_numbers_and_lists_are_words() {
+    let worker = misbehave(&["--ready"])
+        .option("--log-level", "debug")
+        .start();
+    worker.wait_until_ready();
+    worker.get("/health");
+    let answered = eventually("a request is told", || events(&worker, "answered").pop());
+    assert!(answered["took_ms"].as_f64().unwrap() > 0.0, "{answered}");
+    for line in worker.log.lines() {
+        assert!(!line.contains("[\\\""), "a list as code: {line}");
+        assert!(!line.contains("Some("), "{line}");
+    }
+}
