@@ -4,6 +4,7 @@
 mod path;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use faas_worker::process::ids::IdDigits;
 use faas_worker::process::line::{Context, Framer, Line, encode_request, parse};
 use path::{Case, Path};
 use std::hint::black_box;
@@ -20,7 +21,12 @@ fn encoder(criterion: &mut Criterion) {
             bencher.iter(|| {
                 line.clear();
                 let payload = black_box(payload.as_bytes());
-                encode_request(&mut line, 1_234_567, payload, &Context::default());
+                encode_request(
+                    &mut line,
+                    &IdDigits::new(1_234_567_890_123_456),
+                    payload,
+                    &Context::default(),
+                );
                 black_box(line.len())
             });
         });

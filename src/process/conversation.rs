@@ -16,6 +16,7 @@ mod replies;
 mod seen;
 mod standing;
 
+use super::ids::IdDigits;
 use super::line::{self, Announcement, Context, ContextMember, Framer};
 use crate::error::Failure;
 use bytes::Bytes;
@@ -182,6 +183,7 @@ enum Life {
 #[derive(Debug)]
 struct Flight<T> {
     id: u64,
+    digits: IdDigits,
     /// `None` once the caller has been told that it took too long.
     ticket: Option<T>,
     /// Where its line begins and ends in all that was ever written to the process, in bytes.
@@ -316,9 +318,10 @@ impl<T: Ticket> Conversation<T> {
         self.flight.iter().any(|flight| flight.ticket.is_some())
     }
 
-    /// True when no request has or lately had this id.
+    /// True when no request that the process has is known by this id. That it is one of those that
+    /// were answered lately is as unlikely as a guess.
     pub fn is_free(&self, id: u64) -> bool {
-        self.position(id).is_none() && !self.finished.contains(id)
+        self.position(id).is_none()
     }
 
     /// Gives a request to the process, which must have room, under a free id that nobody outside
@@ -334,9 +337,16 @@ impl<T: Ticket> Conversation<T> {
         }
         let begin = self.outgoing.end();
         let context = ticket.context(now, &self.context);
-        line::encode_request(&mut self.outgoing.bytes, id, ticket.payload(), &context);
+        let digits = IdDigits::new(id);
+        line::encode_request(
+            &mut self.outgoing.bytes,
+            &digits,
+            ticket.payload(),
+            &context,
+        );
         self.flight.push_back(Flight {
             id,
+            digits,
             line: begin..self.outgoing.end(),
             since: now,
             timeout: ticket.timeout(),

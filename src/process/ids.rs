@@ -14,6 +14,9 @@ const BYTES: usize = 512;
 /// Bytes of one id before it is cut down to 53 bits.
 const ID_BYTES: usize = 8;
 
+/// Digits of nine ids in ten. So many are copied and compared at once, without a call.
+const USUAL_DIGITS: usize = 16;
+
 /// Integers from 1 up to 2^53, the largest that JavaScript's numbers keep, from the kernel's
 /// cryptographic source.
 pub struct RandomIds {
@@ -67,6 +70,47 @@ impl Default for RandomIds {
     }
 }
 
+/// The digits of an id, as they stand in the lines of its request and its reply.
+#[derive(Debug, Clone, Copy)]
+pub struct IdDigits {
+    digits: [u8; 20],
+    length: u8,
+}
+
+impl IdDigits {
+    /// The digits of this id.
+    pub fn new(id: u64) -> IdDigits {
+        let mut buffer = itoa::Buffer::new();
+        let text = buffer.format(id).as_bytes();
+        let mut digits = [0; 20];
+        match text.first_chunk::<USUAL_DIGITS>() {
+            Some(usual) if text.len() == USUAL_DIGITS => {
+                digits[..USUAL_DIGITS].copy_from_slice(usual)
+            }
+            Some(_) | None => digits[..text.len()].copy_from_slice(text),
+        }
+        IdDigits {
+            digits,
+            // The largest number of 64 bits has 20.
+            length: text.len() as u8,
+        }
+    }
+
+    /// What stands behind the digits, if the text begins with them.
+    pub fn strip_from<'a>(&self, text: &'a [u8]) -> Option<&'a [u8]> {
+        if usize::from(self.length) == USUAL_DIGITS {
+            let (digits, rest) = text.split_first_chunk::<USUAL_DIGITS>()?;
+            return (self.digits[..USUAL_DIGITS] == digits[..]).then_some(rest);
+        }
+        text.strip_prefix(self.as_bytes())
+    }
+
+    /// The digits, as ASCII.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.digits[..usize::from(self.length)]
+    }
+}
+
 /// Nothing of what is to come is shown.
 impl fmt::Debug for RandomIds {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -96,6 +140,21 @@ mod tests {
         for bit in 0..53 {
             let set = drawn.iter().filter(|id| *id >> bit & 1 == 1).count();
             assert!((300..700).contains(&set), "bit {bit}: {set}");
+        }
+    }
+
+    #[test]
+    fn digits_are_those_of_the_number() {
+        for id in [0, 7, 1 << 53, u64::MAX] {
+            let (digits, text) = (IdDigits::new(id), id.to_string());
+            assert_eq!(digits.as_bytes(), text.as_bytes());
+            let rest = digits.strip_from(text.as_bytes());
+            assert_eq!(rest, Some(&b""[..]));
+            let longer = format!("{text},5");
+            assert_eq!(digits.strip_from(longer.as_bytes()), Some(&b",5"[..]));
+            let other = text.replacen(text.chars().next_back().unwrap_or('0'), "x", 1);
+            assert_eq!(digits.strip_from(other.as_bytes()), None);
+            assert_eq!(digits.strip_from(&text.as_bytes()[1..]), None);
         }
     }
 

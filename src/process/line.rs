@@ -8,7 +8,9 @@ mod reply;
 mod request;
 
 pub use framing::{Framer, Line, STRAY_LIMIT, is_braced};
-pub use reply::{Announcement, Answer, Company, ContextMember, Id, Parsed, leading_id, parse};
+pub use reply::{
+    Announcement, Answer, Company, ContextMember, Id, Parsed, leading_id, parse, plain_reply,
+};
 pub use request::{Context, encode_request};
 
 #[cfg(test)]

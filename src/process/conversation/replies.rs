@@ -20,7 +20,12 @@ impl<T: Ticket> Conversation<T> {
     }
 
     fn whole_line(&mut self, now: Instant, line: &[u8], is_first: bool) {
-        match line::parse(line) {
+        // Mostly it is the ordinary reply to the oldest request.
+        let first = self.flight.front().and_then(|first| {
+            let result = line::plain_reply(line, &first.digits)?;
+            Some(Parsed::Reply(Id::Integer(first.id), Answer::Result(result)))
+        });
+        match first.unwrap_or_else(|| line::parse(line)) {
             Parsed::Reply(id, answer) => self.named_reply(now, id, &answer),
             Parsed::Unnamed(answer, company) => match (self.ids, company) {
                 (_, Company::Logger) | (Ids::Echoed, Company::Others) => self.stray(line, false),

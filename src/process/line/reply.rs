@@ -1,6 +1,7 @@
 //! What a line from a process means.
 
 use super::framing::without_mark;
+use crate::process::ids::IdDigits;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
@@ -113,6 +114,17 @@ pub fn parse(line: &[u8]) -> Parsed<'_> {
         }),
         Err(error) => parse_broken_text(line, error.valid_up_to()),
     }
+}
+
+/// The result of the ordinary reply to the request with this id; comparing its digits takes less
+/// than reading a number of 16 digits. Anything else, right or wrong, is none here and read by
+/// [`parse`].
+pub fn plain_reply<'a>(line: &'a [u8], id: &IdDigits) -> Option<&'a str> {
+    let rest = id.strip_from(line.strip_prefix(b"{\"id\":")?)?;
+    let result = rest.strip_prefix(b",\"result\":")?.strip_suffix(b"}")?;
+    // One value and nothing after it: there is no further member.
+    let result: &RawValue = serde_json::from_str(std::str::from_utf8(result).ok()?).ok()?;
+    Some(result.get())
 }
 
 /// The ordinary reply, read in a third of the instructions: `{"id":7,"result":…}`, with no white
@@ -436,6 +448,31 @@ fn error_answer(error: &str, is_beside_result: bool) -> Answer<'_> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn the_result_for_an_id_is_that_of_the_whole_line() {
+        let seven = IdDigits::new(7);
+        for (text, result) in [
+            (
+                "{\"id\":7,\"result\": {\"a\":[1,{}]} }",
+                Some("{\"a\":[1,{}]}"),
+            ),
+            ("{\"id\":77,\"result\":1}", None),
+            ("{\"id\":8,\"result\":1}", None),
+            ("{\"id\":7 ,\"result\":1}", None),
+            ("{\"id\":7,\"result\":1,\"result\":2}", None),
+            ("{\"id\":7,\"result\":1,\"error\":\"a\"}", None),
+            ("{\"id\":7,\"result\":1}}", None),
+            ("{\"id\":7,\"result\":}", None),
+        ] {
+            assert_eq!(plain_reply(text.as_bytes(), &seven), result, "{text}");
+            if let Some(result) = result {
+                let whole = Parsed::Reply(Id::Integer(7), Answer::Result(result));
+                assert_eq!(parse(text.as_bytes()), whole);
+            }
+        }
+        assert_eq!(plain_reply(b"{\"id\":7,\"result\":\"\xff\"}", &seven), None);
+    }
 
     #[test]
     fn the_short_way_is_taken_for_ordinary_replies_only() {

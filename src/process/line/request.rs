@@ -1,5 +1,7 @@
 //! The line of a request.
 
+use crate::process::ids::IdDigits;
+
 /// Members beside `payload`, already chosen.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Context<'a> {
@@ -18,11 +20,10 @@ pub struct Context<'a> {
 /// `payload` is the inside of a valid JSON string without lone surrogates; it is written as the
 /// shortest JSON for the same text. U+0085, U+2028 and U+2029 are escaped too, because line
 /// readers of some languages split there (Node's readline, Python's `str.splitlines`).
-pub fn encode_request(line: &mut Vec<u8>, id: u64, payload: &[u8], context: &Context<'_>) {
-    line.reserve(payload.len() + 40);
+pub fn encode_request(line: &mut Vec<u8>, id: &IdDigits, payload: &[u8], context: &Context<'_>) {
+    line.reserve(payload.len() + 56);
     line.extend_from_slice(b"{\"id\":");
-    let mut digits = itoa::Buffer::new();
-    line.extend_from_slice(digits.format(id).as_bytes());
+    line.extend_from_slice(id.as_bytes());
     line.extend_from_slice(b",\"payload\":\"");
     shorten(line, payload);
     line.push(b'"');
@@ -38,6 +39,7 @@ pub fn encode_request(line: &mut Vec<u8>, id: u64, payload: &[u8], context: &Con
     }
     if let Some(timeout_ms) = context.timeout_ms {
         line.extend_from_slice(b",\"timeout_ms\":");
+        let mut digits = itoa::Buffer::new();
         line.extend_from_slice(digits.format(timeout_ms).as_bytes());
     }
     for (name, value) in [

@@ -1,4 +1,5 @@
 use super::*;
+use crate::process::ids::IdDigits;
 use proptest::prelude::*;
 use serde::de::IgnoredAny;
 
@@ -18,7 +19,12 @@ fn lines(max_reply: usize, reads: &[&[u8]]) -> Vec<(bool, Vec<u8>)> {
 
 fn encoded(payload: &str) -> String {
     let mut line = Vec::new();
-    encode_request(&mut line, 7, payload.as_bytes(), &Context::default());
+    encode_request(
+        &mut line,
+        &IdDigits::new(7),
+        payload.as_bytes(),
+        &Context::default(),
+    );
     String::from_utf8(line).unwrap()
 }
 
@@ -303,7 +309,7 @@ fn context_members_follow_the_payload() {
         traceparent: None,
     };
     let mut line = Vec::new();
-    encode_request(&mut line, 0, b"p", &context);
+    encode_request(&mut line, &IdDigits::new(0), b"p", &context);
     assert_eq!(
         String::from_utf8(line).unwrap(),
         "{\"id\":0,\"payload\":\"p\",\"headers\":{\"x-a\":\"1\\\"\\u2028\",\"x-b\":\"\"},\
