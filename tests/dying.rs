@@ -58,6 +58,50 @@ fn a_process_that_exits_after_each_reply_costs_no_request() {
     assert_whole(&worker, 2);
 }
 
+/// B1: what comes back out of its stdin looks like what was never read.
+#[test]
+fn a_request_that_its_process_puts_back_is_run_once() {
+    let ledger = Scratch::new();
+    let path = ledger.file("ledger", 0o600, "");
+    let script = r#"while IFS= read -r line; do
+        printf '%s\n' "$line" >> "$1"
+        case $line in *again*) printf "$2" "$line" > /proc/self/fd/0; exit 3 ;; esac
+        printf '{"result":1}\n'
+    done"#;
+    for put_back in ["%s\n", "%.5s                                       \n"] {
+        let worker = sh(script, &[&path, put_back]).start();
+        assert_eq!(worker.post("ok").status, 200);
+        assert_error(&worker.post("again"), 502, "handler_exited", "maybe");
+        assert_eq!(worker.post("ok").status, 200);
+        let lines = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(lines.matches("again").count(), 1, "{lines}");
+        std::fs::write(&path, "").unwrap();
+    }
+}
+
+/// B1: a descendant out of its group, which outlives it.
+#[test]
+fn a_stdin_that_is_kept_full_after_a_death_holds_up_nobody() {
+    let script = r#"while IFS= read -r line; do
+        case $line in *refill*)
+            exec 3<&0
+            setsid sh -c 'for one in 1 2 3; do timeout 3 cat /dev/zero > /proc/self/fd/3 & done; wait' &
+            sleep 0.3
+            exit 3 ;;
+        esac
+        printf '{"result":1}\n'
+    done"#;
+    let worker = sh(script, &[]).option("--processes", "1").start();
+    assert_eq!(worker.post("ok").status, 200);
+    let start = Instant::now();
+    assert_error(&worker.post("refill"), 502, "handler_exited", "maybe");
+    assert_eq!(worker.post("ok").status, 200);
+    assert!(
+        start.elapsed() < Duration::from_secs(3),
+        "it waited for the writers"
+    );
+}
+
 /// B1.
 #[test]
 fn a_process_that_dies_idle_is_replaced_before_a_client_notices() {

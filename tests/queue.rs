@@ -78,6 +78,8 @@ fn a_request_that_waited_too_long_is_refused_and_never_run() {
     assert_result(&running.join().unwrap(), "sleep 5000 #running");
     assert_result(&worker.post("last"), "last");
     assert_eq!(ledger.count("impatient"), 0);
+    // The callers' impatience has ended no process.
+    assert_eq!(worker.log.text().matches("process started").count(), 1);
 }
 
 /// The caller's own limit counts from arrival, the queue included.

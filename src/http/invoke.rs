@@ -113,9 +113,8 @@ pub(super) async fn invoke(
     if !extras.headers.is_empty() && !reservation.grow_to(payload.len() + extras.bytes()) {
         return Err(no_memory());
     }
-    let timeout = shorter(time_budget, config.timeout);
     let latest = time_budget.map(|time| arrived + time);
-    let call = pool.call(payload, extras, timeout, latest, reservation)?;
+    let call = pool.call(payload, extras, config.timeout, latest, reservation)?;
     Ok(respond::json(StatusCode::OK, call.await?))
 }
 

@@ -50,6 +50,11 @@ impl Condition {
         self.was_ever_up = true;
     }
 
+    /// True when a process has ever been up.
+    pub fn was_ever_up(&self) -> bool {
+        self.was_ever_up
+    }
+
     /// A process that was started takes part no more.
     pub fn left(&mut self, was_up: bool) {
         self.alive -= 1;

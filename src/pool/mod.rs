@@ -48,6 +48,29 @@ const EXPIRY_PERIOD: Duration = Duration::from_millis(5);
 /// Time between two reports that the memory budget is full while requests wait.
 const SHORTAGE_PERIOD: Duration = Duration::from_millis(20);
 
+/// A request is given to another process twice, when processes end that have not read it: read back
+/// from a pipe is what somebody may have put there. Processes that exit in order between requests
+/// (some do so after each) are less suspect, and count a quarter.
+const MOST_HANDED_ON: u32 = 2 * HandingOn::AfterFailure.weight();
+
+/// Why a request is given to another process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum HandingOn {
+    /// The one that had it, and had answered others, has exited with status 0.
+    InOrder,
+    /// It has ended otherwise.
+    AfterFailure,
+}
+
+impl HandingOn {
+    const fn weight(self) -> u32 {
+        match self {
+            HandingOn::InOrder => 1,
+            HandingOn::AfterFailure => 4,
+        }
+    }
+}
+
 /// Longest wait that a caller is told.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(60);
 
@@ -424,7 +447,7 @@ impl Shared {
     }
 
     /// Gives requests that never started to others, at the places that they had.
-    fn hand_back(&self, calls: Vec<Call>) {
+    fn hand_back(&self, calls: Vec<Call>, why: HandingOn) {
         if calls.is_empty() {
             return;
         }
@@ -438,7 +461,7 @@ impl Shared {
             drop(state);
             return answer_all(calls, refusal);
         }
-        let (mut wakers, mut worn_out) = (Vec::new(), Vec::new());
+        let (mut wakers, mut worn_out, mut too_often) = (Vec::new(), Vec::new(), Vec::new());
         for mut call in calls {
             if call.is_abandoned() {
                 continue;
@@ -446,6 +469,14 @@ impl Shared {
             if now >= call.gives_up_at {
                 worn_out.push(call);
                 continue;
+            }
+            // Before any process was up, failed starts are counted over the pool, and end it sooner.
+            if state.condition.was_ever_up() {
+                call.handed_on += why.weight();
+                if call.handed_on > MOST_HANDED_ON {
+                    too_often.push(call);
+                    continue;
+                }
             }
             let longest = now + call.wait_left;
             call.waits_until = call.latest.map_or(longest, |latest| latest.min(longest));
@@ -457,6 +488,8 @@ impl Shared {
         let why = "one process after another ended before it read the request".to_owned();
         let retry_after = Duration::from_secs(1);
         answer_all(worn_out, Some(Failure::Unavailable { why, retry_after }));
+        let why = "one process after another ended while it had the request".to_owned();
+        answer_all(too_often, Some(Failure::Exited(why)));
         wakers.into_iter().for_each(Waker::wake);
         self.ask(None, could_grow);
         self.deadline_moved.notify_one();

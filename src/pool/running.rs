@@ -3,18 +3,18 @@
 //! The only place of the pool that signals and reaps. What takes the process's place, and when, is
 //! up to the slot.
 
-use super::Shared;
 use super::lifetime::Lifetime;
 use super::member::{Member, Part};
+use super::{HandingOn, Shared};
 use crate::config::ProcessConfig;
-use crate::process::conversation::{Fault, Limits};
+use crate::process::conversation::{Ending, Fault, Limits};
 use crate::process::handler_log::{ErrorOutput, LogAllowance, StreamLog};
-use crate::process::launch::{ExitWatch, LaunchError, Launched, Process, describe};
-use crate::process::memory;
+use crate::process::launch::{ExitWatch, LaunchError, Launched, Process, describe, measure_memory};
 use crate::process::owner::Owner;
 use rustix::process::Signal;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::net::unix::pipe::{Receiver, Sender};
 use tokio::sync::OwnedSemaphorePermit;
@@ -40,6 +40,21 @@ pub(super) struct Running {
     errors: ErrorOutput,
     started: Instant,
     lifetime: Lifetime,
+    /// Measured at the last look.
+    resident_bytes: Arc<AtomicU64>,
+    /// How it ended, once it is reaped.
+    end: Option<End>,
+}
+
+/// How a process ended.
+#[derive(Debug, Clone)]
+pub(super) struct End {
+    /// In words.
+    pub(super) status: String,
+    /// The status that it exited with, unless a signal ended it.
+    pub(super) code: Option<i32>,
+    /// The last line on its stderr.
+    pub(super) last_line: String,
 }
 
 /// Why a process no longer serves.
@@ -122,6 +137,8 @@ impl Running {
             errors: ErrorOutput::new(number, stderr, allowance),
             started: Instant::now(),
             lifetime,
+            resident_bytes: Arc::default(),
+            end: None,
         })
     }
 
@@ -140,9 +157,10 @@ impl Running {
         &self.lifetime
     }
 
-    /// Memory that it and all below it have, in bytes.
+    /// Memory that it and all below it had at the last look, in bytes; asks for the next one.
     pub(super) fn resident_bytes(&self) -> u64 {
-        memory::resident_bytes(self.process.id())
+        measure_memory(self.process.id(), &self.resident_bytes);
+        self.resident_bytes.load(Ordering::Relaxed)
     }
 
     /// True while it works on a request.
@@ -165,9 +183,9 @@ impl Running {
         self.owner.has_replied()
     }
 
-    /// Reads and delivers what the process has left on its stdout, without waiting.
-    pub(super) fn read_rest(&mut self) {
-        self.owner.read_rest();
+    /// Reads and delivers what the process has left on its stdout, as much as a turn allows.
+    pub(super) fn read_a_turn(&mut self) {
+        self.owner.read_a_turn();
     }
 
     /// Lets the process serve until it no longer can; never ends with anything but
@@ -229,8 +247,11 @@ impl Running {
         }
         self.process.signal_group(Signal::KILL);
         self.exit.ended().await;
-        let (status, _) = self.bury(departure);
-        info!(process = self.number, %status, "process stopped");
+        let status = self.reap().status;
+        self.bury(departure).await;
+        if departure != Departure::Ended {
+            info!(process = self.number, %status, "process stopped");
+        }
     }
 
     /// Asks the process to end by closing its stdin; true if it does within half the grace.
@@ -269,13 +290,37 @@ impl Running {
         }
     }
 
-    /// Kills what is left of the group, reaps the process, delivers its last answers, and gives
-    /// what it never started to others. Says how it ended, and the last line on its stderr.
-    pub(super) fn bury(&mut self, departure: Departure) -> (String, String) {
-        let status = describe(&self.process.reap());
+    /// Kills what is left of the group and reaps the process, which must have ended; says how.
+    pub(super) fn reap(&mut self) -> End {
+        if let Some(end) = &self.end {
+            return end.clone();
+        }
+        let death = self.process.reap();
         self.errors.finish();
-        let never_started = self.owner.bury(&format!("{departure}{status}"));
-        self.owner.feed().shared().hand_back(never_started);
-        (status, self.errors.last_line().to_owned())
+        let end = End {
+            status: describe(&death),
+            code: death.ok().and_then(|death| death.code()),
+            last_line: self.errors.last_line().to_owned(),
+        };
+        self.end.insert(end).clone()
+    }
+
+    /// Delivers the last answers of the process, which is reaped, and gives what it never started
+    /// to others.
+    // Not cancel-safe, see there.
+    async fn bury(&mut self, departure: Departure) {
+        let End { status, code, .. } = self.reap();
+        let ending = match code {
+            Some(1..) | Some(..0) => Ending::Failed,
+            Some(0) | None => Ending::Other,
+        };
+        let cause = format!("{departure}{status}");
+        let never_started = self.owner.bury(&cause, ending).await;
+        let was_in_order = code == Some(0) && self.owner.has_replied();
+        let weight = match was_in_order {
+            true => HandingOn::InOrder,
+            false => HandingOn::AfterFailure,
+        };
+        self.owner.feed().shared().hand_back(never_started, weight);
     }
 }

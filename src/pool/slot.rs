@@ -338,10 +338,12 @@ impl Slot {
         };
         if departure == Departure::Ended {
             // What it said at the end counts, for its standing too.
-            running.read_rest();
+            running.read_a_turn();
         }
         let was_up = running.member().is_up();
-        if running.has_replied() || running.started().elapsed() >= LIVED_WELL {
+        let was_up_in_time = was_up && departure == Departure::Fault(Fault::TimedOut);
+        let has_lived = running.started().elapsed() >= LIVED_WELL;
+        if running.has_replied() || has_lived || was_up_in_time {
             self.backoff.reset();
         }
         let delay = self.backoff.next(fastrand::f64());
@@ -364,19 +366,21 @@ impl Slot {
             Departure::Ended => {
                 let lived_ms = running.started().elapsed().as_millis() as u64;
                 let was_up = running.member().is_up();
-                let (status, last_line) = running.bury(departure);
-                let last_line = (!last_line.is_empty()).then_some(last_line);
+                let end = running.reap();
+                let last_line = Some(&end.last_line).filter(|line| !line.is_empty());
+                let status = &end.status;
                 warn!(process = number, %status, lived_ms, last_line, "process ended");
+                self.send_off(running, departure);
                 if was_up {
-                    return status;
+                    return end.status;
                 }
                 // A one-shot command, most likely.
-                let hint = if status == "exit status: 0" {
+                let hint = if end.code == Some(0) {
                     ": a handler must go on reading requests from stdin until that ends"
                 } else {
                     "; the log has what it printed"
                 };
-                format!("{status}, before it was up{hint}")
+                format!("{}, before it was up{hint}", end.status)
             }
             Departure::Fault(fault) => {
                 warn!(process = number, reason = %fault, "process replaced");
@@ -398,7 +402,7 @@ impl Slot {
     /// Sees a process to its end, beside what comes next.
     fn send_off(&mut self, mut running: Box<Running>, departure: Departure) {
         running.member_mut().retire();
-        if departure != Departure::Stopped {
+        if !matches!(departure, Departure::Stopped | Departure::Ended) {
             // One that still ignores its end from before has had its time.
             self.hurry.cancel();
             self.hurry = self.starter.shared.kill.child_token();

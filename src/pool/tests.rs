@@ -155,8 +155,8 @@ fn a_request_that_is_handed_back_wakes_an_idle_process_and_comes_first() {
     };
     let idle = Arc::new(Woken::default());
     assert!(ask(&pool, 2, &idle).is_pending());
-    pool.shared.hand_back(vec![second]);
-    pool.shared.hand_back(vec![first]);
+    pool.shared.hand_back(vec![second], HandingOn::InOrder);
+    pool.shared.hand_back(vec![first], HandingOn::InOrder);
     assert!(idle.is_set());
     let Poll::Ready(again) = ask(&pool, 2, &idle) else {
         panic!("there is a request")
@@ -182,7 +182,7 @@ fn only_what_is_fresh_and_fits_is_written_ahead() {
     let Poll::Ready(first) = ahead(1) else {
         panic!("no process is idle")
     };
-    pool.shared.hand_back(vec![first]);
+    pool.shared.hand_back(vec![first], HandingOn::InOrder);
     assert!(ahead(1).is_pending(), "it is written ahead no second time");
     assert!(ask(&pool, 2, &Arc::default()).is_ready());
     assert!(ahead(1).is_ready());
@@ -196,9 +196,32 @@ fn what_is_handed_back_to_a_closed_pool_is_refused_and_not_forgotten() {
         panic!("there is a request")
     };
     answer_all(pool.shared.close(), Some(Failure::Draining));
-    pool.shared.hand_back(vec![taken]);
+    pool.shared.hand_back(vec![taken], HandingOn::InOrder);
     let answer = Pin::new(&mut answered).poll(&mut Context::from_waker(Waker::noop()));
     assert_eq!(answer, Poll::Ready(Err(Failure::Draining)));
+}
+
+#[test]
+fn a_request_is_handed_on_twice_and_then_fails() {
+    for (why, times) in [(HandingOn::AfterFailure, 2), (HandingOn::InOrder, 8)] {
+        let pool = pool_for(1);
+        pool.shared.note(|condition| {
+            condition.started();
+            condition.came_up();
+        });
+        let mut answered = call(&pool).unwrap();
+        for _ in 0..=times {
+            let Poll::Ready(taken) = ask(&pool, 1, &Arc::default()) else {
+                panic!("{why:?}: there is a request")
+            };
+            pool.shared.hand_back(vec![taken], why);
+        }
+        assert!(ask(&pool, 1, &Arc::default()).is_pending());
+        let answer = Pin::new(&mut answered).poll(&mut Context::from_waker(Waker::noop()));
+        let Poll::Ready(Err(Failure::Exited(_))) = answer else {
+            panic!("{answer:?}")
+        };
+    }
 }
 
 #[test]
@@ -210,7 +233,7 @@ fn the_time_that_a_process_had_a_request_does_not_count_as_waiting() {
     };
     // As if a process had kept it for longer than it might have waited.
     taken.waits_until = Instant::now();
-    pool.shared.hand_back(vec![taken]);
+    pool.shared.hand_back(vec![taken], HandingOn::InOrder);
     assert!(ask(&pool, 2, &Arc::default()).is_ready());
 }
 
@@ -222,7 +245,7 @@ fn what_no_process_ever_reads_is_refused_in_the_end() {
         panic!("there is a request")
     };
     taken.gives_up_at = Instant::now();
-    pool.shared.hand_back(vec![taken]);
+    pool.shared.hand_back(vec![taken], HandingOn::InOrder);
     let answer = Pin::new(&mut answered).poll(&mut Context::from_waker(Waker::noop()));
     assert!(matches!(
         answer,

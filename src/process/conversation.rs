@@ -89,6 +89,15 @@ pub enum Holders {
     Some,
 }
 
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// By itself, with a status that is no success.
+    Failed,
+    /// In order, or by a signal.
+    Other,
+}
+
 /// Something that happened and that somebody must be told.
 #[derive(Debug)]
 pub enum Event<T> {
@@ -194,12 +203,24 @@ struct Flight<T> {
     /// The end of the caller's own budget.
     latest: Option<Instant>,
     strays_before: u64,
+    /// When its line was made, and whether with what the ready line asked for: so it can be made
+    /// again.
+    made: Instant,
+    has_context: bool,
+    /// Whether the process had no other one then.
+    was_idle: bool,
 }
 
 impl<T> Flight<T> {
+    /// When its caller waits no longer.
     fn deadline(&self) -> Instant {
-        let own = self.since + self.timeout;
+        let own = self.own_deadline();
         self.latest.map_or(own, |latest| latest.min(own))
+    }
+
+    /// When the process has had its time for it.
+    fn own_deadline(&self) -> Instant {
+        self.since + self.timeout
     }
 }
 
@@ -332,7 +353,8 @@ impl<T: Ticket> Conversation<T> {
             self.room(now) > 0,
             "a request was given to a process without room"
         );
-        if self.flight.is_empty() {
+        let was_idle = self.flight.is_empty();
+        if was_idle {
             self.botched = 0;
         }
         let begin = self.outgoing.end();
@@ -352,6 +374,9 @@ impl<T: Ticket> Conversation<T> {
             timeout: ticket.timeout(),
             latest: ticket.latest(),
             strays_before: self.strays.count,
+            made: now,
+            has_context: !self.context.is_empty(),
+            was_idle,
             ticket: Some(ticket),
         });
     }
@@ -452,13 +477,18 @@ impl<T: Ticket> Conversation<T> {
         std::mem::replace(&mut self.events, Vec::with_capacity(room))
     }
 
-    /// The process is dead and reaped, its stdout read, and `unread` bytes of what was written were
-    /// taken back out of its stdin. Gives each open ticket, in order, and whether its request never
-    /// started. That is known in two ways: its line lies wholly in the part that was never read, or
-    /// the process promised order and an earlier request has no reply. The promise says nothing
-    /// while somebody may still be working on what was read.
-    pub fn end(&mut self, unread: usize, holders: Holders) -> Vec<(T, bool)> {
-        let read = self.outgoing.sent - (unread as u64).min(self.outgoing.sent);
+    /// The process is dead and reaped, its stdout read, and `unread` was taken back out of its
+    /// stdin. Gives each open ticket, in order, and whether its request never started. That is
+    /// known in two ways: its line lies wholly in the part that was never read, or the process
+    /// promised order and an earlier request has no reply. The promise says nothing while somebody
+    /// may still be working on what was read. Nor does the pipe, when something else comes out of
+    /// it than was written: somebody has put that there, in place of what was read.
+    pub fn end(&mut self, unread: &[u8], holders: Holders, ending: Ending) -> Vec<(T, bool)> {
+        let read = self.outgoing.sent.checked_sub(unread.len() as u64);
+        let read = read.filter(|read| {
+            self.is_end_of_what_was_sent(unread, *read) && !self.is_unlikely(*read, ending)
+        });
+        let read = read.unwrap_or(self.outgoing.sent);
         let may_have_started = match (self.promise, holders) {
             (Promise::Order, Holders::None) => self.may_have_started(),
             (Promise::Order, Holders::Some) => usize::MAX,
@@ -471,6 +501,44 @@ impl<T: Ticket> Conversation<T> {
                 flight.ticket.map(|ticket| (ticket, is_untouched))
             })
             .collect()
+    }
+
+    /// True when these bytes, which follow the first `read` ones, are those that were written there
+    /// for the open requests.
+    fn is_end_of_what_was_sent(&self, unread: &[u8], read: u64) -> bool {
+        let mut line = Vec::new();
+        let whole = self
+            .flight
+            .iter()
+            .filter(|flight| flight.line.start >= read);
+        for flight in whole {
+            let Some(ticket) = &flight.ticket else {
+                continue;
+            };
+            let members = match flight.has_context {
+                true => &self.context[..],
+                false => &[],
+            };
+            line.clear();
+            let context = ticket.context(flight.made, members);
+            line::encode_request(&mut line, flight.id, ticket.payload(), &context);
+            // Of the last one, less may have been sent.
+            let begin = usize::try_from(flight.line.start - read).unwrap_or(usize::MAX);
+            let found = unread.get(begin..).unwrap_or_default();
+            let length = found.len().min(line.len());
+            if found[..length] != line[..length] {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// True when a process that answers requests was given one when it had none, and has failed by
+    /// itself, though these bytes are all that it has read. More likely it has put back what it read.
+    fn is_unlikely(&self, read: u64, ending: Ending) -> bool {
+        let mut first = self.flight.iter().take(1);
+        let has_left_it = first.any(|first| first.was_idle && read <= first.line.start);
+        ending == Ending::Failed && self.has_replied && has_left_it
     }
 
     /// How many requests a process that keeps its promise of order may have started on.

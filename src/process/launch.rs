@@ -17,6 +17,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::Stdio;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 use std::{fmt, io};
 
@@ -113,6 +114,11 @@ impl Launcher {
     pub async fn launch(&self) -> Result<Launched, LaunchError> {
         spawner::launch(Arc::clone(&self.order)).await
     }
+}
+
+/// Has the memory of a process and all below it measured, beside the runtime; `bytes` is set then.
+pub fn measure_memory(pid: u32, bytes: &Arc<AtomicU64>) {
+    spawner::measure(pid, bytes);
 }
 
 /// Starts a process, on the thread that does.

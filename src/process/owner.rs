@@ -8,7 +8,7 @@ mod gate;
 
 use super::activity::activity;
 use super::call::Call;
-use super::conversation::{Conversation, Event, Fault, Holders, Limits, Standing, Start};
+use super::conversation::{Conversation, Ending, Event, Fault, Holders, Limits, Standing, Start};
 use super::handler_log::StreamLog;
 use super::ids::RandomIds;
 use super::line::{Announcement, ContextMember};
@@ -16,12 +16,12 @@ use crate::budget::MemoryBudget;
 use crate::error::Failure;
 use crate::logging::listed;
 use gate::Gate;
-use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use std::convert::Infallible;
 use std::future::{Future, pending, poll_fn};
 use std::io;
+use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -29,7 +29,8 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, Interest, ReadBuf};
 use tokio::net::unix::pipe::{Receiver, Sender};
-use tokio::time::Sleep;
+use tokio::task::yield_now;
+use tokio::time::{Sleep, timeout};
 use tracing::{debug, warn};
 
 /// Most that is read at once; a Linux pipe holds this much.
@@ -38,9 +39,19 @@ const READ_BYTES: usize = 64 * 1024;
 /// Reads in a row before others on the thread have their turn.
 const READS_IN_A_ROW: usize = 16;
 
-/// Reads where everything that is there must be seen. A pipe holds one of them by default and 16
-/// at most; a descendant that goes on writing must not hold the thread.
-const READS_AT_THE_END: usize = 64;
+/// Part of a read that is handled at once: so many empty lines take less than [`TURN_LASTS`].
+const PIECE_BYTES: usize = 16 * 1024;
+
+/// Longest that what is there is read before others on the thread have their turn.
+const TURN_LASTS: Duration = Duration::from_millis(1);
+
+/// Most that is read of a dead process's stdout. A pipe holds 64 KiB by default and 1 MiB at most,
+/// unless root has made it larger.
+const REST_BYTES: u64 = 4 * 1024 * 1024;
+
+/// Most that is read back of a dead process's stdin, in bytes: what a pipe holds at most, unless
+/// root has made it larger.
+const MOST_UNREAD: usize = 1024 * 1024;
 
 /// How long processes that were killed may take to be gone. Only those that have left the group,
 /// and live on, take all of it.
@@ -109,6 +120,12 @@ pub struct Owner<F> {
     gate: Gate,
     log: StreamLog,
     scratch: Vec<u8>,
+    /// Where in `scratch` there is what was read, and not yet handled.
+    pending: Range<usize>,
+    /// All bytes of stdout that were handled.
+    taken_in: u64,
+    /// A deadline has passed, and is acted upon when so many bytes are handled.
+    expires_behind: Option<u64>,
 }
 
 impl<F: Feed> Owner<F> {
@@ -141,6 +158,9 @@ impl<F: Feed> Owner<F> {
             gate: Gate::new(budget),
             log,
             scratch: vec![0; READ_BYTES],
+            pending: 0..0,
+            taken_in: 0,
+            expires_behind: None,
         }
     }
 
@@ -229,32 +249,34 @@ impl<F: Feed> Owner<F> {
         self.conversation.has_replied()
     }
 
-    /// Reads and delivers what is there, without waiting.
-    pub fn read_rest(&mut self) {
-        for _ in 0..READS_AT_THE_END {
-            if self.read_now() == Received::Nothing {
-                break;
+    /// Reads and delivers what is there for as long as a turn lasts; true if that was all.
+    pub fn read_a_turn(&mut self) -> bool {
+        let end = Instant::now() + TURN_LASTS;
+        while self.read_now() != Received::Nothing {
+            if Instant::now() >= end {
+                return false;
             }
         }
-        self.handle_events();
+        true
     }
 
     /// The process has been reaped. Delivers the answers that are still in its stdout, fails what
     /// it may have started with `cause`, and gives back what it never started.
-    pub fn bury(&mut self, cause: &str) -> Vec<Call> {
+    // Not cancel-safe: what was taken back is lost with it.
+    pub async fn bury(&mut self, cause: &str, ending: Ending) -> Vec<Call> {
         self.feed.leave();
         // First, before somebody who has left the group reads more of it.
         let unread = self.take_back_unread();
-        self.read_rest();
+        self.read_rest().await;
         if self.conversation.is_ahead() {
-            self.wait_for_end_of_stdout();
+            self.wait_for_end_of_stdout().await;
         }
         let holders = match &self.stdout {
             Some(_) => Holders::Some,
             None => Holders::None,
         };
         let mut never_started = Vec::new();
-        for (call, is_untouched) in self.conversation.end(unread, holders) {
+        for (call, is_untouched) in self.conversation.end(&unread, holders, ending) {
             if is_untouched {
                 never_started.push(call);
             } else {
@@ -264,25 +286,36 @@ impl<F: Feed> Owner<F> {
         never_started
     }
 
-    /// Waits until nobody holds the pipe any more: the others of its group were killed just now,
-    /// and end within a moment. Blocks, because whoever asks cannot do anything else before.
-    fn wait_for_end_of_stdout(&mut self) {
-        let end = Instant::now() + KILLED_END_WITHIN;
-        while let Some(stdout) = &self.stdout
-            && let left = end.saturating_duration_since(Instant::now())
-            && !left.is_zero()
-        {
-            let wait = Timespec::try_from(left).unwrap_or_default();
-            // A failure costs a turn of the loop.
-            let _ = rustix::event::poll(&mut [PollFd::new(stdout, PollFlags::IN)], Some(&wait));
-            self.read_rest();
+    /// Reads what is there, a turn at a time, and no more than pipes hold: a descendant may go on
+    /// writing.
+    async fn read_rest(&mut self) {
+        let most = self.taken_in + REST_BYTES;
+        while !self.read_a_turn() && self.taken_in < most {
+            yield_now().await;
         }
+    }
+
+    /// Waits until nobody holds the pipe any more: the others of its group were killed just now,
+    /// and end within a moment.
+    async fn wait_for_end_of_stdout(&mut self) {
+        let ended = poll_fn(|cx| {
+            if self.poll_read(cx) {
+                cx.waker().wake_by_ref();
+            }
+            match &self.stdout {
+                Some(_) => Poll::Pending,
+                None => Poll::Ready(()),
+            }
+        });
+        // Cancel-safe: all progress lives in self. Who still holds it then is taken for working.
+        let _ = timeout(KILLED_END_WITHIN, ended).await;
+        self.handle_events();
     }
 
     fn poll_move(&mut self, cx: &mut Context<'_>) {
         let is_more = self.poll_read(cx);
         self.handle_events();
-        self.check_deadlines();
+        self.check_deadlines(cx);
         self.take_requests(cx);
         self.poll_write(cx);
         self.gate.count(self.conversation.buffered_bytes());
@@ -295,6 +328,9 @@ impl<F: Feed> Owner<F> {
 
     /// Reads what is there; true if there may be more after many reads.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> bool {
+        if !self.pending.is_empty() && self.take_in() == Received::Much {
+            return true;
+        }
         for _ in 0..READS_IN_A_ROW {
             if !self.gate.may_read(cx, self.conversation.partial_bytes()) {
                 return false;
@@ -316,6 +352,9 @@ impl<F: Feed> Owner<F> {
 
     /// Reads once, whatever the runtime knows of the pipe.
     fn read_now(&mut self) -> Received {
+        if !self.pending.is_empty() {
+            return self.take_in();
+        }
         let Some(stdout) = &self.stdout else {
             return Received::Nothing;
         };
@@ -325,26 +364,39 @@ impl<F: Feed> Owner<F> {
 
     /// Handles what a read brought, so that no more than that is ever held.
     fn received(&mut self, read: io::Result<usize>) -> Received {
-        let received = match read {
+        match read {
             Ok(length) if length > 0 => {
-                self.conversation
-                    .received(Instant::now(), &self.scratch[..length]);
-                self.gate.count(self.conversation.buffered_bytes());
-                Received::Some
+                self.pending = 0..length;
+                self.take_in()
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Received::Nothing,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Received::Some,
             Ok(_) | Err(_) => {
                 self.stdout = None;
                 self.conversation.output_closed();
+                self.handle_events();
                 Received::Nothing
             }
-        };
-        if self.handle_events() > MANY_LINES {
-            Received::Much
-        } else {
-            received
         }
+    }
+
+    /// Handles what was read, a piece at a time, until that was too many lines for one turn.
+    fn take_in(&mut self) -> Received {
+        let now = Instant::now();
+        let mut received = Received::Nothing;
+        while !self.pending.is_empty() {
+            let begin = self.pending.start;
+            let end = self.pending.end.min(begin + PIECE_BYTES);
+            self.conversation.received(now, &self.scratch[begin..end]);
+            self.pending.start = end;
+            self.taken_in += (end - begin) as u64;
+            self.gate.count(self.conversation.buffered_bytes());
+            if self.handle_events() > MANY_LINES {
+                return Received::Much;
+            }
+            received = Received::Some;
+        }
+        received
     }
 
     /// Delivers answers and logs lines; says how many there were.
@@ -396,7 +448,7 @@ impl<F: Feed> Owner<F> {
         }
     }
 
-    fn check_deadlines(&mut self) {
+    fn check_deadlines(&mut self, cx: &mut Context<'_>) {
         let slowest_start = self.feed.slowest_start();
         let now = Instant::now();
         if self
@@ -404,16 +456,30 @@ impl<F: Feed> Owner<F> {
             .next_deadline(slowest_start)
             .is_none_or(|deadline| deadline > now)
         {
+            self.expires_behind = None;
             return;
         }
-        // An answer that is there wins over the deadline, however late this thread looks.
-        self.read_rest();
+        // An answer that is there wins over the deadline, however late this thread looks. What is
+        // written after that look does not put the deadline off.
+        let there = self.pending.len() as u64 + self.bytes_in_stdout();
+        let target = *self.expires_behind.get_or_insert(self.taken_in + there);
+        if !self.read_a_turn() && self.taken_in < target {
+            cx.waker().wake_by_ref();
+            return;
+        }
+        self.expires_behind = None;
         self.conversation.expire(now, slowest_start);
         if self.conversation.must_look_at_process(now) {
             let activity = activity(self.pid);
             self.conversation.looked_at_process(now, activity);
         }
         self.handle_events();
+    }
+
+    fn bytes_in_stdout(&self) -> u64 {
+        let stdout = self.stdout.as_ref();
+        let bytes = stdout.map(rustix::io::ioctl_fionread);
+        bytes.and_then(Result::ok).unwrap_or(0)
     }
 
     fn take_requests(&mut self, cx: &mut Context<'_>) {
@@ -468,7 +534,14 @@ impl<F: Feed> Owner<F> {
 
     /// Looks at what is there, up to a few reads.
     fn has_nothing_to_read(&mut self) -> bool {
-        (0..READS_BEFORE_GIVING).any(|_| self.read_now() == Received::Nothing)
+        for _ in 0..READS_BEFORE_GIVING {
+            match self.read_now() {
+                Received::Nothing => return true,
+                Received::Some => {}
+                Received::Much => return false,
+            }
+        }
+        false
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>) {
@@ -498,27 +571,30 @@ impl<F: Feed> Owner<F> {
         self.alarm.poll(cx, deadline);
     }
 
-    /// Takes back what the process has not read, and says how many bytes that was. Read back
-    /// rather than counted (FIONREAD): what is taken out here, no descendant that still holds the
-    /// pipe can read any more.
-    fn take_back_unread(&mut self) -> usize {
+    /// Takes back what the process has not read. Read back rather than counted (FIONREAD): what is
+    /// taken out here, no descendant that still holds the pipe can read any more. A pipe that never
+    /// gets empty is filled by somebody else, and says nothing.
+    fn take_back_unread(&mut self) -> Vec<u8> {
+        let mut unread = Vec::new();
         let Some(stdin) = self.stdin.take() else {
-            return 0;
+            return unread;
         };
         let path = format!("/proc/self/fd/{}", stdin.as_raw_fd());
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let Ok(reader) = rustix::fs::open(path, flags, Mode::empty()) else {
-            return 0;
+            return unread;
         };
-        let mut unread = 0;
-        loop {
-            match rustix::io::read(&reader, &mut self.scratch) {
-                Ok(0) => return unread,
-                Ok(length) => unread += length,
-                Err(Errno::INTR) => {}
-                Err(_) => return unread,
+        while unread.len() <= MOST_UNREAD {
+            let length = unread.len();
+            unread.resize(length + READ_BYTES, 0);
+            let read = rustix::io::read(&reader, &mut unread[length..]);
+            unread.truncate(length + *read.as_ref().unwrap_or(&0));
+            match read {
+                Ok(1..) | Err(Errno::INTR) => {}
+                Ok(0) | Err(_) => return unread,
             }
         }
+        Vec::new()
     }
 }
 

@@ -68,28 +68,28 @@ impl<T: Ticket> Conversation<T> {
                 continue;
             }
             let is_written_ahead = self.is_written_ahead(index);
+            let is_own_time_over = now >= self.flight[index].own_deadline();
             let failure = Failure::TimedOut(if is_written_ahead {
                 self.what_it_waited_for(index)
             } else {
                 self.what_was_seen(&self.flight[index])
             });
-            let is_concurrent = matches!(self.promise, Promise::Concurrency(_));
-            let Some(ticket) = self.flight[index].ticket.take() else {
-                self.condemn(if self.has_replied {
+            let ticket = self.flight[index].ticket.take();
+            let is_told_only_now = ticket.is_some();
+            self.events
+                .extend(ticket.map(|ticket| Event::Answered(ticket, Err(failure))));
+            // A caller's budget ends the wait of the caller, and no process.
+            if is_told_only_now && (is_spared || is_written_ahead || !is_own_time_over) {
+                index += 1;
+            } else if matches!(self.promise, Promise::Concurrency(_)) {
+                self.take_flight(index);
+                self.finish_only(Fault::TimedOut);
+            } else {
+                self.condemn(if is_told_only_now || self.life == Life::Shown {
                     Fault::TimedOut
                 } else {
                     Fault::TooSlowToStart
                 });
-                return;
-            };
-            self.events.push(Event::Answered(ticket, Err(failure)));
-            if is_spared || is_written_ahead {
-                index += 1;
-            } else if is_concurrent {
-                self.take_flight(index);
-                self.finish_only(Fault::TimedOut);
-            } else {
-                self.condemn(Fault::TimedOut);
                 return;
             }
         }
@@ -114,9 +114,10 @@ impl<T: Ticket> Conversation<T> {
             // Its own time has not begun, but its caller's budget runs.
             (Some(_), true) => flight.latest,
             (None, true) => None,
+            (None, false) if self.life == Life::Shown => Some(flight.own_deadline()),
             (None, false) => {
                 let spared = self.started + self.spared_for(slowest_start);
-                Some(spared.max(flight.since + flight.timeout))
+                Some(spared.max(flight.own_deadline()))
             }
         }
     }

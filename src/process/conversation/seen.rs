@@ -2,6 +2,7 @@
 
 use super::{Conversation, Flight, Life, Promise, Ticket};
 use crate::process::line;
+use std::time::Duration;
 
 /// What a stray line shows of itself in the `detail` of a 504, in characters.
 const SHOWN_IN_DETAIL: usize = 200;
@@ -9,7 +10,7 @@ const SHOWN_IN_DETAIL: usize = 200;
 impl<T: Ticket> Conversation<T> {
     /// The `detail` of a 504 for a request that the process could not start on in time.
     pub(super) fn what_it_waited_for(&self, index: usize) -> String {
-        let limit = humantime::format_duration(self.flight[index].timeout);
+        let limit = self.flight[index].limit();
         format!(
             "no reply within {limit}: the process was given it behind another request, which has no reply yet"
         )
@@ -17,7 +18,7 @@ impl<T: Ticket> Conversation<T> {
 
     /// The `detail` of a 504: what was seen, and the likely cause.
     pub(super) fn what_was_seen(&self, flight: &Flight<T>) -> String {
-        let limit = humantime::format_duration(flight.timeout);
+        let limit = flight.limit();
         let strays = self.strays.count - flight.strays_before;
         let last = shown(&self.strays.last);
         let half = self.framer.partial();
@@ -72,6 +73,21 @@ impl<T: Ticket> Conversation<T> {
             Life::Shown => "",
         };
         format!("no reply within {limit}: {seen}{hint}")
+    }
+}
+
+impl<T> Flight<T> {
+    /// The time that was waited for a reply, in words.
+    fn limit(&self) -> String {
+        match self.latest {
+            Some(latest) if latest < self.own_deadline() => {
+                let left = latest.saturating_duration_since(self.since);
+                let left = Duration::from_millis(left.as_millis() as u64);
+                let left = humantime::format_duration(left);
+                format!("the {left} that x-faas-timeout-ms left for it")
+            }
+            Some(_) | None => humantime::format_duration(self.timeout).to_string(),
+        }
     }
 }
 

@@ -31,6 +31,8 @@ struct Table {
     /// Here ids count up from 1, or in such steps: the test is to know them.
     last_id: u64,
     id_step: u64,
+    /// All that was written to the process.
+    written: Vec<u8>,
     answers: Vec<(u64, Result<String, Failure>)>,
     strays: usize,
     ups: Vec<Option<Duration>>,
@@ -57,6 +59,7 @@ impl Table {
             now,
             last_id: 0,
             id_step: 1,
+            written: Vec::new(),
             answers: Vec::new(),
             strays: 0,
             ups: Vec::new(),
@@ -84,8 +87,20 @@ impl Table {
     }
 
     fn send_all(&mut self) {
-        let length = self.talk.outgoing().len();
-        self.talk.sent(self.now, length);
+        self.sends(self.talk.outgoing().len());
+    }
+
+    fn sends(&mut self, bytes: usize) {
+        self.written
+            .extend_from_slice(&self.talk.outgoing()[..bytes]);
+        self.talk.sent(self.now, bytes);
+    }
+
+    /// The process is dead, and has not read so many bytes of what was written.
+    fn end(&mut self, unread: usize, holders: Holders) -> Vec<(Request, bool)> {
+        let read = self.written.len().saturating_sub(unread);
+        let unread = self.written[read..].to_vec();
+        self.talk.end(&unread, holders, Ending::Other)
     }
 
     fn says(&mut self, text: &str) -> &mut Table {
@@ -427,7 +442,7 @@ fn a_second_reply_to_one_request_does_not_cost_the_next_its_own() {
 fn a_reply_before_its_request_is_written_answers_nobody_without_an_id() {
     let mut table = Table::new();
     table.gives(Request(1, "p".repeat(100)));
-    table.talk.sent(table.now, 10);
+    table.sends(10);
     table.says("{\"result\":\"of another\"}\n");
     assert!(matches!(table.failure(1), Failure::Protocol(_)));
     assert_eq!(table.fault(), Some(Fault::Premature));
@@ -439,7 +454,7 @@ fn a_reply_before_its_request_is_written_costs_the_process_also_with_its_id() {
     table.says("{\"ready\":true,\"concurrency\":4}\n");
     table.give(1);
     table.gives(Request(2, "p".repeat(100)));
-    table.talk.sent(table.now, 10);
+    table.sends(10);
     table.says("{\"id\":2,\"result\":\"guessed\"}\n");
     assert_eq!(
         *table.talk.standing(),
@@ -552,7 +567,7 @@ fn the_clock_starts_when_the_line_is_written() {
     let mut table = Table::new();
     table.says("{\"ready\":true}\n");
     table.gives(Request(1, "p".to_owned()));
-    table.talk.sent(table.now, 1);
+    table.sends(1);
     table.now += 900 * MS;
     table.send_all();
     assert_eq!(table.talk.next_deadline(None), Some(table.now + TIMEOUT));
@@ -582,7 +597,7 @@ fn a_process_that_never_reads_times_out_all_the_same() {
     let mut table = Table::new();
     table.says("{\"ready\":true}\n");
     table.gives(Request(1, "p".repeat(1000)));
-    table.talk.sent(table.now, 1);
+    table.sends(1);
     table.waits(TIMEOUT, None);
     let Failure::TimedOut(seen) = table.failure(1) else {
         panic!()
@@ -669,7 +684,7 @@ fn what_was_never_read_never_started() {
     }
     // Lines of 24 bytes: the third lies wholly in the last 30, the second does not.
     let line = "{\"id\":1,\"payload\":\"p\"}\n".len();
-    let ended = table.talk.end(line + 6, Holders::None);
+    let ended = table.end(line + 6, Holders::None);
     let untouched: Vec<(u64, bool)> = ended.into_iter().map(|(r, u)| (r.0, u)).collect();
     assert_eq!(untouched, [(1, false), (2, false), (3, true)]);
 }
@@ -689,7 +704,7 @@ fn closed_pipes_leave_the_open_requests_to_the_end() {
         close(&mut table.talk);
         assert_eq!(table.fault(), Some(fault));
         assert!(table.is_condemned() && table.talk.is_awaited());
-        assert_eq!(table.talk.end(0, Holders::None).len(), 1);
+        assert_eq!(table.end(0, Holders::None).len(), 1);
     }
 }
 
@@ -757,7 +772,7 @@ fn ahead(last: u64) -> Table {
 
 /// Whether each open request never started.
 fn ended(table: &mut Table, unread: usize) -> Vec<(u64, bool)> {
-    let ended = table.talk.end(unread, Holders::None);
+    let ended = table.end(unread, Holders::None);
     ended
         .into_iter()
         .map(|(r, untouched)| (r.0, untouched))
@@ -769,7 +784,7 @@ fn ended(table: &mut Table, unread: usize) -> Vec<(u64, bool)> {
 fn while_somebody_else_holds_the_pipes_a_promise_of_order_gives_nothing_back() {
     for (holders, given_back) in [(Holders::None, 2), (Holders::Some, 0)] {
         let mut table = ahead(5);
-        let ended = table.talk.end(0, holders);
+        let ended = table.end(0, holders);
         let untouched = ended.iter().filter(|(_, is_untouched)| *is_untouched);
         assert_eq!(untouched.count(), given_back, "{holders:?}");
     }
@@ -777,7 +792,7 @@ fn while_somebody_else_holds_the_pipes_a_promise_of_order_gives_nothing_back() {
     let mut table = ahead(5);
     let line = table.talk.flight.back().unwrap().line.clone();
     let unread = usize::try_from(line.end - line.start).unwrap();
-    let ended = table.talk.end(unread, Holders::Some);
+    let ended = table.end(unread, Holders::Some);
     let untouched = ended.iter().map(|(_, is_untouched)| *is_untouched);
     assert!(untouched.eq([false, false, true]));
 }
@@ -1084,7 +1099,7 @@ proptest! {
                 }
                 HonestStep::Send(bytes) => {
                     let bytes = bytes.min(table.talk.outgoing().len());
-                    table.talk.sent(table.now, bytes);
+                    table.sends(bytes);
                 }
                 HonestStep::Read(bytes) => {
                     let sent = table.talk.outgoing.sent as usize - before;
@@ -1188,7 +1203,7 @@ proptest! {
                 }
                 Step::Send(bytes) => {
                     let bytes = bytes.min(table.talk.outgoing().len());
-                    table.talk.sent(table.now, bytes);
+                    table.sends(bytes);
                 }
                 Step::Says(text) => {
                     table.says(&text);
@@ -1205,7 +1220,7 @@ proptest! {
             table.collect();
         }
         let mut seen: Vec<u64> = table.answers.iter().map(|(number, _)| *number).collect();
-        seen.extend(table.talk.end(unread, Holders::None).into_iter().map(|(request, _)| request.0));
+        seen.extend(table.end(unread, Holders::None).into_iter().map(|(request, _)| request.0));
         seen.sort_unstable();
         prop_assert_eq!(seen, (1..=given).collect::<Vec<u64>>());
         // A line without id may be taken for the answer only by one that never saw ids.
@@ -1248,4 +1263,136 @@ fn room_for_the_next_events_is_kept_when_there_are_none() {
     assert_eq!(talk.take_events().len(), 2);
     assert!(talk.take_events().is_empty());
     assert!(talk.events.capacity() >= 2);
+}
+
+#[test]
+fn a_caller_s_budget_ends_its_wait_and_no_process() {
+    for ready in [
+        "",
+        "{\"ready\":true}\n",
+        "{\"ready\":true,\"concurrency\":2}\n",
+    ] {
+        let mut table = Table::new();
+        table.says(ready);
+        table.give(1);
+        table.talk.flight[0].latest = Some(table.now + 10 * MS);
+        assert_eq!(table.talk.next_deadline(None), Some(table.now + 10 * MS));
+        let room = table.room();
+        table.waits(10 * MS, Some(Duration::ZERO));
+        let Failure::TimedOut(seen) = table.failure(1) else {
+            panic!()
+        };
+        assert!(
+            seen.contains("the 10ms that x-faas-timeout-ms left"),
+            "{seen}"
+        );
+        // One at a time is given no other meanwhile, and its late reply is nobody's.
+        assert_eq!((table.fault(), table.room()), (None, room));
+        table.waits(900 * MS, Some(Duration::ZERO));
+        assert_eq!(table.fault(), None, "{ready}");
+        table.says("{\"id\":1,\"result\":\"late\"}\n");
+        assert_eq!((table.fault(), table.answers.len()), (None, 1));
+        assert!(table.give(2));
+        table.says("{\"id\":2,\"result\":2}\n");
+        assert_eq!(table.result(2), "2");
+    }
+}
+
+#[test]
+fn whoever_gave_up_earlier_a_process_has_its_timeout_and_no_more() {
+    for ready in [
+        "{\"ready\":true}\n",
+        "{\"ready\":true,\"concurrency\":2}\n",
+    ] {
+        let mut table = Table::new();
+        table.says(ready);
+        table.give(1);
+        table.talk.flight[0].latest = Some(table.now + 10 * MS);
+        table.give(2);
+        table.waits(10 * MS, None);
+        assert_eq!(table.talk.next_deadline(None), Some(table.now + 990 * MS));
+        table.waits(989 * MS, None);
+        assert_eq!(table.fault(), None);
+        table.waits(MS, None);
+        assert_eq!(table.fault(), Some(Fault::TimedOut), "{ready}");
+        // The other one was given at the same time.
+        assert!(table.is_condemned(), "{ready}");
+    }
+}
+
+#[test]
+fn a_line_is_made_again_as_it_was_to_be_compared() {
+    use crate::process::call::{Call, Extras};
+    let now = Instant::now();
+    let limits = Table::new().talk.limits;
+    let mut talk = Conversation::new(limits, now);
+    let give = |talk: &mut Conversation<Call>, id| {
+        let (call, answered) = Call::new(
+            "p".into(),
+            Extras::default(),
+            TIMEOUT,
+            Some(now + TIMEOUT / 2),
+            crate::budget::MemoryBudget::new(1024).reservation(),
+            now,
+        );
+        talk.give(now + id as u32 * MS, id, call);
+        answered
+    };
+    let _answered = give(&mut talk, 1);
+    // From here on lines hold what is left of the time, which is less whenever it is looked at.
+    talk.received(
+        now,
+        b"{\"ready\":true,\"concurrency\":2,\"context\":[\"timeout_ms\"]}\n",
+    );
+    let _answered = give(&mut talk, 2);
+    let written = talk.outgoing().to_vec();
+    assert!(written.ends_with(b"\"timeout_ms\":498}\n"));
+    talk.sent(now, written.len());
+    let ended = talk.end(&written, Holders::Some, Ending::Other);
+    assert!(ended.iter().all(|(_, is_untouched)| *is_untouched));
+    assert_eq!(ended.len(), 2);
+}
+
+#[test]
+fn what_does_not_come_back_as_it_was_written_gives_nothing_back() {
+    for (at, is_given_back) in [(None, true), (Some(7), false), (Some(30), false)] {
+        let mut table = Table::new();
+        table.says("{\"ready\":true,\"concurrency\":4}\n");
+        table.give(1);
+        table.give(2);
+        let mut unread = table.written.clone();
+        if let Some(at) = at {
+            unread[at] ^= 1;
+        }
+        let ended = table.talk.end(&unread, Holders::Some, Ending::Other);
+        let untouched = ended.iter().map(|(_, is_untouched)| *is_untouched);
+        assert!(untouched.eq([is_given_back, is_given_back]), "{at:?}");
+    }
+}
+
+/// What it had read, it may have written back.
+#[test]
+fn one_that_answers_does_not_fail_before_it_reads() {
+    for (before, ending, read, untouched) in [
+        ("answered", Ending::Failed, 0, [false, false]),
+        ("answered", Ending::Other, 0, [true, true]),
+        // It has begun with the first.
+        ("answered", Ending::Failed, 5, [false, true]),
+        // It fails at its start, perhaps.
+        ("", Ending::Failed, 0, [true, true]),
+    ] {
+        let mut table = Table::new();
+        table.says("{\"ready\":true,\"concurrency\":4}\n");
+        if !before.is_empty() {
+            table.give(9);
+            table.says("{\"id\":1,\"result\":1}\n");
+        }
+        let begin = table.written.len();
+        table.give(1);
+        table.give(2);
+        let unread = table.written[begin + read..].to_vec();
+        let ended = table.talk.end(&unread, Holders::Some, ending);
+        let found = ended.iter().map(|(_, is_untouched)| *is_untouched);
+        assert!(found.eq(untouched), "{before} {ending:?} {read}");
+    }
 }

@@ -136,6 +136,13 @@ impl Drop for Process {
     }
 }
 
+impl Death {
+    /// The status that the process exited with, unless a signal ended it.
+    pub fn code(&self) -> Option<i32> {
+        self.status.code()
+    }
+}
+
 /// Becomes ready when a process has ended.
 #[derive(Debug)]
 pub struct ExitWatch(Receiver);

@@ -5,7 +5,9 @@
 //! done by the same thread, so that no child is reaped between its start and its being known.
 
 use super::{LaunchError, Launched, Order, family, start};
+use crate::process::memory;
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use tokio::sync::oneshot;
 
@@ -14,6 +16,8 @@ type Started = Result<Launched, LaunchError>;
 enum Work {
     Start(Arc<Order>, oneshot::Sender<Started>),
     Reap(oneshot::Sender<()>),
+    /// Measure the memory of this process and all below it.
+    Measure(u32, Arc<AtomicU64>),
 }
 
 /// The way to the thread, once there is one.
@@ -42,6 +46,9 @@ fn do_work(work: Work) {
         Work::Start(_, reply) if reply.is_closed() => {}
         // A start that nobody waits for any more ends with the drop of what it gave.
         Work::Start(order, reply) => drop(reply.send(start(&order))),
+        Work::Measure(pid, bytes) => {
+            bytes.store(memory::resident_bytes(pid), Ordering::Relaxed);
+        }
         Work::Reap(reply) => {
             family::reap_now();
             // Nobody may wait for it any more.
@@ -55,6 +62,13 @@ pub(super) async fn launch(order: Arc<Order>) -> Started {
     ask(|reply| Work::Start(order, reply))
         .await
         .unwrap_or_else(|error| Err(LaunchError::System(error.to_string())))
+}
+
+/// Has the memory of a process and all below it measured. What `/proc` holds of a process that
+/// forks without end takes long to read, so it is read here.
+pub(super) fn measure(pid: u32, bytes: &Arc<AtomicU64>) {
+    // Without the thread nothing was started.
+    drop(thread().map(|thread| thread.send(Work::Measure(pid, Arc::clone(bytes)))));
 }
 
 /// Reaps every child that has ended and belongs to no slot.

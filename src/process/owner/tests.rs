@@ -171,7 +171,7 @@ async fn what_is_given_back_can_be_read_by_nobody_any_more() {
     let answered = bench.ask(LONG);
     assert!(bench.look().is_pending());
     assert!(bench.unread() > 0, "written in one look");
-    assert_eq!(bench.owner.bury("gone").len(), 1);
+    assert_eq!(bench.owner.bury("gone", Ending::Other).await.len(), 1);
     assert!(answered.is_empty());
     let mut left = Vec::new();
     bench.stdin.read_to_end(&mut left).unwrap();
@@ -184,7 +184,7 @@ async fn what_was_begun_to_be_read_is_not_given_back() {
     let mut answered = bench.ask(LONG);
     assert!(bench.look().is_pending());
     bench.stdin.read_exact(&mut [0]).unwrap();
-    assert!(bench.owner.bury("gone").is_empty());
+    assert!(bench.owner.bury("gone", Ending::Other).await.is_empty());
     let failure = Failure::Exited("gone".to_owned());
     assert_eq!(answered.try_recv().unwrap(), Err(failure));
 }
@@ -196,7 +196,7 @@ async fn a_reply_that_is_there_at_the_burial_counts() {
     assert!(bench.look().is_pending());
     bench.stdin.read_exact(&mut [0]).unwrap();
     bench.says("{\"result\":1}\n");
-    assert!(bench.owner.bury("gone").is_empty());
+    assert!(bench.owner.bury("gone", Ending::Other).await.is_empty());
     assert_eq!(answered.try_recv().unwrap(), Ok("{\"result\":1}".into()));
 }
 
@@ -204,7 +204,7 @@ async fn a_reply_that_is_there_at_the_burial_counts() {
 async fn while_more_are_coming_a_process_that_may_have_several_is_given_none() {
     let mut bench = Bench::new().await;
     bench.says("{\"ready\":true,\"concurrency\":2}\n");
-    bench.owner.read_rest();
+    assert!(bench.owner.read_a_turn());
     bench.waiting.more_are_coming.set(true);
     let _answered = [bench.ask(LONG), bench.ask(LONG)];
     assert!(bench.look().is_pending());
@@ -221,4 +221,76 @@ async fn a_process_that_may_have_one_is_given_it_though_more_are_coming() {
     let _answered = bench.ask(LONG);
     assert!(bench.look().is_pending());
     assert!(bench.unread() > 0);
+}
+
+/// Writes into the process's own stdin, as one may that has opened it for that.
+fn put_back(bench: &Bench, text: &[u8]) {
+    let path = format!("/proc/self/fd/{}", bench.stdin.as_raw_fd());
+    let mut stdin = std::fs::OpenOptions::new().write(true).open(path).unwrap();
+    stdin.write_all(text).unwrap();
+}
+
+#[tokio::test]
+async fn what_was_put_in_place_of_what_was_read_gives_nothing_back() {
+    for (is_same, given_back) in [(true, 1), (false, 0)] {
+        let mut bench = Bench::new().await;
+        let _answered = bench.ask(LONG);
+        assert!(bench.look().is_pending());
+        let mut line = vec![0; usize::try_from(bench.unread()).unwrap()];
+        bench.stdin.read_exact(&mut line).unwrap();
+        if !is_same {
+            line[5] ^= 1;
+        }
+        put_back(&bench, &line);
+        let never_started = bench.owner.bury("gone", Ending::Other).await;
+        assert_eq!(never_started.len(), given_back, "{is_same}");
+    }
+}
+
+#[tokio::test]
+async fn more_than_was_written_gives_nothing_back() {
+    let mut bench = Bench::new().await;
+    let mut answered = bench.ask(LONG);
+    assert!(bench.look().is_pending());
+    put_back(&bench, &[b'\n'; 60_000]);
+    assert!(bench.owner.bury("gone", Ending::Other).await.is_empty());
+    assert!(answered.try_recv().unwrap().is_err());
+}
+
+#[tokio::test]
+async fn of_a_flood_of_lines_one_look_takes_in_a_piece() {
+    let mut bench = Bench::new().await;
+    bench.stdout.write_all(&[b'\n'; 60_000]).unwrap();
+    tokio::task::yield_now().await;
+    let mut looks = 0;
+    while bench.owner.taken_in < 60_000 {
+        let before = bench.owner.taken_in;
+        assert!(bench.look().is_pending());
+        let taken = bench.owner.taken_in - before;
+        assert!(taken <= 2 * PIECE_BYTES as u64, "{taken}");
+        looks += 1;
+        tokio::task::yield_now().await;
+        assert!(looks < 1000, "it is never taken in");
+    }
+}
+
+#[tokio::test]
+async fn a_flood_that_goes_on_does_not_put_a_deadline_off() {
+    let mut bench = Bench::new().await;
+    let mut answered = bench.ask(Duration::from_millis(1));
+    assert!(bench.look().is_pending());
+    rustix::io::ioctl_fionbio(&bench.stdout, true).unwrap();
+    let mut looks = 0;
+    while answered.is_empty() {
+        // The pipe is full again at each look.
+        while bench.stdout.write(&[b'\n'; 4096]).is_ok() {}
+        let _ = bench.look();
+        tokio::task::yield_now().await;
+        looks += 1;
+        assert!(looks < 1000, "the deadline is never acted upon");
+    }
+    assert!(matches!(
+        answered.try_recv().unwrap(),
+        Err(Failure::TimedOut(_))
+    ));
 }
