@@ -19,7 +19,7 @@ pub enum Failure {
     },
     /// The request's head or body breaks the contract.
     Invalid {
-        /// 400 or 422.
+        /// 400, 415 or 422.
         status: u16,
         /// The JSON value of `detail`.
         detail: Bytes,
@@ -76,6 +76,17 @@ impl Failure {
         Failure::Invalid {
             status: 400,
             detail,
+        }
+    }
+
+    /// A request whose body is compressed, or coded in another way.
+    pub fn coded_body(coding: &str) -> Failure {
+        let detail = format!(
+            "a body with the content-encoding {coding:?} is not understood: send it without one"
+        );
+        Failure::Invalid {
+            status: 415,
+            detail: serde_json::Value::from(detail).to_string().into(),
         }
     }
 }

@@ -97,6 +97,52 @@ fn a_client_that_closes_its_sending_side_counts_as_gone() {
     assert!(idle.is_closed_by_worker());
 }
 
+/// E1: so does one that has sent more behind its request: what is not read yet hides nothing.
+#[test]
+fn a_client_that_leaves_is_noticed_behind_what_it_sent_further() {
+    let ledger = Ledger::new();
+    let worker = misbehave(&["--ready", "--ledger", &ledger.path()])
+        .option("--processes", "1")
+        .start();
+    worker.wait_until_ready();
+    let request =
+        |payload: &str| request_bytes(worker.address, "POST", "/", &[], Some(&body_of(payload)));
+    let long = "x".repeat(3_000);
+    let cases = [
+        ("a line", [request("left 0"), b"\r\n".to_vec()].concat()),
+        ("a byte", [request("left 1"), b"P".to_vec()].concat()),
+        ("a request", request("left 2").repeat(2)),
+        ("ten requests", request("left 3").repeat(10)),
+        (
+            // But not more than the kernel takes for us: its client's end stands behind that.
+            "more than is read ahead",
+            request(&format!("left 4 {long}")).repeat(16),
+        ),
+    ];
+    for (name, bytes) in cases {
+        for half in [true, false] {
+            let held = format!("sleep 1500 #{name} {half}");
+            let running = worker.post_aside(&held);
+            eventually("it runs", || (ledger.count(&held) == 1).then_some(()));
+            let mut leaving = worker.connect();
+            leaving.send(&bytes).unwrap();
+            // The request is in the queue by now, or comes there with the news.
+            std::thread::sleep(Duration::from_millis(50));
+            if half {
+                leaving.stream.shutdown(Shutdown::Write).unwrap();
+                let ended = leaving.receive().map(|response| response.status);
+                assert!(ended.is_err(), "{name}: {ended:?}");
+            }
+            drop(leaving);
+            assert_eq!(running.join().unwrap().status, 200);
+            assert_result(&worker.post("own"), "own");
+        }
+    }
+    let left = |payload: &String| payload.starts_with("left");
+    let run: Vec<_> = ledger.payloads().into_iter().filter(left).collect();
+    assert!(run.is_empty(), "{run:.60?}");
+}
+
 const FLOOD: usize = 20_000;
 const ATTACKERS: usize = 16;
 /// Connections that an attacker holds open at one time.

@@ -56,6 +56,7 @@ impl Document {
             (404, _) => Some("NotFound"),
             (405, Some("POST")) => Some("OnlyPost"),
             (405, Some("GET")) => Some("OnlyGet"),
+            (405, Some("GET, HEAD")) => Some("OnlyGetOrHead"),
             _ => None,
         };
         let found = match self.operation(method, path) {
@@ -219,6 +220,7 @@ fn try_requests(document: &mut Document) {
     );
     document.expect(&worker, post(&[("x-faas-timeout-ms", "0")], good), 400);
     document.expect(&worker, post(&[], b"\xff"), 400);
+    document.expect(&worker, post(&[("content-encoding", "gzip")], good), 415);
     document.expect(&worker, post(&[], b"{}"), 422);
     document.expect(&worker, post(&[], b"{"), 422);
     document.expect_of_payload(&worker, &"x".repeat(4000), 413);
@@ -238,7 +240,7 @@ fn try_requests(document: &mut Document) {
 fn try_handlers(document: &mut Document) {
     let worker = limited().start();
     document.expect_of_payload(&worker, "error no such device", 400);
-    for status in [401, 403, 404, 408, 413, 422, 429, 499, 500] {
+    for status in [401, 403, 404, 408, 413, 415, 422, 429, 499, 500] {
         let line = format!(r#"raw {{"id":$ID,"error":{{"message":"chosen","status":{status}}}}}"#);
         document.expect_of_payload(&worker, &line, status);
     }

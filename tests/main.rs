@@ -15,6 +15,7 @@ mod contract;
 mod docs;
 mod doors;
 mod dying;
+mod framing;
 mod health;
 mod http;
 mod isolation;

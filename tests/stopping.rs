@@ -2,12 +2,13 @@
 
 use crate::support::client::{body_of, request_bytes};
 use crate::support::{
-    Ledger, assert_error, assert_result, eventually, misbehave, processes, sh, within,
+    Chance, Connection, Ledger, assert_error, assert_result, eventually, misbehave, processes, sh,
+    within,
 };
 use rustix::process::Signal;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 #[test]
@@ -298,4 +299,74 @@ fn half_a_body_at_the_end_of_a_drain_is_answered() {
     worker.signal(Signal::TERM);
     assert_error(&half.receive().unwrap(), 503, "draining", "no");
     assert!(worker.wait_for_end(Duration::from_secs(15)).success());
+}
+
+/// Promise 10: a connection that is idle when the signal comes is told so by its next answer. A
+/// request that is just on its way then is not lost.
+#[test]
+fn requests_on_their_way_at_the_signal_are_answered() {
+    let mut told = 0;
+    for round in 0..3 {
+        let mut worker = misbehave(&["--ready"]).start();
+        worker.wait_until_ready();
+        let answered = Arc::new(AtomicUsize::new(0));
+        let clients: Vec<_> = (0..64)
+            .map(|client| {
+                let (address, answered) = (worker.address, Arc::clone(&answered));
+                let mut chance = Chance::seeded(64 * round + client);
+                std::thread::spawn(move || {
+                    let mut connection = Connection::open(address).unwrap();
+                    loop {
+                        let answer = connection.post("x");
+                        let answer = answer.expect("a request on an open connection is lost");
+                        assert_result(&answer, "x");
+                        answered.fetch_add(1, Ordering::Relaxed);
+                        if answer.header("connection") == Some("close") {
+                            return;
+                        }
+                        std::thread::sleep(Duration::from_micros(chance.below(4_000)));
+                    }
+                })
+            })
+            .collect();
+        eventually("all are at it", || {
+            (answered.load(Ordering::Relaxed) >= 640).then_some(())
+        });
+        worker.signal(Signal::TERM);
+        for client in clients {
+            client.join().unwrap();
+            told += 1;
+        }
+        worker.wait_for_end(Duration::from_secs(10));
+    }
+    assert_eq!(told, 3 * 64);
+}
+
+/// The moment that idle connections are left is over within a second or so.
+#[test]
+fn idle_connections_hold_up_the_end_for_a_moment_only() {
+    let mut worker = misbehave(&["--ready"]).start();
+    worker.wait_until_ready();
+    let mut idle = worker.connect();
+    assert_result(&idle.post("x").unwrap(), "x");
+    let start = Instant::now();
+    worker.signal(Signal::TERM);
+    assert!(idle.is_closed_by_worker());
+    let took = start.elapsed();
+    assert!(took >= Duration::from_millis(900), "{took:?}");
+    assert!(took < Duration::from_secs(5), "{took:?}");
+    assert!(worker.wait_for_end(Duration::from_secs(10)).success());
+    // Asked twice, it does not wait.
+    let mut worker = misbehave(&["--ready"]).start();
+    worker.wait_until_ready();
+    let mut idle = worker.connect();
+    assert_result(&idle.post("x").unwrap(), "x");
+    let start = Instant::now();
+    worker.signal(Signal::TERM);
+    worker.log.wait_for(&["shutting down"]);
+    worker.signal(Signal::TERM);
+    assert!(idle.is_closed_by_worker());
+    worker.wait_for_end(Duration::from_secs(10));
+    let took = start.elapsed();
+    assert!(took < Duration::from_millis(900), "{took:?}");
 }

@@ -8,7 +8,8 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 
-use super::state::{Marks, State};
+use super::orders::Marks;
+use super::state::State;
 use crate::error::Failure;
 
 /// The most that is read of a body that nobody wants for the sake of its connection, in bytes.
@@ -22,11 +23,17 @@ const MOST_DISCARDED: usize = 64 * 1024;
 pub struct Arriving {
     body: Incoming,
     state: Arc<State>,
+    /// Where its end is, nobody knows.
+    is_broken: bool,
 }
 
 impl Arriving {
     pub(super) fn new(body: Incoming, state: Arc<State>) -> Arriving {
-        Arriving { body, state }
+        Arriving {
+            body,
+            state,
+            is_broken: false,
+        }
     }
 
     /// Takes what is there of a body that nobody wants, so that its connection can go on if that
@@ -75,7 +82,9 @@ impl Body for Arriving {
                 return Poll::Pending;
             }
             Poll::Ready(None) => {
-                self.state.note_body_whole();
+                if !self.is_broken {
+                    self.state.note_body_whole();
+                }
                 None
             }
             Poll::Ready(Some(Ok(frame))) => {
@@ -84,9 +93,11 @@ impl Body for Arriving {
                 }
                 Some(Ok(frame))
             }
-            Poll::Ready(Some(Err(_))) => Some(Err(Failure::bad_request(
-                "the body ended early or is malformed",
-            ))),
+            Poll::Ready(Some(Err(_))) => {
+                self.is_broken = true;
+                let why = "the body ended early or is malformed";
+                Some(Err(Failure::bad_request(why)))
+            }
         })
     }
 
@@ -101,7 +112,7 @@ impl Body for Arriving {
 
 impl Drop for Arriving {
     fn drop(&mut self) {
-        if !self.state.marks().has(Marks::UNREAD) {
+        if self.is_broken || !self.state.marks().has(Marks::UNREAD) {
             return;
         }
         // A body mostly comes with its head, so a small one that nobody wants costs no connection.

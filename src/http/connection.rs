@@ -38,9 +38,9 @@ use tokio::net::TcpStream;
 use tracing::debug;
 
 use super::arriving::Arriving;
-use super::orders::Orders;
+use super::orders::{Marks, Orders};
 use super::registry::Ticket;
-use super::state::{Limit, Marks, Phase, Standing, State, is_slow_head};
+use super::state::{Limit, Phase, Standing, State, is_slow_head};
 use linger::{answer_http_2, linger};
 use stamped::Stamped;
 

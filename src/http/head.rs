@@ -2,12 +2,14 @@
 //! look-up costs as much where there is nothing to find.
 
 use hyper::header::{
-    CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN, TRANSFER_ENCODING,
+    CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN,
+    TRANSFER_ENCODING,
 };
 
 /// A header that most requests do not have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Rare {
+    ContentEncoding,
     Origin,
     RequestId,
     SecFetchSite,
@@ -19,6 +21,7 @@ pub(super) enum Rare {
 impl Rare {
     fn called(name: &HeaderName) -> Option<Rare> {
         match name.as_str() {
+            "content-encoding" => Some(Rare::ContentEncoding),
             "origin" => Some(Rare::Origin),
             "x-request-id" => Some(Rare::RequestId),
             "sec-fetch-site" => Some(Rare::SecFetchSite),
@@ -31,6 +34,7 @@ impl Rare {
 
     fn name(self) -> HeaderName {
         match self {
+            Rare::ContentEncoding => CONTENT_ENCODING,
             Rare::Origin => ORIGIN,
             Rare::RequestId => super::REQUEST_ID,
             Rare::SecFetchSite => HeaderName::from_static("sec-fetch-site"),
@@ -114,6 +118,7 @@ mod tests {
     #[test]
     fn what_is_looked_for_is_found_and_nothing_else() {
         let all = [
+            Rare::ContentEncoding,
             Rare::Origin,
             Rare::RequestId,
             Rare::SecFetchSite,

@@ -274,6 +274,7 @@ impl Door {
                 if let Some(tokens) = &self.tokens {
                     tokens.check(head.all())?;
                 }
+                check_coding(head)?;
                 let (id, arrived) = (asked.id.clone(), asked.arrived);
                 Terms::of(head, &self.config, id, arrived).map(Found::Handler)
             }
@@ -281,7 +282,11 @@ impl Door {
             "/ready" | "/_/ready" => only_get(method).map(|()| Found::Page(self.ready())),
             other => {
                 let page = docs::find(other).ok_or(Failure::NotFound)?;
-                only_get(method).map(|()| Found::Page(page))
+                match *method {
+                    Method::GET | Method::HEAD => Ok(Found::Page(page)),
+                    // As the Python worker says it for these, and for these alone.
+                    _ => Err(Failure::MethodNotAllowed { allow: "GET, HEAD" }),
+                }
             }
         }
     }
@@ -351,6 +356,19 @@ struct Asked {
 enum Found {
     Page(Answer),
     Handler(Terms),
+}
+
+/// Refuses a body that is compressed, or coded in any other way: it would be read as it is.
+fn check_coding(head: &Head<'_>) -> Result<(), Failure> {
+    for value in head.get_all(Rare::ContentEncoding) {
+        let text = String::from_utf8_lossy(value.as_bytes());
+        let mut codings = text.split(',').map(str::trim);
+        let is_none = |coding: &str| coding.is_empty() || coding.eq_ignore_ascii_case("identity");
+        if let Some(coding) = codings.find(|coding| !is_none(coding)) {
+            return Err(Failure::coded_body(coding));
+        }
+    }
+    Ok(())
 }
 
 /// HEAD is answered like GET; hyper leaves out the body.

@@ -1,4 +1,4 @@
-//! What a connection has been told; several orders may hold at a time.
+//! What a connection has been told, and what is special about its request: sets of flags.
 
 /// A set of orders.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,5 +38,26 @@ impl Orders {
 
     pub(super) fn has_abort(self) -> bool {
         self.0 & Self::ABORT != 0
+    }
+}
+
+/// What is special about a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Marks(pub(super) u8);
+
+impl Marks {
+    /// Its body was not read to its end.
+    pub(super) const UNREAD: u8 = 1;
+    /// Its body was followed by trailers.
+    pub(super) const TRAILERS: u8 = 2;
+    /// Its body comes too slowly, and is answered with 408.
+    pub(super) const TOO_SLOW: u8 = 4;
+    /// Its body comes slowly, and somebody else needs the room.
+    pub(super) const IN_THE_WAY: u8 = 8;
+    /// Its client has closed its side while the request was worked on.
+    pub(super) const GONE: u8 = 16;
+
+    pub(super) fn has(self, mark: u8) -> bool {
+        self.0 & mark != 0
     }
 }

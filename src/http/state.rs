@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::orders::Orders;
+use super::orders::{Marks, Orders};
 use super::rates::{LeastRate, Transfer, Verdict};
 use crate::config::HttpConfig;
 
@@ -168,27 +168,6 @@ pub(super) fn is_slow_head(standing: Standing, now_ms: u64) -> bool {
 /// Whole milliseconds.
 pub(super) fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// What is special about a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Marks(u8);
-
-impl Marks {
-    /// Its body was not read to its end.
-    pub(super) const UNREAD: u8 = 1;
-    /// Its body was followed by trailers.
-    pub(super) const TRAILERS: u8 = 2;
-    /// Its body comes too slowly, and is answered with 408.
-    pub(super) const TOO_SLOW: u8 = 4;
-    /// Its body comes slowly, and somebody else needs the room.
-    pub(super) const IN_THE_WAY: u8 = 8;
-    /// Its client has closed its side while the request was worked on.
-    pub(super) const GONE: u8 = 16;
-
-    pub(super) fn has(self, mark: u8) -> bool {
-        self.0 & mark != 0
-    }
 }
 
 /// What is known of one connection; written by its task, read by the sweep.

@@ -9,7 +9,8 @@ use rustix::net::{RecvFlags, SendFlags};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::stamped::Stamped;
-use crate::http::state::{Marks, Phase, State};
+use crate::http::orders::Marks;
+use crate::http::state::{Phase, State};
 
 /// The most that is read and thrown away after a response that refused a request. Well above the
 /// usual limit of a body, because simple clients send all of a body before they look for an

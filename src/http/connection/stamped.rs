@@ -9,7 +9,8 @@ use rustix::net::{RecvFlags, SendFlags};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
-use crate::http::state::{Marks, Phase, State};
+use crate::http::orders::Marks;
+use crate::http::state::{Phase, State};
 
 /// A stream that stamps what passes.
 ///

@@ -68,6 +68,7 @@ pub(super) fn document() -> OpenApi {
         ("NotFound", failures::of_other_paths()),
         ("OnlyPost", failures::of_other_methods("POST")),
         ("OnlyGet", failures::of_other_methods("GET")),
+        ("OnlyGetOrHead", failures::of_other_methods("GET, HEAD")),
     ] {
         let responses = of_failures(cases, Body::Sent);
         let one = responses.into_values().next().map(RefOr::T);

@@ -104,6 +104,11 @@ fn of_request() -> Vec<Case> {
             ),
         ),
         case(
+            "coded_body",
+            "The body has a content-encoding, and none is understood.",
+            Failure::coded_body("gzip"),
+        ),
+        case(
             "payload_missing",
             "The body is not an object with a string `payload`.",
             unprocessable(
