@@ -521,7 +521,7 @@ impl<T: Ticket> Conversation<T> {
             };
             line.clear();
             let context = ticket.context(flight.made, members);
-            line::encode_request(&mut line, flight.id, ticket.payload(), &context);
+            line::encode_request(&mut line, &flight.digits, ticket.payload(), &context);
             // Of the last one, less may have been sent.
             let begin = usize::try_from(flight.line.start - read).unwrap_or(usize::MAX);
             let found = unread.get(begin..).unwrap_or_default();

@@ -1300,10 +1300,7 @@ fn a_caller_s_budget_ends_its_wait_and_no_process() {
 
 #[test]
 fn whoever_gave_up_earlier_a_process_has_its_timeout_and_no_more() {
-    for ready in [
-        "{\"ready\":true}\n",
-        "{\"ready\":true,\"concurrency\":2}\n",
-    ] {
+    for ready in ["{\"ready\":true}\n", "{\"ready\":true,\"concurrency\":2}\n"] {
         let mut table = Table::new();
         table.says(ready);
         table.give(1);
