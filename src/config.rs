@@ -15,6 +15,10 @@ pub struct Config {
     pub memory_limit: Option<u64>,
     /// The handler's words; `None` when no command was given.
     pub command: Option<Command>,
+    /// The folder that processes start in, if not the one that the worker was started in.
+    pub directory: Option<PathBuf>,
+    /// Whether the worker ends when no process ever came up.
+    pub exit_on_failure: bool,
     /// The front door.
     pub http: HttpConfig,
     /// The pool and its queue.

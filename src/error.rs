@@ -101,6 +101,10 @@ pub enum StartError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// The system lacks what no process can be started without; says what.
+    Platform(String),
+    /// No process ever came up, and the worker was to end then; says why.
+    NeverUp(String),
     /// The sandbox that was asked for cannot be had here; says why.
     Sandbox(String),
     /// The runtime, the signal handlers or the launcher thread cannot be set up.
@@ -131,8 +135,10 @@ impl StartError {
     pub fn exit_status(&self) -> u8 {
         match self {
             StartError::Tokens { .. } => 2,
+            StartError::NeverUp(_) => 3,
             StartError::Listen { .. }
             | StartError::Runtime { .. }
+            | StartError::Platform(_)
             | StartError::Sandbox(_)
             | StartError::Watch { .. } => 1,
         }
@@ -143,6 +149,13 @@ impl std::fmt::Display for StartError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             StartError::Listen { address, .. } => write!(f, "cannot listen on {address}"),
+            StartError::Platform(why) => {
+                write!(f, "this system lacks what the worker needs: {why}")
+            }
+            StartError::NeverUp(why) => write!(
+                f,
+                "--exit-on-failure (FAAS_EXIT_ON_FAILURE): no process ever came up: {why}"
+            ),
             StartError::Sandbox(why) => {
                 write!(f, "--sandbox (FAAS_SANDBOX) cannot be kept here: {why}")
             }
@@ -165,7 +178,7 @@ impl std::error::Error for StartError {
             | StartError::Runtime { source, .. }
             | StartError::Tokens { source, .. } => Some(source),
             StartError::Watch { source, .. } => Some(source.as_ref()),
-            StartError::Sandbox(_) => None,
+            StartError::Platform(_) | StartError::NeverUp(_) | StartError::Sandbox(_) => None,
         }
     }
 }

@@ -1,55 +1,37 @@
 //! How events become log lines on stderr.
 //!
-//! Lines are written by a thread of their own from a bounded buffer: when nobody reads the log,
-//! lines are lost and counted, and no request waits.
+//! Lines are written by a thread of their own from a bounded buffer (`writer`): when nobody reads
+//! the log, lines are lost and counted, and no request waits.
+
+mod writer;
 
 use crate::config::LogFormat;
 use std::fmt::{self, Write as _};
-use std::io::{self, IsTerminal, Write};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::io::{self, IsTerminal};
 use std::time::Duration;
 use time::OffsetDateTime;
 use tracing::field::{Field, Visit};
-use tracing::{Event, Level, Subscriber};
-use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
+use tracing::{Event, Level, Subscriber, error};
 use tracing_subscriber::fmt::format::{self, Format, JsonFields, Writer};
 use tracing_subscriber::fmt::time::FormatTime;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
+pub use writer::LastLines;
 
-/// Lines that may wait to be written.
-const BUFFERED_LINES: usize = 8192;
-
-/// And how long they may be together, in bytes: a block of what a handler printed is one line, and
-/// JSON may take six bytes for one of its own.
-const BUFFERED_BYTES: usize = 8 * 1024 * 1024;
-
-/// Starts the log; the guard writes what is left when it is dropped. `format` defaults to text on
-/// a terminal and JSON elsewhere.
-pub fn start(format: Option<LogFormat>, level: Level) -> WorkerGuard {
+/// Starts the log; what is left is written when the guard is dropped. `format` defaults to text on
+/// a terminal and JSON elsewhere. Fails where the system grants no thread.
+pub fn start(format: Option<LogFormat>, level: Level) -> io::Result<LastLines> {
     let is_terminal = std::io::stderr().is_terminal();
     let by_default = if is_terminal {
         LogFormat::Text
     } else {
         LogFormat::Json
     };
-    let waiting = Arc::new(Waiting::default());
-    let (writer, guard) = NonBlockingBuilder::default()
-        .lossy(true)
-        .buffered_lines_limit(BUFFERED_LINES)
-        .thread_name("log")
-        .finish(Drained {
-            to: std::io::stderr(),
-            waiting: Arc::clone(&waiting),
-        });
+    let (buffer, last_lines) = writer::start(std::io::stderr())?;
     // Not its own errors: it would print them to stderr, and panic when that is full.
     let subscriber = tracing_subscriber::fmt()
         .with_max_level(level)
-        .with_writer(move || Bounded {
-            to: writer.clone(),
-            waiting: Arc::clone(&waiting),
-        })
+        .with_writer(move || buffer.clone())
         .with_ansi(false)
         .log_internal_errors(false);
     match format.unwrap_or(by_default) {
@@ -62,7 +44,8 @@ pub fn start(format: Option<LogFormat>, level: Level) -> WorkerGuard {
             subscriber.fmt_fields(fields).event_format(json()).init();
         }
     }
-    guard
+    std::panic::set_hook(Box::new(log_panic));
+    Ok(last_lines)
 }
 
 /// A duration as events have it, in fields whose name ends in `_ms`: a number to sum and compare,
@@ -82,73 +65,16 @@ pub fn listed<T: fmt::Display>(values: impl IntoIterator<Item = T>) -> String {
     list
 }
 
-/// What is in the buffer.
-#[derive(Default)]
-struct Waiting {
-    lines: AtomicUsize,
-    bytes: AtomicUsize,
-}
-
-impl Waiting {
-    /// Counts a line of this length, if there is room for it.
-    fn add(&self, length: usize) -> bool {
-        let lines = self.lines.fetch_add(1, Ordering::Relaxed);
-        let bytes = self.bytes.fetch_add(length, Ordering::Relaxed);
-        let has_room = lines < BUFFERED_LINES && bytes + length <= BUFFERED_BYTES;
-        if !has_room {
-            self.remove(length);
-        }
-        has_room
-    }
-
-    fn remove(&self, length: usize) {
-        self.lines.fetch_sub(1, Ordering::Relaxed);
-        self.bytes.fetch_sub(length, Ordering::Relaxed);
-    }
-}
-
-/// The near end of the buffer: loses a line for which there is no room. The buffer itself loses
-/// none then.
-struct Bounded<W> {
-    to: W,
-    waiting: Arc<Waiting>,
-}
-
-impl<W: Write> Write for Bounded<W> {
-    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        if self.waiting.add(line.len()) {
-            self.to.write(line)
-        } else {
-            Ok(line.len())
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.to.flush()
-    }
-}
-
-/// The far end of the buffer, on the thread that writes.
-struct Drained<W> {
-    to: W,
-    waiting: Arc<Waiting>,
-}
-
-impl<W: Write> Write for Drained<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.write_all(bytes).map(|()| bytes.len())
-    }
-
-    fn write_all(&mut self, line: &[u8]) -> io::Result<()> {
-        let written = self.to.write_all(line);
-        // Written or not, it waits no more.
-        self.waiting.remove(line.len());
-        written
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.to.flush()
-    }
+/// A bug of ours in the log's own format, where a collector finds it.
+fn log_panic(panic: &std::panic::PanicHookInfo<'_>) {
+    let at = panic.location().map(ToString::to_string);
+    let why = panic.payload_as_str().unwrap_or("no reason was given");
+    let thread = std::thread::current();
+    let thread = thread.name();
+    error!(
+        at,
+        why, thread, "a part of the worker has panicked, which is a bug of it"
+    );
 }
 
 /// `2026-11-23T12:00:00.123456Z`
@@ -370,33 +296,8 @@ impl fmt::Display for Printable<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn lines_that_wait_are_bounded_in_bytes_and_in_number() {
-        let waiting = Arc::new(Waiting::default());
-        let mut near = Bounded {
-            to: Vec::new(),
-            waiting: Arc::clone(&waiting),
-        };
-        let line = vec![b'x'; BUFFERED_BYTES / 4];
-        for _ in 0..10 {
-            near.write_all(&line).unwrap();
-        }
-        assert_eq!(near.to.len(), BUFFERED_BYTES);
-        let mut far = Drained {
-            to: Vec::new(),
-            waiting,
-        };
-        far.write_all(&line).unwrap();
-        near.write_all(&line).unwrap();
-        near.write_all(&line).unwrap();
-        assert_eq!(near.to.len(), BUFFERED_BYTES + line.len());
-        let waiting = Waiting::default();
-        assert!((0..BUFFERED_LINES).all(|_| waiting.add(10)));
-        assert!(!waiting.add(10));
-        waiting.remove(10);
-        assert!(waiting.add(10));
-    }
+    use std::io::Write;
+    use std::sync::Arc;
 
     /// Each kind of character that can disguise, and what stands beside them and cannot.
     const DISGUISES: &str = "\u{0}\u{1b}\u{7f}\u{80}\u{85}\u{9b}\u{9f}\u{61c}\u{200e}\u{200f}\

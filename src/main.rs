@@ -1,15 +1,16 @@
 //! `faas-worker`: reads the command line, sets up log, signals and runtime, and serves.
 
+mod signals;
+
 use faas_worker::cli::{self, Task, UnknownVariable};
 use faas_worker::commands::health::health;
 use faas_worker::config::Config;
 use faas_worker::error::StartError;
 use faas_worker::process::launch::launch_if_asked;
 use faas_worker::{Control, logging, serve};
+use signals::Signals;
 use std::io::Write;
 use std::process::ExitCode;
-use tokio::signal::unix::{SignalKind, signal};
-use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
 fn main() -> ExitCode {
@@ -26,7 +27,15 @@ fn main() -> ExitCode {
             ExitCode::from(u8::from(!is_well))
         }
         Ok(Task::Serve(config, log)) => {
-            let _guard = logging::start(log.format, log.level);
+            let _last_lines = match logging::start(log.format, log.level) {
+                Ok(last_lines) => last_lines,
+                Err(error) => {
+                    // There is no log yet. A closed stderr leaves nobody to tell.
+                    let line = format!("cannot start the thread that writes the log: {error}");
+                    drop(writeln!(std::io::stderr(), "{line}"));
+                    return ExitCode::FAILURE;
+                }
+            };
             warn_of_unknown_variables();
             match run(*config) {
                 Ok(()) => ExitCode::SUCCESS,
@@ -77,23 +86,7 @@ fn run(config: Config) -> Result<(), StartError> {
         .map_err(failed("the runtime"))?;
     runtime.block_on(async {
         let control = Control::default();
-        let mut hang_up = signal(SignalKind::hangup()).map_err(failed("the handler of SIGHUP"))?;
-        let mut terminate =
-            signal(SignalKind::terminate()).map_err(failed("the handler of SIGTERM"))?;
-        let mut interrupt =
-            signal(SignalKind::interrupt()).map_err(failed("the handler of SIGINT"))?;
-        let told = control.clone();
-        let signals = async move {
-            let mut stops = [&told.drain, &told.now].into_iter();
-            loop {
-                // Cancel-safe: a signal that was received is given out by the next call.
-                tokio::select! {
-                    _ = hang_up.recv() => told.reload.notify_one(),
-                    _ = terminate.recv() => stops.next().map_or((), CancellationToken::cancel),
-                    _ = interrupt.recv() => stops.next().map_or((), CancellationToken::cancel),
-                }
-            }
-        };
+        let signals = Signals::listen()?.obey(control.clone());
         // Cancel-safe: signals are listened to for as long as it serves, and no longer.
         tokio::select! {
             served = serve(config, control) => served,

@@ -1,15 +1,21 @@
 //! Watching the handler's files, for development.
 //!
-//! Owns the watchers, which have threads of their own. Says that something has changed, once the
-//! files have come to rest; what is done about it is up to others.
+//! Owns the thread that does. Events of the kernel, where there are some, say that something may
+//! have changed; whether and what is found by looking at the files (`look`), so that moved links,
+//! editors' own files and lost events need no rules of their own. What is done about a change is up
+//! to others.
+
+mod look;
+mod means;
 
 use crate::config::Command;
 use crate::error::StartError;
-use notify::{Event, EventKind, PollWatcher, RecursiveMode, Watcher};
-use std::collections::BTreeSet;
-use std::path::{Component, Path, PathBuf};
+use crate::process::launch::Directory;
+use look::{Look, Scope};
+use means::Events;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use tracing::{info, warn};
 
@@ -24,14 +30,18 @@ const LONGEST_WAIT: Duration = Duration::from_millis(150);
 /// How often files are looked at where the kernel sends no events.
 const POLL_PERIOD: Duration = Duration::from_millis(100);
 
+/// How many times as long as a look the pause after it is at least: a large folder must not take
+/// all of a processor.
+const LEAST_PAUSE: u32 = 9;
+
+/// How often the thread asks whether anybody still wants to know.
+const ASK_PERIOD: Duration = Duration::from_secs(1);
+
+/// How long the start waits for the first look; without it a change just after goes unnoticed.
+const FIRST_LOOK_TAKES: Duration = Duration::from_secs(1);
+
 /// Changes that may wait to be looked at; more add nothing to them.
 const PENDING_CHANGES: usize = 64;
-
-/// Folders whose content is made from other files, or is not the handler's own.
-const IGNORED_FOLDERS: [&str; 4] = ["__pycache__", "node_modules", "target", "venv"];
-
-/// Ends of names of files that interpreters and editors write beside the ones that count.
-const IGNORED_ENDS: [&str; 6] = [".pyc", "~", ".swp", ".swx", ".tmp", ".bak"];
 
 /// File systems that pass on what another machine, or the host of a virtual one, has: changes made
 /// there bring no events here. The numbers are those of statfs(2) and linux/magic.h.
@@ -47,194 +57,205 @@ const WITHOUT_EVENTS: [u64; 7] = [
 
 /// A watch over the handler's files; ends when dropped.
 pub struct Watch {
-    _watcher: Box<dyn Watcher + Send>,
     changes: mpsc::Receiver<PathBuf>,
 }
 
 /// How changes are noticed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 enum Means {
-    Events,
+    Events(Events),
     Polling,
 }
 
-/// Which files count.
-#[derive(Debug, Clone)]
-struct Scope {
-    root: PathBuf,
-    /// The files that the command names, wherever they are.
-    named: BTreeSet<PathBuf>,
-}
-
 impl Watch {
-    /// Watches all below `root`, and the files that the command names.
-    pub fn start(root: &Path, command: Option<&Command>) -> Result<Watch, StartError> {
-        let failed = |source: Box<dyn std::error::Error + Send + Sync>| StartError::Watch {
+    /// Watches all below `root`, and the files that the command names when it is started in
+    /// `directory`.
+    pub async fn start(
+        root: &Path,
+        directory: &Directory,
+        command: Option<&Command>,
+    ) -> Result<Watch, StartError> {
+        let failed = |source: std::io::Error| StartError::Watch {
             path: root.to_owned(),
-            source,
+            source: source.into(),
         };
-        let scope = Scope::new(root, command).map_err(|error| failed(error.into()))?;
-        let is_remote = rustix::fs::statfs(&scope.root)
-            .is_ok_and(|file_system| WITHOUT_EVENTS.contains(&(file_system.f_type as u64)));
-        let watch = if is_remote {
-            Watch::by(Means::Polling, &scope)
-        } else {
-            Watch::by(Means::Events, &scope).or_else(|error| {
-                // Mostly the limit of watches that one user may have.
-                warn!(%error, "no events for changes of files, they are polled instead");
-                Watch::by(Means::Polling, &scope)
-            })
+        let scope = scope(root, directory, command).map_err(failed)?;
+        let means = match scope.is_remote {
+            true => Means::Polling,
+            false => Means::events_if_there_are(),
         };
-        watch.map_err(|error| failed(error.into()))
+        Watch::by(means, scope).await.map_err(failed)
     }
 
-    fn by(means: Means, scope: &Scope) -> notify::Result<Watch> {
+    async fn by(means: Means, scope: Scope) -> std::io::Result<Watch> {
         let (sender, changes) = mpsc::channel(PENDING_CHANGES);
-        let filter = scope.clone();
-        let handle = move |event: notify::Result<Event>| match event {
-            Ok(event) => {
-                if let Some(path) = filter.change_in(&event) {
-                    // With a full channel, a change is about to be told anyway.
-                    let _ = sender.try_send(path);
-                }
-            }
-            Err(error) => warn!(%error, "changes of the handler's files may go unnoticed"),
-        };
-        let mut watcher: Box<dyn Watcher + Send> = match means {
-            Means::Events => Box::new(notify::recommended_watcher(handle)?),
-            Means::Polling => {
-                // By content: the watcher's clock for changes has seconds only.
-                let config = notify::Config::default()
-                    .with_poll_interval(POLL_PERIOD)
-                    .with_compare_contents(true);
-                Box::new(PollWatcher::new(handle, config)?)
-            }
-        };
-        if scope.root.is_dir() {
-            watcher.watch(&scope.root, RecursiveMode::Recursive)?;
-        }
-        for folder in scope.folders_elsewhere() {
-            watcher.watch(&folder, RecursiveMode::NonRecursive)?;
-        }
-        let by = match means {
-            Means::Events => "events",
-            Means::Polling => "polling",
-        };
-        info!(path = %scope.root.display(), by, "watching for changes of the handler's files");
-        Ok(Watch {
-            _watcher: watcher,
-            changes,
-        })
+        let (ready, looked) = oneshot::channel();
+        std::thread::Builder::new()
+            .name("reload".to_owned())
+            .spawn(move || watch(means, &scope, &sender, ready))?;
+        // Cancel-safe: it is only asked whether the first look is over.
+        let _ = timeout(FIRST_LOOK_TAKES, looked).await;
+        Ok(Watch { changes })
     }
 
-    /// Waits for a change, and until the files have come to rest; gives the first file changed.
-    // Cancel-safe up to the first change; after it, at most the rest is waited for anew.
+    /// Waits for a change, and until the files have come to rest; gives the file that was changed.
+    // Cancel-safe: a change that was received is given out at once.
     pub async fn changed(&mut self) -> PathBuf {
         let Some(first) = self.changes.recv().await else {
             return std::future::pending().await;
         };
-        let begun = Instant::now();
-        while begun.elapsed() < LONGEST_WAIT {
-            if timeout(QUIET, self.changes.recv()).await.is_err() {
-                break;
-            }
-        }
         while self.changes.try_recv().is_ok() {}
         first
     }
 }
 
-impl Scope {
-    fn new(root: &Path, command: Option<&Command>) -> std::io::Result<Scope> {
-        let words = command.into_iter().flat_map(|command| {
-            let program = Path::new(&command.program);
-            // A program without a slash is looked up in PATH, and is not a file of the handler's.
-            let program = (program.components().count() > 1).then_some(program);
-            program
-                .into_iter()
-                .chain(command.arguments.iter().map(Path::new))
-        });
-        // A root that is a file is one by its name too: most editors save into a new file, and
-        // give it the name of the old one.
-        let named = words
-            .chain([root])
-            .filter(|word| word.is_file())
-            .filter_map(|word| word.canonicalize().ok());
-        Ok(Scope {
-            root: root.canonicalize()?,
-            named: named.collect(),
-        })
-    }
+fn scope(root: &Path, directory: &Directory, command: Option<&Command>) -> std::io::Result<Scope> {
+    // What is not named otherwise is where processes start.
+    let root = match root == Path::new(".") {
+        true => directory.start().to_owned(),
+        false => directory.absolute(root),
+    };
+    let words = command.into_iter().flat_map(|command| {
+        let program = Path::new(&command.program);
+        // A program without a slash is looked up in PATH, and is not a file of the handler's.
+        let program = (program.components().count() > 1).then_some(program);
+        let arguments = command.arguments.iter().map(Path::new);
+        program.into_iter().chain(arguments)
+    });
+    // `./handler` and `handler` are the same to whoever reads the log.
+    let named = words.map(|word| {
+        directory
+            .start()
+            .join(word.strip_prefix("./").unwrap_or(word))
+    });
+    let named = named.filter(|file| file.is_file()).collect();
+    let file_system = rustix::fs::statfs(&root)?;
+    Ok(Scope {
+        is_remote: WITHOUT_EVENTS.contains(&(file_system.f_type as u64)),
+        root,
+        named,
+    })
+}
 
-    /// The folders of named files that are not watched with the root.
-    fn folders_elsewhere(&self) -> BTreeSet<PathBuf> {
-        let folders = self.named.iter().filter_map(|file| file.parent());
-        folders
-            .filter(|folder| !folder.starts_with(&self.root))
-            .map(Path::to_owned)
-            .collect()
-    }
-
-    /// The file that was changed, if it counts.
-    fn change_in(&self, event: &Event) -> Option<PathBuf> {
-        if event.need_rescan() {
-            return Some(self.root.clone());
-        }
-        match event.kind {
-            // Reading changes nothing; the end of a write comes as a change before.
-            EventKind::Access(_) => None,
-            EventKind::Create(_)
-            | EventKind::Modify(_)
-            | EventKind::Remove(_)
-            | EventKind::Any
-            | EventKind::Other => event.paths.iter().find(|path| self.holds(path)).cloned(),
+impl Means {
+    fn events_if_there_are() -> Means {
+        match Events::new() {
+            Ok(events) => Means::Events(events),
+            Err(errno) => Means::without_events(errno),
         }
     }
 
-    fn holds(&self, path: &Path) -> bool {
-        if self.named.contains(path) {
-            return true;
+    fn without_events(errno: rustix::io::Errno) -> Means {
+        // Mostly the limit of watches that one user may have.
+        warn!(error = %errno, "no events for changes of files, they are polled instead");
+        Means::Polling
+    }
+
+    fn follow(&mut self, look: &Look) {
+        if let Means::Events(events) = self
+            && let Err(errno) = events.follow(&look.folders)
+        {
+            *self = Means::without_events(errno);
         }
-        let Ok(below) = path.strip_prefix(&self.root) else {
-            return false;
+    }
+
+    /// Waits until there may be something to see; gives the files whose write has ended.
+    fn wait(&mut self, has_asked: impl Fn() -> bool) -> Vec<PathBuf> {
+        let Means::Events(events) = self else {
+            std::thread::sleep(POLL_PERIOD);
+            return Vec::new();
         };
-        let mut names = below.components().map(Component::as_os_str);
-        let is_ignored = names.any(|name| {
-            let name = name.to_string_lossy();
-            name.starts_with('.')
-                || IGNORED_FOLDERS.contains(&name.as_ref())
-                || IGNORED_ENDS.iter().any(|end| name.ends_with(end))
-        });
-        !is_ignored
+        let mut closed = Vec::new();
+        let mut begun = None;
+        while has_asked() {
+            let limit = begun.map_or(ASK_PERIOD, |_| QUIET);
+            match events.wait(limit) {
+                Ok(hint) if hint.is_there => closed.extend(hint.closed),
+                Ok(_) if begun.is_none() => continue,
+                Ok(_) => break,
+                Err(errno) => {
+                    *self = Means::without_events(errno);
+                    break;
+                }
+            }
+            if begun.get_or_insert_with(Instant::now).elapsed() >= LONGEST_WAIT {
+                break;
+            }
+        }
+        closed
     }
+}
+
+/// Looks at the files, and tells of each change, until nobody wants to know any more.
+fn watch(
+    mut means: Means,
+    scope: &Scope,
+    changes: &mpsc::Sender<PathBuf>,
+    ready: oneshot::Sender<()>,
+) {
+    let mut last = scope.look(&Look::default());
+    means.follow(&last);
+    let by = match means {
+        Means::Events(_) => "events",
+        Means::Polling => "polling",
+    };
+    info!(path = %scope.root.display(), by, "watching for changes of the handler's files");
+    if last.is_cut {
+        warn!(path = %scope.root.display(), "not all files are watched, there are too many");
+    }
+    let _ = ready.send(());
+    while !changes.is_closed() {
+        let closed = means.wait(|| !changes.is_closed());
+        let begun = Instant::now();
+        let mut now = scope.look(&last);
+        let mut changed = now.change_since(&last).map(Path::to_owned);
+        if changed.is_some() && matches!(means, Means::Polling) {
+            now = look_until_quiet(scope, now);
+            changed = now.change_since(&last).map(Path::to_owned);
+        }
+        // What was open for a write when it was looked at may be executed only now.
+        let was_open = closed.iter().find_map(|path| now.file_at(path));
+        if let Some(path) = changed.as_deref().or(was_open) {
+            // With a full channel, a change is about to be told anyway.
+            let _ = changes.try_send(path.to_owned());
+        }
+        means.follow(&now);
+        last = now;
+        let pause = begun.elapsed() * LEAST_PAUSE;
+        if pause > POLL_PERIOD {
+            std::thread::sleep(pause.min(10 * ASK_PERIOD));
+        }
+    }
+}
+
+fn look_until_quiet(scope: &Scope, mut now: Look) -> Look {
+    let begun = Instant::now();
+    while begun.elapsed() < LONGEST_WAIT {
+        std::thread::sleep(QUIET);
+        let next = scope.look(&now);
+        let is_quiet = next.change_since(&now).is_none();
+        now = next;
+        if is_quiet {
+            break;
+        }
+    }
+    now
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn what_is_made_from_other_files_does_not_count_unless_the_command_names_it() {
-        let scope = Scope {
-            root: "/app".into(),
-            named: BTreeSet::from(["/app/target/release/handler".into(), "/opt/run.sh".into()]),
-        };
-        let table = [
-            ("/app", true),
-            ("/app/handler.py", true),
-            ("/app/function/handler.py", true),
-            ("/app/function/__pycache__/handler.pyc", false),
-            ("/app/.git/index", false),
-            ("/app/.handler.py.swp", false),
-            ("/app/handler.py~", false),
-            ("/app/target/release/other", false),
-            ("/app/target/release/handler", true),
-            ("/opt/run.sh", true),
-            ("/opt/other.sh", false),
-        ];
-        for (path, counts) in table {
-            assert_eq!(scope.holds(Path::new(path)), counts, "{path}");
+    fn scope_of(root: &Path) -> Scope {
+        Scope {
+            root: root.to_owned(),
+            named: Vec::new(),
+            is_remote: false,
         }
+    }
+
+    fn both_means() -> [Means; 2] {
+        [Means::Events(Events::new().unwrap()), Means::Polling]
     }
 
     #[tokio::test]
@@ -243,15 +264,15 @@ mod tests {
         std::fs::create_dir_all(&folder).unwrap();
         let file = folder.canonicalize().unwrap().join("handler.py");
         std::fs::write(&file, "0").unwrap();
-        let scope = Scope::new(&file, None).unwrap();
-        for means in [Means::Events, Means::Polling] {
-            let mut watch = Watch::by(means, &scope).unwrap();
+        for means in both_means() {
+            let name = format!("{means:?}");
+            let mut watch = Watch::by(means, scope_of(&file)).await.unwrap();
             for round in 1..=3 {
                 let new = folder.join("handler.new");
-                std::fs::write(&new, format!("{means:?} {round}")).unwrap();
+                std::fs::write(&new, format!("{name} {round}")).unwrap();
                 std::fs::rename(&new, &file).unwrap();
                 let changed = timeout(Duration::from_secs(10), watch.changed()).await;
-                assert_eq!(changed.unwrap(), file, "{means:?} {round}");
+                assert_eq!(changed.unwrap(), file, "{name} {round}");
             }
         }
         std::fs::remove_dir_all(&folder).unwrap();
@@ -262,8 +283,7 @@ mod tests {
         std::fs::create_dir_all(&folder).unwrap();
         let file = folder.canonicalize().unwrap().join("handler.py");
         std::fs::write(&file, "1").unwrap();
-        let scope = Scope::new(&folder, None).unwrap();
-        let mut watch = Watch::by(means, &scope).unwrap();
+        let mut watch = Watch::by(means, scope_of(&folder)).await.unwrap();
         let edited = Instant::now();
         // Within the second of the write before, and as long: only the content differs.
         std::fs::write(&file, "2").unwrap();
@@ -276,16 +296,34 @@ mod tests {
 
     #[tokio::test]
     async fn an_edit_is_noticed_by_events_and_by_polling() {
-        for means in [Means::Events, Means::Polling] {
+        for kind in 0..2 {
             // The fastest of a few: a busy machine is no fault of the watch.
             let mut fastest = Duration::MAX;
             for _ in 0..5 {
+                let means = both_means().into_iter().nth(kind).unwrap();
                 fastest = fastest.min(noticed(means).await);
             }
-            assert!(
-                fastest < Duration::from_millis(300),
-                "{means:?}: {fastest:?}"
-            );
+            assert!(fastest < Duration::from_millis(300), "{kind}: {fastest:?}");
         }
+    }
+
+    /// The last write is not the end of the change: what is open for a write cannot be executed.
+    #[tokio::test]
+    async fn the_close_of_a_write_long_after_it_is_a_change() {
+        use std::io::Write;
+        let folder = std::env::temp_dir().join(format!("faas-watch-{}", fastrand::u64(..)));
+        std::fs::create_dir_all(&folder).unwrap();
+        let path = folder.canonicalize().unwrap().join("handler");
+        let mut file = std::fs::File::create(&path).unwrap();
+        let means = Means::Events(Events::new().unwrap());
+        let mut watch = Watch::by(means, scope_of(&folder)).await.unwrap();
+        file.write_all(b"all of it").unwrap();
+        let patience = Duration::from_secs(10);
+        assert_eq!(timeout(patience, watch.changed()).await.unwrap(), path);
+        // Nothing comes of waiting.
+        assert!(timeout(4 * LONGEST_WAIT, watch.changed()).await.is_err());
+        drop(file);
+        assert_eq!(timeout(patience, watch.changed()).await.unwrap(), path);
+        std::fs::remove_dir_all(&folder).unwrap();
     }
 }

@@ -11,7 +11,9 @@ use crate::http::{Door, Entrance};
 use crate::limits::{ADMIN_CONNECTIONS, hide_from_processes, raise_descriptor_limit};
 use crate::logging::listed;
 use crate::pool::Pool;
-use crate::process::launch::{end_orphans, reap_in_time, sandbox_supported, take_in_orphans};
+use crate::process::launch::{
+    Directory, check_platform, end_orphans, reap_in_time, sandbox_supported, take_in_orphans,
+};
 use crate::reload::Watch;
 use std::convert::Infallible;
 use std::net::IpAddr;
@@ -45,6 +47,7 @@ pub struct Control {
 /// Serves until it is asked to stop, then finishes what has begun within the configured times.
 /// Nothing is started before the address is bound.
 pub async fn serve(config: Config, control: Control) -> Result<(), StartError> {
+    check_platform().map_err(StartError::Platform)?;
     check_sandbox(&config.isolation)?;
     let handlers_limit = raise_descriptor_limit(&config);
     hide_from_processes();
@@ -71,11 +74,11 @@ pub async fn serve(config: Config, control: Control) -> Result<(), StartError> {
     for address in admin.iter().flat_map(Listener::addresses) {
         info!(%address, "listening for operators");
     }
-    let watch = config
-        .reload
-        .as_deref()
-        .map(|root| Watch::start(root, config.command.as_ref()));
-    let watch = watch.transpose()?;
+    let directory = Directory::find(config.directory.as_deref());
+    let watch = match config.reload.as_deref() {
+        Some(root) => Some(Watch::start(root, &directory, config.command.as_ref()).await?),
+        None => None,
+    };
     let budget = MemoryBudget::new(config.http.max_buffered_bytes);
     let listener = listener.giving_way(budget.clone());
     let large_bodies = LargeBodies::start().map_err(|source| StartError::Runtime {
@@ -108,8 +111,17 @@ pub async fn serve(config: Config, control: Control) -> Result<(), StartError> {
     };
     let operators = OperatorsDoor::default();
     let operators_come = operators.serve(admin, &config.http, &door);
+    let mut never_up = None;
     let ending = async {
-        end.control.drain.cancelled().await;
+        // Cancel-safe: both are only asked whether they have happened.
+        tokio::select! {
+            () = end.control.drain.cancelled() => {}
+            why = pool.never_up(), if config.exit_on_failure => {
+                never_up = Some(why.to_owned());
+                end.control.drain.cancel();
+                end.control.now.cancel();
+            }
+        }
         info!("shutting down");
         door.drain();
         end.shut_down(&config.shutdown, config.process.grace, &door, &pool, &close)
@@ -129,7 +141,7 @@ pub async fn serve(config: Config, control: Control) -> Result<(), StartError> {
     }
     end_orphans().await;
     info!("stopped");
-    Ok(())
+    never_up.map_or(Ok(()), |why| Err(StartError::NeverUp(why)))
 }
 
 /// Has the pool reload when it is asked for, or when files have changed; never ends.

@@ -289,7 +289,7 @@ fn a_process_gets_no_new_privileges_no_core_file_and_a_higher_score() {
         .parse()
         .unwrap();
     let said = answer(&answers(&format!("{{ {script}; }} | tr '\\n' ';'")).start());
-    let score = (own + 500).min(1000);
+    let score = (own + 900).min(1000);
     assert_eq!(
         said,
         format!("NoNewPrivs:1;{score};Max core file size 0 0 bytes ;")

@@ -1,7 +1,7 @@
 //! The log: what it tells of requests and processes, how much, and in which form.
 
 use crate::support::client::body_of;
-use crate::support::{Scratch, assert_error, assert_result, eventually, misbehave, sh};
+use crate::support::{Scratch, assert_result, eventually, misbehave, sh};
 use serde_json::Value;
 use std::time::{Duration, Instant};
 

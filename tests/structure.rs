@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 /// The parts in front of what they may use; what all may use is below.
-const MAY_USE: [(&str, &[&str]); 18] = [
+const MAY_USE: [(&str, &[&str]); 19] = [
     ("main", &["cli", "commands", "config", "process", "serve"]),
+    ("signals", &[]),
     ("lib", &["serve"]),
     ("cli", &["budget", "config", "control_group"]),
     ("commands", &[]),
@@ -25,7 +26,7 @@ const MAY_USE: [(&str, &[&str]); 18] = [
     ("http", &["allocator", "budget", "config", "pool"]),
     ("pool", &["budget", "config", "process"]),
     ("process", &["budget", "config", "control_group"]),
-    ("reload", &["config"]),
+    ("reload", &["config", "process"]),
     ("limits", &["config"]),
     ("allocator", &[]),
     ("budget", &[]),

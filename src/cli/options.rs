@@ -3,8 +3,8 @@
 use super::isolation::IsolationOptions;
 use super::sizes::{Given, Sizes};
 use super::values::{
-    Host, Reload, count, duration, header_name, host, host_name, log_format, log_level, origin,
-    port, positive_duration, reload, size, size_or_none, socket_address,
+    Host, Reload, count, duration, folder, header_name, host, host_name, log_format, log_level,
+    origin, port, positive_duration, reload, size, size_or_none, socket_address,
 };
 use super::{LogSettings, Task};
 use crate::config::{
@@ -110,6 +110,15 @@ pub(super) struct ServeOptions {
           num_args = 0..=1, require_equals = true, default_value_t = false,
           default_missing_value = "true", value_parser = clap::builder::BoolishValueParser::new())]
     wait_ready: bool,
+    /// Where processes start, and relative commands are looked for [default: where the worker is]
+    #[arg(long, env = "FAAS_CHDIR", value_name = "DIR", value_parser = folder,
+          help_heading = "Processes")]
+    chdir: Option<PathBuf>,
+    /// End with exit status 3 when no process ever came up
+    #[arg(long, env = "FAAS_EXIT_ON_FAILURE", help_heading = "Processes", value_name = "BOOL",
+          num_args = 0..=1, require_equals = true, default_value_t = false,
+          default_missing_value = "true", value_parser = clap::builder::BoolishValueParser::new())]
+    exit_on_failure: bool,
     /// For the ready line; a first slow start is spared as long
     #[arg(long, env = "FAAS_STARTUP_TIMEOUT", value_name = "DURATION", default_value = "60s",
           value_parser = positive_duration, help_heading = "Processes")]
@@ -264,6 +273,8 @@ pub(super) fn serve(options: ServeOptions) -> Result<Task, String> {
     let config = Config {
         memory_limit,
         command: command(options.handler, options.command)?,
+        directory: options.chdir,
+        exit_on_failure: options.exit_on_failure,
         pool: PoolConfig {
             processes,
             max_processes,

@@ -122,6 +122,15 @@ pub(super) fn reload(text: &str) -> Result<Reload, String> {
     }
 }
 
+/// A folder that exists; kept as it was typed.
+pub(super) fn folder(text: &str) -> Result<PathBuf, String> {
+    match std::fs::metadata(text) {
+        Ok(metadata) if metadata.is_dir() => Ok(PathBuf::from(text)),
+        Ok(_) => Err("not a directory".to_owned()),
+        Err(error) => Err(format!("not a directory that can be entered: {error}")),
+    }
+}
+
 /// A path that exists; kept as it was typed.
 pub(super) fn readable_path(text: &str) -> Result<PathBuf, String> {
     match std::fs::metadata(text) {

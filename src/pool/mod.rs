@@ -22,7 +22,7 @@ use crate::error::{Failure, StartError};
 pub use crate::process::call::Extras;
 use crate::process::call::{Call, Outcome};
 use crate::process::conversation::Start;
-use crate::process::launch::{Launcher, shell_syntax};
+use crate::process::launch::{Directory, Launcher, shell_syntax};
 use crate::process::owner::Load;
 use available::{Available, Rank};
 use bytes::Bytes;
@@ -36,7 +36,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
-use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
+use tokio::sync::{Notify, Semaphore, SetOnce, mpsc, oneshot};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -111,6 +111,8 @@ struct Shared {
     budget: MemoryBudget,
     /// Told when a process took nothing because the memory budget is full.
     starved: Notify,
+    /// Set when the pool cannot serve and never could: why.
+    never_up: SetOnce<String>,
 }
 
 #[derive(Debug)]
@@ -155,6 +157,7 @@ impl Pool {
         let stop = pool.stop.clone();
         pool.tasks.spawn(stop.run_until_cancelled_owned(feed));
         let Some(command) = config.command.clone() else {
+            pool.shared.note_never_up();
             error!("no handler: set HANDLER_FUNCTION, --handler, or give a command after --");
             return Ok(pool);
         };
@@ -169,12 +172,13 @@ impl Pool {
                 "no shell reads the handler's command; if it is meant for one: sh -c '…'"
             );
         }
-        let launcher = Launcher::new(command, config.isolation.clone(), descriptor_limit).map_err(
-            |source| StartError::Runtime {
-                what: "the launcher thread",
-                source,
-            },
-        )?;
+        let directory = Directory::find(config.directory.as_deref());
+        let isolation = config.isolation.clone();
+        let launcher = Launcher::new(command, isolation, directory, descriptor_limit);
+        let launcher = launcher.map_err(|source| StartError::Runtime {
+            what: "the launcher thread",
+            source,
+        })?;
         let mut slots = Vec::new();
         for number in 0..config.pool.max_processes.get() {
             let (orders, renewals) = mpsc::channel(1);
@@ -253,6 +257,12 @@ impl Pool {
     /// Why the pool cannot serve now, if it cannot.
     pub fn why_not_ready(&self) -> Option<String> {
         self.shared.lock().condition.why_not_ready()
+    }
+
+    /// Waits until requests are refused because no process ever came up; says why.
+    // Cancel-safe: once it is so, it stays known.
+    pub async fn never_up(&self) -> &str {
+        self.shared.never_up.wait().await
     }
 
     /// Has all processes replaced by new ones of the same command: one first, and if that one
@@ -335,6 +345,7 @@ impl Shared {
             kill: CancellationToken::new(),
             budget,
             starved: Notify::new(),
+            never_up: SetOnce::new(),
         }
     }
 
@@ -495,6 +506,14 @@ impl Shared {
         self.deadline_moved.notify_one();
     }
 
+    fn note_never_up(&self) {
+        let failure = self.lock().condition.failure();
+        if let Some(why) = why_of(&failure) {
+            // The first reason stands.
+            let _ = self.never_up.set(why.to_owned());
+        }
+    }
+
     /// Notes something about the pool's condition; if it cannot serve any more, what waits fails.
     fn note<R>(&self, change: impl FnOnce(&mut Condition) -> R) -> R {
         let mut state = self.lock();
@@ -507,6 +526,9 @@ impl Shared {
             Vec::new()
         };
         drop(state);
+        if matches!(failure, Some(Failure::NotLoaded(_))) {
+            self.note_never_up();
+        }
         // Once for each reason, and whenever somebody is refused for it.
         let is_news = why_of(&failure) != why_of(&failure_before);
         if let Some(why) = why_of(&failure)

@@ -7,58 +7,141 @@ use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-/// Says why `command` could not be started.
-pub(super) fn explain(command: &Command, error: &io::Error) -> LaunchError {
+/// Says why `command` could not be started in `directory`.
+pub(super) fn explain(command: &Command, directory: &Path, error: &io::Error) -> LaunchError {
     let passing = [
         rustix::io::Errno::AGAIN,
         rustix::io::Errno::NOMEM,
         rustix::io::Errno::MFILE,
         rustix::io::Errno::NFILE,
     ];
-    if error
-        .raw_os_error()
-        .is_some_and(|raw| passing.iter().any(|e| e.raw_os_error() == raw))
-    {
+    let is = |errno: rustix::io::Errno| error.raw_os_error() == Some(errno.raw_os_error());
+    if passing.into_iter().any(is) {
         return LaunchError::System(format!("the system cannot start a process now: {error}"));
     }
+    if is(rustix::io::Errno::TXTBSY) {
+        let name = command.program.to_string_lossy();
+        return LaunchError::System(format!("\"{name}\" is being written: {error}"));
+    }
     let path = std::env::var_os("PATH").unwrap_or_default();
-    LaunchError::Command(explain_command(&command.program, &path, error))
+    LaunchError::Command(explain_command(command, &path, directory, error))
 }
 
-fn explain_command(program: &OsStr, path: &OsStr, error: &io::Error) -> String {
-    let name = program.to_string_lossy();
-    if program.is_empty() {
+fn explain_command(command: &Command, path: &OsStr, directory: &Path, error: &io::Error) -> String {
+    if command.program.is_empty() {
         return "the command is an empty word".to_owned();
     }
-    let Some(file) = find(program, path) else {
-        if is_python_path(&name) {
-            return format!(
-                "\"{name}\" is a Python path, and the handler is a command here: \
-                 HANDLER_FUNCTION=\"python3 /path/to/serve.py {name}\" runs it, with \
-                 examples/python/serve.py of this project"
-            );
-        }
-        return if name.contains('/') {
-            format!("no such file: \"{name}\"")
-        } else {
-            format!(
-                "command not found: \"{name}\" (PATH={})",
-                path.to_string_lossy()
-            )
+    match find(&command.program, path, directory) {
+        Some(file) => explain_file(&file, error),
+        None => explain_missing(command, path, directory),
+    }
+}
+
+/// What may have been meant by a command that is not there.
+fn explain_missing(command: &Command, path: &OsStr, directory: &Path) -> String {
+    let name = command.program.to_string_lossy();
+    let words = || std::iter::once(&command.program).chain(&command.arguments);
+    if command.arguments.is_empty() && name.contains(char::is_whitespace) {
+        return format!(
+            "command not found: \"{name}\" is one word, with spaces in it, as if it was in quotes: \
+             drop the quotes. docker's --env-file and lists in YAML keep quotes as a part of the \
+             value; after -- each word stands by itself, and --handler (HANDLER_FUNCTION) splits"
+        );
+    }
+    if let Some(syntax) = shell_syntax(&words().cloned().collect::<Vec<_>>()) {
+        return format!(
+            "command not found: \"{name}\"; no shell reads the command, and {syntax} means \
+             something to a shell only: sh -c '…' has one read it"
+        );
+    }
+    if !name.contains('/') && directory.join(&*name).is_file() {
+        return format!(
+            "command not found: \"{name}\"; the file of that name in the directory where processes \
+             start is run by: {}",
+            how_to_run(&name)
+        );
+    }
+    if is_python_path(&name) {
+        return format!(
+            "\"{name}\" is a Python path, and the handler is a command here: \
+             HANDLER_FUNCTION=\"python3 /path/to/serve.py {name}\" runs it, with \
+             examples/python/serve.py of this project"
+        );
+    }
+    if name.contains('/') {
+        return match name.starts_with('/') {
+            true => format!("no such file: \"{name}\""),
+            false => format!(
+                "no such file: \"{name}\", looked for in \"{}\"",
+                directory.display()
+            ),
         };
-    };
+    }
+    format!(
+        "command not found: \"{name}\" (PATH={})",
+        path.to_string_lossy()
+    )
+}
+
+/// Programs that run files of a kind, by the end of their names.
+const INTERPRETERS: [(&str, &str); 10] = [
+    ("py", "python3"),
+    ("rb", "ruby"),
+    ("js", "node"),
+    ("mjs", "node"),
+    ("cjs", "node"),
+    ("jar", "java -jar"),
+    ("pl", "perl"),
+    ("php", "php"),
+    ("lua", "lua"),
+    ("sh", "sh"),
+];
+
+fn interpreter_of(name: &str) -> Option<&'static str> {
+    let end = Path::new(name).extension()?;
+    let known = INTERPRETERS.iter().find(|(known, _)| end == *known)?;
+    Some(known.1)
+}
+
+/// What to type for a file.
+fn how_to_run(name: &str) -> String {
+    match (
+        Path::new(name).is_absolute() || name.starts_with("./"),
+        interpreter_of(name),
+    ) {
+        (_, Some("python3")) => format!(
+            "python3 serve.py {name}:FUNCTION (with examples/python/serve.py of this project), or \
+             python3 {name} if it reads the lines itself"
+        ),
+        (_, Some("java -jar")) => format!("java -jar {name}"),
+        (true, Some(interpreter)) => format!("{interpreter} {name}"),
+        (false, Some(interpreter)) => format!("{interpreter} ./{name}"),
+        (true, None) => name.to_owned(),
+        (false, None) => format!("./{name}"),
+    }
+}
+
+/// What is wrong with a command that is there.
+fn explain_file(file: &Path, error: &io::Error) -> String {
     let shown = file.display();
     if file.is_dir() {
         return format!("\"{shown}\" is a directory");
     }
-    match std::fs::metadata(&file) {
+    match std::fs::metadata(file) {
         Ok(metadata) if metadata.permissions().mode() & 0o111 == 0 => {
-            return format!("\"{shown}\" is not executable: chmod +x, or name its interpreter");
+            let name = shown.to_string();
+            let hint = match interpreter_of(&name) {
+                Some(_) => format!(": {}", how_to_run(&name)),
+                None => String::new(),
+            };
+            return format!(
+                "\"{name}\" is not executable: chmod +x, or name its interpreter{hint}"
+            );
         }
         Ok(_) => {}
         Err(error) => return format!("\"{shown}\": {error}"),
     }
-    match interpreter(&file) {
+    match interpreter(file) {
         Ok(Some(line)) if line.ends_with('\r') => {
             format!(
                 "the first line of \"{shown}\" ends in a carriage return (CRLF line ends), so its \
@@ -75,6 +158,11 @@ fn explain_command(program: &OsStr, path: &OsStr, error: &io::Error) -> String {
             format!("\"{shown}\" names the interpreter \"{interpreter}\": {error}")
         }
         Ok(None) if error.raw_os_error() == Some(rustix::io::Errno::NOEXEC.raw_os_error()) => {
+            if let Some(before) = before_the_interpreter(file) {
+                return format!(
+                    "\"{shown}\" must begin with its #! line, and has {before} before that: remove it"
+                );
+            }
             format!(
                 "\"{shown}\" is no program for this machine, and has no #! line that names an \
                  interpreter: {error}"
@@ -89,21 +177,48 @@ fn explain_command(program: &OsStr, path: &OsStr, error: &io::Error) -> String {
 
 /// The file that a command's first word means: as the system looks it up, except that a file
 /// without execute permission is found too, so that it can be named.
-fn find(program: &OsStr, path: &OsStr) -> Option<PathBuf> {
+fn find(program: &OsStr, path: &OsStr, directory: &Path) -> Option<PathBuf> {
     if program.as_encoded_bytes().contains(&b'/') {
-        return Path::new(program).exists().then(|| PathBuf::from(program));
+        let file = directory.join(program);
+        // As it was typed where that is enough to find it.
+        let shown = if Path::new(program).exists() {
+            program.into()
+        } else {
+            file.clone()
+        };
+        return file.exists().then_some(shown);
     }
     std::env::split_paths(path)
-        .map(|folder| folder.join(program))
+        .map(|folder| directory.join(folder).join(program))
         .find(|file| file.is_file())
 }
 
-/// What follows `#!` in the first line of a file.
-fn interpreter(file: &Path) -> io::Result<Option<String>> {
+/// What stands in a file before its `#!`, and keeps the system from finding that.
+fn before_the_interpreter(file: &Path) -> Option<&'static str> {
+    const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+    let beginning = beginning(file).ok()?;
+    let (rest, mark) = match beginning.strip_prefix(BYTE_ORDER_MARK) {
+        Some(rest) => (rest, Some("a byte order mark (BOM)")),
+        None => (beginning.as_slice(), None),
+    };
+    let text = rest.trim_ascii_start();
+    if !text.starts_with(b"#!") {
+        return None;
+    }
+    mark.or((text.len() < rest.len()).then_some("an empty line or a space"))
+}
+
+fn beginning(file: &Path) -> io::Result<Vec<u8>> {
     let mut beginning = Vec::new();
     std::fs::File::open(file)?
         .take(256)
         .read_to_end(&mut beginning)?;
+    Ok(beginning)
+}
+
+/// What follows `#!` in the first line of a file.
+fn interpreter(file: &Path) -> io::Result<Option<String>> {
+    let beginning = beginning(file)?;
     let Some(line) = beginning.strip_prefix(b"#!") else {
         return Ok(None);
     };
@@ -111,7 +226,8 @@ fn interpreter(file: &Path) -> io::Result<Option<String>> {
     Ok(Some(String::from_utf8_lossy(line).into_owned()))
 }
 
-/// `function.handler.handle`: at least two names with dots between them.
+/// `function.handler.handle`: at least two names with dots between them, the last of them not the
+/// end of a file's name.
 fn is_python_path(name: &str) -> bool {
     let is_name = |part: &str| {
         let mut letters = part.chars();
@@ -120,12 +236,20 @@ fn is_python_path(name: &str) -> bool {
             .is_some_and(|c| c.is_alphabetic() || c == '_')
             && letters.all(|c| c.is_alphanumeric() || c == '_')
     };
-    name.contains('.') && name.split('.').all(is_name)
+    name.contains('.') && interpreter_of(name).is_none() && name.split('.').all(is_name)
 }
+
+/// Words that a shell carries out itself.
+const BUILTINS: [&str; 9] = [
+    "cd", "exec", "export", "eval", "source", ".", "set", "ulimit", "umask",
+];
 
 /// What in a command would mean something to a shell, but is passed on as it is.
 pub fn shell_syntax(words: &[OsString]) -> Option<&'static str> {
     let first = words.first()?.to_string_lossy().into_owned();
+    if let Some(builtin) = BUILTINS.iter().find(|builtin| first == **builtin) {
+        return Some(builtin);
+    }
     let is_assignment = first.split_once('=').is_some_and(|(name, _)| {
         !name.is_empty()
             && !name.starts_with(|c: char| c.is_ascii_digit())
@@ -175,12 +299,15 @@ mod tests {
             ("a | b", Some("|")),
             ("a && b", Some("&")),
             ("a > b", Some("a redirection")),
-            ("cd /x; a", Some(";")),
+            ("a /x; b", Some(";")),
             ("~/handler", Some("~")),
             ("handler $HOME/x", Some("$VAR")),
             ("handler ${X}", Some("$VAR")),
             ("handler $(date)", Some("$VAR")),
             ("A=b handler", Some("A=b before the command")),
+            ("cd /app && ./handler", Some("cd")),
+            ("exec ./handler", Some("exec")),
+            ("sh cd", None),
             ("sh -c a|b;$X", None),
             ("handler --price=5$", None),
             ("env A=b handler", None),
@@ -196,14 +323,104 @@ mod tests {
         assert!(!is_python_path("handler"));
         assert!(!is_python_path("./handler.py"));
         assert!(!is_python_path("7.zip"));
+        for file in ["handler.py", "handler.rb", "app.jar", "index.js", "run.sh"] {
+            assert!(!is_python_path(file), "{file}");
+        }
+    }
+
+    fn said(command: &str, path: &str, directory: &Path, error: io::ErrorKind) -> String {
+        let mut words = words(command).into_iter();
+        let command = Command {
+            program: words.next().unwrap(),
+            arguments: words.collect(),
+        };
+        let path = OsStr::new(path);
+        explain_command(&command, path, directory, &io::Error::from(error))
     }
 
     #[test]
-    fn a_missing_command_names_the_path() {
-        let missing = io::Error::from(io::ErrorKind::NotFound);
-        let said = explain_command(OsStr::new("no-such"), OsStr::new("/bin:/usr/bin"), &missing);
-        assert_eq!(said, "command not found: \"no-such\" (PATH=/bin:/usr/bin)");
-        let said = explain_command(OsStr::new("a.b"), OsStr::new(""), &missing);
-        assert!(said.contains("python3 /path/to/serve.py a.b"), "{said}");
+    fn a_missing_command_is_answered_with_what_may_have_been_meant() {
+        let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/python");
+        let missing = |command: &str| {
+            said(
+                command,
+                "/no/bin:/no/usr/bin",
+                &here,
+                io::ErrorKind::NotFound,
+            )
+        };
+        for (command, parts) in [
+            (
+                "no-such",
+                &["command not found: \"no-such\" (PATH=/no/bin:/no/usr/bin)"][..],
+            ),
+            ("a.b", &["python3 /path/to/serve.py a.b"]),
+            ("handler.rb", &["command not found: \"handler.rb\" (PATH="]),
+            (
+                "serve.py",
+                &["python3 serve.py serve.py:FUNCTION", "python3 serve.py if"],
+            ),
+            ("cd /app && ./x", &["no shell reads", "cd means", "sh -c"]),
+            ("exec ./x", &["no shell reads", "exec means"]),
+            (
+                "A=b ./x",
+                &["no shell reads", "A=b before the command means"],
+            ),
+            (
+                "./no-such",
+                &["no such file: \"./no-such\"", "examples/python"],
+            ),
+            ("/no/such", &["no such file: \"/no/such\""]),
+        ] {
+            let said = missing(command);
+            for part in parts {
+                assert!(said.contains(part), "{command}: {said}");
+            }
+        }
+        let one_word = Command {
+            program: "python3 serve.py a.b".into(),
+            arguments: Vec::new(),
+        };
+        let error = io::Error::from(io::ErrorKind::NotFound);
+        let said = explain_command(&one_word, OsStr::new("/bin"), &here, &error);
+        assert!(
+            said.contains("is one word") && said.contains("--env-file"),
+            "{said}"
+        );
+    }
+
+    #[test]
+    fn a_file_of_a_known_kind_is_answered_with_what_to_type() {
+        for (name, typed) in [
+            ("handler.rb", "ruby ./handler.rb"),
+            ("app.jar", "java -jar app.jar"),
+            ("./index.mjs", "node ./index.mjs"),
+            ("/srv/run.sh", "sh /srv/run.sh"),
+            ("my.tool", "./my.tool"),
+            ("tool", "./tool"),
+        ] {
+            assert_eq!(how_to_run(name), typed);
+        }
+        assert!(how_to_run("handler.py").starts_with("python3 serve.py handler.py:FUNCTION"));
+    }
+
+    #[test]
+    fn what_stands_before_the_interpreter_is_named() {
+        let file = std::env::temp_dir().join(format!("faas-bom-{}", fastrand::u64(..)));
+        for (content, before) in [
+            (
+                &b"\xef\xbb\xbf#!/bin/sh\n"[..],
+                Some("a byte order mark (BOM)"),
+            ),
+            (b"\n#!/bin/sh\n", Some("an empty line or a space")),
+            (b"  #!/bin/sh\n", Some("an empty line or a space")),
+            (b"#!/bin/sh\n", None),
+            (b"\xef\xbb\xbfecho\n", None),
+            (b"", None),
+        ] {
+            std::fs::write(&file, content).unwrap();
+            assert_eq!(before_the_interpreter(&file), before, "{content:?}");
+        }
+        std::fs::remove_file(&file).unwrap();
     }
 }

@@ -6,6 +6,7 @@ use crate::config::SandboxPaths;
 use std::ffi::{OsStr, OsString};
 use std::os::fd::RawFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::PathBuf;
 
 /// The first word of the command line that asks for the launcher step.
 pub(super) const COMMAND: &str = "launch";
@@ -20,6 +21,8 @@ pub(super) struct Plan {
     pub(super) status: RawFd,
     /// The worker. A step whose parent is another has lost it already.
     pub(super) parent: i32,
+    /// The folder to enter; `None` leaves it at the worker's.
+    pub(super) directory: Option<PathBuf>,
     /// The soft limit of descriptors that the worker was given; `None` leaves it.
     pub(super) soft_files: Option<u64>,
     /// Most descriptors.
@@ -44,6 +47,13 @@ impl Plan {
             format!("status={}", self.status).into(),
             format!("parent={}", self.parent).into(),
         ];
+        let named = |name: &str, path: &OsStr| {
+            let mut word = OsString::from(name);
+            word.push(path);
+            word
+        };
+        let directory = self.directory.as_ref();
+        words.extend(directory.map(|path| named("directory=", path.as_os_str())));
         for (name, value) in [
             ("soft-files", self.soft_files),
             ("files", self.files),
@@ -54,11 +64,6 @@ impl Plan {
         }
         if let Some(paths) = &self.sandbox {
             words.push("sandbox=".into());
-            let named = |name: &str, path: &OsStr| {
-                let mut word = OsString::from(name);
-                word.push(path);
-                word
-            };
             let read = paths.read.iter();
             words.extend(read.map(|path| named("read=", path.as_os_str())));
             let write = paths.write.iter();
@@ -76,6 +81,7 @@ impl Plan {
         let mut plan = Plan {
             status: -1,
             parent: 0,
+            directory: None,
             soft_files: None,
             files: None,
             memory_bytes: None,
@@ -100,10 +106,11 @@ impl Plan {
 
     fn take(&mut self, name: &[u8], value: &[u8]) -> Option<()> {
         let number = || std::str::from_utf8(value).ok()?.parse::<u64>().ok();
-        let path = || OsString::from_vec(value.to_vec()).into();
+        let path = || PathBuf::from(OsString::from_vec(value.to_vec()));
         match name {
             b"status" => self.status = RawFd::try_from(number()?).ok()?,
             b"parent" => self.parent = i32::try_from(number()?).ok()?,
+            b"directory" => self.directory = Some(path()),
             b"soft-files" => self.soft_files = Some(number()?),
             b"files" => self.files = Some(number()?),
             b"memory" => self.memory_bytes = Some(number()?),
@@ -125,20 +132,41 @@ pub(super) enum Report {
     Executed,
     /// The command could not be executed, by the system's error number.
     NotExecuted(i32),
+    /// The folder to start in could not be entered, by the system's error number.
+    NotEntered(i32),
     /// The process could not be set up as it must be.
-    NotSetUp(String),
+    NotSetUp(SetUpFailure),
     /// The step ended without a word.
     Died,
+}
+
+/// Why a process could not be made what a handler may be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct SetUpFailure {
+    pub(super) why: String,
+    /// Whether the next process would fail in the same way.
+    pub(super) is_lasting: bool,
 }
 
 impl Report {
     /// All is set up; only the execution is left.
     pub(super) const READY: &'static [u8] = b">";
     const FAILED: u8 = b'!';
+    const FAILED_FOR_GOOD: u8 = b'#';
+    const NO_FOLDER: u8 = b'/';
 
     /// What is written when the process could not be set up.
-    pub(super) fn failure(why: &str) -> Vec<u8> {
-        [&[Report::FAILED], why.as_bytes()].concat()
+    pub(super) fn failure(failure: &SetUpFailure) -> Vec<u8> {
+        let kind = match failure.is_lasting {
+            true => Report::FAILED_FOR_GOOD,
+            false => Report::FAILED,
+        };
+        [&[kind], failure.why.as_bytes()].concat()
+    }
+
+    /// What is written when the folder could not be entered.
+    pub(super) fn no_folder(number: i32) -> Vec<u8> {
+        [vec![Report::NO_FOLDER], Report::errno(number)].concat()
     }
 
     /// What is written, after [`Report::READY`], when the command could not be executed.
@@ -148,18 +176,20 @@ impl Report {
 
     /// Reads all that came until the pipe was closed.
     pub(super) fn read(bytes: &[u8]) -> Report {
+        let number = |text| std::str::from_utf8(text).ok()?.parse().ok();
         match bytes.split_first() {
             None => Report::Died,
-            Some((&Report::FAILED, why)) => {
-                Report::NotSetUp(String::from_utf8_lossy(why).into_owned())
+            Some((kind @ (&Report::FAILED | &Report::FAILED_FOR_GOOD), why)) => {
+                Report::NotSetUp(SetUpFailure {
+                    why: String::from_utf8_lossy(why).into_owned(),
+                    is_lasting: *kind == Report::FAILED_FOR_GOOD,
+                })
+            }
+            Some((&Report::NO_FOLDER, text)) => {
+                number(text).map_or(Report::Died, Report::NotEntered)
             }
             Some((_, [])) => Report::Executed,
-            Some((_, number)) => {
-                let number = std::str::from_utf8(number).ok();
-                number
-                    .and_then(|number| number.parse().ok())
-                    .map_or(Report::Died, Report::NotExecuted)
-            }
+            Some((_, text)) => number(text).map_or(Report::Died, Report::NotExecuted),
         }
     }
 }
@@ -172,6 +202,7 @@ mod tests {
         Plan {
             status: 7,
             parent: 42,
+            directory: None,
             soft_files: None,
             files: None,
             memory_bytes: None,
@@ -186,6 +217,7 @@ mod tests {
     fn a_plan_arrives_as_it_was_sent() {
         let odd = OsString::from_vec(b"a=b \xff\n--".to_vec());
         let full = Plan {
+            directory: Some(odd.clone().into()),
             soft_files: Some(1024),
             files: Some(u64::MAX),
             memory_bytes: Some(1 << 40),
@@ -237,10 +269,12 @@ mod tests {
         assert_eq!(with(Vec::new()), Report::Executed);
         assert_eq!(with(Report::errno(2)), Report::NotExecuted(2));
         assert_eq!(with(b"x".to_vec()), Report::Died);
-        let failure = Report::failure("no room");
-        assert_eq!(
-            Report::read(&failure),
-            Report::NotSetUp("no room".to_owned())
-        );
+        for is_lasting in [true, false] {
+            let why = "no room".to_owned();
+            let failure = SetUpFailure { why, is_lasting };
+            let read = Report::read(&Report::failure(&failure));
+            assert_eq!(read, Report::NotSetUp(failure));
+        }
+        assert_eq!(Report::read(&Report::no_folder(2)), Report::NotEntered(2));
     }
 }

@@ -4,14 +4,14 @@
 //! thread that started it. And no stall of a start reaches the runtime. Starting and reaping are
 //! done by the same thread, so that no child is reaped between its start and its being known.
 
-use super::{LaunchError, Launched, Order, family, start};
+use super::{LaunchError, Launched, Order, Refusal, family, start};
 use crate::process::memory;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use tokio::sync::oneshot;
 
-type Started = Result<Launched, LaunchError>;
+type Started = Result<Launched, Refusal>;
 
 enum Work {
     Start(Arc<Order>, oneshot::Sender<Started>),
@@ -61,7 +61,7 @@ fn do_work(work: Work) {
 pub(super) async fn launch(order: Arc<Order>) -> Started {
     ask(|reply| Work::Start(order, reply))
         .await
-        .unwrap_or_else(|error| Err(LaunchError::System(error.to_string())))
+        .unwrap_or_else(|error| Err(LaunchError::System(error.to_string()).into()))
 }
 
 /// Has the memory of a process and all below it measured. What `/proc` holds of a process that

@@ -4,7 +4,8 @@
 //! Runs before anything else of the program, on its one thread: no runtime, no log, no settings.
 //! What it has to say goes to the worker over a pipe that no handler ever sees.
 
-use super::plan::{COMMAND, Plan, Report};
+use super::plan::{COMMAND, Plan, Report, SetUpFailure};
+use super::platform::is_lasting;
 use super::sandbox;
 use nix::errno::Errno;
 use rustix::fs::{Mode, OFlags};
@@ -16,9 +17,10 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// Added to the worker's own score, of a thousand: as if each process of a handler held half of
-/// the memory more than it does, so that the kernel takes one of them before the worker.
-const OOM_SCORE_MORE: i32 = 500;
+/// Added to the worker's own score, of a thousand: as if each process of a handler held nine tenths
+/// of the memory more than it does, so that the kernel takes one of them before the worker, also in
+/// a small group whose memory is nearly all the worker's.
+const OOM_SCORE_MORE: i32 = 900;
 
 /// Where the system looks without `PATH`.
 const DEFAULT_PATH: &str = "/bin:/usr/bin";
@@ -44,9 +46,14 @@ pub fn launch_if_asked() -> Option<ExitCode> {
 
 /// Returns only if the command could not be executed; the worker knows why by then.
 fn become_handler(plan: &Plan, status: &OwnedFd) {
-    let report = match set_up(plan) {
-        Err(why) => Report::failure(&why),
-        Ok(()) => {
+    let entered = plan
+        .directory
+        .as_deref()
+        .map_or(Ok(()), rustix::process::chdir);
+    let report = match entered.map(|()| set_up(plan)) {
+        Err(errno) => Report::no_folder(errno.raw_os_error()),
+        Ok(Err(failure)) => Report::failure(&failure),
+        Ok(Ok(())) => {
             let _ = rustix::io::write(status, Report::READY);
             Report::errno(execute(&plan.program, &plan.arguments) as i32)
         }
@@ -55,15 +62,21 @@ fn become_handler(plan: &Plan, status: &OwnedFd) {
     let _ = rustix::io::write(status, &report);
 }
 
-fn set_up(plan: &Plan) -> Result<(), String> {
+fn set_up(plan: &Plan) -> Result<(), SetUpFailure> {
     // The worker's own close on exec already; one that it was given may not.
     close_fds::set_fds_cloexec_threadsafe(3, &[]);
     let dies_with_parent = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
     dies_with_parent.map_err(failed("the signal at the worker's death"))?;
     // Had it died before that call, nothing would tell.
     if rustix::process::getppid().map(|pid| pid.as_raw_pid()) != Some(plan.parent) {
-        return Err("the worker has ended".to_owned());
+        return Err(SetUpFailure {
+            why: "the worker has ended".to_owned(),
+            is_lasting: false,
+        });
     }
+    // A group of its own, which is signalled as a whole; and no terminal, so that none can stop it
+    // by SIGTTIN or SIGTTOU, nor interrupt it.
+    rustix::process::setsid().map_err(failed("a session of its own"))?;
     raise_oom_score();
     limit(Resource::Core, 0).map_err(failed("the limit of core files"))?;
     forgo_reading_others();
@@ -71,7 +84,10 @@ fn set_up(plan: &Plan) -> Result<(), String> {
     rustix::thread::set_no_new_privs(true).map_err(failed("no new privileges"))?;
     if let Some(paths) = &plan.sandbox {
         let programs = candidates(&plan.program, &path_variable());
-        sandbox::enter(paths, &programs).map_err(failed("the sandbox"))?;
+        sandbox::enter(paths, &programs).map_err(|error| SetUpFailure {
+            why: format!("the sandbox: {error}"),
+            is_lasting: false,
+        })?;
     }
     set_limits(plan).map_err(failed("the limits"))?;
     // Rust's start-up code ignores it, and what is ignored stays so for whatever is executed.
@@ -79,8 +95,11 @@ fn set_up(plan: &Plan) -> Result<(), String> {
     Ok(())
 }
 
-fn failed<E: std::fmt::Display>(what: &'static str) -> impl FnOnce(E) -> String {
-    move |error| format!("{what}: {error}")
+fn failed(what: &'static str) -> impl FnOnce(rustix::io::Errno) -> SetUpFailure {
+    move |errno| SetUpFailure {
+        why: format!("{what}: {errno}"),
+        is_lasting: is_lasting(errno),
+    }
 }
 
 fn raise_oom_score() {

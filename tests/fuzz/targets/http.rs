@@ -30,6 +30,8 @@ fn config() -> Config {
     Config {
         memory_limit: None,
         command: None,
+        directory: None,
+        exit_on_failure: false,
         http: HttpConfig {
             listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
             max_body_bytes: 1024,

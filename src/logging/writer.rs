@@ -1,0 +1,233 @@
+//! The thread that writes log lines, and the bounded buffer before it.
+//!
+//! Nothing here waits for the log's reader but that thread and, for a short while at the end, the
+//! drop of [`LastLines`]. Lines for which there is no room are lost and counted.
+
+use std::io::{self, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::{Duration, Instant};
+use tracing::warn;
+
+/// Lines that may wait to be written.
+const BUFFERED_LINES: usize = 8192;
+
+/// And how long they may be together, in bytes: a block of what a handler printed is one line, and
+/// JSON may take six bytes for one of its own.
+const BUFFERED_BYTES: usize = 8 * 1024 * 1024;
+
+/// How long the end of the program waits for the lines that are left.
+const LAST_LINES_TAKE: Duration = Duration::from_secs(1);
+
+/// Least time between two lines that tell how many were lost.
+const TELL_OF_LOSS_EVERY: Duration = Duration::from_secs(1);
+
+enum Message {
+    Line(Vec<u8>),
+    End,
+}
+
+/// What is in the buffer, and what was not let in.
+#[derive(Default)]
+struct Waiting {
+    lines: AtomicUsize,
+    bytes: AtomicUsize,
+    lost: AtomicU64,
+}
+
+impl Waiting {
+    /// Counts a line of this length, if there is room for it.
+    fn add(&self, length: usize) -> bool {
+        let lines = self.lines.fetch_add(1, Ordering::Relaxed);
+        let bytes = self.bytes.fetch_add(length, Ordering::Relaxed);
+        let has_room = lines < BUFFERED_LINES && bytes + length <= BUFFERED_BYTES;
+        if !has_room {
+            self.remove(length);
+            self.lost.fetch_add(1, Ordering::Relaxed);
+        }
+        has_room
+    }
+
+    fn remove(&self, length: usize) {
+        self.lines.fetch_sub(1, Ordering::Relaxed);
+        self.bytes.fetch_sub(length, Ordering::Relaxed);
+    }
+}
+
+/// The near end of the buffer: takes a line, or loses it where there is no room. Never waits.
+#[derive(Clone)]
+pub(super) struct Buffer {
+    lines: Sender<Message>,
+    waiting: Arc<Waiting>,
+}
+
+impl Write for Buffer {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        if self.waiting.add(line.len()) {
+            // Without the thread the program is at its end.
+            drop(self.lines.send(Message::Line(line.to_vec())));
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Sees to the lines that are left when it is dropped: waits for them to be written, for a second
+/// at most.
+#[must_use]
+#[derive(Debug)]
+pub struct LastLines {
+    lines: Sender<Message>,
+    /// Ends with the thread.
+    ended: Receiver<()>,
+}
+
+impl std::fmt::Debug for Message {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Message")
+    }
+}
+
+impl Drop for LastLines {
+    fn drop(&mut self) {
+        drop(self.lines.send(Message::End));
+        // A log that nobody reads holds up no end.
+        let _ = self.ended.recv_timeout(LAST_LINES_TAKE);
+    }
+}
+
+/// Starts the thread that writes to `log`. Fails where the system grants no thread.
+pub(super) fn start(log: impl Write + Send + 'static) -> io::Result<(Buffer, LastLines)> {
+    let (lines, to_write) = channel();
+    let (end, ended) = channel();
+    let waiting = Arc::new(Waiting::default());
+    let buffer = Buffer {
+        lines: lines.clone(),
+        waiting: Arc::clone(&waiting),
+    };
+    std::thread::Builder::new()
+        .name("log".to_owned())
+        .spawn(move || {
+            write_lines(log, &to_write, &waiting);
+            drop(end);
+        })?;
+    Ok((buffer, LastLines { lines, ended }))
+}
+
+fn write_lines(mut log: impl Write, lines: &Receiver<Message>, waiting: &Waiting) {
+    let mut told = Instant::now();
+    while let Ok(Message::Line(line)) = lines.recv() {
+        let written = log.write_all(&line);
+        // Written or not, it waits no more.
+        waiting.remove(line.len());
+        if written.is_err() {
+            waiting.lost.fetch_add(1, Ordering::Relaxed);
+        } else if told.elapsed() >= TELL_OF_LOSS_EVERY {
+            let lost = waiting.lost.swap(0, Ordering::Relaxed);
+            if lost > 0 {
+                told = Instant::now();
+                // Comes back here as any other line.
+                warn!(
+                    lines = lost,
+                    "lines of this log were lost: nobody read it, or it was full"
+                );
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::{Mutex, mpsc};
+
+    #[test]
+    fn lines_that_wait_are_bounded_in_bytes_and_in_number() {
+        let (lines, to_write) = channel();
+        let waiting = Arc::new(Waiting::default());
+        let mut near = Buffer {
+            lines,
+            waiting: Arc::clone(&waiting),
+        };
+        let line = vec![b'x'; BUFFERED_BYTES / 4];
+        for _ in 0..10 {
+            near.write_all(&line).unwrap();
+        }
+        assert_eq!(to_write.try_iter().count(), 4);
+        assert_eq!(waiting.lost.load(Ordering::Relaxed), 6);
+        waiting.remove(line.len());
+        near.write_all(&line).unwrap();
+        near.write_all(&line).unwrap();
+        assert_eq!(to_write.try_iter().count(), 1);
+        let waiting = Waiting::default();
+        assert!((0..BUFFERED_LINES).all(|_| waiting.add(10)));
+        assert!(!waiting.add(10));
+        waiting.remove(10);
+        assert!(waiting.add(10));
+    }
+
+    /// A log that fails, as a full disk does, as long as it is told to.
+    #[derive(Clone, Default)]
+    struct Failing(Arc<Mutex<(bool, Vec<u8>)>>);
+
+    impl Write for Failing {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let mut log = self.0.lock().unwrap();
+            if log.0 {
+                return Err(io::Error::from(io::ErrorKind::StorageFull));
+            }
+            log.1.extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn lines_that_cannot_be_written_are_counted_and_the_next_ones_are_written() {
+        let log = Failing::default();
+        log.0.lock().unwrap().0 = true;
+        let (mut near, last_lines) = start(log.clone()).unwrap();
+        let waiting = Arc::clone(&near.waiting);
+        near.write_all(b"lost\n").unwrap();
+        while waiting.lines.load(Ordering::Relaxed) > 0 {
+            std::thread::yield_now();
+        }
+        log.0.lock().unwrap().0 = false;
+        near.write_all(b"written\n").unwrap();
+        drop(last_lines);
+        assert_eq!(log.0.lock().unwrap().1, b"written\n");
+        assert_eq!(waiting.lost.load(Ordering::Relaxed), 1);
+    }
+
+    /// A log whose reader does not come back.
+    struct Blocked(mpsc::Receiver<()>);
+
+    impl Write for Blocked {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let _ = self.0.recv();
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_log_that_nobody_reads_holds_up_no_end() {
+        let (reader, blocked) = mpsc::channel();
+        let (mut near, last_lines) = start(Blocked(blocked)).unwrap();
+        near.write_all(b"line\n").unwrap();
+        let begun = Instant::now();
+        drop(last_lines);
+        assert!(begun.elapsed() < 10 * LAST_LINES_TAKE);
+        drop(reader);
+    }
+}

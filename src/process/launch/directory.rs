@@ -1,0 +1,97 @@
+//! Where processes start: a path that is looked at anew at each start.
+//!
+//! A release is mostly put in place by moving a link, and a process of the kernel keeps the folder
+//! that the link meant when it was entered. So the worker remembers the path, not the folder.
+
+use std::ffi::OsString;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// Where processes start, and what relative paths of settings are relative to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Directory {
+    /// The path by which the working directory was entered; `None` if nobody knows it, and then it
+    /// is the working directory itself.
+    home: Option<PathBuf>,
+    /// From `--chdir`.
+    chosen: Option<PathBuf>,
+}
+
+impl Directory {
+    /// The folder of `--chdir`, else the one that the path in `PWD` means, if it means the working
+    /// directory now.
+    pub fn find(chosen: Option<&Path>) -> Directory {
+        let home = std::env::var_os("PWD").filter(names_working_directory);
+        let home = home.map(PathBuf::from);
+        let chosen = chosen.map(|path| match &home {
+            Some(home) => home.join(path),
+            None => std::path::absolute(path).unwrap_or_else(|_| path.to_owned()),
+        });
+        Directory { home, chosen }
+    }
+
+    /// The path to enter before a command is executed; `None`: none need be.
+    pub(super) fn to_enter(&self) -> Option<&Path> {
+        self.chosen.as_deref().or(self.home.as_deref())
+    }
+
+    /// Where a process starts, as a path that this one can use: relative commands begin there.
+    pub fn start(&self) -> &Path {
+        self.to_enter().unwrap_or(Path::new("."))
+    }
+
+    /// What a path in the settings means: relative ones are typed where the worker is started.
+    pub fn absolute(&self, path: &Path) -> PathBuf {
+        self.home
+            .as_deref()
+            .map_or_else(|| path.to_owned(), |home| home.join(path))
+    }
+
+    /// The value that processes get as `PWD`, if the worker's own would be wrong.
+    pub(super) fn variable(&self) -> Option<&Path> {
+        self.chosen.as_deref()
+    }
+}
+
+fn names_working_directory(path: &OsString) -> bool {
+    let path = Path::new(path);
+    let identity = |path: &Path| {
+        let metadata = std::fs::metadata(path).ok()?;
+        Some((metadata.dev(), metadata.ino()))
+    };
+    path.is_absolute() && identity(path).is_some_and(|named| Some(named) == identity(".".as_ref()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_that_means_another_folder_is_not_the_working_directory() {
+        let here = std::env::current_dir().unwrap();
+        assert!(names_working_directory(&here.clone().into_os_string()));
+        for other in ["/", "", ".", "/no/such/folder", "src"] {
+            assert!(!names_working_directory(&other.into()), "{other}");
+        }
+    }
+
+    #[test]
+    fn paths_are_relative_to_where_the_worker_was_started_and_commands_to_where_they_start() {
+        let chosen = Directory {
+            home: Some("/home/releases/current".into()),
+            chosen: Some("/srv/function".into()),
+        };
+        assert_eq!(chosen.start(), Path::new("/srv/function"));
+        assert_eq!(
+            chosen.absolute("data".as_ref()),
+            Path::new("/home/releases/current/data")
+        );
+        assert_eq!(chosen.absolute("/data".as_ref()), Path::new("/data"));
+        let unknown = Directory {
+            home: None,
+            chosen: None,
+        };
+        assert_eq!(unknown.to_enter(), None);
+        assert_eq!(unknown.absolute("data".as_ref()), Path::new("data"));
+    }
+}

@@ -1,0 +1,464 @@
+//! What the handler's files are like at one moment, and what differs from another.
+//!
+//! Every path is resolved anew at each look, so a link that was moved, by a deployment or by the
+//! kubelet, shows as a change of what is behind it. Reads the content of small and recent files
+//! only, and nothing that is not a file.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ffi::{OsStr, OsString};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Component, Path, PathBuf};
+use std::time::{Duration, Instant};
+use std::{fs, io};
+
+/// Folders whose content is made from other files, or is not the handler's own.
+const IGNORED_FOLDERS: [&str; 4] = ["__pycache__", "node_modules", "target", "venv"];
+
+/// Ends of names of files that interpreters and editors write beside the ones that count.
+const IGNORED_ENDS: [&str; 6] = [".pyc", "~", ".swp", ".swx", ".tmp", ".bak"];
+
+/// Most folders and files that are looked at; a handler's own are far fewer.
+const MOST_FOLDERS: usize = 4096;
+const MOST_FILES: usize = 20_000;
+
+/// Links that one path may lead over, as for the kernel.
+const MOST_LINKS: usize = 40;
+
+/// The content of a file counts, too, for so long after a change was seen: it may be written again
+/// within a step of the file system's clock, which is two seconds at most. Up to this length.
+const CLOCK_STEP: Duration = Duration::from_secs(2);
+const SHORT_FILE: u64 = 64 * 1024;
+
+/// Which files count, by paths that are not resolved yet.
+#[derive(Debug, Clone)]
+pub(super) struct Scope {
+    /// All below it.
+    pub(super) root: PathBuf,
+    /// What the command names, wherever it is; may be no files.
+    pub(super) named: Vec<PathBuf>,
+    /// Whether numbers of files and times of changes are made up by the mount, and change by
+    /// themselves.
+    pub(super) is_remote: bool,
+}
+
+/// All that counts at one moment.
+#[derive(Debug, Default)]
+pub(super) struct Look {
+    files: BTreeMap<PathBuf, Print>,
+    named: BTreeSet<PathBuf>,
+    /// Where something must change if one of the files does, or a link on the way to it.
+    pub(super) folders: BTreeSet<PathBuf>,
+    /// Whether there was too much to look at all of it.
+    pub(super) is_cut: bool,
+}
+
+/// By what a change of a file is known.
+#[derive(Debug)]
+struct Print {
+    /// The file that a link means.
+    target: Option<PathBuf>,
+    device: u64,
+    inode: u64,
+    length: u64,
+    mode: u32,
+    modified: (i64, i64),
+    changed: (i64, i64),
+    /// When all of this was first seen so.
+    since: Instant,
+    content: Option<u64>,
+}
+
+impl Scope {
+    /// Looks at everything, after the look `before`. Takes as long as that is much: not for the
+    /// runtime's thread.
+    pub(super) fn look(&self, before: &Look) -> Look {
+        let mut look = Look::default();
+        look.folders.extend(folders_on_the_way(&self.root));
+        if let Ok(root) = self.root.canonicalize()
+            && root.is_dir()
+        {
+            self.walk(root, before, &mut look);
+        }
+        // A root that is a file is one by its name too: most editors save into a new file, and give
+        // it the name of the old one.
+        for file in self.named.iter().chain([&self.root]) {
+            if file.is_file() {
+                self.add(file, before, &mut look);
+                look.named.insert(file.clone());
+            } else if !file.exists() && look.folders.len() < MOST_FOLDERS {
+                // It may be about to come back.
+                look.folders
+                    .extend(folders_on_the_way(file).filter(|folder| folder.is_dir()));
+            }
+        }
+        look
+    }
+
+    fn walk(&self, root: PathBuf, before: &Look, look: &mut Look) {
+        let mut folders = VecDeque::from([root]);
+        while let Some(folder) = folders.pop_front() {
+            if look.folders.len() >= MOST_FOLDERS {
+                look.is_cut = true;
+                return;
+            }
+            let Ok(entries) = fs::read_dir(&folder) else {
+                continue;
+            };
+            look.folders.insert(folder);
+            for entry in entries.flatten() {
+                let Ok(kind) = entry.file_type() else {
+                    continue;
+                };
+                if is_ignored(&entry.file_name()) {
+                    continue;
+                }
+                if kind.is_dir() {
+                    folders.push_back(entry.path());
+                } else if look.files.len() >= MOST_FILES {
+                    look.is_cut = true;
+                    return;
+                } else {
+                    // A link to a folder is not followed, it may lead anywhere; where it leads to
+                    // counts.
+                    self.add(&entry.path(), before, look);
+                }
+            }
+        }
+    }
+
+    fn add(&self, file: &Path, before: &Look, look: &mut Look) {
+        let Ok(print) = self.print(file, before.files.get(file)) else {
+            return;
+        };
+        if print.target.is_some() && look.folders.len() < MOST_FOLDERS {
+            look.folders.extend(folders_on_the_way(file));
+        }
+        look.files.insert(file.to_owned(), print);
+    }
+
+    fn print(&self, file: &Path, before: Option<&Print>) -> io::Result<Print> {
+        let metadata = fs::metadata(file)?;
+        let target = file.canonicalize()?;
+        let stable = |number: u64| if self.is_remote { 0 } else { number };
+        let changed = (metadata.ctime(), metadata.ctime_nsec());
+        // A folder's own times tell of its entries, which count by themselves.
+        let times = metadata.is_file();
+        let mut print = Print {
+            target: (target != file).then_some(target),
+            device: stable(metadata.dev()),
+            inode: stable(metadata.ino()),
+            length: if times { metadata.len() } else { 0 },
+            mode: metadata.mode(),
+            modified: match times {
+                true => (metadata.mtime(), metadata.mtime_nsec()),
+                false => (0, 0),
+            },
+            changed: match times && !self.is_remote {
+                true => changed,
+                false => (0, 0),
+            },
+            since: Instant::now(),
+            content: None,
+        };
+        if let Some(before) = before.filter(|before| print.is_same(before)) {
+            print.since = before.since;
+        }
+        if times && print.length <= SHORT_FILE && print.since.elapsed() < CLOCK_STEP {
+            print.content = Some(content(file)?);
+        }
+        Ok(print)
+    }
+}
+
+impl Look {
+    /// The file that has changed since `before`, if one has. Of more than one, it is the one that
+    /// says most: named by the command, else there before and now, else new, else gone.
+    pub(super) fn change_since<'a>(&'a self, before: &'a Look) -> Option<&'a Path> {
+        let changed = self.files.iter().filter_map(|(file, print)| {
+            let old = before.files.get(file);
+            let rank = match old {
+                Some(old) if old.is_same(print) => return None,
+                _ if self.named.contains(file) => 0,
+                Some(_) => 1,
+                None => 2,
+            };
+            Some((rank, file))
+        });
+        let gone = before
+            .files
+            .keys()
+            .filter(|file| !self.files.contains_key(*file));
+        let gone = gone.map(|file| (if before.named.contains(file) { 0 } else { 3 }, file));
+        changed.chain(gone).min().map(|(_, file)| file.as_path())
+    }
+
+    /// The file that counts and is at this path, links resolved.
+    pub(super) fn file_at(&self, path: &Path) -> Option<&Path> {
+        let is_it =
+            |file: &Path, print: &Print| file == path || print.target.as_deref() == Some(path);
+        let named = self
+            .files
+            .iter()
+            .filter(|(file, _)| self.named.contains(*file));
+        let mut all = named.chain(&self.files);
+        all.find(|(file, print)| is_it(file, print))
+            .map(|(file, _)| file.as_path())
+    }
+}
+
+impl Print {
+    fn is_same(&self, other: &Print) -> bool {
+        // One that is no longer recent is not read any more.
+        let content = match (self.content, other.content) {
+            (Some(one), Some(other)) => one == other,
+            (None, _) | (_, None) => true,
+        };
+        content
+            && (
+                &self.target,
+                self.device,
+                self.inode,
+                self.length,
+                self.mode,
+            ) == (
+                &other.target,
+                other.device,
+                other.inode,
+                other.length,
+                other.mode,
+            )
+            && (self.modified, self.changed) == (other.modified, other.changed)
+    }
+}
+
+fn content(file: &Path) -> io::Result<u64> {
+    let mut bytes = Vec::new();
+    fs::File::open(file)?
+        .take(SHORT_FILE)
+        .read_to_end(&mut bytes)?;
+    let mut hasher = DefaultHasher::new();
+    bytes.hash(&mut hasher);
+    Ok(hasher.finish())
+}
+
+fn is_ignored(name: &OsStr) -> bool {
+    let name = name.to_string_lossy();
+    name.starts_with('.')
+        || IGNORED_FOLDERS.contains(&name.as_ref())
+        || IGNORED_ENDS.iter().any(|end| name.ends_with(end))
+}
+
+/// The folders in which a path, or a link on its way, can come to mean something else: those of
+/// each link and of what it means in the end, or the last that is there.
+fn folders_on_the_way(path: &Path) -> impl Iterator<Item = PathBuf> + use<> {
+    let mut found = BTreeSet::new();
+    let mut here = PathBuf::from(if path.is_absolute() { "/" } else { "." });
+    let mut names: VecDeque<OsString> = components(path).collect();
+    let mut links = 0;
+    while let Some(name) = names.pop_front() {
+        let next = here.join(&name);
+        match fs::symlink_metadata(&next) {
+            Err(_) => break,
+            Ok(metadata) if metadata.is_symlink() && links < MOST_LINKS => {
+                links += 1;
+                found.insert(here.clone());
+                let Ok(target) = fs::read_link(&next) else {
+                    break;
+                };
+                if target.is_absolute() {
+                    here = PathBuf::from("/");
+                }
+                for name in components(&target).collect::<Vec<_>>().into_iter().rev() {
+                    names.push_front(name);
+                }
+            }
+            Ok(metadata) if metadata.is_dir() => here = next,
+            Ok(_) => break,
+        }
+    }
+    found.insert(here);
+    found.into_iter()
+}
+
+fn components(path: &Path) -> impl Iterator<Item = OsString> {
+    path.components()
+        .filter(|component| matches!(component, Component::Normal(_) | Component::ParentDir))
+        .map(|component| component.as_os_str().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    /// A folder that is gone with the test.
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new() -> Folder {
+            let path = std::env::temp_dir().join(format!("faas-look-{}", fastrand::u64(..)));
+            fs::create_dir_all(&path).unwrap();
+            Folder(path.canonicalize().unwrap())
+        }
+
+        fn file(&self, name: &str, content: &str) -> PathBuf {
+            let file = self.0.join(name);
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(&file, content).unwrap();
+            file
+        }
+
+        fn link(&self, target: &str, name: &str) {
+            let new = self.0.join("link.tmp");
+            symlink(target, &new).unwrap();
+            fs::rename(new, self.0.join(name)).unwrap();
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn scope(root: &Path, named: &[&Path]) -> Scope {
+        Scope {
+            root: root.to_owned(),
+            named: named.iter().map(|file| (*file).to_owned()).collect(),
+            is_remote: false,
+        }
+    }
+
+    #[test]
+    fn what_is_made_from_other_files_does_not_count_unless_the_command_names_it() {
+        let folder = Folder::new();
+        let handler = folder.file("target/release/handler", "0");
+        let scope = scope(&folder.0, &[&handler]);
+        let mut before = scope.look(&Look::default());
+        for (name, counts) in [
+            ("handler.py", true),
+            ("function/handler.py", true),
+            ("function/__pycache__/handler.pyc", false),
+            (".git/index", false),
+            (".handler.py.swp", false),
+            ("handler.py~", false),
+            ("target/release/other", false),
+            ("node_modules/a/index.js", false),
+            ("target/release/handler", true),
+        ] {
+            let file = folder.file(name, "1");
+            let now = scope.look(&Look::default());
+            let expected = counts.then_some(file.as_path());
+            assert_eq!(now.change_since(&before), expected, "{name}");
+            before = now;
+        }
+        let watched = |name: &str| before.folders.contains(&folder.0.join(name));
+        assert!(watched("function") && !watched("node_modules") && !watched(".git"));
+    }
+
+    #[test]
+    fn the_file_that_says_most_is_named() {
+        let folder = Folder::new();
+        let handler = folder.file("handler.py", "0");
+        folder.file("old.py", "0");
+        let scope = scope(&folder.0, &[&handler]);
+        let before = scope.look(&Look::default());
+        // As editors save: into a file of another name, which then takes the place of the first.
+        folder.file("a-sedfv6MJm", "1");
+        assert_eq!(
+            scope.look(&Look::default()).change_since(&before),
+            Some(folder.0.join("a-sedfv6MJm").as_path())
+        );
+        folder.file("old.py", "1");
+        assert_eq!(
+            scope.look(&Look::default()).change_since(&before),
+            Some(folder.0.join("old.py").as_path())
+        );
+        folder.file("handler.py", "1");
+        assert_eq!(
+            scope.look(&Look::default()).change_since(&before),
+            Some(handler.as_path())
+        );
+    }
+
+    #[test]
+    fn a_link_that_is_moved_changes_what_is_behind_it() {
+        let folder = Folder::new();
+        folder.file("releases/1/handler.py", "same");
+        folder.file("releases/2/handler.py", "same");
+        folder.link("releases/1", "current");
+        let root = folder.0.join("current");
+        let handler = root.join("handler.py");
+        for scope in [
+            scope(&root, &[]),
+            scope(&folder.0.join("empty"), &[&handler]),
+        ] {
+            folder.link("releases/1", "current");
+            let before = scope.look(&Look::default());
+            assert!(scope.look(&Look::default()).change_since(&before).is_none());
+            assert!(before.folders.contains(&folder.0), "{:?}", before.folders);
+            folder.link("releases/2", "current");
+            assert!(scope.look(&Look::default()).change_since(&before).is_some());
+        }
+    }
+
+    /// As the kubelet mounts a ConfigMap: the handler is a link through a hidden one.
+    #[test]
+    fn a_hidden_link_that_is_moved_changes_the_files_behind_it() {
+        let folder = Folder::new();
+        folder.file("..2026_1/handler.py", "1");
+        folder.file("..2026_2/handler.py", "2");
+        folder.link("..2026_1", "..data");
+        folder.link("..data/handler.py", "handler.py");
+        let scope = scope(&folder.0, &[]);
+        let before = scope.look(&Look::default());
+        folder.link("..2026_2", "..data");
+        let handler = folder.0.join("handler.py");
+        assert_eq!(
+            scope.look(&Look::default()).change_since(&before),
+            Some(handler.as_path())
+        );
+    }
+
+    #[test]
+    fn links_to_folders_are_not_followed() {
+        let folder = Folder::new();
+        folder.file("handler.py", "1");
+        folder.link("/usr", "usr");
+        folder.link(".", "loop");
+        folder.link("/dev/zero", "zero");
+        folder.link("/no/such", "broken");
+        let look = scope(&folder.0, &[]).look(&Look::default());
+        assert!(look.folders.len() < 10, "{:?}", look.folders);
+        assert!(!look.is_cut);
+    }
+
+    #[test]
+    fn a_file_of_the_same_length_within_the_step_of_the_clock_is_another() {
+        let folder = Folder::new();
+        let file = folder.file("handler.py", "1");
+        let scope = scope(&folder.0, &[]);
+        let print = || scope.print(&file, None).unwrap();
+        let (mut old, mut new) = (print(), print());
+        assert!(old.is_same(&new));
+        new.content = Some(0);
+        assert!(!old.is_same(&new));
+        // Later, neither is read any more.
+        old.content = None;
+        assert!(old.is_same(&new) && new.is_same(&old));
+    }
+
+    #[test]
+    fn a_path_is_watched_as_far_as_it_is_there() {
+        let folder = Folder::new();
+        folder.file("a/file", "");
+        let way = |path: &str| folders_on_the_way(&folder.0.join(path)).collect::<Vec<_>>();
+        assert_eq!(way("a/b/c"), [folder.0.join("a")]);
+        assert_eq!(way("a/file"), [folder.0.join("a")]);
+        assert_eq!(way("a"), [folder.0.join("a")]);
+        folder.link("loop", "loop");
+        assert_eq!(way("loop/x"), std::slice::from_ref(&folder.0));
+    }
+}

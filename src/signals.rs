@@ -1,0 +1,194 @@
+//! What signals mean to the worker.
+//!
+//! Each that is listened for here is back at its default in handlers: what is caught is reset by
+//! the execution of their command.
+
+use faas_worker::Control;
+use faas_worker::error::StartError;
+use nix::sys::signal::SigSet;
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use std::io;
+use std::time::Duration;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::{info, warn};
+
+/// SIGHUP and SIGXFSZ in the masks of `/proc/self/status`, and to tokio.
+const SIGHUP: i32 = 1;
+const SIGXFSZ: i32 = 25;
+
+/// How often the terminal is looked at before SIGHUP is taken for something else than its end: the
+/// kernel and shells send the signal before and after the terminal goes.
+const LOOKS_AT_TERMINAL: usize = 5;
+
+/// The time between two of those looks.
+const LOOK_PAUSE: Duration = Duration::from_millis(20);
+
+/// The signals that are listened for.
+pub(crate) struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    quit: Signal,
+    /// `None` under nohup: what was ignored at the start stays so.
+    hang_up: Option<Signal>,
+    /// Sent at a write beyond the greatest length of a file, the log's for example; caught, so that
+    /// the write fails instead.
+    too_long: Signal,
+    user_1: Signal,
+    user_2: Signal,
+    had_terminal: bool,
+}
+
+/// What a signal asks for.
+enum Wish {
+    /// To finish what has begun; asked again, to end now.
+    Stop,
+    HungUp,
+    TooLong,
+    Nothing(&'static str),
+}
+
+impl Signals {
+    /// From now on they do what [`Signals::obey`] does with them, also those that the parent had
+    /// blocked. Must be called within a runtime.
+    pub(crate) fn listen() -> Result<Signals, StartError> {
+        let listen = |kind| {
+            signal(kind).map_err(|source| StartError::Runtime {
+                what: "the handlers of signals",
+                source,
+            })
+        };
+        let hang_up = match is_ignored(SIGHUP) {
+            true => None,
+            false => Some(listen(SignalKind::hangup())?),
+        };
+        let signals = Signals {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+            quit: listen(SignalKind::quit())?,
+            hang_up,
+            too_long: listen(SignalKind::from_raw(SIGXFSZ))?,
+            user_1: listen(SignalKind::user_defined1())?,
+            user_2: listen(SignalKind::user_defined2())?,
+            had_terminal: terminal() == Terminal::There,
+        };
+        // Only now, so that one that waits does not kill the worker.
+        SigSet::empty()
+            .thread_set_mask()
+            .map_err(|errno| StartError::Runtime {
+                what: "the mask of signals",
+                source: io::Error::from_raw_os_error(errno as i32),
+            })?;
+        Ok(signals)
+    }
+
+    /// Tells the worker what signals ask for; never ends.
+    pub(crate) async fn obey(mut self, control: Control) {
+        let mut is_too_long = false;
+        loop {
+            match self.next().await {
+                Wish::Stop if control.drain.is_cancelled() => control.now.cancel(),
+                Wish::Stop => control.drain.cancel(),
+                // Sent more than once for one terminal, so never a second wish to end.
+                Wish::HungUp if self.had_terminal && is_gone().await => {
+                    info!("the terminal that the worker was started on is gone");
+                    control.drain.cancel();
+                }
+                Wish::HungUp => control.reload.notify_one(),
+                Wish::TooLong if is_too_long => {}
+                Wish::TooLong => {
+                    is_too_long = true;
+                    warn!("a file that is written to is as long as it may be (RLIMIT_FSIZE)");
+                }
+                Wish::Nothing(signal) => {
+                    info!(
+                        signal,
+                        "this signal asks for nothing here: SIGHUP reloads, SIGTERM ends"
+                    );
+                }
+            }
+        }
+    }
+
+    // Cancel-safe: a signal that was received is given out by the next call.
+    async fn next(&mut self) -> Wish {
+        let hang_up = async {
+            match &mut self.hang_up {
+                Some(signal) => signal.recv().await,
+                None => std::future::pending().await,
+            }
+        };
+        // Cancel-safe: see above.
+        tokio::select! {
+            _ = self.terminate.recv() => Wish::Stop,
+            _ = self.interrupt.recv() => Wish::Stop,
+            _ = self.quit.recv() => Wish::Stop,
+            _ = hang_up => Wish::HungUp,
+            _ = self.too_long.recv() => Wish::TooLong,
+            _ = self.user_1.recv() => Wish::Nothing("SIGUSR1"),
+            _ = self.user_2.recv() => Wish::Nothing("SIGUSR2"),
+        }
+    }
+}
+
+/// Whether the signal was ignored when this program was executed.
+fn is_ignored(signal: i32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    is_in_mask(&status, "SigIgn:", signal)
+}
+
+fn is_in_mask(status: &str, name: &str, signal: i32) -> bool {
+    let mask = status.lines().find_map(|line| line.strip_prefix(name));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Terminal {
+    There,
+    Gone,
+    /// None, or nobody knows.
+    Unknown,
+}
+
+/// The terminal that this process is controlled by.
+fn terminal() -> Terminal {
+    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let opened = match rustix::fs::open("/dev/tty", flags, Mode::empty()) {
+        Ok(opened) => opened,
+        Err(Errno::NXIO | Errno::IO) => return Terminal::Gone,
+        Err(_) => return Terminal::Unknown,
+    };
+    let mut polled = [PollFd::new(&opened, PollFlags::OUT)];
+    let at_once = Timespec::default();
+    match rustix::event::poll(&mut polled, Some(&at_once)) {
+        Ok(_) if polled[0].revents().contains(PollFlags::HUP) => Terminal::Gone,
+        _ => Terminal::There,
+    }
+}
+
+async fn is_gone() -> bool {
+    for _ in 0..LOOKS_AT_TERMINAL {
+        if terminal() == Terminal::Gone {
+            return true;
+        }
+        tokio::time::sleep(LOOK_PAUSE).await;
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_ignored_signal_is_found_in_the_mask() {
+        let status = "Name:\tx\nSigBlk:\t0000000000000001\nSigIgn:\t0000000001001000\n";
+        assert!(is_in_mask(status, "SigBlk:", SIGHUP));
+        assert!(!is_in_mask(status, "SigIgn:", SIGHUP));
+        assert!(is_in_mask(status, "SigIgn:", SIGXFSZ));
+        assert!(!is_in_mask("", "SigIgn:", SIGHUP));
+        assert!(!is_in_mask("SigIgn:\tx\n", "SigIgn:", SIGHUP));
+    }
+}
