@@ -21,8 +21,9 @@ pub struct Trimming {
 
 impl Trimming {
     /// Whether to give memory back now. `load` is a rough count of what is in use, in bytes, and
-    /// `resident` what the program has of the machine. True once after each storm: when less than
-    /// half of its load is left, and memory has grown since the last time.
+    /// `resident` what the program has of the machine. True once after each storm, and once in each
+    /// lull of one: when less than half of its load is left, and memory has grown since the last
+    /// time, or what was in use then is gone.
     pub fn is_due(&mut self, load: u64, resident: u64) -> bool {
         if self.kept == 0 {
             self.kept = resident;
@@ -30,7 +31,8 @@ impl Trimming {
         self.peak_load = self.peak_load.max(load);
         let is_over = load <= self.peak_load / 2;
         let has_grown = resident > self.kept + self.kept / 10 + SPARE_BYTES;
-        is_over && has_grown
+        let is_freed = self.peak_load - load > SPARE_BYTES;
+        is_over && (has_grown || is_freed)
     }
 
     /// Memory was given back, and this much is resident now.
@@ -75,14 +77,29 @@ mod tests {
         assert!(!trimming.is_due(0, 5 * MIB), "nothing has happened");
         assert!(!trimming.is_due(40 * MIB, 50 * MIB), "it is in use");
         assert!(!trimming.is_due(30 * MIB, 50 * MIB), "most of it still is");
-        assert!(trimming.is_due(10 * MIB, 50 * MIB));
-        trimming.done(10 * MIB, 15 * MIB);
+        assert!(trimming.is_due(MIB, 50 * MIB));
+        trimming.done(MIB, 15 * MIB);
         assert!(
             !trimming.is_due(0, 15 * MIB),
             "there is nothing left to give"
         );
         assert!(!trimming.is_due(0, 16 * MIB), "nor for so little");
         assert!(trimming.is_due(0, 30 * MIB));
+    }
+
+    #[test]
+    fn memory_is_given_back_after_a_storm_that_had_a_lull() {
+        let mut trimming = Trimming::default();
+        assert!(!trimming.is_due(40 * MIB, 50 * MIB));
+        assert!(trimming.is_due(18 * MIB, 50 * MIB));
+        trimming.done(18 * MIB, 40 * MIB);
+        assert!(!trimming.is_due(18 * MIB, 40 * MIB), "it is in use");
+        assert!(
+            trimming.is_due(0, 40 * MIB),
+            "no growth since, but it is free now"
+        );
+        trimming.done(0, 6 * MIB);
+        assert!(!trimming.is_due(0, 6 * MIB));
     }
 
     #[test]

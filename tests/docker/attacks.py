@@ -11,8 +11,9 @@ import socket
 import time
 
 KIB, MIB = 1 << 10, 1 << 20
-# Connections opened in one turn of the loop, of which there are fifty a second.
-OPENED_A_TURN = 60
+# Connections opened in one turn of the loop, of which there are fifty a second: at first, and in
+# place of those that the worker has closed.
+OPENED_A_TURN, OPENED_AGAIN_A_TURN = 60, 10
 POST = b"POST / HTTP/1.1\r\nhost: localhost\r\n"
 JSON = b"content-type: application/json\r\n"
 
@@ -143,7 +144,8 @@ def keep_up(address, attack, seconds):
     poll, connections, opened = select.poll(), {}, 0
     end = time.monotonic() + seconds
     while (now := time.monotonic()) < end:
-        for _ in range(min(OPENED_A_TURN, attack.count - len(connections))):
+        most = OPENED_A_TURN if opened < attack.count else OPENED_AGAIN_A_TURN
+        for _ in range(min(most, attack.count - len(connections))):
             try:
                 connection = Connection(address, attack)
             except OSError:

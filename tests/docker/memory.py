@@ -144,14 +144,16 @@ def attack_aside(address, attack, seconds):
 
 def watch(worker, group, seconds):
     """Asks for /health until the time is over or the worker is gone."""
-    took, failed, most_used, most_resident = [], 0, 0, 0
+    took, failed, most_used, most_resident = [], [], 0, 0
     end = time.monotonic() + seconds
     while (begun := time.monotonic()) < end and worker.process.poll() is None:
         try:
             request = b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n"
-            failed += worker.ask(request, LONGEST_HEALTH) != 200
-        except OSError:
-            failed += 1
+            status = worker.ask(request, LONGEST_HEALTH)
+            if status != 200:
+                failed.append(status)
+        except OSError as error:
+            failed.append(error)
         took.append(time.monotonic() - begun)
         most_used = max(most_used, group.used())
         most_resident = max(most_resident, worker.resident())
@@ -193,7 +195,7 @@ def trial(title, chosen, seconds, name, options, group, folder):
         wrong.append(f"the worker ended: {status}")
     else:
         if failed:
-            wrong.append(f"/health failed {failed} times of {len(took)}")
+            wrong.append(f"/health failed {len(failed)} times of {len(took)}: {failed[0]!r}")
         if p99 > options.p99:
             wrong.append(f"/health p99 {p99:.0f} ms")
         if not worker.answers(10):
