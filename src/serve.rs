@@ -24,8 +24,17 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-/// What is left of the time to drain for writing the last responses, after the processes ended.
+/// How long the last responses may take to be written, after the processes ended.
 const LAST_WRITES: Duration = Duration::from_millis(500);
+
+/// From an idle connection a request may still come for so long after the listener has closed.
+const LAST_REQUESTS_COME_WITHIN: Duration = Duration::from_secs(1);
+
+/// How long processes may take to end when the time to drain is over.
+const PROCESSES_END_WITHIN: Duration = Duration::from_millis(1750);
+
+/// How long processes that were killed may take to be gone.
+const KILLED_ARE_GONE_WITHIN: Duration = Duration::from_millis(250);
 
 /// How often to look whether memory is to be given back to the system.
 const TRIMMING_PERIOD: Duration = Duration::from_secs(1);
@@ -239,8 +248,21 @@ struct End {
     connections_gone: CancellationToken,
 }
 
+/// How far a drain came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Drained {
+    /// All requests are answered, and no connection is left.
+    Whole,
+    /// Its time is over.
+    InPart,
+    /// It was cut short by a second signal.
+    CutShort,
+}
+
 impl End {
-    /// Finishes what has begun: connections, then processes, then the last responses.
+    /// Finishes what has begun: requests, then processes, then the last responses. Requests have
+    /// all of the time to drain; what follows takes [`PROCESSES_END_WITHIN`], [`KILLED_ARE_GONE_WITHIN`]
+    /// and [`LAST_WRITES`] at most.
     async fn shut_down(
         &self,
         config: &ShutdownConfig,
@@ -255,31 +277,65 @@ impl End {
             .await;
         close.cancel();
         let end = Instant::now() + config.drain_timeout;
-        let processes_end = end.checked_sub(LAST_WRITES.min(config.drain_timeout / 4));
-        let processes_end = processes_end.unwrap_or(end);
-        let requests_end = processes_end.checked_sub(grace.min(config.drain_timeout / 2));
-        self.wait_for_connections(requests_end.unwrap_or(end)).await;
+        let drained = self.drain(end, pool).await;
+        if drained == Drained::InPart {
+            let (drain_timeout, requests) = (config.drain_timeout, pool.open_calls());
+            warn!(
+                ?drain_timeout,
+                requests, "the time to drain is over, and requests are cut"
+            );
+        }
         door.refuse();
+        self.end_processes(end, grace, pool).await;
+        self.wait_for_connections(Instant::now() + LAST_WRITES)
+            .await;
+    }
+
+    /// Waits for what was accepted to be answered. Processes that have nothing to do are stopped as
+    /// soon as no idle connection is left, from which another request could come.
+    async fn drain(&self, end: Instant, pool: &Pool) -> Drained {
+        let idle_processes_end = async {
+            sleep(LAST_REQUESTS_COME_WITHIN).await;
+            pool.drain();
+            std::future::pending::<Infallible>().await
+        };
+        // Cancel-safe: all are only asked whether something has happened.
+        tokio::select! {
+            () = self.connections_gone.cancelled() => Drained::Whole,
+            () = sleep_until(end) => Drained::InPart,
+            () = self.control.now.cancelled() => Drained::CutShort,
+            never = idle_processes_end => match never {},
+        }
+    }
+
+    /// Ends the processes: they are asked by the end of their stdin, by SIGTERM when the time to
+    /// drain is over, and at last not asked any more.
+    async fn end_processes(&self, end: Instant, grace: Duration, pool: &Pool) {
         let stopped = pool.stop();
         tokio::pin!(stopped);
+        let killed_at = end.max(Instant::now()) + grace.min(PROCESSES_END_WITHIN);
+        let asked_again = async {
+            sleep_until(end).await;
+            pool.terminate();
+            sleep_until(killed_at).await;
+        };
         // Cancel-safe: stopping goes on below if its time is over, the rest is only asked.
         let is_stopped = tokio::select! {
             () = &mut stopped => true,
-            () = sleep_until(processes_end) => false,
+            () = asked_again => false,
             () = self.control.now.cancelled() => false,
         };
-        if !is_stopped {
-            if self.control.now.is_cancelled() {
-                warn!("asked again to end: processes are killed");
-            } else {
-                warn!("processes are killed, their time to end is over");
-            }
-            pool.kill();
-            // What SIGKILL does not end within a second, the worker cannot wait for.
-            drop(timeout(Duration::from_secs(1), stopped).await);
+        if is_stopped {
+            return;
         }
-        self.wait_for_connections((Instant::now() + LAST_WRITES).min(end))
-            .await;
+        if self.control.now.is_cancelled() {
+            warn!("asked again to end: processes are killed");
+        } else {
+            warn!("processes are killed, their time to end is over");
+        }
+        pool.kill();
+        // What SIGKILL does not end by then, the worker cannot wait for.
+        drop(timeout(KILLED_ARE_GONE_WITHIN, stopped).await);
     }
 
     async fn wait_for_connections(&self, end: Instant) {

@@ -185,6 +185,52 @@ fn a_hang_does_not_hold_up_the_end() {
     assert_eq!(ledger.payloads(), ["hang"]);
 }
 
+/// F1: requests have all of the time to drain; what has nothing to do ends before.
+#[test]
+fn a_request_has_all_of_the_drain_and_idle_processes_end_before_it() {
+    let mut worker = misbehave(&["--ready"])
+        .option("--processes", "3")
+        .option("--drain-timeout", "5s")
+        // It used to be taken from the time of the requests.
+        .option("--grace", "5s")
+        .start();
+    worker.wait_until_ready();
+    worker.wait_for_processes(3);
+    let working = worker.post_aside("sleep 4000");
+    std::thread::sleep(Duration::from_millis(300));
+    worker.signal(Signal::TERM);
+    let alone = worker.wait_for_processes(1);
+    assert!(!working.is_finished(), "the idle ones ended while it ran");
+    assert_result(&working.join().unwrap(), "sleep 4000");
+    assert!(worker.wait_for_end(Duration::from_secs(10)).success());
+    assert!(!processes::is_alive(alone[0]));
+}
+
+/// F2: a handler that heeds neither the end of its stdin nor SIGTERM.
+#[test]
+fn the_end_comes_three_seconds_after_the_drain_at_most_and_says_what_was_cut() {
+    let mut worker = sh("trap '' TERM; while :; do sleep 1; done", &[])
+        .option("--processes", "1")
+        .option("--drain-timeout", "1s")
+        .option("--grace", "60s")
+        .start();
+    let hung = worker.post_aside("hang");
+    worker.log.wait_for(&["process started"]);
+    std::thread::sleep(Duration::from_millis(300));
+    let waiting = worker.post_aside("waiting");
+    std::thread::sleep(Duration::from_millis(300));
+    let start = Instant::now();
+    worker.signal(Signal::TERM);
+    assert_error(&hung.join().unwrap(), 502, "handler_exited", "maybe");
+    assert_error(&waiting.join().unwrap(), 503, "draining", "no");
+    assert!(worker.wait_for_end(Duration::from_secs(10)).success());
+    let took = start.elapsed();
+    assert!(took < Duration::from_millis(4500), "{took:?}");
+    worker
+        .log
+        .wait_for(&["the time to drain is over", "\"requests\":2"]);
+}
+
 /// F2.
 #[test]
 fn a_second_signal_cuts_the_drain_short() {

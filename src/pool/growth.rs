@@ -46,6 +46,11 @@ impl Growth {
         grows
     }
 
+    /// From now on no slot must be filled.
+    pub(super) fn drain(&mut self) {
+        self.least = 0;
+    }
+
     /// Whether a slot may be left empty; it then counts as such.
     pub(super) fn shrink(&mut self) -> bool {
         let shrinks = self.filled > self.least;
@@ -63,6 +68,17 @@ mod tests {
             NonZeroUsize::new(least).unwrap(),
             NonZeroUsize::new(most).unwrap(),
         )
+    }
+
+    #[test]
+    fn in_a_drain_every_slot_may_be_left_empty_and_filled_again() {
+        let mut growth = growth(2, 2);
+        assert!(!growth.shrink());
+        growth.drain();
+        assert!(growth.shrink() && growth.shrink() && !growth.shrink());
+        growth.look(Some(5), 6, true);
+        assert!(growth.look(Some(5), 6, true));
+        assert!(growth.shrink());
     }
 
     #[test]

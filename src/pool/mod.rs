@@ -32,7 +32,7 @@ use queue::{First, Queue, Taken};
 use rustix::process::Rlimit;
 use std::future::Future;
 use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
@@ -106,8 +106,14 @@ struct Shared {
     pressure: Notify,
     /// Slots that are left empty wait here for their turn to be filled.
     turns: Semaphore,
+    /// Cancelled when processes with nothing to do are to be stopped.
+    drain: CancellationToken,
+    /// Cancelled when every process that stops is to be asked by SIGTERM.
+    terminate: CancellationToken,
     /// Cancelled when every process must end at once.
     kill: CancellationToken,
+    /// Calls that have no answer yet.
+    open_calls: AtomicUsize,
     budget: MemoryBudget,
     /// Told when a process took nothing because the memory budget is full.
     starved: Notify,
@@ -246,6 +252,7 @@ impl Pool {
         if is_next {
             self.shared.deadline_moved.notify_one();
         }
+        self.shared.open_calls.fetch_add(1, Ordering::Relaxed);
         Ok(Answered {
             shared: Arc::clone(&self.shared),
             place,
@@ -270,6 +277,23 @@ impl Pool {
     /// up, those that serve go on. The log says which. Asked for again meanwhile, it starts over.
     pub fn reload(&self) {
         self.reload.notify_one();
+    }
+
+    /// Stops each process as soon as it has nothing to do; one is started again if requests wait
+    /// all the same.
+    pub fn drain(&self) {
+        self.shared.lock().growth.drain();
+        self.shared.drain.cancel();
+    }
+
+    /// Asks every process that stops to end now; its requests have had their time.
+    pub fn terminate(&self) {
+        self.shared.terminate.cancel();
+    }
+
+    /// Calls that have no answer yet.
+    pub fn open_calls(&self) -> usize {
+        self.shared.open_calls.load(Ordering::Relaxed)
     }
 
     /// Refuses what comes and what waits, lets each process finish what it has within its grace,
@@ -310,6 +334,7 @@ impl Future for Answered {
 
 impl Drop for Answered {
     fn drop(&mut self) {
+        self.shared.open_calls.fetch_sub(1, Ordering::Relaxed);
         if !self.is_done {
             let abandoned = self.shared.lock().queue.remove(self.place);
             // Only now that the lock is free: dropping it wakes whoever waited.
@@ -342,7 +367,10 @@ impl Shared {
             deadline_moved: Notify::new(),
             pressure: Notify::new(),
             turns: Semaphore::new(0),
+            drain: CancellationToken::new(),
+            terminate: CancellationToken::new(),
             kill: CancellationToken::new(),
+            open_calls: AtomicUsize::new(0),
             budget,
             starved: Notify::new(),
             never_up: SetOnce::new(),

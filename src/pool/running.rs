@@ -91,6 +91,8 @@ pub(super) struct Farewell {
     pub(super) stop: CancellationToken,
     /// Cancelled when a successor must leave too: no more grace, but requests are finished.
     pub(super) hurry: CancellationToken,
+    /// Cancelled when no request has any more time: SIGTERM then.
+    pub(super) terminate: CancellationToken,
     /// Cancelled when every process must end at once.
     pub(super) kill: CancellationToken,
 }
@@ -224,12 +226,12 @@ impl Running {
         let mut begun = Instant::now();
         let has_ended = match departure {
             Departure::Ended => true,
-            Departure::Stopped => self.retire(grace, hurry).await,
+            Departure::Stopped => self.retire(&farewell).await,
             Departure::Replaced => {
                 // Its requests first: the time for its end begins when it has none.
                 let has_ended = self.finish(&farewell).await;
                 begun = Instant::now();
-                has_ended || self.retire(grace, hurry).await
+                has_ended || self.retire(&farewell).await
             }
             Departure::Fault(_) => self.finish(&farewell).await,
         };
@@ -255,9 +257,12 @@ impl Running {
     }
 
     /// Asks the process to end by closing its stdin; true if it does within half the grace.
-    async fn retire(&mut self, grace: Duration, hurry: &CancellationToken) -> bool {
+    async fn retire(&mut self, farewell: &Farewell) -> bool {
         self.owner.retire();
-        self.ends_within(grace / 2, hurry).await
+        let ends = self.ends_within(farewell.grace / 2, &farewell.hurry);
+        // Cancel-safe: all progress lives in self.
+        let ended = farewell.terminate.run_until_cancelled(ends).await;
+        ended.unwrap_or(false)
     }
 
     /// Lets the process finish what it has; true if it has ended meanwhile.
@@ -271,6 +276,7 @@ impl Running {
             biased;
             () = self.exit.ended() => true,
             () = self.owner.finish() => false,
+            () = farewell.terminate.cancelled() => false,
             () = farewell.kill.cancelled() => false,
             () = stopped => false,
             never = self.errors.run() => match never {},

@@ -34,6 +34,9 @@ const LIVED_WELL: Duration = Duration::from_secs(10);
 /// Processes of one slot that may be leaving when another is started.
 const MOST_LEAVING: usize = 1;
 
+/// A process that has had nothing to do for so long while the worker drains is stopped.
+const IDLE_IN_A_DRAIN: Duration = Duration::from_millis(100);
+
 /// How often a process is looked at, for its memory and whether it has anything to do.
 const LOOK_PERIOD: Duration = Duration::from_secs(1);
 
@@ -63,6 +66,8 @@ pub(super) struct Slot {
     next: Next,
     /// Who wants to know how that goes.
     renewal: Option<Renewal>,
+    /// Whether the process is to be stopped as soon as it has nothing to do.
+    is_draining: bool,
     leaving: JoinSet<()>,
     /// Cancelled when those that are leaving have had their time.
     hurry: CancellationToken,
@@ -119,6 +124,7 @@ impl Slot {
                 Next::Nothing
             },
             renewal: None,
+            is_draining: false,
             leaving: JoinSet::new(),
         }
     }
@@ -135,6 +141,7 @@ impl Slot {
                 Happening::CurrentDue(due) => self.recycle(due),
                 Happening::LookDue => self.look(),
                 Happening::Needed => self.next = Next::Nothing,
+                Happening::Drains => self.drain(),
                 Happening::CurrentLeft(departure) => self.current_left(departure),
                 Happening::Started(started) => self.started(started),
                 Happening::TrialDue => self.begin_trial(),
@@ -189,6 +196,13 @@ impl Slot {
             info!(process = current.number(), limit = %due, "process is due to be replaced");
         }
         self.supersede();
+    }
+
+    /// The worker drains: what has nothing to do is not needed.
+    fn drain(&mut self) {
+        self.is_draining = true;
+        self.idle_timeout = self.idle_timeout.min(IDLE_IN_A_DRAIN);
+        self.activity.next_look = Instant::now() + look_period(self.idle_timeout);
     }
 
     /// Looks at what the process has and does.
@@ -416,6 +430,7 @@ impl Slot {
             grace: self.grace,
             stop: self.stop.clone(),
             hurry: self.hurry.clone(),
+            terminate: self.starter.shared.terminate.clone(),
             kill: self.starter.shared.kill.clone(),
         }
     }

@@ -24,6 +24,7 @@ pub(super) enum Happening {
     CurrentDue(Due),
     LookDue,
     Needed,
+    Drains,
     Started(Started),
     TrialDue,
     NextUp,
@@ -41,6 +42,7 @@ impl Slot {
             next,
             renewal,
             renewals,
+            is_draining,
             leaving,
             stop,
             starter,
@@ -61,6 +63,7 @@ impl Slot {
             happening = next_happens(next, &starter.shared) => happening,
             happening = current_happens(current, &watch) => happening,
             Some(renewal) = renewals.recv() => Happening::Renew(renewal),
+            () = starter.shared.drain.cancelled(), if !*is_draining => Happening::Drains,
             () = gone(renewal) => Happening::RenewalGone,
             Some(_) = leaving.join_next() => Happening::OneIsGone,
         }
