@@ -260,3 +260,35 @@ fn without_descriptors_the_worker_waits_and_recovers() {
 fn reset(stream: TcpStream) {
     let _ = rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO));
 }
+
+/// E1: what a client does not take stays out of the kernel, whose memory a container's limit counts.
+#[test]
+fn a_client_that_takes_nothing_fills_no_buffers_of_the_kernel() {
+    let worker = misbehave(&["--ready"]).start();
+    let mut connection = worker.connect().holding_little();
+    let request = request_bytes(worker.address, "GET", "/openapi.json", &[], None);
+    connection.send(&request.repeat(200)).unwrap();
+    let port = connection.stream.local_addr().unwrap().port();
+    // Full when nothing has been added for a while.
+    let (mut last, mut same) = (0, 0);
+    let unsent = eventually("the worker can write no more", || {
+        let now = unsent_bytes(worker.address.port(), port);
+        same = if now == last && now > 0 { same + 1 } else { 0 };
+        last = now;
+        std::thread::sleep(Duration::from_millis(20));
+        (same == 10).then_some(now)
+    });
+    assert!(unsent < 256 * 1024, "{unsent} bytes wait in the kernel");
+}
+
+/// The bytes that wait in the kernel to be sent from one port of this machine to another.
+fn unsent_bytes(from: u16, to: u16) -> u64 {
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let (from, to) = (format!(":{from:04X}"), format!(":{to:04X}"));
+    let queue = table.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let is_it = fields[1].ends_with(&from) && fields[2].ends_with(&to);
+        is_it.then(|| fields[4].split(':').next().unwrap().to_owned())
+    });
+    queue.map_or(0, |bytes| u64::from_str_radix(&bytes, 16).unwrap())
+}
