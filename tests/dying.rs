@@ -58,23 +58,26 @@ fn a_process_that_exits_after_each_reply_costs_no_request() {
     assert_whole(&worker, 2);
 }
 
-/// B1: what comes back out of its stdin looks like what was never read.
+/// B1: what comes back out of its stdin may look like what was never read.
 #[test]
-fn a_request_that_its_process_puts_back_is_run_once() {
+fn a_request_that_its_process_puts_back_is_given_to_two_others_at_most() {
     let ledger = Scratch::new();
     let path = ledger.file("ledger", 0o600, "");
     let script = r#"while IFS= read -r line; do
         printf '%s\n' "$line" >> "$1"
-        case $line in *again*) printf "$2" "$line" > /proc/self/fd/0; exit 3 ;; esac
+        case $line in *again*) printf "$2" "$line" > /proc/self/fd/0; exit "$3" ;; esac
         printf '{"result":1}\n'
     done"#;
-    for put_back in ["%s\n", "%.5s                                       \n"] {
-        let worker = sh(script, &[&path, put_back]).start();
+    let other = "%.5s                                       \n";
+    for (put_back, status, most) in [("%s\n", "3", 3), ("%s\n", "0", 3), (other, "3", 1)] {
+        let worker = sh(script, &[&path, put_back, status]).start();
         assert_eq!(worker.post("ok").status, 200);
         assert_error(&worker.post("again"), 502, "handler_exited", "maybe");
-        assert_eq!(worker.post("ok").status, 200);
+        eventually("a process is up again", || {
+            (worker.post("ok").status == 200).then_some(())
+        });
         let lines = std::fs::read_to_string(&path).unwrap();
-        assert_eq!(lines.matches("again").count(), 1, "{lines}");
+        assert!(lines.matches("again").count() <= most, "{lines}");
         std::fs::write(&path, "").unwrap();
     }
 }

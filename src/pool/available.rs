@@ -107,6 +107,13 @@ impl<W> Available<W> {
         Some(reach)
     }
 
+    /// Takes the one to ask next off the list, of those that have never answered.
+    pub fn next_new(&mut self) -> Option<W> {
+        let (process, reach) = self.ranked[Rank::New as usize].pop()?;
+        self.asked.push(process);
+        Some(reach)
+    }
+
     /// How many have nothing to do.
     pub fn idle(&self) -> usize {
         let lists = RANKS_IN_ORDER.iter().zip(&self.ranked);

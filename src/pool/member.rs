@@ -244,6 +244,7 @@ mod tests {
     const IDLE: Load = Load {
         in_flight: 0,
         has_replied: true,
+        last_replied: None,
         start: Start::AtOnce,
     };
 

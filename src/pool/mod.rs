@@ -37,7 +37,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, Semaphore, SetOnce, mpsc, oneshot};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, warn};
@@ -48,28 +48,13 @@ const EXPIRY_PERIOD: Duration = Duration::from_millis(5);
 /// Time between two reports that the memory budget is full while requests wait.
 const SHORTAGE_PERIOD: Duration = Duration::from_millis(20);
 
-/// A request is given to another process twice, when processes end that have not read it: read back
-/// from a pipe is what somebody may have put there. Processes that exit in order between requests
-/// (some do so after each) are less suspect, and count a quarter.
-const MOST_HANDED_ON: u32 = 2 * HandingOn::AfterFailure.weight();
+/// How often a request is given to another process, when processes end that have not read it. What
+/// is read back from a pipe may have been put there by whoever read it, so this has an end.
+const MOST_HANDED_ON: u32 = 2;
 
-/// Why a request is given to another process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum HandingOn {
-    /// The one that had it, and had answered others, has exited with status 0.
-    InOrder,
-    /// It has ended otherwise.
-    AfterFailure,
-}
-
-impl HandingOn {
-    const fn weight(self) -> u32 {
-        match self {
-            HandingOn::InOrder => 1,
-            HandingOn::AfterFailure => 4,
-        }
-    }
-}
+/// A process that exits after each reply has ended, and is known to have, within this time of its
+/// last one.
+const EXITS_WITHIN: Duration = Duration::from_millis(5);
 
 /// Longest wait that a caller is told.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(60);
@@ -117,6 +102,8 @@ struct Shared {
     budget: MemoryBudget,
     /// Told when a process took nothing because the memory budget is full.
     starved: Notify,
+    /// Told when a process took nothing because it may exit after its last reply.
+    may_exit: Notify,
     /// Set when the pool cannot serve and never could: why.
     never_up: SetOnce<String>,
 }
@@ -159,6 +146,9 @@ impl Pool {
         let expire = Arc::clone(&pool.shared).expire_in_time();
         let stop = pool.stop.clone();
         pool.tasks.spawn(stop.run_until_cancelled_owned(expire));
+        let retry = Arc::clone(&pool.shared).ask_again_who_may_exit();
+        let stop = pool.stop.clone();
+        pool.tasks.spawn(stop.run_until_cancelled_owned(retry));
         let feed = Arc::clone(&pool.shared).go_on_when_there_is_room();
         let stop = pool.stop.clone();
         pool.tasks.spawn(stop.run_until_cancelled_owned(feed));
@@ -373,6 +363,7 @@ impl Shared {
             open_calls: AtomicUsize::new(0),
             budget,
             starved: Notify::new(),
+            may_exit: Notify::new(),
             never_up: SetOnce::new(),
         }
     }
@@ -420,8 +411,10 @@ impl Shared {
         state.available.unlist(process);
         let now = Instant::now();
         let is_starved = !state.queue.is_empty() && self.budget.is_full();
+        let mut may_exit;
         let taken = loop {
-            if is_starved || !state.may_take(load) {
+            may_exit = state.may_lose_last_chance(load, now);
+            if is_starved || may_exit || !state.may_take(load) {
                 break None;
             }
             match state.queue.take(now) {
@@ -437,6 +430,8 @@ impl Shared {
             None if state.queue.is_empty() => None,
             // Nobody takes anything before there is room.
             None if is_starved => None,
+            // For the others, as long as there are any; this process is asked again in a moment.
+            None if may_exit => state.available.next_new(),
             // Left to those that are idle; busy ones would only ask each other in turn.
             None => state.available.next_idle(),
         };
@@ -448,6 +443,9 @@ impl Shared {
         drop(state);
         if is_starved {
             self.starved.notify_one();
+        }
+        if may_exit {
+            self.may_exit.notify_one();
         }
         self.ask(other, could_grow);
         answer_all(too_late, failure);
@@ -486,7 +484,7 @@ impl Shared {
     }
 
     /// Gives requests that never started to others, at the places that they had.
-    fn hand_back(&self, calls: Vec<Call>, why: HandingOn) {
+    fn hand_back(&self, calls: Vec<Call>) {
         if calls.is_empty() {
             return;
         }
@@ -511,7 +509,7 @@ impl Shared {
             }
             // Before any process was up, failed starts are counted over the pool, and end it sooner.
             if state.condition.was_ever_up() {
-                call.handed_on += why.weight();
+                call.handed_on += 1;
                 if call.handed_on > MOST_HANDED_ON {
                     too_often.push(call);
                     continue;
@@ -606,6 +604,16 @@ impl Shared {
         }
     }
 
+    /// Has processes that took nothing, as they might exit after a reply, look again when they have
+    /// not.
+    async fn ask_again_who_may_exit(self: Arc<Self>) {
+        loop {
+            self.may_exit.notified().await;
+            sleep(EXITS_WITHIN).await;
+            self.have_looked_at(self.lock());
+        }
+    }
+
     /// Has processes take again from the queue when the memory budget has room again.
     async fn go_on_when_there_is_room(self: Arc<Self>) {
         loop {
@@ -650,11 +658,22 @@ impl State {
         let first = match self.queue.first() {
             Some(First::Fresh(first)) => first,
             // It is written ahead no second time.
-            Some(First::HandedBack) | None => return false,
+            Some(First::HandedBack(_)) | None => return false,
         };
         // Idle ones are to have as many as this one would have then.
         let is_needed_elsewhere = self.queue.len() <= self.available.idle() * (load.in_flight + 1);
         first.payload.len() as u64 <= room_bytes && !is_needed_elsewhere
+    }
+
+    /// True when the first that waits may be given to one more process only, and this one may be
+    /// about to end: some exit after each reply.
+    fn may_lose_last_chance(&self, load: Load, now: Instant) -> bool {
+        let Some(First::HandedBack(first)) = self.queue.first() else {
+            return false;
+        };
+        let replied = load.last_replied;
+        let has_just_replied = replied.is_some_and(|at| now < at + EXITS_WITHIN);
+        first.handed_on >= MOST_HANDED_ON && has_just_replied
     }
 
     /// Somebody to be asked, if requests wait.

@@ -40,7 +40,7 @@ struct Waiting<T> {
 #[derive(Debug, PartialEq, Eq)]
 pub enum First<'a, T> {
     /// It was handed back: a process had it before.
-    HandedBack,
+    HandedBack(&'a T),
     /// Nobody had it yet.
     Fresh(&'a T),
 }
@@ -169,8 +169,8 @@ impl<T> Queue<T> {
 
     /// The one that has waited longest.
     pub fn first(&self) -> Option<First<'_, T>> {
-        if !self.handed_back.is_empty() {
-            return Some(First::HandedBack);
+        if let Some((_, first)) = self.handed_back.first_key_value() {
+            return Some(First::HandedBack(&first.item));
         }
         let (_, first) = self.fresh.front()?;
         first.as_ref().map(|waiting| First::Fresh(&waiting.item))
@@ -292,7 +292,7 @@ mod tests {
         assert_eq!(queue.first(), Some(First::Fresh(&0)));
         queue.take(now);
         queue.hand_back(0, now + MS, 0);
-        assert_eq!(queue.first(), Some(First::HandedBack));
+        assert_eq!(queue.first(), Some(First::HandedBack(&0)));
         queue.take(now);
         assert_eq!(queue.first(), Some(First::Fresh(&1)));
     }

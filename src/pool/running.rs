@@ -3,11 +3,11 @@
 //! The only place of the pool that signals and reaps. What takes the process's place, and when, is
 //! up to the slot.
 
+use super::Shared;
 use super::lifetime::Lifetime;
 use super::member::{Member, Part};
-use super::{HandingOn, Shared};
 use crate::config::ProcessConfig;
-use crate::process::conversation::{Ending, Fault, Limits};
+use crate::process::conversation::{Fault, Limits};
 use crate::process::handler_log::{ErrorOutput, LogAllowance, StreamLog};
 use crate::process::launch::{ExitWatch, LaunchError, Launched, Process, describe, measure_memory};
 use crate::process::owner::Owner;
@@ -315,18 +315,8 @@ impl Running {
     /// to others.
     // Not cancel-safe, see there.
     async fn bury(&mut self, departure: Departure) {
-        let End { status, code, .. } = self.reap();
-        let ending = match code {
-            Some(1..) | Some(..0) => Ending::Failed,
-            Some(0) | None => Ending::Other,
-        };
-        let cause = format!("{departure}{status}");
-        let never_started = self.owner.bury(&cause, ending).await;
-        let was_in_order = code == Some(0) && self.owner.has_replied();
-        let weight = match was_in_order {
-            true => HandingOn::InOrder,
-            false => HandingOn::AfterFailure,
-        };
-        self.owner.feed().shared().hand_back(never_started, weight);
+        let End { status, .. } = self.reap();
+        let never_started = self.owner.bury(&format!("{departure}{status}")).await;
+        self.owner.feed().shared().hand_back(never_started);
     }
 }

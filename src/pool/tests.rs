@@ -6,6 +6,7 @@ const LONG: Duration = Duration::from_secs(3600);
 const IDLE: Load = Load {
     in_flight: 0,
     has_replied: true,
+    last_replied: None,
     start: Start::AtOnce,
 };
 
@@ -155,8 +156,8 @@ fn a_request_that_is_handed_back_wakes_an_idle_process_and_comes_first() {
     };
     let idle = Arc::new(Woken::default());
     assert!(ask(&pool, 2, &idle).is_pending());
-    pool.shared.hand_back(vec![second], HandingOn::InOrder);
-    pool.shared.hand_back(vec![first], HandingOn::InOrder);
+    pool.shared.hand_back(vec![second]);
+    pool.shared.hand_back(vec![first]);
     assert!(idle.is_set());
     let Poll::Ready(again) = ask(&pool, 2, &idle) else {
         panic!("there is a request")
@@ -172,6 +173,7 @@ fn only_what_is_fresh_and_fits_is_written_ahead() {
         let load = Load {
             in_flight: 1,
             has_replied: true,
+            last_replied: None,
             start,
         };
         let mut context = Context::from_waker(Waker::noop());
@@ -182,7 +184,7 @@ fn only_what_is_fresh_and_fits_is_written_ahead() {
     let Poll::Ready(first) = ahead(1) else {
         panic!("no process is idle")
     };
-    pool.shared.hand_back(vec![first], HandingOn::InOrder);
+    pool.shared.hand_back(vec![first]);
     assert!(ahead(1).is_pending(), "it is written ahead no second time");
     assert!(ask(&pool, 2, &Arc::default()).is_ready());
     assert!(ahead(1).is_ready());
@@ -196,31 +198,59 @@ fn what_is_handed_back_to_a_closed_pool_is_refused_and_not_forgotten() {
         panic!("there is a request")
     };
     answer_all(pool.shared.close(), Some(Failure::Draining));
-    pool.shared.hand_back(vec![taken], HandingOn::InOrder);
+    pool.shared.hand_back(vec![taken]);
     let answer = Pin::new(&mut answered).poll(&mut Context::from_waker(Waker::noop()));
     assert_eq!(answer, Poll::Ready(Err(Failure::Draining)));
 }
 
+/// A pool of which a process has come up, and a request that was handed on so often.
+fn handed_on(times: u32) -> (Pool, Answered) {
+    let pool = pool_for(1);
+    pool.shared.note(|condition| {
+        condition.started();
+        condition.came_up();
+    });
+    let answered = call(&pool).unwrap();
+    for _ in 0..times {
+        let Poll::Ready(taken) = ask(&pool, 1, &Arc::default()) else {
+            panic!("there is a request")
+        };
+        pool.shared.hand_back(vec![taken]);
+    }
+    (pool, answered)
+}
+
 #[test]
 fn a_request_is_handed_on_twice_and_then_fails() {
-    for (why, times) in [(HandingOn::AfterFailure, 2), (HandingOn::InOrder, 8)] {
-        let pool = pool_for(1);
-        pool.shared.note(|condition| {
-            condition.started();
-            condition.came_up();
-        });
-        let mut answered = call(&pool).unwrap();
-        for _ in 0..=times {
-            let Poll::Ready(taken) = ask(&pool, 1, &Arc::default()) else {
-                panic!("{why:?}: there is a request")
-            };
-            pool.shared.hand_back(vec![taken], why);
-        }
-        assert!(ask(&pool, 1, &Arc::default()).is_pending());
-        let answer = Pin::new(&mut answered).poll(&mut Context::from_waker(Waker::noop()));
-        let Poll::Ready(Err(Failure::Exited(_))) = answer else {
-            panic!("{answer:?}")
-        };
+    let (pool, mut answered) = handed_on(3);
+    assert!(ask(&pool, 1, &Arc::default()).is_pending());
+    let answer = Pin::new(&mut answered).poll(&mut Context::from_waker(Waker::noop()));
+    let Poll::Ready(Err(Failure::Exited(_))) = answer else {
+        panic!("{answer:?}")
+    };
+}
+
+#[test]
+fn the_last_process_for_a_request_is_none_that_has_just_replied() {
+    let now = Instant::now();
+    let replied = |ago: Duration| Load {
+        last_replied: now.checked_sub(ago),
+        ..IDLE
+    };
+    let new = Load {
+        has_replied: false,
+        ..IDLE
+    };
+    for (times, load, is_given) in [
+        (1, replied(Duration::ZERO), true),
+        (2, replied(Duration::ZERO), false),
+        (2, replied(2 * EXITS_WITHIN), true),
+        (2, new, true),
+    ] {
+        let (pool, _answered) = handed_on(times);
+        let mut context = Context::from_waker(Waker::noop());
+        let asked = pool.shared.poll_take(&mut context, 2, Rank::Idle, load);
+        assert_eq!(asked.is_ready(), is_given, "{times} {load:?}");
     }
 }
 
@@ -233,7 +263,7 @@ fn the_time_that_a_process_had_a_request_does_not_count_as_waiting() {
     };
     // As if a process had kept it for longer than it might have waited.
     taken.waits_until = Instant::now();
-    pool.shared.hand_back(vec![taken], HandingOn::InOrder);
+    pool.shared.hand_back(vec![taken]);
     assert!(ask(&pool, 2, &Arc::default()).is_ready());
 }
 
@@ -245,7 +275,7 @@ fn what_no_process_ever_reads_is_refused_in_the_end() {
         panic!("there is a request")
     };
     taken.gives_up_at = Instant::now();
-    pool.shared.hand_back(vec![taken], HandingOn::InOrder);
+    pool.shared.hand_back(vec![taken]);
     let answer = Pin::new(&mut answered).poll(&mut Context::from_waker(Waker::noop()));
     assert!(matches!(
         answer,

@@ -89,15 +89,6 @@ pub enum Holders {
     Some,
 }
 
-/// How a process ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ending {
-    /// By itself, with a status that is no success.
-    Failed,
-    /// In order, or by a signal.
-    Other,
-}
-
 /// Something that happened and that somebody must be told.
 #[derive(Debug)]
 pub enum Event<T> {
@@ -143,6 +134,7 @@ pub struct Conversation<T> {
     /// Whether a ready line came that was not the first line.
     was_ready_late: bool,
     has_replied: bool,
+    last_replied: Option<Instant>,
     standing: Standing,
     /// When the first piece of a half line came that keeps the process from being given a request.
     half_line_since: Option<Instant>,
@@ -207,8 +199,6 @@ struct Flight<T> {
     /// again.
     made: Instant,
     has_context: bool,
-    /// Whether the process had no other one then.
-    was_idle: bool,
 }
 
 impl<T> Flight<T> {
@@ -265,6 +255,7 @@ impl<T: Ticket> Conversation<T> {
             has_spoken: false,
             was_ready_late: false,
             has_replied: false,
+            last_replied: None,
             standing: Standing::Sound,
             half_line_since: None,
             flight: VecDeque::new(),
@@ -329,6 +320,11 @@ impl<T: Ticket> Conversation<T> {
         self.has_replied
     }
 
+    /// When the process last answered.
+    pub fn last_replied(&self) -> Option<Instant> {
+        self.last_replied
+    }
+
     /// True when requests are written ahead, which its end gives back by its promise.
     pub fn is_ahead(&self) -> bool {
         self.promise == Promise::Order && self.flight.len() > 1
@@ -353,8 +349,7 @@ impl<T: Ticket> Conversation<T> {
             self.room(now) > 0,
             "a request was given to a process without room"
         );
-        let was_idle = self.flight.is_empty();
-        if was_idle {
+        if self.flight.is_empty() {
             self.botched = 0;
         }
         let begin = self.outgoing.end();
@@ -376,7 +371,6 @@ impl<T: Ticket> Conversation<T> {
             strays_before: self.strays.count,
             made: now,
             has_context: !self.context.is_empty(),
-            was_idle,
             ticket: Some(ticket),
         });
     }
@@ -483,11 +477,9 @@ impl<T: Ticket> Conversation<T> {
     /// promised order and an earlier request has no reply. The promise says nothing while somebody
     /// may still be working on what was read. Nor does the pipe, when something else comes out of
     /// it than was written: somebody has put that there, in place of what was read.
-    pub fn end(&mut self, unread: &[u8], holders: Holders, ending: Ending) -> Vec<(T, bool)> {
+    pub fn end(&mut self, unread: &[u8], holders: Holders) -> Vec<(T, bool)> {
         let read = self.outgoing.sent.checked_sub(unread.len() as u64);
-        let read = read.filter(|read| {
-            self.is_end_of_what_was_sent(unread, *read) && !self.is_unlikely(*read, ending)
-        });
+        let read = read.filter(|read| self.is_end_of_what_was_sent(unread, *read));
         let read = read.unwrap_or(self.outgoing.sent);
         let may_have_started = match (self.promise, holders) {
             (Promise::Order, Holders::None) => self.may_have_started(),
@@ -531,14 +523,6 @@ impl<T: Ticket> Conversation<T> {
             }
         }
         true
-    }
-
-    /// True when a process that answers requests was given one when it had none, and has failed by
-    /// itself, though these bytes are all that it has read. More likely it has put back what it read.
-    fn is_unlikely(&self, read: u64, ending: Ending) -> bool {
-        let mut first = self.flight.iter().take(1);
-        let has_left_it = first.any(|first| first.was_idle && read <= first.line.start);
-        ending == Ending::Failed && self.has_replied && has_left_it
     }
 
     /// How many requests a process that keeps its promise of order may have started on.

@@ -8,7 +8,7 @@ mod gate;
 
 use super::activity::activity;
 use super::call::Call;
-use super::conversation::{Conversation, Ending, Event, Fault, Holders, Limits, Standing, Start};
+use super::conversation::{Conversation, Event, Fault, Holders, Limits, Standing, Start};
 use super::handler_log::StreamLog;
 use super::ids::RandomIds;
 use super::line::{Announcement, ContextMember};
@@ -98,6 +98,8 @@ pub struct Load {
     pub in_flight: usize,
     /// Whether it has ever answered one.
     pub has_replied: bool,
+    /// When it last answered one.
+    pub last_replied: Option<Instant>,
     /// When it would start on one more.
     pub start: Start,
 }
@@ -263,7 +265,7 @@ impl<F: Feed> Owner<F> {
     /// The process has been reaped. Delivers the answers that are still in its stdout, fails what
     /// it may have started with `cause`, and gives back what it never started.
     // Not cancel-safe: what was taken back is lost with it.
-    pub async fn bury(&mut self, cause: &str, ending: Ending) -> Vec<Call> {
+    pub async fn bury(&mut self, cause: &str) -> Vec<Call> {
         self.feed.leave();
         // First, before somebody who has left the group reads more of it.
         let unread = self.take_back_unread();
@@ -276,7 +278,7 @@ impl<F: Feed> Owner<F> {
             None => Holders::None,
         };
         let mut never_started = Vec::new();
-        for (call, is_untouched) in self.conversation.end(&unread, holders, ending) {
+        for (call, is_untouched) in self.conversation.end(&unread, holders) {
             if is_untouched {
                 never_started.push(call);
             } else {
@@ -501,6 +503,7 @@ impl<F: Feed> Owner<F> {
             let load = Load {
                 in_flight: self.conversation.in_flight(),
                 has_replied: self.conversation.has_replied(),
+                last_replied: self.conversation.last_replied(),
                 start: self.conversation.next_start(),
             };
             let Poll::Ready(call) = self.feed.poll_take(cx, load) else {

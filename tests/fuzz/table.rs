@@ -2,7 +2,7 @@
 
 use faas_worker::error::Failure;
 use faas_worker::process::activity::Activity;
-use faas_worker::process::conversation::{Conversation, Ending, Event, Holders, Limits, Standing, Ticket};
+use faas_worker::process::conversation::{Conversation, Event, Holders, Limits, Standing, Ticket};
 use faas_worker::process::line::{Context, ContextMember};
 use std::time::{Duration, Instant};
 
@@ -104,7 +104,7 @@ impl Table {
         self.collect();
         let sent_before = self.talk.in_flight();
         let unread = vec![b'x'; unread];
-        let open = self.talk.end(&unread, Holders::None, Ending::Other);
+        let open = self.talk.end(&unread, Holders::None);
         assert!(open.len() <= sent_before);
         self.done
             .extend(open.into_iter().map(|(request, _)| request.0));

@@ -91,6 +91,7 @@ impl<T: Ticket> Conversation<T> {
             self.events.push(Event::ErrorBesideResult);
         }
         self.has_replied = true;
+        self.last_replied = Some(now);
         let Some(flight) = self.take_flight(index) else {
             return;
         };

@@ -100,7 +100,7 @@ impl Table {
     fn end(&mut self, unread: usize, holders: Holders) -> Vec<(Request, bool)> {
         let read = self.written.len().saturating_sub(unread);
         let unread = self.written[read..].to_vec();
-        self.talk.end(&unread, holders, Ending::Other)
+        self.talk.end(&unread, holders)
     }
 
     fn says(&mut self, text: &str) -> &mut Table {
@@ -1345,7 +1345,7 @@ fn a_line_is_made_again_as_it_was_to_be_compared() {
     let written = talk.outgoing().to_vec();
     assert!(written.ends_with(b"\"timeout_ms\":498}\n"));
     talk.sent(now, written.len());
-    let ended = talk.end(&written, Holders::Some, Ending::Other);
+    let ended = talk.end(&written, Holders::Some);
     assert!(ended.iter().all(|(_, is_untouched)| *is_untouched));
     assert_eq!(ended.len(), 2);
 }
@@ -1361,35 +1361,8 @@ fn what_does_not_come_back_as_it_was_written_gives_nothing_back() {
         if let Some(at) = at {
             unread[at] ^= 1;
         }
-        let ended = table.talk.end(&unread, Holders::Some, Ending::Other);
+        let ended = table.talk.end(&unread, Holders::Some);
         let untouched = ended.iter().map(|(_, is_untouched)| *is_untouched);
         assert!(untouched.eq([is_given_back, is_given_back]), "{at:?}");
-    }
-}
-
-/// What it had read, it may have written back.
-#[test]
-fn one_that_answers_does_not_fail_before_it_reads() {
-    for (before, ending, read, untouched) in [
-        ("answered", Ending::Failed, 0, [false, false]),
-        ("answered", Ending::Other, 0, [true, true]),
-        // It has begun with the first.
-        ("answered", Ending::Failed, 5, [false, true]),
-        // It fails at its start, perhaps.
-        ("", Ending::Failed, 0, [true, true]),
-    ] {
-        let mut table = Table::new();
-        table.says("{\"ready\":true,\"concurrency\":4}\n");
-        if !before.is_empty() {
-            table.give(9);
-            table.says("{\"id\":1,\"result\":1}\n");
-        }
-        let begin = table.written.len();
-        table.give(1);
-        table.give(2);
-        let unread = table.written[begin + read..].to_vec();
-        let ended = table.talk.end(&unread, Holders::Some, ending);
-        let found = ended.iter().map(|(_, is_untouched)| *is_untouched);
-        assert!(found.eq(untouched), "{before} {ending:?} {read}");
     }
 }
