@@ -239,6 +239,11 @@ impl Running {
         // Somebody who waits for a process at fault is answered at its end: that must come now.
         let must_end_now = has_ended || is_fault && self.owner.is_awaited();
         if !must_end_now {
+            // The end of its stdin tells that the signal is meant for this process, and not for a
+            // whole service. At fault it has nothing that somebody waits for or that others take.
+            if is_fault {
+                self.owner.close_stdin();
+            }
             self.process.signal_group(Signal::TERM);
             let left = if is_fault {
                 grace

@@ -236,6 +236,13 @@ impl<F: Feed> Owner<F> {
         self.close_stdin_when_written();
     }
 
+    /// Closes the stdin of the process, whatever is still to be written.
+    pub fn close_stdin(&mut self) {
+        self.is_retired = true;
+        self.feed.leave();
+        self.stdin = None;
+    }
+
     /// True while the process has a request that it has not answered.
     pub fn is_busy(&self) -> bool {
         self.conversation.in_flight() > 0
