@@ -26,6 +26,7 @@ mod logs;
 mod malformed;
 mod platform;
 mod promises;
+mod python;
 mod queue;
 mod recycling;
 mod reload;

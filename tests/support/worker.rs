@@ -372,10 +372,15 @@ fn end(child: &mut Child) -> String {
 
 /// The Python handler `function.handler.<name>` of the tests, run by the example that serves any.
 pub(crate) fn python(name: &str) -> Option<Builder> {
+    python_path(&format!("function.handler.{name}"))
+}
+
+/// The Python function of the tests with this path, run by the example that serves any.
+pub(crate) fn python_path(path: &str) -> Option<Builder> {
     let interpreter = super::interpreter("python3")?;
     let root = env!("CARGO_MANIFEST_DIR");
     let serve = format!("{root}/examples/python/serve.py");
-    let handler = vec![interpreter, serve, format!("function.handler.{name}")];
+    let handler = vec![interpreter, serve, path.to_owned()];
     let functions = format!("{root}/tests/python_functions");
     Some(
         Builder::new(handler)
