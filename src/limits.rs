@@ -3,6 +3,7 @@
 //! Handlers get back what the worker was given; `process::launch` sees to that.
 
 use crate::config::Config;
+use crate::control_group;
 use rustix::process::{
     DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit,
 };
@@ -44,6 +45,25 @@ pub fn raise_descriptor_limit(config: &Config) -> Rlimit {
         warn!(%error, "descriptor limit not raised");
     }
     before
+}
+
+/// Warns where the kernel ends the whole control group, the worker included, for the memory of one
+/// process, as Kubernetes sets it from 1.28 on.
+pub fn warn_of_group_kill(config: &Config) {
+    if config.isolation.memory_bytes.is_some() {
+        return;
+    }
+    // Version 1 has none.
+    let texts = control_group::files("memory.oom.group", "memory.oom.group");
+    let mut texts = texts
+        .iter()
+        .filter_map(|file| std::fs::read_to_string(file).ok());
+    if texts.next().is_some_and(|text| text.trim() == "1") {
+        warn!(
+            "out of memory, the kernel kills the worker along with its processes \
+             (memory.oom.group is 1); with --limit-memory (FAAS_LIMIT_MEMORY) one process fails alone"
+        );
+    }
 }
 
 /// Closes the worker's memory, environment and descriptors in `/proc` to other processes of the

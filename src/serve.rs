@@ -8,7 +8,9 @@ use crate::http::large_body::LargeBodies;
 use crate::http::listener::Listener;
 use crate::http::token::Tokens;
 use crate::http::{Door, Entrance};
-use crate::limits::{ADMIN_CONNECTIONS, hide_from_processes, raise_descriptor_limit};
+use crate::limits::{
+    ADMIN_CONNECTIONS, hide_from_processes, raise_descriptor_limit, warn_of_group_kill,
+};
 use crate::logging::listed;
 use crate::pool::Pool;
 use crate::process::launch::{
@@ -61,6 +63,7 @@ pub async fn serve(config: Config, control: Control) -> Result<(), StartError> {
     let handlers_limit = raise_descriptor_limit(&config);
     hide_from_processes();
     take_in_orphans();
+    warn_of_group_kill(&config);
     let tokens = config.http.auth_token_file.as_deref();
     let tokens = tokens.map(Tokens::of_file).transpose()?;
     let listener = Listener::bind(&config.http)?;

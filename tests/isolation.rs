@@ -428,6 +428,32 @@ fn a_death_for_want_of_memory_is_named() {
     }
 }
 
+/// As Kubernetes sets it for each container: then a limit of each process is what helps.
+#[test]
+fn a_group_that_is_killed_as_a_whole_is_warned_of() {
+    let group = "/sys/fs/cgroup/memory.oom.group";
+    let place = format!("mount -t tmpfs none /sys/fs/cgroup && echo 1 >{group}");
+    let namespace = "unshare --mount";
+    let has_unified = std::fs::read_to_string("/proc/self/cgroup")
+        .unwrap()
+        .contains("0::");
+    if !has_unified || !can("mount", &format!("{namespace} sh -c '{place}'")) {
+        return;
+    }
+    let in_group = |worker: Builder| {
+        let worker = worker.prepared_by(&format!(
+            "exec {namespace} sh -c '{place} && exec \"$0\" \"$@\"' \"$0\" \"$@\""
+        ));
+        let worker = worker.start();
+        worker.wait_until_ready();
+        worker.log.text()
+    };
+    let text = in_group(misbehave(&["--ready"]));
+    assert!(text.contains("memory.oom.group is 1"), "{text}");
+    let limited = in_group(misbehave(&["--ready"]).option("--limit-memory", "256MiB"));
+    assert!(!limited.contains("memory.oom.group"), "{limited}");
+}
+
 /// Only the worker itself asks for it.
 #[test]
 fn the_launcher_step_is_no_command_for_people() {

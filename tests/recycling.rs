@@ -81,6 +81,35 @@ fn a_process_that_leaks_is_replaced() {
     worker.log.wait_for(&["due to be replaced", "--max-memory"]);
 }
 
+/// No process fits: 10 starts in 6 s before, for ever.
+#[test]
+fn a_process_that_is_too_large_from_the_start_is_replaced_ever_more_slowly() {
+    let worker = misbehave(&["--ready"])
+        .option("--processes", "1")
+        .option("--max-memory", "100KiB")
+        .start();
+    // One a second without the back-off; with it the pauses are 0, 0.1, 0.2, 0.4 s and so on,
+    // shortened by half at most.
+    let told = || {
+        let text = worker.log.text();
+        text.matches("over its limit before its first request")
+            .count()
+    };
+    let begun = Instant::now();
+    eventually("it is told of seven times", || (told() >= 7).then_some(()));
+    let least = Duration::from_millis(7 * 950 + (100 + 200 + 400 + 800 + 1600) / 2);
+    assert!(begun.elapsed() >= least, "{:?}", begun.elapsed());
+    worker
+        .log
+        .wait_for(&["over its limit", "\"level\":\"WARN\""]);
+    assert_result(&worker.post("served all the same"), "served all the same");
+    // With requests it is replaced as before.
+    let first = worker.process();
+    eventually("another has taken its place", || {
+        (worker.process() != first).then_some(())
+    });
+}
+
 #[test]
 fn the_pool_grows_while_requests_wait_and_shrinks_when_they_do_not() {
     let worker = misbehave(&["--ready"])

@@ -1,6 +1,7 @@
 //! Limits and the sandbox: what a process may not do because it was set so.
 
-use crate::support::{Builder, Scratch, Worker, assert_error, misbehave, sh};
+use crate::support::worker::python;
+use crate::support::{Builder, Scratch, Worker, assert_error, eventually, misbehave, sh};
 
 /// A handler that answers each request with what its payload, a line of sh, prints.
 fn obedient() -> Builder {
@@ -40,6 +41,24 @@ fn the_limits_that_were_set_are_those_of_each_process() {
     let block = |size: &str| format!("dd if=/dev/zero of=/dev/null count=1 bs={size} && echo well");
     assert!(ask(&worker, &block("8M")).contains("well"));
     assert!(!ask(&worker, &block("128M")).contains("well"));
+}
+
+#[test]
+fn a_limit_that_leaves_no_room_for_the_program_is_named() {
+    let Some(worker) = python("handle") else {
+        return;
+    };
+    let worker = worker.option("--limit-memory", "1MiB").start();
+    let response = eventually("it is given up", || {
+        let response = worker.post("x");
+        (response.status == 500).then_some(response)
+    });
+    assert_error(&response, 500, "handler_not_loaded", "no");
+    let detail = response.detail();
+    assert!(
+        detail.contains("--limit-memory (FAAS_LIMIT_MEMORY) left it 1048576 bytes"),
+        "{detail}"
+    );
 }
 
 #[test]

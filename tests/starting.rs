@@ -110,6 +110,49 @@ fn a_file_that_cannot_be_executed_is_not_given_to_a_shell() {
     assert_not_loaded(&foreign, &["architecture|machine|format"]);
 }
 
+/// A2.
+#[test]
+fn what_keeps_the_interpreter_from_being_found_is_named() {
+    let scratch = Scratch::new();
+    let marked = scratch.file("marked.sh", 0o755, "\u{feff}#!/bin/sh\n");
+    assert_not_loaded(&marked, &["byte order mark"]);
+    let empty = scratch.file("empty.sh", 0o755, "\n#!/bin/sh\n");
+    assert_not_loaded(&empty, &["empty line"]);
+}
+
+/// A1: what a caller is told, not only the log.
+#[test]
+fn a_command_line_that_was_meant_otherwise_is_answered_with_what_was_meant() {
+    let scratch = Scratch::new();
+    for name in ["handler.rb", "handler.py", "app.jar"] {
+        scratch.file(name, 0o644, "");
+    }
+    let quoted = "\"python3 serve.py a.b\"";
+    for (handler, part) in [
+        (quoted, "is one word"),
+        ("cd / && ./handler", "no shell reads the command"),
+        ("exec ./handler", "no shell reads the command"),
+        ("A=b ./handler", "no shell reads the command"),
+        ("handler.rb", "ruby ./handler.rb"),
+        ("handler.py", "python3 serve.py handler.py:FUNCTION"),
+        ("app.jar", "java -jar app.jar"),
+        ("./handler.rb", "ruby ./handler.rb"),
+        ("a.b.c", "python3 /path/to/serve.py a.b.c"),
+    ] {
+        let worker = Builder::new(Vec::new())
+            .environment("HANDLER_FUNCTION", handler)
+            .directory(scratch.directory())
+            .start();
+        let response = worker.post("x");
+        assert_error(&response, 500, "handler_not_loaded", "no");
+        assert!(
+            response.detail().contains(part),
+            "{handler}: {}",
+            response.detail()
+        );
+    }
+}
+
 /// A3.
 #[test]
 fn a_command_that_exits_at_once_is_backed_off() {

@@ -27,7 +27,7 @@ const MAY_USE: [(&str, &[&str]); 19] = [
     ("pool", &["budget", "config", "process"]),
     ("process", &["budget", "config", "control_group"]),
     ("reload", &["config", "process"]),
-    ("limits", &["config"]),
+    ("limits", &["config", "control_group"]),
     ("allocator", &[]),
     ("budget", &[]),
     ("control_group", &[]),

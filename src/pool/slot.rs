@@ -79,6 +79,8 @@ struct Activity {
     next_look: Instant,
     taken: u64,
     idle_since: Instant,
+    /// Whether it was over the limit of memory before its first request.
+    is_too_large: bool,
 }
 
 /// What is to take the place of the current process.
@@ -217,8 +219,22 @@ impl Slot {
         }
         let lifetime = current.lifetime();
         let memory = lifetime.memory_bytes.map(|_| current.resident_bytes());
-        if let Some(due) = memory.and_then(|bytes| lifetime.judge_memory(bytes)) {
-            return self.recycle(due);
+        match memory.and_then(|bytes| lifetime.judge_memory(bytes)) {
+            Some(due) if taken > 0 || self.activity.is_too_large => return self.recycle(due),
+            Some(due) => {
+                // The next one will be, too: not at full speed for ever.
+                let delay = self.backoff.next(fastrand::f64());
+                warn!(
+                    process = current.number(),
+                    limit = %due,
+                    replaced_in_ms = milliseconds(delay),
+                    "process is over its limit before its first request"
+                );
+                self.activity.is_too_large = true;
+                self.activity.next_look = now + delay;
+            }
+            None if memory.is_some() => self.backoff.reset(),
+            None => {}
         }
         let is_idle = now.saturating_duration_since(self.activity.idle_since) >= self.idle_timeout;
         if is_idle && self.starter.shared.lock().growth.shrink() {
@@ -394,7 +410,12 @@ impl Slot {
                 } else {
                     "; the log has what it printed"
                 };
-                format!("{}, before it was up{hint}", end.status)
+                let limit = self.starter.launcher.memory_limit();
+                let limit = limit.filter(|_| end.code != Some(0));
+                let limit = limit.map_or_else(String::new, |bytes| {
+                    format!("; --limit-memory (FAAS_LIMIT_MEMORY) left it {bytes} bytes")
+                });
+                format!("{}, before it was up{hint}{limit}", end.status)
             }
             Departure::Fault(fault) => {
                 warn!(process = number, reason = %fault, "process replaced");
@@ -466,6 +487,7 @@ impl Activity {
             next_look: now + LOOK_PERIOD,
             taken: 0,
             idle_since: now,
+            is_too_large: false,
         }
     }
 }

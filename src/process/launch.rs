@@ -147,6 +147,11 @@ impl Launcher {
         })
     }
 
+    /// Most private memory that a process may write to, if that is limited.
+    pub fn memory_limit(&self) -> Option<u64> {
+        self.order.isolation.memory_bytes
+    }
+
     /// Starts one process, and returns when the command was executed in it. A file that is being
     /// written is waited for, for a short while.
     pub async fn launch(&self) -> Result<Launched, LaunchError> {
