@@ -10,6 +10,13 @@ use std::fs;
 /// Growth that is not worth giving back, in bytes.
 const SPARE_BYTES: u64 = 1024 * 1024;
 
+/// Blocks from this size on are pages of their own, which go back to the system when they are
+/// freed, in bytes. glibc starts with 128 KiB and raises that to the size of each block that was
+/// freed, up to 32 MiB: then large bodies and replies tear holes into the heap, and a worker has
+/// several times of what it uses.
+#[cfg(target_env = "gnu")]
+const MAPPED_FROM: libc::c_int = 512 * 1024;
+
 /// When to give memory back: pure, the figures come in.
 #[derive(Debug, Default)]
 pub struct Trimming {
@@ -51,6 +58,19 @@ pub fn resident_bytes() -> u64 {
         .and_then(|pages| pages.parse::<u64>().ok());
     pages.unwrap_or(0) * rustix::param::page_size() as u64
 }
+
+/// Has large blocks go back to the system as soon as they are freed, from now on.
+#[cfg(target_env = "gnu")]
+#[expect(unsafe_code)]
+pub fn map_large_blocks() {
+    // SAFETY: mallopt(3) takes two numbers, and this parameter changes only where later blocks are
+    // taken from. Should it fail, memory is given back later, by malloc_trim.
+    let _ = unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, MAPPED_FROM) };
+}
+
+/// Other allocators have rules of their own.
+#[cfg(not(target_env = "gnu"))]
+pub fn map_large_blocks() {}
 
 /// Gives freed memory back to the system. Takes some milliseconds after a large storm.
 #[cfg(target_env = "gnu")]
@@ -100,6 +120,23 @@ mod tests {
         );
         trimming.done(0, 6 * MIB);
         assert!(!trimming.is_due(0, 6 * MIB));
+    }
+
+    #[test]
+    fn a_large_block_goes_back_when_it_is_freed() {
+        map_large_blocks();
+        // glibc would take the next ones from its heap by itself.
+        drop(std::hint::black_box(vec![1_u8; 24 << 20]));
+        let mut blocks: Vec<(Vec<u8>, Box<[u8; 1000]>)> = (0..48)
+            .map(|_| (vec![1; 1 << 20], Box::new([1; 1000])))
+            .collect();
+        let before = resident_bytes();
+        for (large, _) in &mut blocks {
+            *large = Vec::new();
+        }
+        let given = before.saturating_sub(resident_bytes());
+        assert!(given > 24 * MIB || cfg!(not(target_env = "gnu")), "{given}");
+        drop(blocks);
     }
 
     #[test]

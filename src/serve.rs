@@ -1,6 +1,6 @@
 //! A worker from its start to its end.
 
-use crate::allocator::{Trimming, resident_bytes};
+use crate::allocator::{Trimming, map_large_blocks, resident_bytes};
 use crate::budget::MemoryBudget;
 use crate::config::{Config, HttpConfig, IsolationConfig, ShutdownConfig};
 use crate::error::StartError;
@@ -59,6 +59,7 @@ pub struct Control {
 /// Nothing is started before the address is bound.
 pub async fn serve(config: Config, control: Control) -> Result<(), StartError> {
     check_platform().map_err(StartError::Platform)?;
+    map_large_blocks();
     check_sandbox(&config.isolation)?;
     let handlers_limit = raise_descriptor_limit(&config);
     hide_from_processes();
