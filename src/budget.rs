@@ -9,7 +9,8 @@
 //! them: a request that was admitted can always be given to a process, and its reply be read, once
 //! the clients of earlier replies have taken these. When the limit is reached, nothing is taken
 //! from the queue and no long reply is read further. One reply at a time may be read all the same
-//! ([`MemoryBudget::overdraft`]): it is the one that makes room again by being answered.
+//! ([`MemoryBudget::overdraft`]): it is the one that makes room again by being answered. Until it
+//! has, no further one may.
 
 use bytes::Bytes;
 use std::sync::Arc;
@@ -32,6 +33,8 @@ struct Account {
     /// Those of requests among them.
     requests: AtomicU64,
     is_overdrawn: AtomicBool,
+    /// A reply that was read beyond the limit is still held while more than this is.
+    settled_at: AtomicU64,
     /// Told when there is room again, or the overdraft was given back.
     room: Notify,
     /// Told when somebody lacked room.
@@ -52,9 +55,13 @@ pub struct Usage {
     bytes: u64,
 }
 
-/// The right to read one reply although the limit is reached; dropping it gives it back.
+/// The right to read one reply although the limit is reached. Dropping it gives it back, as soon as
+/// no more is held than when it was had: the reply may be waiting for its client.
 #[derive(Debug)]
-pub struct Overdraft(Arc<Account>);
+pub struct Overdraft {
+    account: Arc<Account>,
+    held_before: u64,
+}
 
 impl MemoryBudget {
     /// A budget of this many bytes.
@@ -64,6 +71,7 @@ impl MemoryBudget {
             held: AtomicU64::new(0),
             requests: AtomicU64::new(0),
             is_overdrawn: AtomicBool::new(false),
+            settled_at: AtomicU64::new(u64::MAX),
             room: Notify::new(),
             shortage: Notify::new(),
         }))
@@ -117,7 +125,7 @@ impl MemoryBudget {
         loop {
             let mut told = std::pin::pin!(self.0.room.notified());
             told.as_mut().enable();
-            if !self.is_full() || !self.0.is_overdrawn.load(Ordering::Relaxed) {
+            if !self.is_full() || self.0.may_be_overdrawn() {
                 return;
             }
             told.await;
@@ -139,8 +147,14 @@ impl MemoryBudget {
 
     /// The right to read one reply beyond the limit, if no other reply has it.
     pub fn overdraft(&self) -> Option<Overdraft> {
-        let was_overdrawn = self.0.is_overdrawn.swap(true, Ordering::Relaxed);
-        (!was_overdrawn).then(|| Overdraft(Arc::clone(&self.0)))
+        if !self.0.may_be_overdrawn() || self.0.is_overdrawn.swap(true, Ordering::Relaxed) {
+            return None;
+        }
+        self.0.settled_at.store(u64::MAX, Ordering::Relaxed);
+        Some(Overdraft {
+            account: Arc::clone(&self.0),
+            held_before: self.held(),
+        })
     }
 
     /// The body of a response, counted until its last byte has been handed to the system.
@@ -160,9 +174,18 @@ impl MemoryBudget {
 impl Account {
     fn give_back(&self, bytes: u64) {
         let before = self.held.fetch_sub(bytes, Ordering::Relaxed);
-        if before >= self.limit && before - bytes < self.limit {
+        let after = before - bytes;
+        let settled_at = self.settled_at.load(Ordering::Relaxed);
+        let is_settled = before > settled_at && after <= settled_at;
+        if is_settled || (before >= self.limit && after < self.limit) {
             self.room.notify_waiters();
         }
+    }
+
+    fn may_be_overdrawn(&self) -> bool {
+        let held = self.held.load(Ordering::Relaxed);
+        !self.is_overdrawn.load(Ordering::Relaxed)
+            && held <= self.settled_at.load(Ordering::Relaxed)
     }
 }
 
@@ -246,8 +269,14 @@ impl Drop for Usage {
 
 impl Drop for Overdraft {
     fn drop(&mut self) {
-        self.0.is_overdrawn.store(false, Ordering::Relaxed);
-        self.0.room.notify_waiters();
+        let account = &self.account;
+        if account.held.load(Ordering::Relaxed) > self.held_before {
+            account
+                .settled_at
+                .store(self.held_before, Ordering::Relaxed);
+        }
+        account.is_overdrawn.store(false, Ordering::Relaxed);
+        account.room.notify_waiters();
     }
 }
 
@@ -332,6 +361,25 @@ mod tests {
         assert!(budget.overdraft().is_none() && !is_ready(budget.room()));
         drop(overdraft);
         assert!(is_ready(budget.room()) && budget.overdraft().is_some());
+    }
+
+    #[test]
+    fn a_reply_beyond_the_limit_stands_in_the_way_of_the_next_until_it_is_taken() {
+        let budget = MemoryBudget::new(10 * KIB as u64);
+        let [mut reply, mut other] = [budget.usage(), budget.usage()];
+        other.set(10 * KIB);
+        let overdraft = budget.overdraft().unwrap();
+        reply.set(30 * KIB);
+        let response = budget.count(vec![0; 30 * KIB].into());
+        drop(reply);
+        drop(overdraft);
+        assert!(budget.overdraft().is_none());
+        let mut waits = pin!(budget.room());
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(waits.as_mut().poll(&mut context).is_pending());
+        drop(response);
+        assert!(budget.is_full() && waits.as_mut().poll(&mut context).is_ready());
+        assert!(budget.overdraft().is_some());
     }
 
     #[test]
