@@ -327,15 +327,17 @@ def serve_sync(function, requests, replies, loop):
     else:
         lines = open(requests, "rb", buffering=READ_BLOCK_BYTES)
     copy_context = contextvars.copy_context
+    lend = asyncio._set_running_loop
     for line in lines:
         request = parse(line)
         if request is None:
             continue
         # A context of its own, so that what a request sets in it is gone with the request.
         if is_lent:
-            reply = loop.lend_to(copy_context().run, answer, *request)
-        else:
-            reply = copy_context().run(answer, *request)
+            lend(loop)
+        reply = copy_context().run(answer, *request)
+        if is_lent:
+            lend(None)
         write_all(replies, reply)
         if loop.is_used:
             loop.run_until_complete(asyncio.sleep(0))
