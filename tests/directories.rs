@@ -267,6 +267,8 @@ fn a_program_that_is_being_written_is_waited_for() {
         }
         std::thread::sleep(held.saturating_sub(begun.elapsed()));
         assert_eq!(reloads(), before, "it cannot be executed yet");
+        let failures = worker.log.text().matches("is being written").count();
+        assert_eq!(failures > 0, fails, "it is waited for, and not for ever");
         drop(writer);
         eventually("the new one serves", || (reloads() > before).then_some(()));
         assert_result(&worker.post("x"), "x");

@@ -3,8 +3,8 @@
 use super::isolation::IsolationOptions;
 use super::sizes::{Given, Sizes};
 use super::values::{
-    Host, Reload, count, duration, folder, header_name, host, host_name, log_format, log_level,
-    origin, port, positive_duration, reload, size, size_or_none, socket_address,
+    Host, Reload, age, count, duration, folder, header_name, host, host_name, log_format,
+    log_level, origin, port, positive_duration, reload, size, size_or_none, socket_address,
 };
 use super::{LogSettings, Task};
 use crate::config::{
@@ -79,7 +79,7 @@ pub(super) struct ServeOptions {
     max_requests: Option<NonZeroUsize>,
     /// Replace a process when it is about so old
     #[arg(long, env = "FAAS_MAX_AGE", value_name = "DURATION",
-          value_parser = positive_duration, help_heading = "Processes")]
+          value_parser = age, help_heading = "Processes")]
     max_age: Option<Duration>,
     /// Replace a process when it, and all below it, have more memory
     #[arg(long, env = "FAAS_MAX_MEMORY", value_name = "SIZE",

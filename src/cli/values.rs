@@ -71,6 +71,18 @@ pub(super) fn positive_duration(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// Starting a process takes some of it: with a shorter age one would follow another without end.
+const LEAST_AGE: Duration = Duration::from_millis(100);
+
+pub(super) fn age(text: &str) -> Result<Duration, String> {
+    match positive_duration(text)? {
+        age if age < LEAST_AGE => {
+            Err("too short for any process, expected 100ms or more".to_owned())
+        }
+        age => Ok(age),
+    }
+}
+
 pub(super) fn whole_seconds(text: &str) -> Result<u64, String> {
     let duration = positive_duration(text)?;
     if duration.subsec_nanos() > 0 {
