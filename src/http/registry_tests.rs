@@ -5,15 +5,21 @@ use std::task::Waker;
 use super::super::state::Phase;
 use super::*;
 
+impl Registry {
+    pub(in crate::http) fn of_tests(max_connections: usize) -> Arc<Registry> {
+        Arc::new(Registry {
+            limits: Limits::of_tests(),
+            max_connections: NonZeroUsize::new(max_connections).unwrap(),
+            epoch: Instant::now(),
+            connections: Mutex::default(),
+            moved: Notify::new(),
+            waiting: AtomicUsize::new(0),
+        })
+    }
+}
+
 fn registry(max_connections: usize) -> Arc<Registry> {
-    Arc::new(Registry {
-        limits: Limits::of_tests(),
-        max_connections: NonZeroUsize::new(max_connections).unwrap(),
-        epoch: Instant::now(),
-        connections: Mutex::default(),
-        moved: Notify::new(),
-        waiting: AtomicUsize::new(0),
-    })
+    Registry::of_tests(max_connections)
 }
 
 /// Waits for a place, as a connection does that has a request.

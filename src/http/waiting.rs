@@ -145,6 +145,12 @@ impl Waiting {
                 break;
             }
         }
+        // Turned away as one that was silent, it may have asked since.
+        if look(stream) == Seen::Question
+            && let Some(ticket) = registry.enter_as_guest()
+        {
+            return Some(ticket);
+        }
         refuse(stream);
         None
     }
@@ -257,6 +263,26 @@ mod tests {
             "y".repeat(LONGEST_QUESTION)
         );
         assert_eq!(judge(long.as_bytes()), Seen::Other);
+    }
+
+    #[tokio::test]
+    async fn a_question_that_came_as_its_client_was_turned_away_is_answered() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap());
+        let (client, accepted) = tokio::join!(client, listener.accept());
+        let (client, (stream, _)) = (client.unwrap(), accepted.unwrap());
+        let registry = Registry::of_tests(1);
+        let _regular = registry.enter().unwrap();
+        let room = Arc::new(WaitingRoom::default());
+        let waiting = room.come_in();
+        let mut place = Box::pin(waiting.for_place(&stream, &registry, Duration::from_secs(60)));
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        assert!(place.as_mut().poll(&mut context).is_pending(), "silent");
+        client.writable().await.unwrap();
+        client.try_write(b"GET /health HTTP/1.1\r\n\r\n").unwrap();
+        stream.readable().await.unwrap();
+        let _others: Vec<_> = (0..MOST_WAITING).map(|_| room.come_in()).collect();
+        assert!(place.await.is_some());
     }
 
     #[test]
