@@ -30,7 +30,8 @@ impl Trimming {
     /// Whether to give memory back now. `load` is a rough count of what is in use, in bytes, and
     /// `resident` what the program has of the machine. True once after each storm, and once in each
     /// lull of one: when less than half of its load is left, and memory has grown since the last
-    /// time, or what was in use then is gone.
+    /// time, or what was in use then is gone. True also when memory has grown by more than twice of
+    /// the load.
     pub fn is_due(&mut self, load: u64, resident: u64) -> bool {
         if self.kept == 0 {
             self.kept = resident;
@@ -39,7 +40,9 @@ impl Trimming {
         let is_over = load <= self.peak_load / 2;
         let has_grown = resident > self.kept + self.kept / 10 + SPARE_BYTES;
         let is_freed = self.peak_load - load > SPARE_BYTES;
-        is_over && (has_grown || is_freed)
+        // What came and went between two looks never was a load.
+        let is_unexplained = load < resident.saturating_sub(self.kept) / 2;
+        (has_grown && (is_over || is_unexplained)) || (is_over && is_freed)
     }
 
     /// Memory was given back, and this much is resident now.
@@ -120,6 +123,16 @@ mod tests {
         );
         trimming.done(0, 6 * MIB);
         assert!(!trimming.is_due(0, 6 * MIB));
+    }
+
+    #[test]
+    fn memory_is_given_back_after_a_storm_that_no_look_has_seen() {
+        let mut trimming = Trimming::default();
+        let (load, idle) = (MIB / 8, 5 * MIB);
+        assert!(!trimming.is_due(load, idle));
+        assert!(trimming.is_due(load, idle + 3 * MIB));
+        trimming.done(load, idle + 3 * MIB);
+        assert!(!trimming.is_due(load, idle + 3 * MIB), "it did not help");
     }
 
     #[test]
