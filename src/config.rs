@@ -53,6 +53,8 @@ pub struct HttpConfig {
     pub max_buffered_bytes: u64,
     /// Where `/ready` is served instead, if not at `listen`.
     pub admin: Option<SocketAddr>,
+    /// Whether errors may quote what a handler printed, and paths of the machine.
+    pub verbose_errors: bool,
     /// The file of tokens that callers must have one of.
     pub auth_token_file: Option<PathBuf>,
     /// Connections open at one time.

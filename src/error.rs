@@ -3,6 +3,7 @@
 //! A variant names what happened. What a caller is told (status, code, headers) is decided in one
 //! place only, `http::respond`; nothing below `http` knows HTTP.
 
+use crate::cause::Cause;
 use bytes::Bytes;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -44,32 +45,55 @@ pub enum Failure {
     /// The worker has as much to do as it may take on.
     Overloaded {
         /// What was full, or what took too long.
-        why: String,
+        why: Cause,
         /// When a retry has a chance.
         retry_after: Duration,
     },
     /// No command was given, or no process of it ever came up.
-    NotLoaded(String),
+    NotLoaded(Cause),
     /// Processes came up once, and now keep failing.
     Unavailable {
         /// How the last one ended.
-        why: String,
+        why: Cause,
         /// When a retry has a chance.
         retry_after: Duration,
     },
     /// The worker is shutting down, and no handler has seen the request.
     Draining,
     /// The process died while it had the request.
-    Exited(String),
+    Exited(Cause),
     /// The process broke the line protocol.
-    Protocol(String),
+    Protocol(Cause),
     /// The reply is larger than the limit, in bytes.
     ReplyTooLarge(usize),
     /// No reply came in time; says what was seen and the likely cause.
-    TimedOut(String),
+    TimedOut(Cause),
 }
 
 impl Failure {
+    /// Why, where that was found out and is not only what happened.
+    pub fn cause(&self) -> Option<&Cause> {
+        match self {
+            Failure::Overloaded { why, .. }
+            | Failure::NotLoaded(why)
+            | Failure::Unavailable { why, .. }
+            | Failure::Exited(why)
+            | Failure::Protocol(why)
+            | Failure::TimedOut(why) => Some(why),
+            Failure::Handler { .. }
+            | Failure::Invalid { .. }
+            | Failure::BodyTimeout(_)
+            | Failure::BodyTooSlow
+            | Failure::BodyTooLarge(_)
+            | Failure::Unauthorized
+            | Failure::Forbidden(_)
+            | Failure::NotFound
+            | Failure::MethodNotAllowed { .. }
+            | Failure::Draining
+            | Failure::ReplyTooLarge(_) => None,
+        }
+    }
+
     /// A request that breaks the contract in a way for which the contract has no other words.
     pub fn bad_request(detail: &str) -> Failure {
         let detail = serde_json::Value::from(detail).to_string().into();

@@ -61,6 +61,8 @@ mod allocator;
 #[cfg(feature = "worker")]
 pub mod budget;
 #[cfg(feature = "worker")]
+pub mod cause;
+#[cfg(feature = "worker")]
 pub mod cli;
 #[cfg(feature = "worker")]
 pub mod commands;

@@ -39,3 +39,4 @@ mod starting;
 mod stopping;
 mod structure;
 mod surroundings;
+mod told;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 /// The parts in front of what they may use; what all may use is below.
-const MAY_USE: [(&str, &[&str]); 19] = [
+const MAY_USE: [(&str, &[&str]); 20] = [
     ("main", &["cli", "commands", "config", "process", "serve"]),
     ("signals", &[]),
     ("lib", &["serve"]),
@@ -33,11 +33,12 @@ const MAY_USE: [(&str, &[&str]); 19] = [
     ("control_group", &[]),
     ("config", &[]),
     ("handler", &[]),
+    ("cause", &[]),
     ("error", &[]),
     ("logging", &["config"]),
     ("version", &[]),
 ];
-const ALL_MAY_USE: [&str; 3] = ["error", "logging", "version"];
+const ALL_MAY_USE: [&str; 4] = ["cause", "error", "logging", "version"];
 
 /// Each source file with the part that it belongs to.
 fn sources() -> Vec<(String, String, String)> {

@@ -213,6 +213,12 @@ pub(super) struct ServeOptions {
         help_heading = "Connections"
     )]
     auth_token_file: Option<PathBuf>,
+    /// Whether errors may quote what a handler printed, and the PATH [default: true where all
+    /// addresses are loopback ones]
+    #[arg(long, env = "FAAS_VERBOSE_ERRORS", value_name = "BOOL", num_args = 0..=1,
+          require_equals = true, default_missing_value = "true",
+          value_parser = clap::builder::BoolishValueParser::new(), help_heading = "Connections")]
+    verbose_errors: Option<bool>,
     /// An address of its own for /ready, which is then not served beside POST /
     #[arg(long, env = "FAAS_ADMIN", value_name = "ADDR", value_parser = socket_address,
           help_heading = "Connections")]
@@ -270,6 +276,7 @@ pub(super) fn serve(options: ServeOptions) -> Result<Task, String> {
             "--admin (FAAS_ADMIN): needs a port of its own, --port has this one: \"{admin}\""
         ));
     }
+    let is_loopback_only = listen.iter().all(|address| address.ip().is_loopback());
     let config = Config {
         memory_limit,
         command: command(options.handler, options.command)?,
@@ -315,6 +322,7 @@ pub(super) fn serve(options: ServeOptions) -> Result<Task, String> {
             allowed_hosts: options.allow_host,
             allowed_origins: options.allow_origin,
             auth_token_file: options.auth_token_file,
+            verbose_errors: options.verbose_errors.unwrap_or(is_loopback_only),
             admin: options.admin,
             pass_headers: options.pass_header,
             timeout: options.timeout,

@@ -283,7 +283,7 @@ impl Collecting {
 
 fn no_memory() -> Failure {
     Failure::Overloaded {
-        why: "too many bytes of bodies and replies are held already (--max-buffered)".to_owned(),
+        why: "too many bytes of bodies and replies are held already (--max-buffered)".into(),
         retry_after: Duration::from_secs(1),
     }
 }

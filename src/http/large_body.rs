@@ -60,7 +60,7 @@ impl LargeBodies {
             reply,
         };
         let overloaded = || Failure::Overloaded {
-            why: "too many large bodies are being looked at".to_owned(),
+            why: "too many large bodies are being looked at".into(),
             retry_after: Duration::from_secs(1),
         };
         self.work.send(work).map_err(|_| overloaded())?;

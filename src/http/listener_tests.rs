@@ -31,6 +31,7 @@ fn config() -> HttpConfig {
         keep_alive: Duration::from_secs(30),
         admin: None,
         auth_token_file: None,
+        verbose_errors: false,
         allowed_hosts: Vec::new(),
         allowed_origins: Vec::new(),
         pass_headers: Vec::new(),

@@ -37,7 +37,7 @@ use hyper::header::{CONNECTION, EXPECT, HeaderName, HeaderValue};
 use hyper::{Method, Request, StatusCode};
 use invoke::Terms;
 use large_body::LargeBodies;
-use respond::Answer;
+use respond::{Answer, Reader};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -179,7 +179,8 @@ impl Door {
     fn finish(&self, asked: Asked, answered: Result<Answer, Failure>) -> Answer {
         let mut response = answered.unwrap_or_else(|failure| {
             self.tell(&failure, &asked.id);
-            let body = self.budget.count(respond::failure_body(&failure));
+            let reader = self.reader(&asked.id);
+            let body = self.budget.count(respond::failure_body(&failure, reader));
             respond::failure_with(&failure, body)
         });
         let headers = response.headers_mut();
@@ -204,7 +205,15 @@ impl Door {
         response
     }
 
-    /// Logs that a request has failed or was refused, not what it was or what was said.
+    /// Who reads the answer to this request.
+    fn reader<'a>(&self, id: &'a str) -> Reader<'a> {
+        match self.config.verbose_errors {
+            true => Reader::Operator,
+            false => Reader::Caller(Some(id)),
+        }
+    }
+
+    /// Logs that a request has failed or was refused, and why; not what it was or what was said.
     fn tell(&self, failure: &Failure, id: &str) {
         let told = match failure {
             Failure::Exited(_)
@@ -230,15 +239,16 @@ impl Door {
         let due = failures.due(code);
         drop(failures);
         let Some(withheld) = due else { return };
+        let cause = failure.cause().map(tracing::field::display);
         match told {
             Told::Failed(Level::INFO) => {
                 info!(request_id = id, code, withheld, "{FAILED}");
             }
-            Told::Failed(_) => warn!(request_id = id, code, withheld, "{FAILED}"),
+            Told::Failed(_) => warn!(request_id = id, code, withheld, cause, "{FAILED}"),
             Told::Refused(Level::INFO) => {
                 info!(request_id = id, code, withheld, "{REFUSED}");
             }
-            Told::Refused(_) => warn!(request_id = id, code, withheld, "{REFUSED}"),
+            Told::Refused(_) => warn!(request_id = id, code, withheld, cause, "{REFUSED}"),
         }
     }
 
@@ -293,7 +303,7 @@ impl Door {
 
     fn ready(&self) -> Answer {
         if self.is_draining.load(Ordering::Relaxed) {
-            return respond::failure(&Failure::Draining);
+            return respond::failure(&Failure::Draining, Reader::Caller(None));
         }
         match self.pool.why_not_ready() {
             None => respond::json(
@@ -302,7 +312,11 @@ impl Door {
             ),
             Some(why) => {
                 let retry_after = Duration::from_secs(1);
-                respond::failure(&Failure::Unavailable { why, retry_after })
+                let reader = match self.config.verbose_errors {
+                    true => Reader::Operator,
+                    false => Reader::Caller(None),
+                };
+                respond::failure(&Failure::Unavailable { why, retry_after }, reader)
             }
         }
     }

@@ -1,5 +1,6 @@
 //! Responses; the one place that decides which failure becomes which status.
 
+use crate::cause::Cause;
 use crate::error::Failure;
 use bytes::Bytes;
 use http_body_util::Full;
@@ -32,9 +33,18 @@ pub fn json(status: StatusCode, body: Bytes) -> Answer {
     response
 }
 
+/// Who reads a response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reader<'a> {
+    /// Somebody who may read what a handler printed, and paths of the machine.
+    Operator,
+    /// Somebody who may not; where it is known, the log has it under this request id.
+    Caller(Option<&'a str>),
+}
+
 /// What a failure looks like from outside.
-pub fn failure(failure: &Failure) -> Answer {
-    failure_with(failure, failure_body(failure))
+pub fn failure(failure: &Failure, reader: Reader<'_>) -> Answer {
+    failure_with(failure, failure_body(failure, reader))
 }
 
 /// The same, with its [`failure_body`].
@@ -82,8 +92,8 @@ pub fn failure_with(failure: &Failure, body: Bytes) -> Answer {
 }
 
 /// `{"detail":…}` of a failure.
-pub fn failure_body(failure: &Failure) -> Bytes {
-    let detail = detail(failure);
+pub fn failure_body(failure: &Failure, reader: Reader<'_>) -> Bytes {
+    let detail = detail(failure, reader);
     let mut body = Vec::with_capacity(detail.len() + 11);
     body.extend_from_slice(b"{\"detail\":");
     body.extend_from_slice(&detail);
@@ -140,8 +150,21 @@ fn classify(failure: &Failure) -> (StatusCode, &'static str, Executed) {
     }
 }
 
+/// A cause as this reader may know it.
+fn told(cause: &Cause, reader: Reader<'_>) -> String {
+    match reader {
+        Reader::Operator => cause.full().to_owned(),
+        Reader::Caller(Some(id)) if cause.is_more_than_general() => {
+            let general = cause.general();
+            format!("{general}; the log has more under the request id {id}")
+        }
+        Reader::Caller(_) => cause.general().to_owned(),
+    }
+}
+
 /// The JSON value of `detail`.
-fn detail(failure: &Failure) -> Bytes {
+fn detail(failure: &Failure, reader: Reader<'_>) -> Bytes {
+    let told = |cause: &Cause| told(cause, reader);
     let text = match failure {
         Failure::Handler { message, .. } => return message.clone(),
         Failure::Invalid { detail, .. } => return detail.clone(),
@@ -159,16 +182,16 @@ fn detail(failure: &Failure) -> Bytes {
         Failure::Forbidden(why) => format!("Forbidden: {why}"),
         Failure::NotFound => "Not Found".to_owned(),
         Failure::MethodNotAllowed { .. } => "Method Not Allowed".to_owned(),
-        Failure::Overloaded { why, .. } => format!("Overloaded: {why}"),
-        Failure::NotLoaded(why) => format!("Handler function not loaded: {why}"),
-        Failure::Unavailable { why, .. } => format!("Handler unavailable: {why}"),
+        Failure::Overloaded { why, .. } => format!("Overloaded: {}", told(why)),
+        Failure::NotLoaded(why) => format!("Handler function not loaded: {}", told(why)),
+        Failure::Unavailable { why, .. } => format!("Handler unavailable: {}", told(why)),
         Failure::Draining => "The worker is shutting down".to_owned(),
         Failure::Exited(cause) => {
-            format!("The process that had the request is gone: {cause}")
+            format!("The process that had the request is gone: {}", told(cause))
         }
-        Failure::Protocol(how) => format!("The handler broke the line protocol: {how}"),
+        Failure::Protocol(how) => format!("The handler broke the line protocol: {}", told(how)),
         Failure::ReplyTooLarge(limit) => format!("The result is larger than {limit} bytes"),
-        Failure::TimedOut(what) => format!("Handler timed out: {what}"),
+        Failure::TimedOut(what) => format!("Handler timed out: {}", told(what)),
     };
     serde_json::Value::String(text).to_string().into()
 }
@@ -191,9 +214,43 @@ mod tests {
     }
 
     #[test]
+    fn what_a_handler_printed_is_for_operators() {
+        let quoting = Cause::quoting("it wrote a line", "it wrote a line: secret");
+        let failures = [
+            Failure::NotLoaded(quoting.clone()),
+            Failure::Exited(quoting.clone()),
+            Failure::Protocol(quoting.clone()),
+            Failure::TimedOut(quoting),
+        ];
+        for failure in &failures {
+            for (reader, has_all, names_log) in [
+                (Reader::Operator, true, false),
+                (Reader::Caller(None), false, false),
+                (Reader::Caller(Some("r-17")), false, true),
+            ] {
+                let body = failure_body(failure, reader);
+                let body = String::from_utf8_lossy(&body);
+                assert!(body.contains("it wrote a line"), "{body}");
+                assert_eq!(body.contains("secret"), has_all, "{body}");
+                assert_eq!(body.contains("request id r-17"), names_log, "{body}");
+            }
+        }
+        // The handler's own word is for the caller.
+        let message = Bytes::from_static(b"\"my secret\"");
+        let failure = Failure::Handler {
+            message,
+            status: 400,
+        };
+        assert_eq!(
+            failure_body(&failure, Reader::Caller(None)),
+            "{\"detail\":\"my secret\"}"
+        );
+    }
+
+    #[test]
     fn what_no_handler_has_seen_is_told_from_what_one_may_have() {
         let second = Duration::from_secs(1);
-        let why = String::new;
+        let why = || Cause::from("");
         let overloaded = Failure::Overloaded {
             why: why(),
             retry_after: second,
@@ -225,7 +282,7 @@ mod tests {
             ),
         ];
         for (cause, status, code, executed) in table {
-            let response = failure(&cause);
+            let response = failure(&cause, Reader::Caller(None));
             assert_eq!(response.status(), status, "{cause:?}");
             assert_eq!(response.headers()["x-faas-error"], code);
             assert_eq!(response.headers()["x-faas-executed"], executed);

@@ -2,6 +2,7 @@
 //!
 //! Pure: decides when requests fail fast instead of waiting for a process that will not come.
 
+use crate::cause::Cause;
 use crate::error::Failure;
 use std::time::Duration;
 
@@ -14,8 +15,14 @@ pub struct Condition {
     alive: usize,
     up: usize,
     failed_starts: u32,
+    /// Starts in a row that the system has refused.
+    refused_starts: u32,
+    /// Members that have answered, or sent a ready line.
+    answering: usize,
+    /// A process has had its time for a request and never answered anything, and none has since.
+    is_silent: bool,
     was_ever_up: bool,
-    why: String,
+    why: Cause,
     next_start: Duration,
 }
 
@@ -31,8 +38,11 @@ impl Condition {
             } else {
                 0
             },
+            refused_starts: 0,
+            answering: 0,
+            is_silent: false,
             was_ever_up: false,
-            why: no_command.unwrap_or_default(),
+            why: no_command.map_or_else(|| Cause::from(""), Cause::from),
             next_start: Duration::from_secs(1),
         }
     }
@@ -40,13 +50,36 @@ impl Condition {
     /// A process was started.
     pub fn started(&mut self) {
         self.alive += 1;
+        self.refused_starts = 0;
+    }
+
+    /// A process has answered, or sent its ready line, for the first time.
+    pub fn answered(&mut self) {
+        self.answering += 1;
+        self.is_silent = false;
+    }
+
+    /// A process that has answered takes part no more.
+    pub fn answering_left(&mut self) {
+        self.answering -= 1;
+    }
+
+    /// A process that has never answered anything has had its time for a request.
+    pub fn unanswered(&mut self) {
+        self.is_silent = self.answering == 0;
+    }
+
+    /// True when processes are given requests, and none has ever answered.
+    pub fn is_silent(&self) -> bool {
+        self.is_silent
     }
 
     /// A process that was started is up.
     pub fn came_up(&mut self) {
         self.up += 1;
         self.failed_starts = 0;
-        self.why.clear();
+        self.why = Cause::from("");
+        self.refused_starts = 0;
         self.was_ever_up = true;
     }
 
@@ -62,24 +95,26 @@ impl Condition {
     }
 
     /// A process has ended without ever being up; the next start is that far away.
-    pub fn start_failed(&mut self, why: String, next_start: Duration) {
+    pub fn start_failed(&mut self, why: Cause, next_start: Duration) {
         self.failed_starts = self.failed_starts.saturating_add(1);
         self.note(why, next_start);
     }
 
     /// The command cannot be executed at all.
-    pub fn cannot_execute(&mut self, why: String, next_start: Duration) {
+    pub fn cannot_execute(&mut self, why: Cause, next_start: Duration) {
         self.failed_starts = self.failed_starts.max(FAILED_STARTS);
         self.note(why, next_start);
     }
 
     /// Why a request would fail now, if it would.
     pub fn failure(&self) -> Option<Failure> {
-        if self.failed_starts < FAILED_STARTS || self.alive > 0 {
+        let is_failing = self.failed_starts >= FAILED_STARTS;
+        let is_refused = self.refused_starts >= FAILED_STARTS;
+        if self.alive > 0 || !(is_failing || is_refused) {
             return None;
         }
         let why = self.why.clone();
-        if !self.was_ever_up {
+        if !self.was_ever_up && !is_refused {
             return Some(Failure::NotLoaded(why));
         }
         Some(Failure::Unavailable {
@@ -89,24 +124,31 @@ impl Condition {
     }
 
     /// Why the pool is not ready, if it is not.
-    pub fn why_not_ready(&self) -> Option<String> {
+    pub fn why_not_ready(&self) -> Option<Cause> {
+        if self.is_silent {
+            return Some(Cause::from(
+                "no process has answered since it was started, and the time for a request was over; \
+                 the 504 of that request has what was seen",
+            ));
+        }
         if self.up > 0 {
             return None;
         }
         Some(if self.why.is_empty() {
-            "no process is up: none has sent its ready line or a reply, or lived for 10 s"
-                .to_owned()
+            "no process is up: none has sent its ready line or a reply, or lived for 10 s".into()
         } else {
-            format!("no process is up: {}", self.why)
+            let why = self.why.clone();
+            why.map(|why| format!("no process is up: {why}"))
         })
     }
 
     /// The system would not start one, which says nothing about the command.
-    pub fn not_started(&mut self, why: String, next_start: Duration) {
+    pub fn not_started(&mut self, why: Cause, next_start: Duration) {
+        self.refused_starts = self.refused_starts.saturating_add(1);
         self.note(why, next_start);
     }
 
-    fn note(&mut self, why: String, next_start: Duration) {
+    fn note(&mut self, why: Cause, next_start: Duration) {
         self.why = why;
         self.next_start = next_start;
     }
@@ -122,7 +164,7 @@ mod tests {
         for _ in 0..count {
             condition.started();
             condition.left(false);
-            condition.start_failed("exit status: 3".to_owned(), SOON);
+            condition.start_failed("exit status: 3".into(), SOON);
         }
     }
 
@@ -134,7 +176,7 @@ mod tests {
         fail_starts(&mut condition, 1);
         assert_eq!(
             condition.failure(),
-            Some(Failure::NotLoaded("exit status: 3".to_owned()))
+            Some(Failure::NotLoaded("exit status: 3".into()))
         );
         condition.started();
         assert_eq!(condition.failure(), None);
@@ -151,7 +193,7 @@ mod tests {
         fail_starts(&mut condition, 5);
         assert_eq!(condition.failure(), None, "one is still alive");
         condition.left(true);
-        let why = "exit status: 3".to_owned();
+        let why = "exit status: 3".into();
         assert_eq!(
             condition.failure(),
             Some(Failure::Unavailable {
@@ -164,22 +206,53 @@ mod tests {
     #[test]
     fn a_command_that_cannot_be_executed_counts_as_five() {
         let mut condition = Condition::new(None);
-        condition.cannot_execute("not found".to_owned(), SOON);
+        condition.cannot_execute("not found".into(), SOON);
         assert_eq!(
             condition.failure(),
-            Some(Failure::NotLoaded("not found".to_owned()))
+            Some(Failure::NotLoaded("not found".into()))
         );
     }
 
     #[test]
     fn a_start_that_the_system_refuses_is_told_and_is_no_fault_of_the_command() {
         let mut condition = Condition::new(None);
-        for _ in 0..2 * FAILED_STARTS {
-            condition.not_started("no descriptors".to_owned(), SOON);
+        for _ in 0..FAILED_STARTS {
+            assert_eq!(condition.failure(), None);
+            condition.not_started("no descriptors".into(), SOON);
         }
-        assert_eq!(condition.failure(), None);
+        // Soon none waits for a process that cannot be had; and it is no fault of the command.
+        let failure = Failure::Unavailable {
+            why: "no descriptors".into(),
+            retry_after: SOON,
+        };
+        assert_eq!(condition.failure(), Some(failure));
         let why = condition.why_not_ready();
-        assert_eq!(why.as_deref(), Some("no process is up: no descriptors"));
+        assert_eq!(why, Some("no process is up: no descriptors".into()));
+        condition.started();
+        condition.left(false);
+        assert_eq!(condition.failure(), None);
+    }
+
+    #[test]
+    fn while_none_has_ever_answered_the_pool_is_not_ready() {
+        let mut condition = Condition::new(None);
+        for _ in 0..2 {
+            condition.started();
+            condition.came_up();
+        }
+        assert_eq!(condition.why_not_ready(), None);
+        condition.unanswered();
+        let why = condition.why_not_ready().unwrap();
+        assert!(why.general().contains("has answered since"), "{why}");
+        assert!(condition.is_silent());
+        condition.answered();
+        assert_eq!(condition.why_not_ready(), None);
+        // Another one is silent: the function is slow, or that process is.
+        condition.unanswered();
+        assert_eq!(condition.why_not_ready(), None);
+        condition.answering_left();
+        condition.unanswered();
+        assert!(condition.why_not_ready().is_some());
     }
 
     #[test]

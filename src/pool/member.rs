@@ -4,6 +4,7 @@
 
 use super::Shared;
 use super::available::Rank;
+use super::condition::Condition;
 use super::gathering::Gathering;
 use crate::process::call::Call;
 use crate::process::owner::{Feed, Load};
@@ -23,6 +24,8 @@ pub(super) struct Member {
     number: u64,
     standing: Membership,
     part: Part,
+    /// Whether it has shown by a line that it can.
+    has_answered: bool,
     /// Cancelled when the process is up.
     came_up: CancellationToken,
     /// Held while the process is starting.
@@ -78,6 +81,7 @@ impl Member {
             number,
             standing: Membership::Starting,
             part,
+            has_answered: false,
             came_up: CancellationToken::new(),
             permit,
             is_listed: false,
@@ -196,8 +200,13 @@ impl Feed for Member {
             return;
         }
         self.step_back();
-        self.shared
-            .note(|condition| condition.left(standing == Membership::Up));
+        let has_answered = self.has_answered;
+        self.shared.note(|condition| {
+            condition.left(standing == Membership::Up);
+            if has_answered {
+                condition.answering_left();
+            }
+        });
     }
 
     fn came_up(&mut self, shown_after: Option<Duration>) {
@@ -206,6 +215,10 @@ impl Feed for Member {
         if self.standing == Membership::Starting {
             self.standing = Membership::Up;
             state.condition.came_up();
+        }
+        if shown_after.is_some() && !self.has_answered && self.standing == Membership::Up {
+            self.has_answered = true;
+            state.condition.answered();
         }
         drop(state);
         if matches!(self.part, Part::Candidate | Part::OnTrial) {
@@ -217,6 +230,10 @@ impl Feed for Member {
         }
         let shown_after_ms = shown_after.map(|took| took.as_millis() as u64);
         debug!(process = self.number, shown_after_ms, "process is up");
+    }
+
+    fn went_unanswered(&mut self) {
+        self.shared.note(Condition::unanswered);
     }
 
     fn announced(&mut self) {

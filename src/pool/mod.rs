@@ -17,6 +17,7 @@ mod running;
 mod slot;
 
 use crate::budget::{MemoryBudget, Reservation};
+use crate::cause::Cause;
 use crate::config::{Config, PoolConfig};
 use crate::error::{Failure, StartError};
 pub use crate::process::call::Extras;
@@ -55,6 +56,9 @@ const MOST_HANDED_ON: u32 = 2;
 /// A process that exits after each reply has ended, and is known to have, within this time of its
 /// last one.
 const EXITS_WITHIN: Duration = Duration::from_millis(5);
+
+/// Wait that a caller is told while no process has ever answered.
+const RETRY_OF_THE_SILENT: Duration = Duration::from_secs(30);
 
 /// Longest wait that a caller is told.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(60);
@@ -232,7 +236,7 @@ impl Pool {
             call
         });
         let Some(place) = place else {
-            return Err(state.overloaded("the queue is full"));
+            return Err(state.with_cause("the queue is full"));
         };
         let is_next = state.next_look.is_none_or(|look| until < look);
         if is_next {
@@ -252,7 +256,7 @@ impl Pool {
     }
 
     /// Why the pool cannot serve now, if it cannot.
-    pub fn why_not_ready(&self) -> Option<String> {
+    pub fn why_not_ready(&self) -> Option<Cause> {
         self.shared.lock().condition.why_not_ready()
     }
 
@@ -317,7 +321,7 @@ impl Future for Answered {
         Pin::new(&mut self.receiver).poll(cx).map(|received| {
             self.is_done = true;
             // Only a pool that is torn down drops a call without an answer.
-            received.unwrap_or_else(|_| Err(Failure::Exited("the worker was stopped".to_owned())))
+            received.unwrap_or_else(|_| Err(Failure::Exited("the worker was stopped".into())))
         })
     }
 }
@@ -522,10 +526,10 @@ impl Shared {
         }
         let could_grow = state.could_grow();
         drop(state);
-        let why = "one process after another ended before it read the request".to_owned();
+        let why = "one process after another ended before it read the request".into();
         let retry_after = Duration::from_secs(1);
         answer_all(worn_out, Some(Failure::Unavailable { why, retry_after }));
-        let why = "one process after another ended while it had the request".to_owned();
+        let why = "one process after another ended while it had the request".into();
         answer_all(too_often, Some(Failure::Exited(why)));
         wakers.into_iter().for_each(Waker::wake);
         self.ask(None, could_grow);
@@ -536,7 +540,7 @@ impl Shared {
         let failure = self.lock().condition.failure();
         if let Some(why) = why_of(&failure) {
             // The first reason stands.
-            let _ = self.never_up.set(why.to_owned());
+            let _ = self.never_up.set(why.to_string());
         }
     }
 
@@ -690,27 +694,33 @@ impl State {
         !self.queue.is_empty() && self.growth.has_room()
     }
 
-    fn overloaded(&self, why: &str) -> Failure {
-        let second = Duration::from_secs(1);
+    fn overloaded(&self, why: Cause) -> Failure {
+        let least = match self.condition.is_silent() {
+            // It does not mend itself within a second.
+            true => RETRY_OF_THE_SILENT,
+            false => Duration::from_secs(1),
+        };
         let wait = self.queue.wait_for_newcomer();
-        let retry_after = wait.clamp(second, LONGEST_RETRY_AFTER);
-        Failure::Overloaded {
-            why: why.to_owned(),
-            retry_after,
-        }
+        let retry_after = wait.clamp(least, LONGEST_RETRY_AFTER);
+        Failure::Overloaded { why, retry_after }
+    }
+
+    /// With why no process can take what waits, if that is so.
+    fn with_cause(&self, what: &str) -> Failure {
+        let why_none = self.condition.why_not_ready();
+        self.overloaded(why_none.map_or_else(
+            || what.into(),
+            |why| why.map(|why| format!("{what}; {why}")),
+        ))
     }
 
     fn waited_too_long(&self) -> Failure {
-        let why_none = self.condition.why_not_ready();
-        let why_none = why_none.map_or_else(String::new, |why| format!("; {why}"));
-        self.overloaded(&format!(
-            "the request waited too long in the queue{why_none}"
-        ))
+        self.with_cause("the request waited too long in the queue")
     }
 }
 
 /// Why the pool cannot serve.
-fn why_of(failure: &Option<Failure>) -> Option<&str> {
+fn why_of(failure: &Option<Failure>) -> Option<&Cause> {
     match failure {
         Some(Failure::NotLoaded(why) | Failure::Unavailable { why, .. }) => Some(why),
         Some(_) | None => None,

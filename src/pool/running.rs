@@ -6,6 +6,7 @@
 use super::Shared;
 use super::lifetime::Lifetime;
 use super::member::{Member, Part};
+use crate::cause::Cause;
 use crate::config::ProcessConfig;
 use crate::process::conversation::{Fault, Limits};
 use crate::process::handler_log::{ErrorOutput, LogAllowance, StreamLog};
@@ -321,7 +322,21 @@ impl Running {
     // Not cancel-safe, see there.
     async fn bury(&mut self, departure: Departure) {
         let End { status, .. } = self.reap();
-        let never_started = self.owner.bury(&format!("{departure}{status}")).await;
+        let cause = self.cause(&format!("{departure}{status}"));
+        let never_started = self.owner.bury(&cause).await;
         self.owner.feed().shared().hand_back(never_started);
+    }
+
+    /// Why a request has failed that it had. What it printed last is for operators, and only where
+    /// that can be of no other caller's request.
+    fn cause(&self, status: &str) -> Cause {
+        let last_line = self.end.as_ref().map_or("", |end| &end.last_line);
+        if last_line.is_empty() || self.owner.is_shared() {
+            return status.into();
+        }
+        Cause::quoting(
+            status,
+            format!("{status}, the last line on its stderr: {last_line}"),
+        )
     }
 }

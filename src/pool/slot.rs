@@ -14,6 +14,7 @@ use super::lifetime::Due;
 use super::member::Part;
 use super::rollout::{Outcome, Renewal, Renewed};
 use super::running::{Departure, Farewell, Running};
+use crate::cause::Cause;
 use crate::config::ProcessConfig;
 use crate::logging::milliseconds;
 use crate::process::conversation::Fault;
@@ -308,7 +309,7 @@ impl Slot {
         match error {
             LaunchError::Command(why) => {
                 if self.current.is_none() {
-                    let note = why.clone();
+                    let note = without_path(&why);
                     let shared = &self.starter.shared;
                     shared.note(|condition| condition.cannot_execute(note, delay));
                 }
@@ -316,7 +317,7 @@ impl Slot {
             }
             LaunchError::System(why) => {
                 warn!(%why, retry_in_ms = milliseconds(delay), "process not started");
-                let note = why.clone();
+                let note = why.clone().into();
                 let shared = &self.starter.shared;
                 shared.note(|condition| condition.not_started(note, delay));
                 self.next_failed(why, delay);
@@ -379,7 +380,7 @@ impl Slot {
         let delay = self.backoff.next(fastrand::f64());
         let why = self.see_off(running, departure);
         if !was_up {
-            let note = why.clone();
+            let note = why.clone().into();
             let shared = &self.starter.shared;
             shared.note(|condition| condition.start_failed(note, delay));
         }
@@ -490,6 +491,18 @@ impl Activity {
             is_too_large: false,
         }
     }
+}
+
+/// Why a command cannot be executed; the PATH in it is for operators.
+fn without_path(why: &str) -> Cause {
+    let general = match why.split_once(" (PATH=") {
+        Some((before, rest)) => {
+            let after = rest.split_once(')').map_or("", |(_, after)| after);
+            format!("{before}{after}")
+        }
+        None => why.to_owned(),
+    };
+    Cause::quoting(general, why)
 }
 
 fn look_period(idle_timeout: Duration) -> Duration {

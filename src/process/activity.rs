@@ -31,6 +31,15 @@ pub fn activity(pid: u32) -> Activity {
     }
 }
 
+/// True when a process is stopped: by SIGSTOP, or because it wanted something of a terminal.
+pub fn is_stopped(pid: u32) -> bool {
+    let state = fs::read_to_string(format!("/proc/{pid}/stat"));
+    matches!(
+        state.ok().as_deref().and_then(state_letter),
+        Some(b'T' | b't')
+    )
+}
+
 /// The third field of `/proc/[pid]/stat`, see proc(5). The second may hold anything but is the
 /// last with a parenthesis.
 fn state_letter(stat: &str) -> Option<u8> {

@@ -99,6 +99,8 @@ pub enum Event<T> {
         /// How long it took to show life with a line; `None` if it has merely lived long enough.
         shown_after: Option<Duration>,
     },
+    /// It has had its time for a request, and has never answered any.
+    Unanswered,
     /// The ready line.
     Ready(Announcement),
     /// A ready line that was not the first line, and announces nothing; told once.
@@ -147,6 +149,8 @@ pub struct Conversation<T> {
     /// further the process may be than its replies say.
     botched: usize,
     strays: Strays,
+    /// At the last look it was stopped.
+    is_stopped: bool,
     outgoing: Outgoing,
     events: Vec<Event<T>>,
 }
@@ -221,6 +225,9 @@ struct Strays {
     left_out: u64,
     /// The beginning of the last one.
     last: Vec<u8>,
+    /// The last one with a brace and those behind it, as long as that is little: together they may
+    /// be one reply over several lines.
+    joined: Vec<u8>,
 }
 
 /// Bytes on their way into the process.
@@ -263,6 +270,7 @@ impl<T: Ticket> Conversation<T> {
             in_order: 0,
             botched: 0,
             strays: Strays::default(),
+            is_stopped: false,
             outgoing: Outgoing::default(),
             events: Vec::new(),
         }
@@ -328,6 +336,11 @@ impl<T: Ticket> Conversation<T> {
     /// True when requests are written ahead, which its end gives back by its promise.
     pub fn is_ahead(&self) -> bool {
         self.promise == Promise::Order && self.flight.len() > 1
+    }
+
+    /// True when the process may work on requests of several callers at once, or has them.
+    pub fn is_shared(&self) -> bool {
+        self.flight.len() > 1 || matches!(self.promise, Promise::Concurrency(_))
     }
 
     /// True while somebody waits for an answer from this process.
@@ -542,7 +555,7 @@ impl<T: Ticket> Conversation<T> {
             return self.finish_only(fault);
         }
         for flight in self.flight.drain(..) {
-            let failure = Failure::Protocol(fault.to_string());
+            let failure = Failure::Protocol(fault.to_string().into());
             let answered = flight
                 .ticket
                 .map(|ticket| Event::Answered(ticket, Err(failure)));

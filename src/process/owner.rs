@@ -6,13 +6,14 @@
 
 mod gate;
 
-use super::activity::activity;
+use super::activity::{activity, is_stopped};
 use super::call::Call;
 use super::conversation::{Conversation, Event, Fault, Holders, Limits, Standing, Start};
 use super::handler_log::StreamLog;
 use super::ids::RandomIds;
 use super::line::{Announcement, ContextMember};
 use crate::budget::MemoryBudget;
+use crate::cause::Cause;
 use crate::error::Failure;
 use crate::logging::listed;
 use gate::Gate;
@@ -85,6 +86,8 @@ pub trait Feed {
     fn leave(&mut self);
     /// The process is up; with its age if it has shown so itself.
     fn came_up(&mut self, shown_after: Option<Duration>);
+    /// The process has had its time for a request, and has never answered any.
+    fn went_unanswered(&mut self);
     /// The process has sent a ready line.
     fn announced(&mut self);
     /// The slowest start of a process so far.
@@ -248,6 +251,11 @@ impl<F: Feed> Owner<F> {
         self.conversation.in_flight() > 0
     }
 
+    /// True when the process may have worked on requests of several callers at once.
+    pub fn is_shared(&self) -> bool {
+        self.conversation.is_shared()
+    }
+
     /// True while somebody waits for an answer from this process.
     pub fn is_awaited(&self) -> bool {
         self.conversation.is_awaited()
@@ -272,7 +280,7 @@ impl<F: Feed> Owner<F> {
     /// The process has been reaped. Delivers the answers that are still in its stdout, fails what
     /// it may have started with `cause`, and gives back what it never started.
     // Not cancel-safe: what was taken back is lost with it.
-    pub async fn bury(&mut self, cause: &str) -> Vec<Call> {
+    pub async fn bury(&mut self, cause: &Cause) -> Vec<Call> {
         self.feed.leave();
         // First, before somebody who has left the group reads more of it.
         let unread = self.take_back_unread();
@@ -280,6 +288,8 @@ impl<F: Feed> Owner<F> {
         if self.conversation.is_ahead() {
             self.wait_for_end_of_stdout().await;
         }
+        let left = self.conversation.what_it_left();
+        let cause = &cause.clone().map(|cause| format!("{cause}{left}"));
         let holders = match &self.stdout {
             Some(_) => Holders::Some,
             None => Holders::None,
@@ -289,7 +299,7 @@ impl<F: Feed> Owner<F> {
             if is_untouched {
                 never_started.push(call);
             } else {
-                call.answer(Err(Failure::Exited(cause.to_owned())));
+                call.answer(Err(Failure::Exited(cause.clone())));
             }
         }
         never_started
@@ -416,6 +426,7 @@ impl<F: Feed> Owner<F> {
             match event {
                 Event::Answered(call, outcome) => call.answer(outcome),
                 Event::CameUp { shown_after } => self.feed.came_up(shown_after),
+                Event::Unanswered => self.feed.went_unanswered(),
                 Event::Ready(announcement) => {
                     self.feed.announced();
                     self.log_ready(&announcement);
@@ -477,6 +488,10 @@ impl<F: Feed> Owner<F> {
             return;
         }
         self.expires_behind = None;
+        if !self.conversation.must_look_at_process(now) {
+            self.conversation
+                .looked_whether_stopped(is_stopped(self.pid));
+        }
         self.conversation.expire(now, slowest_start);
         if self.conversation.must_look_at_process(now) {
             let activity = activity(self.pid);

@@ -123,6 +123,7 @@ impl Table {
                 Event::CameUp { .. }
                 | Event::Ready(_)
                 | Event::ReadyTooLate
+                | Event::Unanswered
                 | Event::Stray { .. }
                 | Event::StraysLeftOut(_)
                 | Event::ErrorBesideResult => {}

@@ -22,7 +22,9 @@ pub(super) enum Body {
 
 /// The status that a failure is answered with.
 pub(super) fn status_of(failure: &Failure) -> u16 {
-    respond::failure(failure).status().as_u16()
+    respond::failure(failure, respond::Reader::Operator)
+        .status()
+        .as_u16()
 }
 
 /// One response for each status that these failures have.
@@ -43,7 +45,7 @@ pub(super) fn of_failures(cases: Vec<Case>, body: Body) -> BTreeMap<String, Resp
 fn of_status(status: u16, cases: &[Case], body: Body) -> Response {
     let answers: Vec<_> = cases
         .iter()
-        .map(|case| respond::failure(&case.failure))
+        .map(|case| respond::failure(&case.failure, respond::Reader::Operator))
         .collect();
     let reasons: Vec<String> = cases
         .iter()
@@ -60,7 +62,10 @@ fn of_status(status: u16, cases: &[Case], body: Body) -> Response {
         _ => schemas::named("Error"),
     };
     let examples = cases.iter().zip(&answers).map(|(case, answer)| {
-        let body = serde_json::from_slice(&respond::failure_body(&case.failure));
+        let body = serde_json::from_slice(&respond::failure_body(
+            &case.failure,
+            respond::Reader::Operator,
+        ));
         let summary = format!("{}: {}", code_of(answer), case.when.replace('`', ""));
         (case.name, summary, body.unwrap_or(Value::Null))
     });

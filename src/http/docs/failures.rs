@@ -60,7 +60,7 @@ pub(super) fn of_ready() -> Vec<Case> {
             Failure::Unavailable {
                 why: "no process is up: none has sent its ready line or a reply, or lived \
                       for 10 s"
-                    .to_owned(),
+                    .into(),
                 retry_after: Duration::from_secs(1),
             },
         ),
@@ -169,20 +169,20 @@ fn of_pool() -> Vec<Case> {
             "overloaded",
             "The queue is full, the request waited there too long, or too many bytes are held.",
             Failure::Overloaded {
-                why: "the queue is full".to_owned(),
+                why: "the queue is full".into(),
                 retry_after: Duration::from_secs(2),
             },
         ),
         case(
             "handler_not_loaded",
             "There is no command, it cannot be run, or no process of it ever came up.",
-            Failure::NotLoaded("command not found: \"no-such\" (PATH=/usr/bin:/bin)".to_owned()),
+            Failure::NotLoaded("command not found: \"no-such\" (PATH=/usr/bin:/bin)".into()),
         ),
         case(
             "handler_unavailable",
             "Processes came up once, and now keep failing.",
             Failure::Unavailable {
-                why: "exit status: 1".to_owned(),
+                why: "exit status: 1".into(),
                 retry_after: Duration::from_secs(4),
             },
         ),
@@ -201,12 +201,12 @@ fn of_process() -> Vec<Case> {
         case(
             "handler_exited",
             "The process died while it had the request.",
-            Failure::Exited("signal: 9 (SIGKILL)".to_owned()),
+            Failure::Exited("signal: 9 (SIGKILL)".into()),
         ),
         case(
             "handler_protocol",
             "The process broke the line protocol.",
-            Failure::Protocol("the reply has neither result nor error".to_owned()),
+            Failure::Protocol("the reply has neither result nor error".into()),
         ),
         case(
             "reply_too_large",
@@ -216,7 +216,7 @@ fn of_process() -> Vec<Case> {
         case(
             "handler_timeout",
             "No reply came in time (`--timeout`, or `x-faas-timeout-ms`).",
-            Failure::TimedOut("the process wrote nothing; does it flush its output?".to_owned()),
+            Failure::TimedOut("the process wrote nothing; does it flush its output?".into()),
         ),
     ]
 }

@@ -38,6 +38,11 @@ impl<T: Ticket> Conversation<T> {
         }
     }
 
+    /// Whether the process was stopped when its time was over.
+    pub fn looked_whether_stopped(&mut self, is_stopped: bool) {
+        self.is_stopped = is_stopped;
+    }
+
     /// Ends what is over its time. Everything that stdout holds must have been received before:
     /// an answer that is there wins.
     pub fn expire(&mut self, now: Instant, slowest_start: Option<Duration>) {
@@ -70,7 +75,7 @@ impl<T: Ticket> Conversation<T> {
             let is_written_ahead = self.is_written_ahead(index);
             let is_own_time_over = now >= self.flight[index].own_deadline();
             let failure = Failure::TimedOut(if is_written_ahead {
-                self.what_it_waited_for(index)
+                self.what_it_waited_for(index).into()
             } else {
                 self.what_was_seen(&self.flight[index])
             });
@@ -78,6 +83,9 @@ impl<T: Ticket> Conversation<T> {
             let is_told_only_now = ticket.is_some();
             self.events
                 .extend(ticket.map(|ticket| Event::Answered(ticket, Err(failure))));
+            if is_own_time_over && !is_written_ahead && self.life != Life::Shown {
+                self.events.push(Event::Unanswered);
+            }
             // A caller's budget ends the wait of the caller, and no process.
             if is_told_only_now && (is_spared || is_written_ahead || !is_own_time_over) {
                 index += 1;

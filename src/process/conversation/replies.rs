@@ -4,10 +4,14 @@ use super::{
     Conversation, EVENTS_AT_ONCE, Event, Fault, Ids, Life, Promise, Standing, Ticket,
     seen::beginning,
 };
+use crate::cause::Cause;
 use crate::error::Failure;
 use crate::process::line::{self, Announcement, Answer, Company, Id, Line, Parsed};
 use bytes::Bytes;
 use std::time::Instant;
+
+/// What an id shows of itself, in characters.
+const SHOWN_OF_AN_ID: usize = 40;
 
 impl<T: Ticket> Conversation<T> {
     pub(super) fn line(&mut self, now: Instant, line: Line<'_>) {
@@ -29,7 +33,9 @@ impl<T: Ticket> Conversation<T> {
             Parsed::Reply(id, answer) => self.named_reply(now, id, &answer),
             Parsed::Unnamed(answer, company) => match (self.ids, company) {
                 (_, Company::Logger) | (Ids::Echoed, Company::Others) => self.stray(line, false),
-                (Ids::Echoed, Company::Nothing) => self.unmatched(now, Fault::MissingId),
+                (Ids::Echoed, Company::Nothing) => {
+                    self.unmatched(now, Fault::MissingId, &"".into())
+                }
                 (Ids::Unknown | Ids::Never, Company::Nothing | Company::Others) => {
                     self.unnamed_reply(now, &answer);
                 }
@@ -56,12 +62,12 @@ impl<T: Ticket> Conversation<T> {
 
     /// A reply that names its request.
     fn named_reply(&mut self, now: Instant, id: Id<'_>, answer: &Answer<'_>) {
-        let Id::Integer(id) = id else {
-            return self.unmatched(now, Fault::WrongId);
+        let Id::Integer(number) = id else {
+            return self.unmatched(now, Fault::WrongId, &kind_of(id));
         };
-        let Some(index) = self.position(id) else {
-            if !self.finished.contains(id) {
-                return self.unmatched(now, Fault::WrongId);
+        let Some(index) = self.position(number) else {
+            if !self.finished.contains(number) {
+                return self.unmatched(now, Fault::WrongId, &kind_of(id));
             }
             self.botched = self.botched.saturating_add(1);
             return self.doubt(Fault::StaleId);
@@ -121,9 +127,10 @@ impl<T: Ticket> Conversation<T> {
     }
 
     /// A reply that names no request of ours: when only one could have been meant, it has failed.
-    fn unmatched(&mut self, now: Instant, fault: Fault) {
+    fn unmatched(&mut self, now: Instant, fault: Fault, which: &Cause) {
         if let Some(index) = self.only_one_meant() {
-            self.fail(now, index, Failure::Protocol(fault.to_string()));
+            let cause = which.clone().map(|which| format!("{fault}{which}"));
+            self.fail(now, index, Failure::Protocol(cause));
         }
         self.doubt(fault);
     }
@@ -228,6 +235,7 @@ impl<T: Ticket> Conversation<T> {
         self.strays.count += 1;
         self.strays.last.clear();
         self.strays.last.extend_from_slice(beginning(shown));
+        self.strays.join(shown);
         if self.events.len() >= EVENTS_AT_ONCE {
             self.strays.left_out += 1;
             return;
@@ -242,6 +250,25 @@ impl<T: Ticket> Conversation<T> {
     }
 }
 
+/// What is wrong with an id; which one it was is what the handler printed.
+fn kind_of(id: Id<'_>) -> Cause {
+    let (kind, text) = match id {
+        Id::Integer(number) => ("", number.to_string()),
+        Id::Foreign(text) => {
+            let kind = match text.as_bytes().first() {
+                Some(b'"') => ": it is a string, and must be the integer as it was sent",
+                Some(b'[') => ": it is an array, and must be the integer as it was sent",
+                Some(b'{') => ": it is an object, and must be the integer as it was sent",
+                Some(b't' | b'f') => ": it is a boolean, and must be the integer as it was sent",
+                Some(b'n') => ": it is null, and must be the integer as it was sent",
+                _ => ": it is no integer as it was sent",
+            };
+            (kind, text.chars().take(SHOWN_OF_AN_ID).collect())
+        }
+    };
+    Cause::quoting(kind, format!("{kind} ({text})"))
+}
+
 fn outcome(answer: &Answer<'_>, max_reply_bytes: usize) -> Result<Bytes, Failure> {
     match answer {
         Answer::Result(result) if result.len() > max_reply_bytes => {
@@ -254,10 +281,10 @@ fn outcome(answer: &Answer<'_>, max_reply_bytes: usize) -> Result<Bytes, Failure
             message: Bytes::copy_from_slice(message.as_bytes()),
             status: status.unwrap_or(400),
         }),
-        Answer::Broken(how) => Err(Failure::Protocol(how.clone())),
-        Answer::NotUtf8(byte) => Err(Failure::Protocol(format!(
-            "the reply is not UTF-8 at byte {byte} of its line"
-        ))),
+        Answer::Broken(how) => Err(Failure::Protocol(how.clone().into())),
+        Answer::NotUtf8(byte) => Err(Failure::Protocol(
+            format!("the reply is not UTF-8 at byte {byte} of its line").into(),
+        )),
     }
 }
 

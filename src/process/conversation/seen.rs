@@ -1,11 +1,17 @@
 //! What a caller whose request took too long is told: what was seen, and the likely cause.
 
-use super::{Conversation, Flight, Life, Promise, Ticket};
+use super::{Conversation, Flight, Life, Promise, Strays, Ticket};
+use crate::cause::Cause;
 use crate::process::line;
+use serde::de::IgnoredAny;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// What a stray line shows of itself in the `detail` of a 504, in characters.
 const SHOWN_IN_DETAIL: usize = 200;
+
+/// A request line from this length on may be too long for a reader, in bytes: many take 64 KiB.
+const LONG_LINE: u64 = 64 * 1024;
 
 impl<T: Ticket> Conversation<T> {
     /// The `detail` of a 504 for a request that the process could not start on in time.
@@ -16,8 +22,38 @@ impl<T: Ticket> Conversation<T> {
         )
     }
 
-    /// The `detail` of a 504: what was seen, and the likely cause.
-    pub(super) fn what_was_seen(&self, flight: &Flight<T>) -> String {
+    /// The cause of a 504: what was seen, and the likely cause of that.
+    pub(super) fn what_was_seen(&self, flight: &Flight<T>) -> Cause {
+        let [general, full] = [false, true].map(|quotes| self.seen(flight, quotes));
+        match line::is_braced(self.framer.partial()) {
+            true => Cause::quoting_reply(general, full),
+            false => Cause::quoting(general, full),
+        }
+    }
+
+    /// What a process that has ended left of the reply to its first request, or of reading it.
+    pub fn what_it_left(&self) -> String {
+        let Some(first) = self.flight.front().filter(|_| !self.is_shared()) else {
+            return String::new();
+        };
+        let half = self.framer.partial();
+        let line_bytes = first.line.end - first.line.start;
+        if line::is_braced(half) {
+            let bytes = half.len();
+            format!(
+                ", after {bytes} bytes of a reply without its end (in Node, process.exit() cuts \
+                 what is not written yet)"
+            )
+        } else if line_bytes >= LONG_LINE {
+            format!(
+                ", with a request line of {line_bytes} bytes: it may be longer than its reader takes"
+            )
+        } else {
+            String::new()
+        }
+    }
+
+    fn seen(&self, flight: &Flight<T>, quotes: bool) -> String {
         let limit = flight.limit();
         let strays = self.strays.count - flight.strays_before;
         let last = shown(&self.strays.last);
@@ -25,7 +61,7 @@ impl<T: Ticket> Conversation<T> {
         // With several requests at once, what is there may be another caller's answer.
         let is_shared = matches!(self.promise, Promise::Concurrency(_));
         let quote = |text: &str| {
-            if is_shared {
+            if is_shared || !quotes {
                 String::new()
             } else {
                 format!(": {text}")
@@ -46,7 +82,10 @@ impl<T: Ticket> Conversation<T> {
             } else {
                 format!("{strays} lines")
             };
-            let cause = if last.starts_with('{') {
+            let cause = if self.strays.are_one_reply() {
+                ", the last of them together are one JSON object with a result: a reply is one \
+                 line, without indentation; the last"
+            } else if last.starts_with('{') {
                 ", the last is not valid JSON or has neither result nor error"
             } else if last.contains("{\"") {
                 ", the last has a reply glued to other output, so a newline is missing before it"
@@ -60,19 +99,51 @@ impl<T: Ticket> Conversation<T> {
         };
         let is_attempt = line::is_braced(half) || last.contains("{\"");
         let hint = match self.life {
+            _ if self.is_stopped => {
+                "; the process is stopped (state T): by SIGSTOP, or because it wanted something of \
+                 a terminal"
+            }
             _ if is_attempt => "",
             Life::Starting | Life::Lived if self.limits.wait_ready => "",
             Life::Starting | Life::Lived => {
                 "; it has not answered anything yet: if it is slow to start, let it send \
                  {\"ready\":true} and set --wait-ready; if it did answer, it may not flush its \
-                 output after each reply"
+                 output after each reply; or it reads its input to the end or in blocks (mawk does, \
+                 without -W interactive)"
             }
             Life::Shown if strays == 0 && !self.framer.is_inside_line() => {
-                "; it is slow, or it hangs, or it does not flush its output after each reply"
+                "; it is slow, or it hangs, or it does not flush its output after each reply, or \
+                 reads its input to the end or in blocks (mawk does, without -W interactive)"
             }
             Life::Shown => "",
         };
         format!("no reply within {limit}: {seen}{hint}")
+    }
+}
+
+/// Most that is kept of lines that together may be one reply, in bytes.
+const JOINED: usize = 4 * 1024;
+
+impl Strays {
+    /// One more line.
+    pub(super) fn join(&mut self, line: &[u8]) {
+        if line::is_braced(line) {
+            self.joined.clear();
+        } else if self.joined.is_empty() {
+            return;
+        }
+        if self.joined.len() + line.len() < JOINED {
+            self.joined.extend_from_slice(line);
+            self.joined.push(b'\n');
+        } else {
+            self.joined.clear();
+        }
+    }
+
+    /// True when the last lines together are what a reply is, but for the breaks between them.
+    fn are_one_reply(&self) -> bool {
+        let object = serde_json::from_slice::<BTreeMap<String, IgnoredAny>>(&self.joined);
+        object.is_ok_and(|object| object.contains_key("result"))
     }
 }
 

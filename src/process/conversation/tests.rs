@@ -129,7 +129,10 @@ impl Table {
                 Event::Stray { .. } => self.strays += 1,
                 Event::CameUp { shown_after } => self.ups.push(shown_after),
                 Event::StraysLeftOut(count) => self.strays += usize::try_from(count).unwrap(),
-                Event::Ready(_) | Event::ReadyTooLate | Event::ErrorBesideResult => {}
+                Event::Ready(_)
+                | Event::ReadyTooLate
+                | Event::Unanswered
+                | Event::ErrorBesideResult => {}
             }
         }
     }
@@ -274,7 +277,7 @@ fn with_concurrency_nothing_of_another_answer_is_shown() {
     let Failure::TimedOut(seen) = table.failure(1) else {
         panic!()
     };
-    assert!(!seen.contains("secret"), "{seen}");
+    assert!(!seen.full().contains("secret"), "{seen}");
 }
 
 #[test]
@@ -392,7 +395,7 @@ fn a_reply_to_the_request_at_work_that_is_no_json_fails_at_once() {
     let Failure::Protocol(how) = table.failure(1) else {
         panic!()
     };
-    assert!(how.contains("at byte 22: NaN"), "{how}");
+    assert!(how.full().contains("at byte 22: NaN"), "{how}");
     assert_eq!((table.fault(), table.room()), (None, 1));
     // With an id of nobody it is a line like any other.
     table.give(2);
@@ -531,7 +534,7 @@ fn a_known_id_with_neither_result_nor_error_fails_at_once_and_costs_no_process()
     let Failure::Protocol(how) = table.failure(1) else {
         panic!()
     };
-    assert!(how.contains("undefined"), "{how}");
+    assert!(how.full().contains("undefined"), "{how}");
     assert_eq!(table.fault(), None);
     table.says("{\"id\":1}\n{\"id\":77}\n{}\n");
     assert_eq!((table.strays, table.fault()), (3, None));
@@ -602,7 +605,10 @@ fn a_process_that_never_reads_times_out_all_the_same() {
     let Failure::TimedOut(seen) = table.failure(1) else {
         panic!()
     };
-    assert!(seen.contains("has not read the whole request"), "{seen}");
+    assert!(
+        seen.full().contains("has not read the whole request"),
+        "{seen}"
+    );
 }
 
 #[test]
@@ -628,7 +634,7 @@ fn a_slow_start_is_spared_as_long_as_starts_took_before() {
     let Failure::TimedOut(seen) = table.failure(1) else {
         panic!()
     };
-    assert!(seen.contains("--wait-ready"), "{seen}");
+    assert!(seen.full().contains("--wait-ready"), "{seen}");
     assert_eq!((table.fault(), table.room()), (None, 0));
     table.waits(58 * TIMEOUT, None);
     assert_eq!(table.fault(), None);
@@ -733,6 +739,11 @@ fn what_was_seen_names_the_likely_cause() {
         ("{\"id\":2,\"result\":1}", "newline is missing"),
         ("{\"result\":NaN}\n", "not valid JSON"),
         ("debug{\"id\":2,\"result\":1}\n", "glued"),
+        (
+            "{\n  \"id\": 2,\n  \"result\": {\n  }\n}\n",
+            "a reply is one line",
+        ),
+        ("", "mawk"),
     ] {
         let mut table = Table::new();
         table.give(1);
@@ -743,7 +754,7 @@ fn what_was_seen_names_the_likely_cause() {
         let Failure::TimedOut(seen) = table.failure(2) else {
             panic!()
         };
-        assert!(seen.contains(hint), "{said}: {seen}");
+        assert!(seen.full().contains(hint), "{said}: {seen}");
     }
 }
 
@@ -891,7 +902,7 @@ fn a_caller_s_budget_that_ends_behind_another_request_costs_no_process() {
     let Failure::TimedOut(seen) = table.failure(4) else {
         panic!()
     };
-    assert!(seen.contains("behind another request"), "{seen}");
+    assert!(seen.full().contains("behind another request"), "{seen}");
     assert_eq!((table.answers.len(), table.fault()), (1, None));
     // It is run all the same, in its own time, and its result dropped.
     table.says("{\"id\":3,\"result\":3}\n");
@@ -1283,7 +1294,7 @@ fn a_caller_s_budget_ends_its_wait_and_no_process() {
             panic!()
         };
         assert!(
-            seen.contains("the 10ms that x-faas-timeout-ms left"),
+            seen.full().contains("the 10ms that x-faas-timeout-ms left"),
             "{seen}"
         );
         // One at a time is given no other meanwhile, and its late reply is nobody's.
@@ -1365,4 +1376,75 @@ fn what_does_not_come_back_as_it_was_written_gives_nothing_back() {
         let untouched = ended.iter().map(|(_, is_untouched)| *is_untouched);
         assert!(untouched.eq([is_given_back, is_given_back]), "{at:?}");
     }
+}
+
+#[test]
+fn what_came_of_a_reply_or_of_reading_is_told_at_the_end() {
+    let mut table = Table::new();
+    table.give(1);
+    table.says("{\"id\":1,\"result\":\"cut");
+    let left = table.talk.what_it_left();
+    assert!(
+        left.contains("after 21 bytes of a reply without its end"),
+        "{left}"
+    );
+    let mut table = Table::new();
+    table.gives(Request(1, "p".repeat(100_000)));
+    let left = table.talk.what_it_left();
+    assert!(
+        left.contains("with a request line of 100022 bytes"),
+        "{left}"
+    );
+    let mut table = Table::new();
+    table.give(1);
+    assert_eq!(table.talk.what_it_left(), "");
+}
+
+#[test]
+fn the_id_that_came_is_told_with_its_type() {
+    for (id, kind) in [
+        ("\"1\"", "it is a string"),
+        ("[1]", "it is an array"),
+        ("null", "it is null"),
+        ("1.0", "it is no integer"),
+        ("77", "that no request has (77)"),
+    ] {
+        let mut table = Table::new();
+        table.give(1);
+        table.says(&format!("{{\"id\":{id},\"result\":1}}\n"));
+        let Failure::Protocol(how) = table.failure(1) else {
+            panic!()
+        };
+        assert!(how.full().contains(kind), "{how:?}");
+        assert!(how.full().contains(&format!("({id})")), "{how:?}");
+        assert!(!how.general().contains(&format!("({id})")), "{how:?}");
+    }
+}
+
+#[test]
+fn what_was_printed_is_not_for_every_caller_and_half_a_reply_not_for_the_log() {
+    for (said, is_logged) in [("secret\n", true), ("{\"id\":1,\"result\":\"secret", false)] {
+        let mut table = Table::new();
+        table.says("{\"ready\":true}\n");
+        table.give(1);
+        table.says(said);
+        table.waits(TIMEOUT, None);
+        let Failure::TimedOut(seen) = table.failure(1) else {
+            panic!()
+        };
+        assert!(seen.full().contains("secret") && !seen.general().contains("secret"));
+        assert_eq!(seen.logged().contains("secret"), is_logged);
+    }
+}
+
+#[test]
+fn a_process_that_is_stopped_is_said_to_be() {
+    let mut table = Table::new();
+    table.give(1);
+    table.talk.looked_whether_stopped(true);
+    table.waits(TIMEOUT, None);
+    let Failure::TimedOut(seen) = table.failure(1) else {
+        panic!()
+    };
+    assert!(seen.general().contains("state T"), "{seen}");
 }

@@ -32,6 +32,7 @@ impl Feed for Waiting {
     fn leave(&mut self) {}
     fn came_up(&mut self, _: Option<Duration>) {}
     fn announced(&mut self) {}
+    fn went_unanswered(&mut self) {}
     fn slowest_start(&self) -> Option<Duration> {
         Some(Duration::ZERO)
     }
@@ -171,7 +172,7 @@ async fn what_is_given_back_can_be_read_by_nobody_any_more() {
     let answered = bench.ask(LONG);
     assert!(bench.look().is_pending());
     assert!(bench.unread() > 0, "written in one look");
-    assert_eq!(bench.owner.bury("gone").await.len(), 1);
+    assert_eq!(bench.owner.bury(&"gone".into()).await.len(), 1);
     assert!(answered.is_empty());
     let mut left = Vec::new();
     bench.stdin.read_to_end(&mut left).unwrap();
@@ -184,8 +185,8 @@ async fn what_was_begun_to_be_read_is_not_given_back() {
     let mut answered = bench.ask(LONG);
     assert!(bench.look().is_pending());
     bench.stdin.read_exact(&mut [0]).unwrap();
-    assert!(bench.owner.bury("gone").await.is_empty());
-    let failure = Failure::Exited("gone".to_owned());
+    assert!(bench.owner.bury(&"gone".into()).await.is_empty());
+    let failure = Failure::Exited("gone".into());
     assert_eq!(answered.try_recv().unwrap(), Err(failure));
 }
 
@@ -196,7 +197,7 @@ async fn a_reply_that_is_there_at_the_burial_counts() {
     assert!(bench.look().is_pending());
     bench.stdin.read_exact(&mut [0]).unwrap();
     bench.says("{\"result\":1}\n");
-    assert!(bench.owner.bury("gone").await.is_empty());
+    assert!(bench.owner.bury(&"gone".into()).await.is_empty());
     assert_eq!(answered.try_recv().unwrap(), Ok("{\"result\":1}".into()));
 }
 
@@ -242,7 +243,7 @@ async fn what_was_put_in_place_of_what_was_read_gives_nothing_back() {
             line[5] ^= 1;
         }
         put_back(&bench, &line);
-        let never_started = bench.owner.bury("gone").await;
+        let never_started = bench.owner.bury(&"gone".into()).await;
         assert_eq!(never_started.len(), given_back, "{is_same}");
     }
 }
@@ -253,7 +254,7 @@ async fn more_than_was_written_gives_nothing_back() {
     let mut answered = bench.ask(LONG);
     assert!(bench.look().is_pending());
     put_back(&bench, &[b'\n'; 60_000]);
-    assert!(bench.owner.bury("gone").await.is_empty());
+    assert!(bench.owner.bury(&"gone".into()).await.is_empty());
     assert!(answered.try_recv().unwrap().is_err());
 }
 

@@ -44,6 +44,7 @@ fn config() -> Config {
             keep_alive: SECOND,
             admin: None,
             auth_token_file: None,
+        verbose_errors: false,
             allowed_hosts: Vec::new(),
             allowed_origins: Vec::new(),
             pass_headers: vec!["x-a".to_owned()],
