@@ -71,6 +71,7 @@ where
     let mut connection = builder().serve_connection(stream, service);
     let end = poll_fn(|context| {
         state.remember(context.waker());
+        state.begin_turn();
         // Read before hyper runs: an order that comes while it does wakes this task again.
         let orders = state.orders();
         if orders.has_abort() {
@@ -206,6 +207,10 @@ impl<F: Future<Output = Response<Full<Bytes>>>> Future for HandingOver<F> {
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
+        if this.state.is_turn_over() {
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         let response = ready!(this.answering.poll(context));
         let state = Arc::clone(this.state);
         Poll::Ready(Ok(hand_over(response, state, *this.has_body)))

@@ -43,6 +43,7 @@ fn config() -> HttpConfig {
 #[derive(Default)]
 struct Stage {
     held: AtomicUsize,
+    asked: std::sync::Mutex<Vec<String>>,
     came: Notify,
     left: Notify,
 }
@@ -149,6 +150,7 @@ async fn answer(
         }
         path => {
             let path = path.to_owned();
+            stage.asked.lock().unwrap().push(path.clone());
             let body = request.into_body().collect().await.unwrap().to_bytes();
             Response::new(Full::from([path.as_bytes(), &body].concat()))
         }
@@ -190,6 +192,21 @@ async fn closed(stream: &mut TcpStream) {
         Ok(byte) => panic!("a byte came: {byte}"),
         Err(error) => assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof),
     }
+}
+
+#[tokio::test]
+async fn who_pipelines_lets_others_have_their_turn() {
+    let server = Server::start(&config());
+    let many = server.connect_and_be_seen().await;
+    let mut one = server.connect_and_be_seen().await;
+    // At once: the server cannot run in between.
+    let pipelined = b"GET /many HTTP/1.1\r\nhost: x\r\n\r\n".repeat(16);
+    many.try_write(&pipelined).unwrap();
+    one.try_write(GET).unwrap();
+    response(&mut one).await;
+    let asked = server.stage.asked.lock().unwrap().clone();
+    let before = asked.iter().position(|path| path == "/").unwrap();
+    assert!(before <= 4, "{before} were answered before it");
 }
 
 #[tokio::test]

@@ -190,12 +190,18 @@ pub(super) struct State {
     read_blocked: AtomicBool,
     /// What is special about the request that is being answered.
     marks: AtomicU8,
+    /// Requests begun since the connection's task was last run.
+    begun: AtomicU8,
     /// The connection has a place beyond the limit, for one question of health.
     is_guest: bool,
     /// The connection runs in one task from end to end, so its waker never changes.
     waker: OnceLock<Waker>,
     epoch: Instant,
 }
+
+/// Requests that one connection has answered before others have their turn: hyper goes on with
+/// those that are pipelined.
+const REQUESTS_A_TURN: u8 = 2;
 
 impl State {
     pub(super) fn new(epoch: Instant, orders: u8, is_guest: bool) -> State {
@@ -209,6 +215,7 @@ impl State {
             orders: AtomicU8::new(orders),
             read_blocked: AtomicBool::new(false),
             marks: AtomicU8::new(0),
+            begun: AtomicU8::new(0),
             is_guest,
             waker: OnceLock::new(),
             epoch,
@@ -219,6 +226,16 @@ impl State {
 
     pub(super) fn is_guest(&self) -> bool {
         self.is_guest
+    }
+
+    /// The connection's task is run.
+    pub(super) fn begin_turn(&self) {
+        self.begun.store(0, Ordering::Relaxed);
+    }
+
+    /// Whether other connections are to be served before the request that was begun last.
+    pub(super) fn is_turn_over(&self) -> bool {
+        self.begun.load(Ordering::Relaxed) > REQUESTS_A_TURN
     }
 
     pub(super) fn now_ms(&self) -> u64 {
@@ -342,6 +359,9 @@ impl State {
 
     /// A request has come.
     pub(super) fn begin_request(&self, has_body: bool) {
+        // Only the connection's task writes it.
+        let begun = self.begun.load(Ordering::Relaxed);
+        self.begun.store(begun.saturating_add(1), Ordering::Relaxed);
         self.enter(Phase::Busy);
         let marks = if has_body { Marks::UNREAD } else { 0 };
         self.marks.store(marks, Ordering::Relaxed);
