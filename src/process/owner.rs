@@ -50,9 +50,9 @@ const TURN_LASTS: Duration = Duration::from_millis(1);
 /// unless root has made it larger.
 const REST_BYTES: u64 = 4 * 1024 * 1024;
 
-/// Most that is read back of a dead process's stdin, in bytes: what a pipe holds at most, unless
-/// root has made it larger.
-const MOST_UNREAD: usize = 1024 * 1024;
+/// Most that is read back of a dead process's stdin, in bytes: a pipe holds an eighth of it, unless
+/// the process has made it larger.
+const MOST_UNREAD: usize = 512 * 1024;
 
 /// How long processes that were killed may take to be gone. Only those that have left the group,
 /// and live on, take all of it.

@@ -295,3 +295,17 @@ async fn a_flood_that_goes_on_does_not_put_a_deadline_off() {
         Err(Failure::TimedOut(_))
     ));
 }
+
+#[tokio::test]
+async fn a_stdin_that_does_not_get_empty_is_not_read_on() {
+    let mut bench = Bench::new().await;
+    let _answered = bench.ask(LONG);
+    assert!(bench.look().is_pending());
+    let size = 1 << 20;
+    rustix::pipe::fcntl_setpipe_size(&bench.stdin, size).unwrap();
+    put_back(&bench, &vec![0; size - 64 * 1024]);
+    assert!(bench.owner.bury(&"gone".into()).await.is_empty());
+    // What is left of it nobody writes on, and is dropped with its last reader.
+    let left = usize::try_from(bench.unread()).unwrap();
+    assert!(left > size - MOST_UNREAD - 3 * 64 * 1024, "{left}");
+}
