@@ -67,7 +67,7 @@ pub async fn serve(config: Config, control: Control) -> Result<(), StartError> {
     warn_of_group_kill(&config);
     let tokens = config.http.auth_token_file.as_deref();
     let tokens = tokens.map(Tokens::of_file).transpose()?;
-    let listener = Listener::bind(&config.http)?;
+    let mut listener = Listener::bind(&config.http)?;
     let addresses = listener.addresses();
     for address in &addresses {
         info!(%address, processes = config.pool.processes.get(), "listening");
@@ -79,6 +79,7 @@ pub async fn serve(config: Config, control: Control) -> Result<(), StartError> {
             max_connections = config.http.max_connections.get(),
             "memory is limited by the control group"
         );
+        listener = listener.holding_little();
     }
     let admin = config.http.admin.as_ref();
     let admin = admin

@@ -14,6 +14,7 @@ use http_body_util::Full;
 use hyper::{Request, Response};
 use rustix::io::Errno;
 use rustix::net::SocketFlags;
+use rustix::net::sockopt::set_socket_recv_buffer_size;
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinSet;
@@ -100,6 +101,18 @@ impl Listener {
             budget: Some(budget),
             ..self
         }
+    }
+
+    /// Has the kernel hold little of what comes on each connection, however fast it was read before:
+    /// by itself it goes up to megabytes, which the memory limit of a control group counts.
+    #[must_use]
+    pub fn holding_little(self) -> Listener {
+        for socket in &self.sockets {
+            if let Err(error) = set_socket_recv_buffer_size(socket, RECEIVE_BYTES) {
+                warn!(%error, "the receive buffers of connections cannot be limited");
+            }
+        }
+        self
     }
 
     /// The addresses listened on, with the ports that were picked.
@@ -246,6 +259,10 @@ fn bind_all(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, Refusal> {
 /// a connection, and a container's limit counts them: 500 clients that pipeline requests for the
 /// documents and read nothing would hold 1.5 GiB.
 const UNSENT_BYTES: u32 = 64 * 1024;
+
+/// The kernel's receive buffer of a connection under a memory limit, in bytes; it adds as much again
+/// for itself. Two of the largest segments on loopback.
+const RECEIVE_BYTES: usize = 128 * 1024;
 
 fn bind_one(address: SocketAddr) -> io::Result<TcpListener> {
     // Nonblocking and close-on-exec from the start.

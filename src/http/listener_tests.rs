@@ -195,6 +195,32 @@ async fn closed(stream: &mut TcpStream) {
 }
 
 #[tokio::test]
+async fn under_a_memory_limit_the_kernel_s_buffers_do_not_grow() {
+    let listener = Listener::bind(&config()).unwrap().holding_little();
+    let address = listener.addresses()[0];
+    let client = std::thread::spawn(move || {
+        let mut client = std::net::TcpStream::connect(address).unwrap();
+        let timeout = Some(Duration::from_millis(300));
+        client.set_write_timeout(timeout).unwrap();
+        rustix::net::sockopt::set_socket_send_buffer_size(&client, 16 * 1024).unwrap();
+        let mut sent = 0;
+        while let Ok(count) = client.write(&[b'x'; 64 * 1024]) {
+            sent += count;
+        }
+        sent
+    });
+    let (mut stream, _) = listener.sockets[0].accept().await.unwrap();
+    // Read fast at first, which has the kernel offer more; then not at all.
+    let mut block = vec![0; 256 * 1024];
+    let mut read = 0;
+    while read < 16 << 20 {
+        read += stream.read(&mut block).await.unwrap();
+    }
+    let held = client.join().unwrap() - read;
+    assert!(held < 1 << 20, "{held} bytes are held");
+}
+
+#[tokio::test]
 async fn who_pipelines_lets_others_have_their_turn() {
     let server = Server::start(&config());
     let many = server.connect_and_be_seen().await;
