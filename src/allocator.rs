@@ -24,7 +24,15 @@ pub struct Trimming {
     peak_load: u64,
     /// Resident memory after that.
     kept: u64,
+    /// Looks since then.
+    looks: u32,
+    /// The least resident memory so far.
+    least: u64,
 }
+
+/// A storm may end in the moment in which memory is given back: after so many looks it is tried
+/// again for as long as memory is more than the load tells.
+const LOOKS_UNTIL_NEXT: u32 = 5;
 
 impl Trimming {
     /// Whether to give memory back now. `load` is a rough count of what is in use, in bytes, and
@@ -35,6 +43,14 @@ impl Trimming {
     pub fn is_due(&mut self, load: u64, resident: u64) -> bool {
         if self.kept == 0 {
             self.kept = resident;
+            self.least = resident;
+        }
+        self.looks = self.looks.saturating_add(1);
+        self.least = self.least.min(resident);
+        // A connection with full buffers takes three times of what it counts for.
+        let usual = self.least + self.least / 4 + SPARE_BYTES + 3 * load;
+        if self.looks >= LOOKS_UNTIL_NEXT && resident > usual {
+            return true;
         }
         self.peak_load = self.peak_load.max(load);
         let is_over = load <= self.peak_load / 2;
@@ -49,6 +65,7 @@ impl Trimming {
     pub fn done(&mut self, load: u64, resident: u64) {
         self.peak_load = load;
         self.kept = resident;
+        self.looks = 0;
     }
 }
 
@@ -133,6 +150,20 @@ mod tests {
         assert!(trimming.is_due(load, idle + 3 * MIB));
         trimming.done(load, idle + 3 * MIB);
         assert!(!trimming.is_due(load, idle + 3 * MIB), "it did not help");
+    }
+
+    #[test]
+    fn memory_that_grew_while_it_was_given_back_goes_back_later() {
+        let mut trimming = Trimming::default();
+        let load = MIB / 8;
+        assert!(!trimming.is_due(load, 5 * MIB));
+        assert!(trimming.is_due(load, 20 * MIB));
+        // The next storm came in between, and no look sees its load.
+        trimming.done(load, 25 * MIB);
+        let due = (1..20).find(|_| trimming.is_due(load, 24 * MIB));
+        assert_eq!(due, Some(5));
+        trimming.done(load, 5 * MIB);
+        assert!(!(1..20).any(|_| trimming.is_due(load, 6 * MIB)));
     }
 
     #[test]
