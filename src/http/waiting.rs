@@ -145,7 +145,10 @@ impl Waiting {
                 break;
             }
         }
-        // Turned away as one that was silent, it may have asked since.
+        // Turned away as one that was silent, it may have asked since, or be about to.
+        if look(stream) == Seen::Nothing {
+            let _ = tokio::time::timeout(SILENCE, stream.readable()).await;
+        }
         if look(stream) == Seen::Question
             && let Some(ticket) = registry.enter_as_guest()
         {
@@ -278,10 +281,13 @@ mod tests {
         let mut place = Box::pin(waiting.for_place(&stream, &registry, Duration::from_secs(60)));
         let mut context = std::task::Context::from_waker(std::task::Waker::noop());
         assert!(place.as_mut().poll(&mut context).is_pending(), "silent");
+        let _others: Vec<_> = (0..MOST_WAITING).map(|_| room.come_in()).collect();
+        assert!(
+            place.as_mut().poll(&mut context).is_pending(),
+            "turned away"
+        );
         client.writable().await.unwrap();
         client.try_write(b"GET /health HTTP/1.1\r\n\r\n").unwrap();
-        stream.readable().await.unwrap();
-        let _others: Vec<_> = (0..MOST_WAITING).map(|_| room.come_in()).collect();
         assert!(place.await.is_some());
     }
 
