@@ -52,11 +52,14 @@ RUN mkdir -p /out/usr/local/bin /out/handlers \
 FROM scratch AS worker
 COPY --from=build /out/usr/local/bin/faas-worker /usr/local/bin/faas-worker
 USER 65532:65532
-ENV HOST=0.0.0.0 PORT=8000
+# A load balancer, or the engine itself, sends requests for a moment after it was told to stop.
+ENV HOST=0.0.0.0 PORT=8000 FAAS_DRAIN_DELAY=2s
 EXPOSE 8000
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=5s --timeout=3s --start-period=5s --retries=3 \
-    CMD ["/usr/local/bin/faas-worker", "health"]
+# Ready, not merely alive: a version whose handler does not start must not roll out. Within the start
+# period a process that sends no ready line counts as up (10 s), and failures do not count.
+HEALTHCHECK --interval=5s --timeout=3s --start-period=30s --retries=3 \
+    CMD ["/usr/local/bin/faas-worker", "health", "--ready"]
 ENTRYPOINT ["/usr/local/bin/faas-worker"]
 
 # ---- The program with the example handlers and the sh that some of them need ------------------------
@@ -73,11 +76,13 @@ COPY --from=build /out/ /
 USER 65532:65532
 WORKDIR /handlers
 # In a container the loopback address is the container's own.
-ENV HOST=0.0.0.0 PORT=8000 HANDLER_FUNCTION=/handlers/default
+# A load balancer, or the engine itself, sends requests for a moment after it was told to stop.
+ENV HOST=0.0.0.0 PORT=8000 FAAS_DRAIN_DELAY=2s HANDLER_FUNCTION=/handlers/default
 EXPOSE 8000
 STOPSIGNAL SIGTERM
-# Asks at the address from HOST and PORT, so set PORT rather than --port.
-HEALTHCHECK --interval=5s --timeout=3s --start-period=5s --retries=3 \
-    CMD ["/usr/local/bin/faas-worker", "health"]
+# Ready, not merely alive: a version whose handler does not start must not roll out. Asks at the
+# address from HOST and PORT (or FAAS_ADMIN), so set PORT rather than --port.
+HEALTHCHECK --interval=5s --timeout=3s --start-period=30s --retries=3 \
+    CMD ["/usr/local/bin/faas-worker", "health", "--ready"]
 # The exec form: the worker is PID 1 and gets the signals itself.
 ENTRYPOINT ["/usr/local/bin/faas-worker"]

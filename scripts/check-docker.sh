@@ -123,6 +123,13 @@ wrong_handler_is_told() {
         holds "$(bounded docker logs "$name-wrong-$handler" 2>&1)" "$handler"
         [ "$(state "$name-wrong-$handler" '{{.State.Running}} {{.RestartCount}}')" = 'true 0' ] ||
             fail 'it does not stay up'
+        # A rollout that waits for health must not go on with it.
+        [ "$(state "$name-wrong-$handler" '{{.State.Health.Status}}')" != healthy ] ||
+            fail 'it is called healthy'
+        if bounded docker exec "$name-wrong-$handler" faas-worker health --ready; then
+            fail 'it is called ready'
+        fi
+        bounded docker exec "$name-wrong-$handler" faas-worker health
         holds "$(bounded docker exec "$name-wrong-$handler" sh -c 'ls /handlers')" decode_type_b
     done <<'END'
 function.handler.handle=is a Python path
@@ -239,7 +246,7 @@ fleet_is_confined() {
     for one in worker-for-device-a worker-for-device-b worker-default; do
         container=$(service "$one")
         seen=$(state "$container" "$format")
-        [ "$seen" = '134217728 128 true [ALL] [no-new-privileges:true] unless-stopped 25' ] ||
+        [ "$seen" = '134217728 128 true [ALL] [no-new-privileges:true] unless-stopped 30' ] ||
             fail "$one: $seen"
         # What the kernel says of the worker itself.
         seen=$(bounded docker exec "$container" cat /proc/1/status)

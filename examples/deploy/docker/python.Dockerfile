@@ -7,7 +7,8 @@ COPY --from=faas-worker /usr/local/bin/faas-worker /usr/local/bin/
 WORKDIR /app
 COPY serve.py handler.py ./
 USER 65532:65532
-ENV HOST=0.0.0.0 PORT=8000 HANDLER_FUNCTION="python3 serve.py handler.decode_type_a"
+ENV HOST=0.0.0.0 PORT=8000 FAAS_DRAIN_DELAY=2s \
+    HANDLER_FUNCTION="python3 serve.py handler.decode_type_a"
 EXPOSE 8000
-HEALTHCHECK --interval=5s --timeout=3s --start-period=5s CMD ["faas-worker", "health"]
+HEALTHCHECK --interval=5s --timeout=3s --start-period=30s CMD ["faas-worker", "health", "--ready"]
 ENTRYPOINT ["faas-worker"]
