@@ -131,7 +131,7 @@ pub enum StartError {
     NeverUp(String),
     /// The sandbox that was asked for cannot be had here; says why.
     Sandbox(String),
-    /// The runtime, the signal handlers or the launcher thread cannot be set up.
+    /// The runtime, the signal handlers or a thread cannot be set up.
     Runtime {
         /// What was being set up.
         what: &'static str,

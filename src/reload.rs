@@ -80,11 +80,15 @@ impl Watch {
             source: source.into(),
         };
         let scope = scope(root, directory, command).map_err(failed)?;
+        let no_thread = |source| StartError::Runtime {
+            what: "the threads that watch files",
+            source,
+        };
         let means = match scope.is_remote {
             true => Means::Polling,
-            false => Means::events_if_there_are(),
+            false => Means::events_if_there_are().map_err(no_thread)?,
         };
-        Watch::by(means, scope).await.map_err(failed)
+        Watch::by(means, scope).await.map_err(no_thread)
     }
 
     async fn by(means: Means, scope: Scope) -> std::io::Result<Watch> {
@@ -138,47 +142,50 @@ fn scope(root: &Path, directory: &Directory, command: Option<&Command>) -> std::
 }
 
 impl Means {
-    fn events_if_there_are() -> Means {
+    /// Fails when there is no room for the thread that takes events.
+    fn events_if_there_are() -> std::io::Result<Means> {
         match Events::new() {
-            Ok(events) => Means::Events(events),
-            Err(errno) => Means::without_events(errno),
+            Ok(Some(events)) => Ok(Means::Events(events)),
+            Ok(None) => Err(rustix::io::Errno::AGAIN.into()),
+            Err(error) => Ok(Means::without_events(&error)),
         }
     }
 
-    fn without_events(errno: rustix::io::Errno) -> Means {
+    fn without_events(error: &notify::Error) -> Means {
         // Mostly the limit of watches that one user may have.
-        warn!(error = %errno, "no events for changes of files, they are polled instead");
+        warn!(%error, "no events for changes of files, they are polled instead");
         Means::Polling
     }
 
-    fn follow(&mut self, look: &Look) {
-        if let Means::Events(events) = self
-            && let Err(errno) = events.follow(&look.folders)
-        {
-            *self = Means::without_events(errno);
-        }
+    /// Watches what was looked at; tells whether it must be looked at again, because there were no
+    /// events of a part of it until now.
+    fn follow(&mut self, look: &Look) -> bool {
+        let Means::Events(events) = self else {
+            return false;
+        };
+        events.follow(&look.folders).unwrap_or_else(|error| {
+            *self = Means::without_events(&error);
+            false
+        })
     }
 
-    /// Waits until there may be something to see; gives the files whose write has ended.
-    fn wait(&mut self, has_asked: impl Fn() -> bool) -> Vec<PathBuf> {
+    /// Waits until there may be something to see, or only for rest if there may be already; gives
+    /// the files whose write has ended.
+    fn wait(&mut self, is_unsure: bool, has_asked: impl Fn() -> bool) -> Vec<PathBuf> {
         let Means::Events(events) = self else {
             std::thread::sleep(POLL_PERIOD);
             return Vec::new();
         };
         let mut closed = Vec::new();
-        let mut begun = None;
+        let mut begun = is_unsure.then(Instant::now);
         while has_asked() {
             let limit = begun.map_or(ASK_PERIOD, |_| QUIET);
-            match events.wait(limit) {
-                Ok(hint) if hint.is_there => closed.extend(hint.closed),
-                Ok(_) if begun.is_none() => continue,
-                Ok(_) => break,
-                Err(errno) => {
-                    *self = Means::without_events(errno);
-                    break;
-                }
+            let hint = events.wait(limit);
+            closed.extend(hint.closed);
+            if !hint.is_there && begun.is_none() {
+                continue;
             }
-            if begun.get_or_insert_with(Instant::now).elapsed() >= LONGEST_WAIT {
+            if !hint.is_there || begun.get_or_insert_with(Instant::now).elapsed() >= LONGEST_WAIT {
                 break;
             }
         }
@@ -194,7 +201,7 @@ fn watch(
     ready: oneshot::Sender<()>,
 ) {
     let mut last = scope.look(&Look::default());
-    means.follow(&last);
+    let mut is_unsure = means.follow(&last);
     let by = match means {
         Means::Events(_) => "events",
         Means::Polling => "polling",
@@ -205,7 +212,7 @@ fn watch(
     }
     let _ = ready.send(());
     while !changes.is_closed() {
-        let closed = means.wait(|| !changes.is_closed());
+        let closed = means.wait(is_unsure, || !changes.is_closed());
         let begun = Instant::now();
         let mut now = scope.look(&last);
         let mut changed = now.change_since(&last).map(Path::to_owned);
@@ -219,7 +226,7 @@ fn watch(
             // With a full channel, a change is about to be told anyway.
             let _ = changes.try_send(path.to_owned());
         }
-        means.follow(&now);
+        is_unsure = means.follow(&now);
         last = now;
         let pause = begun.elapsed() * LEAST_PAUSE;
         if pause > POLL_PERIOD {
@@ -254,8 +261,12 @@ mod tests {
         }
     }
 
+    fn events() -> Means {
+        Means::Events(Events::new().unwrap().unwrap())
+    }
+
     fn both_means() -> [Means; 2] {
-        [Means::Events(Events::new().unwrap()), Means::Polling]
+        [events(), Means::Polling]
     }
 
     #[tokio::test]
@@ -315,8 +326,7 @@ mod tests {
         std::fs::create_dir_all(&folder).unwrap();
         let path = folder.canonicalize().unwrap().join("handler");
         let mut file = std::fs::File::create(&path).unwrap();
-        let means = Means::Events(Events::new().unwrap());
-        let mut watch = Watch::by(means, scope_of(&folder)).await.unwrap();
+        let mut watch = Watch::by(events(), scope_of(&folder)).await.unwrap();
         file.write_all(b"all of it").unwrap();
         let patience = Duration::from_secs(10);
         assert_eq!(timeout(patience, watch.changed()).await.unwrap(), path);

@@ -129,7 +129,8 @@ fn limited_to(tasks: usize, user: u32, worker: Builder) -> Option<Builder> {
     can(&programs).then(|| worker.prepared_by(&format!("exec {limited} \"$0\" \"$@\"")))
 }
 
-/// C7: the log, the large bodies, the reload and the starts of processes have threads of their own.
+/// C7: the log, the large bodies, the reload, its events and the starts of processes have threads of
+/// their own.
 #[test]
 fn a_start_without_room_for_a_thread_is_one_line_and_no_panic() {
     let scratch = Scratch::new();
@@ -137,7 +138,7 @@ fn a_start_without_room_for_a_thread_is_one_line_and_no_panic() {
         let reload = format!("--reload={}", scratch.path(""));
         misbehave(&["--ready"]).option("--port", "0").flag(&reload)
     };
-    for tasks in 1..=4 {
+    for tasks in 1..=5 {
         let Some(limited) = limited_to(tasks, 65_781, worker()) else {
             return;
         };

@@ -1,34 +1,29 @@
 //! How it is noticed that something may have changed: by events of the kernel, or by looking again
 //! and again.
 //!
-//! Neither says what has changed; the next look does.
+//! Neither says what has changed; the next look does. The events come from `notify`, on a thread of
+//! its own, one watch for each folder of a look: its recursive watches have no bound.
 
-use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::fs::inotify::{
-    CreateFlags, ReadFlags, Reader, WatchFlags, add_watch, init, remove_watch,
-};
+use notify::event::{AccessKind, AccessMode, ModifyKind};
+use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use rustix::io::Errno;
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsStr;
-use std::mem::MaybeUninit;
-use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync_channel};
 use std::time::Duration;
 
-/// Files whose end of a write is waited for; more are forgotten.
+/// Files whose end of a write is waited for, or is to be told; more are forgotten.
 const MOST_WRITERS: usize = 1024;
-
-/// Bytes of events that are read at once.
-const EVENT_BYTES: usize = 16 * 1024;
 
 /// The kernel's events for a set of folders.
 #[derive(Debug)]
 pub(super) struct Events {
-    inotify: OwnedFd,
-    folders: BTreeMap<i32, PathBuf>,
-    /// Files that were written to and are open for it still.
-    written: BTreeSet<PathBuf>,
+    watcher: RecommendedWatcher,
+    /// The watched folders, with the device and inode that each had when its watch was set.
+    folders: BTreeMap<PathBuf, (u64, u64)>,
+    hints: Receiver<()>,
+    closed: Receiver<PathBuf>,
 }
 
 /// What came within some time.
@@ -40,82 +35,123 @@ pub(super) struct Hint {
     pub(super) closed: Vec<PathBuf>,
 }
 
+/// Receives the events, on the thread of `notify`; never waits.
+struct Handler {
+    /// Files that were written to and are open for it still.
+    written: BTreeSet<PathBuf>,
+    hints: SyncSender<()>,
+    closed: SyncSender<PathBuf>,
+}
+
 impl Events {
-    pub(super) fn new() -> rustix::io::Result<Events> {
-        Ok(Events {
-            inotify: init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?,
-            folders: BTreeMap::new(),
+    /// Without room for one more thread there are none; an error says why else not.
+    pub(super) fn new() -> notify::Result<Option<Events>> {
+        // One hint says as much as many.
+        let (hint, hints) = sync_channel(1);
+        let (close, closed) = sync_channel(MOST_WRITERS);
+        let mut handler = Handler {
             written: BTreeSet::new(),
-        })
+            hints: hint,
+            closed: close,
+        };
+        let watcher = notify::recommended_watcher(move |event| handler.handle(event))?;
+        if hints.try_recv() == Err(TryRecvError::Disconnected) {
+            // Without room for its thread `notify` drops the handler, returns no error, and panics
+            // when the watcher is used or dropped.
+            std::mem::forget(watcher);
+            return Ok(None);
+        }
+        Ok(Some(Events {
+            watcher,
+            folders: BTreeMap::new(),
+            hints,
+            closed,
+        }))
     }
 
-    /// Watches these folders from now on, and no others. Fails when the user may watch no more.
-    pub(super) fn follow(&mut self, folders: &BTreeSet<PathBuf>) -> rustix::io::Result<()> {
-        let wanted = WatchFlags::CREATE
-            | WatchFlags::DELETE
-            | WatchFlags::MODIFY
-            | WatchFlags::ATTRIB
-            | WatchFlags::MOVED_FROM
-            | WatchFlags::MOVED_TO
-            | WatchFlags::CLOSE_WRITE
-            | WatchFlags::DELETE_SELF
-            | WatchFlags::MOVE_SELF
-            | WatchFlags::ONLYDIR;
-        let mut followed = BTreeMap::new();
-        for folder in folders {
-            // Of one that is watched already, the same number comes back; of a new one with an old
-            // name, another.
-            match add_watch(&self.inotify, folder, wanted) {
-                Ok(watch) => drop(followed.insert(watch, folder.clone())),
-                Err(error @ (Errno::NOSPC | Errno::NOMEM)) => return Err(error),
+    /// Watches these folders from now on, and no others; tells whether one of them was not watched
+    /// before. Fails when the user may watch no more.
+    pub(super) fn follow(&mut self, folders: &BTreeSet<PathBuf>) -> notify::Result<bool> {
+        let wanted = folders.iter().filter_map(|folder| {
+            // One that has gone is not watched.
+            Some((folder.clone(), identity(folder)?))
+        });
+        let wanted: BTreeMap<_, _> = wanted.collect();
+        for (folder, before) in &self.folders {
+            if wanted.get(folder) != Some(before) {
+                // The watch of a folder that was removed has ended by itself.
+                let _ = self.watcher.unwatch(folder);
+            }
+        }
+        let mut is_any_new = false;
+        let before = std::mem::take(&mut self.folders);
+        for (folder, identity) in wanted {
+            // Also one that is watched already: it may have been removed, and made again with the
+            // same inode.
+            match self.watcher.watch(&folder, RecursiveMode::NonRecursive) {
+                Ok(()) => {
+                    is_any_new |= before.get(&folder) != Some(&identity);
+                    self.folders.insert(folder, identity);
+                }
+                Err(error) if is_exhaustion(&error) => return Err(error),
                 // It has gone, or is closed to us.
                 Err(_) => {}
             }
         }
-        for watch in self
-            .folders
-            .keys()
-            .filter(|watch| !followed.contains_key(watch))
-        {
-            // The kernel ends the watch of a folder that was removed by itself.
-            let _ = remove_watch(&self.inotify, *watch);
-        }
-        self.folders = followed;
-        Ok(())
+        Ok(is_any_new)
     }
 
     /// Waits for events for so long, and takes all that are there.
-    pub(super) fn wait(&mut self, limit: Duration) -> rustix::io::Result<Hint> {
-        let limit = Timespec::try_from(limit).map_err(|_| Errno::INVAL)?;
-        let mut polled = [PollFd::new(&self.inotify, PollFlags::IN)];
-        match rustix::event::poll(&mut polled, Some(&limit)) {
-            Ok(0) | Err(Errno::INTR) => return Ok(Hint::default()),
-            Ok(_) => {}
-            Err(error) => return Err(error),
-        }
-        let mut hint = Hint::default();
-        let mut buffer = [MaybeUninit::uninit(); EVENT_BYTES];
-        let mut events = Reader::new(&self.inotify, &mut buffer);
-        loop {
-            let event = match events.next() {
-                Ok(event) => event,
-                Err(Errno::AGAIN | Errno::INTR) => return Ok(hint),
-                Err(error) => return Err(error),
-            };
-            hint.is_there = true;
-            let folder = self.folders.get(&event.wd());
-            let (Some(folder), Some(name)) = (folder, event.file_name()) else {
-                continue;
-            };
-            let file = folder.join(OsStr::from_bytes(name.to_bytes()));
-            if event.events().contains(ReadFlags::MODIFY) && self.written.len() < MOST_WRITERS {
-                self.written.insert(file);
-            } else if event.events().contains(ReadFlags::CLOSE_WRITE) && self.written.remove(&file)
-            {
-                // Without a write before it, the close changes nothing: a lock file's, for example.
-                hint.closed.push(file);
+    pub(super) fn wait(&mut self, limit: Duration) -> Hint {
+        let is_there = match self.hints.recv_timeout(limit) {
+            Ok(()) => true,
+            Err(RecvTimeoutError::Timeout) => false,
+            // The thread of `notify` lives as long as the watcher.
+            Err(RecvTimeoutError::Disconnected) => {
+                std::thread::sleep(limit);
+                false
             }
+        };
+        Hint {
+            is_there,
+            closed: self.closed.try_iter().collect(),
         }
+    }
+}
+
+impl Handler {
+    fn handle(&mut self, event: notify::Result<Event>) {
+        // An error, or an overflow of the kernel's queue, may stand for any change.
+        let Event { kind, paths, .. } = event.unwrap_or_default();
+        match kind {
+            EventKind::Access(AccessKind::Close(AccessMode::Write)) => {
+                for file in paths.into_iter().filter(|file| self.written.remove(file)) {
+                    // Without a write before it, the close changes nothing: a lock file's, for
+                    // example.
+                    let _ = self.closed.try_send(file);
+                }
+            }
+            // The looks themselves open the folders.
+            EventKind::Access(_) => return,
+            EventKind::Modify(ModifyKind::Data(_)) if self.written.len() < MOST_WRITERS => {
+                self.written.extend(paths);
+            }
+            _ => {}
+        }
+        let _ = self.hints.try_send(());
+    }
+}
+
+fn identity(folder: &Path) -> Option<(u64, u64)> {
+    let metadata = std::fs::metadata(folder).ok()?;
+    Some((metadata.dev(), metadata.ino()))
+}
+
+fn is_exhaustion(error: &notify::Error) -> bool {
+    match &error.kind {
+        notify::ErrorKind::MaxFilesWatch => true,
+        notify::ErrorKind::Io(error) => Errno::from_io_error(error) == Some(Errno::NOMEM),
+        _ => false,
     }
 }
 
@@ -127,31 +163,64 @@ mod tests {
 
     const SOON: Duration = Duration::from_millis(10);
 
-    #[test]
-    fn the_close_of_a_write_is_told_and_that_of_no_write_is_not() {
+    /// For what must come; it is over when it has.
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    fn folder() -> PathBuf {
         let folder = std::env::temp_dir().join(format!("faas-means-{}", fastrand::u64(..)));
         std::fs::create_dir_all(&folder).unwrap();
+        folder
+    }
+
+    #[test]
+    fn the_close_of_a_write_is_told_and_that_of_no_write_is_not() {
+        let folder = folder();
         let path = folder.join("handler");
         std::fs::write(&path, "0").unwrap();
-        let mut events = Events::new().unwrap();
-        events.follow(&BTreeSet::from([folder.clone()])).unwrap();
-        assert_eq!(events.wait(SOON).unwrap(), Hint::default());
+        let mut events = Events::new().unwrap().unwrap();
+        let watched = BTreeSet::from([folder.clone()]);
+        assert!(events.follow(&watched).unwrap());
+        assert!(!events.follow(&watched).unwrap());
+        assert_eq!(events.wait(SOON), Hint::default());
         let open = || File::options().append(true).open(&path).unwrap();
         drop(open());
-        let hint = events.wait(SOON).unwrap();
+        let hint = events.wait(PATIENCE);
         assert!(hint.is_there && hint.closed.is_empty(), "{hint:?}");
         let mut file = open();
         file.write_all(b"1").unwrap();
-        assert!(events.wait(SOON).unwrap().closed.is_empty());
+        let hint = events.wait(PATIENCE);
+        assert!(hint.is_there && hint.closed.is_empty(), "{hint:?}");
         drop(file);
-        assert_eq!(
-            events.wait(SOON).unwrap().closed,
-            std::slice::from_ref(&path)
-        );
+        let closed = events.wait(PATIENCE).closed;
+        assert_eq!(closed, std::slice::from_ref(&path));
+        // A look brings no hint, or it would bring the next.
+        std::fs::read(&path).unwrap();
+        std::fs::read_dir(&folder).unwrap().for_each(drop);
+        assert_eq!(events.wait(SOON), Hint::default());
         events.follow(&BTreeSet::new()).unwrap();
         let _ = events.wait(SOON);
         drop(open());
-        assert!(!events.wait(SOON).unwrap().is_there);
+        assert!(!events.wait(SOON).is_there);
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn a_folder_that_takes_the_name_of_another_is_watched_in_its_place() {
+        let folder = folder();
+        let (place, aside) = (folder.join("place"), folder.join("aside"));
+        let watched = BTreeSet::from([place.clone()]);
+        std::fs::create_dir(&place).unwrap();
+        let mut events = Events::new().unwrap().unwrap();
+        events.follow(&watched).unwrap();
+        std::fs::rename(&place, &aside).unwrap();
+        std::fs::create_dir(&place).unwrap();
+        assert!(events.wait(PATIENCE).is_there);
+        assert!(events.follow(&watched).unwrap());
+        let _ = events.wait(SOON);
+        File::create(aside.join("file")).unwrap();
+        assert!(!events.wait(SOON).is_there, "no watch is left behind");
+        File::create(place.join("file")).unwrap();
+        assert!(events.wait(PATIENCE).is_there);
         std::fs::remove_dir_all(&folder).unwrap();
     }
 }
