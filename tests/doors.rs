@@ -16,14 +16,15 @@ fn narrow() -> Worker {
     let worker = misbehave(&["--ready"])
         .option("--processes", "1")
         .option("--max-connections", &PLACES.to_string())
+        .option("--queue-timeout", "1m")
         .start();
     worker.wait_until_ready();
     worker
 }
 
 /// Asks for health and readiness, each on a connection of its own; gives the slowest time of all
-/// but one in a hundred.
-fn time_of_health(worker: &Worker) -> Duration {
+/// but one in a hundred, and of all.
+fn times_of_health(worker: &Worker) -> (Duration, Duration) {
     let mut times: Vec<Duration> = (0..100)
         .map(|number| {
             let path = ["/health", "/ready", "/_/health", "/_/ready"][number % 4];
@@ -36,15 +37,17 @@ fn time_of_health(worker: &Worker) -> Duration {
         })
         .collect();
     times.sort();
-    times[98]
+    (times[98], times[99])
 }
 
 #[track_caller]
 fn assert_door_is_open(worker: &Worker, attack: &str) {
-    let time = time_of_health(worker);
-    eprintln!("{attack}: 99 of 100 within {time:?}");
+    let (time, longest) = times_of_health(worker);
+    eprintln!("{attack}: 99 of 100 within {time:?}, all within {longest:?}");
     // Milliseconds; other tests take the processor meanwhile.
     assert!(time < Duration::from_millis(500), "{attack}: {time:?}");
+    // None had to wait until a place became free.
+    assert!(longest < Duration::from_secs(2), "{attack}: {longest:?}");
 }
 
 /// E2, E3: all places are taken by bodies that do not come.
@@ -101,7 +104,7 @@ fn health_answers_while_all_places_are_busy_and_others_wait() {
     let worker = narrow();
     let hold = |number: usize| {
         let mut connection = worker.connect();
-        let payload = format!("sleep 200 #{number}");
+        let payload = format!("sleep 400 #{number}");
         connection.send_payload(&payload).unwrap();
         connection
     };
