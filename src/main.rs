@@ -3,7 +3,7 @@
 mod signals;
 
 use faas_worker::cli::{self, Task, UnknownVariable};
-use faas_worker::commands::health::health;
+use faas_worker::commands::health::{Question, health};
 use faas_worker::config::Config;
 use faas_worker::error::StartError;
 use faas_worker::process::launch::launch_if_asked;
@@ -13,6 +13,13 @@ use std::io::Write;
 use std::process::ExitCode;
 use tracing::{error, warn};
 
+/// Prints what a worker was found to be.
+fn tell((line, is_so): &(String, bool)) -> ExitCode {
+    // Whoever only wants the exit status may have closed its end.
+    drop(writeln!(std::io::stdout(), "{line}"));
+    ExitCode::from(u8::from(!is_so))
+}
+
 fn main() -> ExitCode {
     // First, because each start of a process comes this way.
     if let Some(status) = launch_if_asked() {
@@ -20,12 +27,8 @@ fn main() -> ExitCode {
     }
     match cli::parse() {
         Err(status) => status,
-        Ok(Task::Health(addresses)) => {
-            let (line, is_well) = health(&addresses);
-            // Whoever only wants the exit status may have closed its end.
-            drop(writeln!(std::io::stdout(), "{line}"));
-            ExitCode::from(u8::from(!is_well))
-        }
+        Ok(Task::Health(addresses)) => tell(&health(&addresses, Question::Health)),
+        Ok(Task::Ready(addresses)) => tell(&health(&addresses, Question::Ready)),
         Ok(Task::Serve(config, log)) => {
             let _last_lines = match logging::start(log.format, log.level) {
                 Ok(last_lines) => last_lines,

@@ -60,7 +60,7 @@ fn a_running_worker_is_well_and_one_that_has_ended_is_not() {
 fn a_worker_is_found_by_the_settings_that_it_was_started_with() {
     for (host, asked) in [
         ("0.0.0.0", "127.0.0.1"),
-        ("::", "[::1]"),
+        ("::", "[::1]:PORT, 127.0.0.1"),
         ("localhost", "127.0.0.1"),
         ("127.0.0.1", "127.0.0.1"),
         ("::1", "[::1]"),
@@ -76,7 +76,10 @@ fn a_worker_is_found_by_the_settings_that_it_was_started_with() {
             .environment("FAAS_ALLOW_HOST", "worker.example");
         assert_eq!(
             ask(&check),
-            (format!("{asked}:{port}: ok"), Some(0)),
+            (
+                format!("{}:{port}: ok", asked.replace("PORT", &port.to_string())),
+                Some(0)
+            ),
             "{host}"
         );
     }
@@ -274,4 +277,58 @@ fn a_health_check_that_was_stopped_for_a_moment_goes_on() {
     let output = child.wait_with_output().unwrap();
     let line = String::from_utf8_lossy(&output.stdout);
     assert_eq!(output.status.code(), Some(0), "{line}");
+}
+
+/// A caller who comes by IPv4 must be answered too, where a worker listens on `::`.
+#[test]
+fn both_loopback_addresses_must_answer_where_the_worker_listens_on_all() {
+    let worker = misbehave(&[]).option("--host", "::1").start();
+    let port = worker.address.port();
+    let check = of_port(port).option("--host", "::");
+    let (line, status) = ask(&check);
+    assert!(line.starts_with(&format!("127.0.0.1:{port}: ")), "{line}");
+    assert!(line.contains("refused"), "{line}");
+    assert_eq!(status, Some(1));
+}
+
+/// A function that cannot be loaded leaves the worker alive, and never ready.
+#[test]
+fn a_broken_function_is_alive_and_not_ready() {
+    let worker = Builder::new(vec!["/no/such/handler".to_owned()]).start();
+    let port = worker.address.port();
+    assert_eq!(ask(&of_port(port)).1, Some(0));
+    let (line, status) = ask(&of_port(port).flag("--ready"));
+    assert!(
+        line.starts_with(&format!("127.0.0.1:{port}: not ready: ")),
+        "{line}"
+    );
+    assert!(line.contains("503"), "{line}");
+    assert!(line.contains("no process"), "{line}");
+    assert_eq!(status, Some(1));
+    let worker = misbehave(&["--ready"]).start();
+    worker.wait_until_ready();
+    let port = worker.address.port();
+    let ready = (format!("127.0.0.1:{port}: ready"), Some(0));
+    assert_eq!(ask(&of_port(port).flag("--ready")), ready);
+}
+
+/// Readiness is asked where `--admin` has moved it to; in a container, the variable tells.
+#[test]
+fn readiness_is_asked_at_the_address_for_operators() {
+    let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let admin = free.local_addr().unwrap().to_string();
+    drop(free);
+    let worker = misbehave(&["--ready"]).option("--admin", &admin).start();
+    within(Duration::from_secs(20), "is ready", || {
+        let check = health().flag("--ready").environment("FAAS_ADMIN", &admin);
+        (ask(&check) == (format!("{admin}: ready"), Some(0))).then_some(())
+    });
+    let port = worker.address.port();
+    let well = health()
+        .option("--port", &port.to_string())
+        .environment("FAAS_ADMIN", &admin);
+    assert_eq!(ask(&well), (format!("127.0.0.1:{port}: ok"), Some(0)));
+    let (line, status) = ask(&of_port(port).flag("--ready"));
+    assert!(line.contains("--admin (FAAS_ADMIN)"), "{line}");
+    assert_eq!(status, Some(1));
 }

@@ -16,7 +16,7 @@ use crate::version::version;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use explain::explain;
 use help::{Extent, laid_out};
-use options::{Address, ServeOptions, serve};
+use options::{HealthOptions, ServeOptions, serve};
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -28,8 +28,10 @@ pub use variables::{UnknownVariable, unknown_variables};
 pub enum Task {
     /// Run the worker.
     Serve(Box<Config>, LogSettings),
-    /// Ask a running worker how it is.
+    /// Ask a running worker whether it answers.
     Health(Vec<SocketAddr>),
+    /// Ask a running worker whether it is ready.
+    Ready(Vec<SocketAddr>),
 }
 
 /// How much is logged, and how.
@@ -58,7 +60,7 @@ pub fn parse() -> Result<Task, ExitCode> {
     let cli = Cli::from_arg_matches(&matches).map_err(|error| explain(&error, &words))?;
     let task = match cli.task {
         Some(TaskName::Serve(options)) => serve(options),
-        Some(TaskName::Health(address)) => Ok(Task::Health(address.resolve())),
+        Some(TaskName::Health(options)) => Ok(options.task()),
         Some(TaskName::Help { command }) => {
             help::print(command.as_deref()).map_err(refused)?;
             return Err(ExitCode::SUCCESS);
@@ -105,7 +107,7 @@ fn without_empty_variables(command: clap::Command) -> clap::Command {
 #[command(name = "faas-worker", version, args_conflicts_with_subcommands = true)]
 #[command(
     override_usage = "faas-worker [serve] [OPTIONS] [-- COMMAND [ARGS...]]\n       \
-                            faas-worker health [--host HOST] [--port PORT]"
+                            faas-worker health [--ready] [--host HOST] [--port PORT]"
 )]
 #[command(disable_help_subcommand = true, disable_help_flag = true)]
 struct Cli {
@@ -125,7 +127,7 @@ enum TaskName {
     /// Run the worker (the default)
     Serve(ServeOptions),
     /// Ask a running worker whether it answers: exit status 0 or 1
-    Health(Address),
+    Health(HealthOptions),
     /// Print help, of all or of one command
     Help { command: Option<String> },
     /// Print the version

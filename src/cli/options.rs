@@ -31,6 +31,28 @@ pub(super) struct Address {
 }
 
 #[derive(Debug, Args)]
+pub(super) struct HealthOptions {
+    #[command(flatten)]
+    address: Address,
+    /// Ask whether a process is up, which /ready tells, and not only whether the worker answers
+    #[arg(long)]
+    ready: bool,
+    /// The worker's --admin, where it has one: with --ready, that is asked
+    #[arg(long, env = "FAAS_ADMIN", value_name = "ADDR", value_parser = socket_address)]
+    admin: Option<SocketAddr>,
+}
+
+impl HealthOptions {
+    pub(super) fn task(&self) -> Task {
+        match (self.ready, self.admin) {
+            (false, _) => Task::Health(self.address.resolve()),
+            (true, None) => Task::Ready(self.address.resolve()),
+            (true, Some(admin)) => Task::Ready(vec![admin]),
+        }
+    }
+}
+
+#[derive(Debug, Args)]
 pub(super) struct ServeOptions {
     /// The command to run; split into words as a shell does, but no shell runs it
     #[arg(

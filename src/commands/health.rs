@@ -1,4 +1,7 @@
-//! `faas-worker health`: asks a running worker whether it answers, for container health checks.
+//! `faas-worker health`: asks a running worker how it is, for container health checks.
+//!
+//! It asks the way callers come: a worker that listens on all addresses is asked on each loopback
+//! address on which it listens, and is well if all of these answer.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
@@ -7,50 +10,120 @@ use std::time::{Duration, Instant};
 /// The whole question and answer, so that the command ends within two seconds.
 const LIMIT: Duration = Duration::from_millis(1500);
 
-/// More than the answer to `GET /health` ever has, in bytes.
+/// More than the answer to a question ever has, in bytes.
 const LONGEST_ANSWER: usize = 4096;
 
-/// Asks the worker at these addresses; gives one line to print, and whether it is well.
-pub fn health(addresses: &[SocketAddr]) -> (String, bool) {
+/// What is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Question {
+    /// Whether the worker answers at all.
+    Health,
+    /// Whether a process of its handler is up.
+    Ready,
+}
+
+impl Question {
+    fn path(self) -> &'static str {
+        match self {
+            Question::Health => "/health",
+            Question::Ready => "/ready",
+        }
+    }
+
+    /// The `status` in the answer of a worker for which it is so.
+    fn wanted(self) -> &'static str {
+        match self {
+            Question::Health => "ok",
+            Question::Ready => "ready",
+        }
+    }
+}
+
+/// Asks the worker at these addresses; gives one line to print, and whether it is so. Of several
+/// addresses (those of `localhost`) one is enough.
+pub fn health(addresses: &[SocketAddr], question: Question) -> (String, bool) {
     let deadline = Instant::now() + LIMIT;
     let mut last = "no address to ask".to_owned();
     for address in addresses {
-        let address = reachable(*address);
-        let fault = match ask(address, deadline) {
-            Ok(answer) => fault(&answer),
-            Err(error) => Some(error.to_string()),
-        };
-        match fault {
-            None => return (format!("{address}: ok"), true),
-            Some(fault) => last = format!("{address}: {fault}"),
+        match ask_all(&ways(*address, is_v6_only()), question, deadline) {
+            Ok(line) => return (line, true),
+            Err(line) => last = line,
         }
     }
     (last, false)
 }
 
-/// Where a worker that listens on all addresses can be asked.
-fn reachable(address: SocketAddr) -> SocketAddr {
-    let ip = match address.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        ip => ip,
-    };
-    SocketAddr::new(ip, address.port())
+/// Asks all these addresses but those that this machine does not have; the first fault counts.
+fn ask_all(
+    addresses: &[SocketAddr],
+    question: Question,
+    deadline: Instant,
+) -> Result<String, String> {
+    let mut well = Vec::new();
+    let mut missing = "no address to ask".to_owned();
+    for address in addresses {
+        let fault = match ask(*address, question, deadline) {
+            Ok(answer) => fault(&answer, question),
+            Err(error) if is_missing(&error) => {
+                missing = format!("{address}: {error}");
+                continue;
+            }
+            Err(error) => Some(error.to_string()),
+        };
+        match fault {
+            None => well.push(address.to_string()),
+            Some(fault) => return Err(format!("{address}: {fault}")),
+        }
+    }
+    match well.is_empty() {
+        true => Err(missing),
+        false => Ok(format!("{}: {}", well.join(", "), question.wanted())),
+    }
 }
 
-/// The answer to `GET /health`, as far as it came.
-fn ask(address: SocketAddr, deadline: Instant) -> io::Result<Vec<u8>> {
+/// Whether this machine does not have the address, as `::1` where IPv6 is off.
+fn is_missing(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::AddrNotAvailable
+            | io::ErrorKind::NetworkUnreachable
+            | io::ErrorKind::Unsupported
+    )
+}
+
+/// The addresses by which callers on this machine reach a worker that listens there. A socket on
+/// `::` takes IPv4 too, unless the system says otherwise.
+fn ways(address: SocketAddr, is_v6_only: bool) -> Vec<SocketAddr> {
+    let (four, six) = (Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into());
+    let ips: Vec<IpAddr> = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => vec![four],
+        IpAddr::V6(ip) if ip.is_unspecified() && is_v6_only => vec![six],
+        IpAddr::V6(ip) if ip.is_unspecified() => vec![six, four],
+        ip => vec![ip],
+    };
+    let of_port = |ip| SocketAddr::new(ip, address.port());
+    ips.into_iter().map(of_port).collect()
+}
+
+fn is_v6_only() -> bool {
+    let setting = std::fs::read_to_string("/proc/sys/net/ipv6/bindv6only");
+    setting.is_ok_and(|text| text.trim() == "1")
+}
+
+/// The answer to the question, as far as it came.
+fn ask(address: SocketAddr, question: Question, deadline: Instant) -> io::Result<Vec<u8>> {
     let left = || match deadline.saturating_duration_since(Instant::now()) {
         Duration::ZERO => Err(io::Error::from(io::ErrorKind::TimedOut)),
         left => Ok(left),
     };
     let mut stream = TcpStream::connect_timeout(&address, left()?)?;
     stream.set_write_timeout(Some(left()?))?;
-    let question = format!("GET /health HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
-    stream.write_all(question.as_bytes())?;
+    let path = question.path();
+    let request = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes())?;
     let mut answer = Vec::new();
     let mut piece = [0; 512];
-    while fault(&answer).is_some() && answer.len() < LONGEST_ANSWER {
+    while fault(&answer, question).is_some() && answer.len() < LONGEST_ANSWER {
         stream.set_read_timeout(Some(left()?))?;
         match stream.read(&mut piece) {
             Ok(0) => break,
@@ -69,7 +142,7 @@ fn ask(address: SocketAddr, deadline: Instant) -> io::Result<Vec<u8>> {
 
 /// What keeps this from being the whole answer of a worker that is well. Another program may listen
 /// there, so whatever it sent is quoted, and cut.
-fn fault(answer: &[u8]) -> Option<String> {
+fn fault(answer: &[u8], question: Question) -> Option<String> {
     let text = String::from_utf8_lossy(answer);
     if text.is_empty() {
         return Some("closed without an answer".to_owned());
@@ -78,12 +151,56 @@ fn fault(answer: &[u8]) -> Option<String> {
     let Some((status, rest)) = text.split_once("\r\n") else {
         return Some(format!("not an answer: {}", shown(&text)));
     };
-    if !status.starts_with("HTTP/1.1 200 ") {
-        return Some(format!("not well: {}", shown(status)));
-    }
     let body = rest.split_once("\r\n\r\n").map_or("", |(_, body)| body);
-    match serde_json::from_str::<serde_json::Value>(body) {
-        Ok(body) if body["status"] == "ok" => None,
+    let json = serde_json::from_str::<serde_json::Value>(body);
+    if question == Question::Ready && status.starts_with("HTTP/1.1 404 ") {
+        let hint = "it is asked at the address of --admin (FAAS_ADMIN), if the worker has one";
+        return Some(format!("no /ready here: {hint}"));
+    }
+    if !status.starts_with("HTTP/1.1 200 ") {
+        let why = json.as_ref().ok().and_then(|body| body["detail"].as_str());
+        let why = why.map_or_else(String::new, |why| format!(", {}", shown(why)));
+        return Some(format!("not {}: {}{why}", not_so(question), shown(status)));
+    }
+    match json {
+        Ok(body) if body["status"] == question.wanted() => None,
         Ok(_) | Err(_) => Some(format!("not the answer of a worker: {}", shown(body))),
+    }
+}
+
+/// What a worker is not that answers with an error.
+fn not_so(question: Question) -> &'static str {
+    match question {
+        Question::Health => "well",
+        Question::Ready => "ready",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_is_asked_where_callers_reach_it() {
+        for (listens, is_v6_only, asked) in [
+            ("0.0.0.0:80", false, &["127.0.0.1:80"][..]),
+            ("[::]:80", false, &["[::1]:80", "127.0.0.1:80"]),
+            ("[::]:80", true, &["[::1]:80"]),
+            ("127.0.0.1:80", false, &["127.0.0.1:80"]),
+            ("[::1]:80", false, &["[::1]:80"]),
+            ("192.0.2.1:80", false, &["192.0.2.1:80"]),
+        ] {
+            let ways = ways(listens.parse().unwrap(), is_v6_only);
+            let ways: Vec<_> = ways.iter().map(ToString::to_string).collect();
+            assert_eq!(ways, asked, "{listens}");
+        }
+    }
+
+    #[test]
+    fn an_address_that_is_not_there_counts_only_when_there_is_no_other() {
+        let missing: SocketAddr = "[2001:db8::1]:1".parse().unwrap();
+        let deadline = Instant::now() + LIMIT;
+        let asked = ask_all(&[missing], Question::Health, deadline);
+        assert!(asked.unwrap_err().starts_with("[2001:db8::1]:1: "));
     }
 }
