@@ -42,6 +42,14 @@ pub struct Command {
     pub arguments: Vec<OsString>,
 }
 
+impl Command {
+    /// As a shell would have to be given it.
+    pub fn shown(&self) -> String {
+        let words = std::iter::once(&self.program).chain(&self.arguments);
+        shell_words::join(words.map(|word| word.to_string_lossy()))
+    }
+}
+
 /// Settings of the front door.
 #[derive(Debug, Clone)]
 pub struct HttpConfig {

@@ -2,7 +2,7 @@
 
 use crate::allocator::{Trimming, map_large_blocks, resident_bytes};
 use crate::budget::MemoryBudget;
-use crate::config::{Config, HttpConfig, IsolationConfig, ShutdownConfig};
+use crate::config::{Command, Config, HttpConfig, IsolationConfig, ShutdownConfig};
 use crate::error::StartError;
 use crate::http::large_body::LargeBodies;
 use crate::http::listener::Listener;
@@ -17,6 +17,7 @@ use crate::process::launch::{
     Directory, check_platform, end_orphans, reap_in_time, sandbox_supported, take_in_orphans,
 };
 use crate::reload::Watch;
+use crate::version::version;
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -69,8 +70,10 @@ pub async fn serve(config: Config, control: Control) -> Result<(), StartError> {
     let tokens = tokens.map(Tokens::of_file).transpose()?;
     let mut listener = Listener::bind(&config.http)?;
     let addresses = listener.addresses();
+    let (version, command) = (version(), config.command.as_ref().map(Command::shown));
     for address in &addresses {
-        info!(%address, processes = config.pool.processes.get(), "listening");
+        let processes = config.pool.processes.get();
+        info!(%address, processes, version, command, "listening");
     }
     if let Some(memory_limit) = config.memory_limit {
         info!(

@@ -168,6 +168,25 @@ fn a_bad_token_file_is_named_and_nothing_is_started() {
     }
 }
 
+#[test]
+fn a_file_of_tokens_that_others_may_read_or_that_holds_short_ones_is_told() {
+    let scratch = Scratch::new();
+    let start = |name: &str, mode: u32, tokens: &str| {
+        let path = scratch.file(name, mode, tokens);
+        misbehave(&["--ready"])
+            .option("--auth-token-file", &path)
+            .start()
+    };
+    let good = start("good", 0o600, "0123456789abcdef\n");
+    let log = good.log.text();
+    assert!(!log.contains("WARN"), "{log}");
+    let open = start("open", 0o640, "0123456789abcdef\n");
+    open.log.wait_for(&["open to others", "\"mode\":\"0640\""]);
+    let half = start("half", 0o600, "0123456789abcdef\nfedcba98");
+    let said = half.log.wait_for(&["fewer than 16", "\"short\":1"]);
+    assert!(!said.contains("fedcba98"), "{said}");
+}
+
 /// Where the worker says that operators find it.
 fn admin_address(worker: &Worker) -> SocketAddr {
     let line = worker.log.wait_for(&["listening for operators"]);

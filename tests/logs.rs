@@ -184,6 +184,31 @@ fn the_log_on_a_terminal_has_colours_unless_they_are_refused() {
 }
 
 #[test]
+fn the_start_says_what_runs_where_and_when_it_is_ready() {
+    let worker = sh("printf '{\"ready\":true}\\n'; cat; : \"$1\"", &["a b"]).start();
+    let ready = eventually("ready", || {
+        events(&worker, "ready: the first process is up").pop()
+    });
+    assert!(ready["after_ms"].as_f64().unwrap() > 0.0, "{ready}");
+    let listening = &events(&worker, "listening")[0];
+    assert_eq!(listening["version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(listening["processes"], 2);
+    let command = listening["command"].as_str().unwrap();
+    assert!(
+        command.starts_with("sh -c '") && command.ends_with(" sh 'a b'"),
+        "{command}"
+    );
+    assert!(
+        listening["address"]
+            .as_str()
+            .unwrap()
+            .starts_with("127.0.0.1:")
+    );
+    worker.wait_until_ready();
+    assert_eq!(events(&worker, "ready: the first process is up").len(), 1);
+}
+
+#[test]
 fn durations_are_numbers_and_lists_are_words() {
     let worker = misbehave(&["--ready"])
         .option("--log-level", "debug")

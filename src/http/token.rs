@@ -9,17 +9,23 @@ use hyper::header::{AUTHORIZATION, HeaderMap};
 use rustix::fs::OFlags;
 use std::fs::OpenOptions;
 use std::io::{self, Read};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock};
 use subtle::{Choice, ConstantTimeEq};
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 /// The most that a file of tokens may hold, in bytes.
 const LARGEST_FILE: u64 = 64 * 1024;
 
 /// The most tokens that are accepted at one time: all of them are looked at for each request.
 const MOST_TOKENS: usize = 64;
+
+/// The length from which a token is not guessed, in bytes; half of one is mostly shorter.
+const GOOD_LENGTH: usize = 16;
+
+/// The permissions of a file for its group and for everybody else.
+const OTHERS: u32 = 0o077;
 
 /// The tokens that are accepted, and the file that they came from.
 pub struct Tokens {
@@ -98,9 +104,11 @@ fn read(path: &Path) -> io::Result<Vec<Vec<u8>>> {
         .read(true)
         .custom_flags(flags)
         .open(path)?;
-    if !file.metadata()?.is_file() {
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
         return Err(io::Error::other("not a regular file"));
     }
+    let mode = metadata.permissions().mode();
     let mut bytes = Vec::new();
     file.take(LARGEST_FILE + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > LARGEST_FILE {
@@ -108,7 +116,29 @@ fn read(path: &Path) -> io::Result<Vec<Vec<u8>>> {
             "larger than {LARGEST_FILE} bytes"
         )));
     }
-    parse(&bytes).map_err(io::Error::other)
+    let tokens = parse(&bytes).map_err(io::Error::other)?;
+    warn_of_risks(path, mode, &tokens);
+    Ok(tokens)
+}
+
+/// What is accepted, and most likely not meant so.
+fn warn_of_risks(path: &Path, mode: u32, tokens: &[Vec<u8>]) {
+    let path = path.display();
+    if mode & OTHERS != 0 {
+        let mode = format!("{:04o}", mode & 0o7777);
+        warn!(%path, mode, "the file of tokens is open to others: chmod 600");
+    }
+    let short = tokens
+        .iter()
+        .filter(|token| token.len() < GOOD_LENGTH)
+        .count();
+    if short > 0 {
+        warn!(
+            %path,
+            short,
+            "tokens of fewer than {GOOD_LENGTH} characters can be guessed; is the file whole?"
+        );
+    }
 }
 
 /// One token a line; white space around it and empty lines do not count.

@@ -74,13 +74,18 @@ impl Condition {
         self.is_silent
     }
 
-    /// A process that was started is up.
-    pub fn came_up(&mut self) {
+    /// A process that was started is up; says so, for the log, if none was.
+    pub fn came_up(&mut self) -> Option<&'static str> {
         self.up += 1;
         self.failed_starts = 0;
         self.why = Cause::from("");
         self.refused_starts = 0;
-        self.was_ever_up = true;
+        let was_ever_up = std::mem::replace(&mut self.was_ever_up, true);
+        match (self.up, was_ever_up) {
+            (1, false) => Some("ready: the first process is up"),
+            (1, true) => Some("ready again: a process is up"),
+            _ => None,
+        }
     }
 
     /// True when a process has ever been up.
@@ -183,6 +188,19 @@ mod tests {
         assert!(condition.why_not_ready().is_some());
         condition.came_up();
         assert_eq!(condition.why_not_ready(), None);
+    }
+
+    #[test]
+    fn becoming_ready_is_told_once_each_time() {
+        let mut condition = Condition::new(None);
+        condition.started();
+        condition.started();
+        assert_eq!(condition.came_up(), Some("ready: the first process is up"));
+        assert_eq!(condition.came_up(), None);
+        condition.left(true);
+        condition.left(true);
+        condition.started();
+        assert_eq!(condition.came_up(), Some("ready again: a process is up"));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use super::Shared;
 use super::available::Rank;
 use super::condition::Condition;
 use super::gathering::Gathering;
+use crate::logging::milliseconds;
 use crate::process::call::Call;
 use crate::process::owner::{Feed, Load};
 use std::pin::pin;
@@ -15,7 +16,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
-use tracing::debug;
+use tracing::{debug, info};
 
 /// A process as the pool knows it. Leaves the pool when dropped.
 #[derive(Debug)]
@@ -212,9 +213,10 @@ impl Feed for Member {
     fn came_up(&mut self, shown_after: Option<Duration>) {
         self.permit = None;
         let mut state = self.shared.lock();
+        let mut news = None;
         if self.standing == Membership::Starting {
             self.standing = Membership::Up;
-            state.condition.came_up();
+            news = state.condition.came_up();
         }
         if shown_after.is_some() && !self.has_answered && self.standing == Membership::Up {
             self.has_answered = true;
@@ -228,8 +230,11 @@ impl Feed for Member {
         if let Some(took) = shown_after {
             self.shared.note_start(took);
         }
-        let shown_after_ms = shown_after.map(|took| took.as_millis() as u64);
-        debug!(process = self.number, shown_after_ms, "process is up");
+        let (process, after_ms) = (self.number, shown_after.map(milliseconds));
+        match news {
+            Some(news) => info!(process, after_ms, "{news}"),
+            None => debug!(process, after_ms, "process is up"),
+        }
     }
 
     fn went_unanswered(&mut self) {
