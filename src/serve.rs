@@ -11,7 +11,7 @@ use crate::http::{Door, Entrance};
 use crate::limits::{
     ADMIN_CONNECTIONS, hide_from_processes, raise_descriptor_limit, warn_of_group_kill,
 };
-use crate::logging::listed;
+use crate::logging::{listed, milliseconds};
 use crate::pool::Pool;
 use crate::process::launch::{
     Directory, check_platform, end_orphans, reap_in_time, sandbox_supported, take_in_orphans,
@@ -287,9 +287,10 @@ impl End {
         let end = Instant::now() + config.drain_timeout;
         let drained = self.drain(end, pool).await;
         if drained == Drained::InPart {
-            let (drain_timeout, requests) = (config.drain_timeout, pool.open_calls());
+            let drain_timeout_ms = milliseconds(config.drain_timeout);
+            let requests = pool.open_calls();
             warn!(
-                ?drain_timeout,
+                drain_timeout_ms,
                 requests, "the time to drain is over, and requests are cut"
             );
         }

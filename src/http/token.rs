@@ -24,8 +24,14 @@ const MOST_TOKENS: usize = 64;
 /// The length from which a token is not guessed, in bytes; half of one is mostly shorter.
 const GOOD_LENGTH: usize = 16;
 
-/// The permissions of a file for its group and for everybody else.
-const OTHERS: u32 = 0o077;
+/// The permissions of group and others to write a file.
+const OTHERS_WRITE: u32 = 0o022;
+
+/// The permissions of group and others to read a file.
+const OTHERS_READ: u32 = 0o044;
+
+/// Where containers have their secrets; Docker and Kubernetes make them readable for everybody.
+const SECRETS: [&str; 2] = ["/run/secrets", "/var/run/secrets"];
 
 /// The tokens that are accepted, and the file that they came from.
 pub struct Tokens {
@@ -123,8 +129,9 @@ fn read(path: &Path) -> io::Result<Vec<Vec<u8>>> {
 
 /// What is accepted, and most likely not meant so.
 fn warn_of_risks(path: &Path, mode: u32, tokens: &[Vec<u8>]) {
+    let is_open = is_open_to_others(path, mode);
     let path = path.display();
-    if mode & OTHERS != 0 {
+    if is_open {
         let mode = format!("{:04o}", mode & 0o7777);
         warn!(%path, mode, "the file of tokens is open to others: chmod 600");
     }
@@ -139,6 +146,12 @@ fn warn_of_risks(path: &Path, mode: u32, tokens: &[Vec<u8>]) {
             "tokens of fewer than {GOOD_LENGTH} characters can be guessed; is the file whole?"
         );
     }
+}
+
+/// True when others than its owner can change the file, or read it where that is not the custom.
+fn is_open_to_others(path: &Path, mode: u32) -> bool {
+    let is_secret = SECRETS.iter().any(|folder| path.starts_with(folder));
+    mode & OTHERS_WRITE != 0 || mode & OTHERS_READ != 0 && !is_secret
 }
 
 /// One token a line; white space around it and empty lines do not count.
@@ -173,6 +186,24 @@ mod tests {
         Tokens {
             path: PathBuf::new(),
             accepted: RwLock::new(accepted.collect()),
+        }
+    }
+
+    #[test]
+    fn a_file_is_open_if_others_can_change_it_or_read_it_outside_of_secrets() {
+        for (path, mode, is_open) in [
+            ("/etc/tokens", 0o600, false),
+            ("/etc/tokens", 0o100_711, false),
+            ("/etc/tokens", 0o640, true),
+            ("/etc/tokens", 0o604, true),
+            ("/run/secrets/tokens", 0o444, false),
+            ("/var/run/secrets/x/tokens", 0o444, false),
+            ("/run/secrets/tokens", 0o664, true),
+            ("/run/secrets/tokens", 0o446, true),
+            ("/run/secrets-not/tokens", 0o444, true),
+        ] {
+            let found = is_open_to_others(Path::new(path), mode);
+            assert_eq!(found, is_open, "{path} {mode:o}");
         }
     }
 
