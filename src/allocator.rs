@@ -12,13 +12,20 @@ const SPARE_BYTES: u64 = 1024 * 1024;
 
 /// Blocks from this size on are pages of their own, which go back to the system when they are
 /// freed, in bytes. glibc starts with 128 KiB and raises that to the size of each block that was
-/// freed, up to 32 MiB: then large bodies and replies tear holes into the heap, and a worker has
-/// several times of what it uses.
+/// freed, up to 32 MiB: then the largest bodies and replies tear holes into the heap, and a worker
+/// has several times of what it uses. The buffers of a payload of 1 MiB stay below it: mapping their
+/// pages anew for each request takes longer than all else.
 #[cfg(target_env = "gnu")]
-const MAPPED_FROM: libc::c_int = 512 * 1024;
+const MAPPED_FROM: libc::c_int = 3 * 1024 * 1024;
+
+/// What may be free at the end of the heap before it shrinks, in bytes. With a limit of its own for
+/// mapped blocks, glibc would leave it at 128 KiB, and the heap would shrink and grow with each
+/// large payload.
+#[cfg(target_env = "gnu")]
+const FREE_AT_THE_END: libc::c_int = 8 * 1024 * 1024;
 
 /// When to give memory back: pure, the figures come in.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Trimming {
     /// The largest load since memory was last given back.
     peak_load: u64,
@@ -35,16 +42,23 @@ pub struct Trimming {
 const LOOKS_UNTIL_NEXT: u32 = 5;
 
 impl Trimming {
+    /// For a program that has this much of the machine's memory and has served nothing yet: a storm
+    /// may come before the first look.
+    pub fn new(resident: u64) -> Trimming {
+        Trimming {
+            peak_load: 0,
+            kept: resident,
+            looks: 0,
+            least: resident,
+        }
+    }
+
     /// Whether to give memory back now. `load` is a rough count of what is in use, in bytes, and
     /// `resident` what the program has of the machine. True once after each storm, and once in each
     /// lull of one: when less than half of its load is left, and memory has grown since the last
     /// time, or what was in use then is gone. True also when memory has grown by more than twice of
     /// the load.
     pub fn is_due(&mut self, load: u64, resident: u64) -> bool {
-        if self.kept == 0 {
-            self.kept = resident;
-            self.least = resident;
-        }
         self.looks = self.looks.saturating_add(1);
         self.least = self.least.min(resident);
         // A connection with full buffers takes three times of what it counts for.
@@ -83,9 +97,12 @@ pub fn resident_bytes() -> u64 {
 #[cfg(target_env = "gnu")]
 #[expect(unsafe_code)]
 pub fn map_large_blocks() {
-    // SAFETY: mallopt(3) takes two numbers, and this parameter changes only where later blocks are
+    // SAFETY: mallopt(3) takes two numbers, and these parameters change only where later blocks are
     // taken from. Should it fail, memory is given back later, by malloc_trim.
-    let _ = unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, MAPPED_FROM) };
+    let _ = unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, MAPPED_FROM);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, FREE_AT_THE_END)
+    };
 }
 
 /// Other allocators have rules of their own.
@@ -113,7 +130,7 @@ mod tests {
 
     #[test]
     fn memory_is_given_back_once_after_a_storm() {
-        let mut trimming = Trimming::default();
+        let mut trimming = Trimming::new(5 * MIB);
         assert!(!trimming.is_due(0, 5 * MIB), "nothing has happened");
         assert!(!trimming.is_due(40 * MIB, 50 * MIB), "it is in use");
         assert!(!trimming.is_due(30 * MIB, 50 * MIB), "most of it still is");
@@ -129,7 +146,7 @@ mod tests {
 
     #[test]
     fn memory_is_given_back_after_a_storm_that_had_a_lull() {
-        let mut trimming = Trimming::default();
+        let mut trimming = Trimming::new(5 * MIB);
         assert!(!trimming.is_due(40 * MIB, 50 * MIB));
         assert!(trimming.is_due(18 * MIB, 50 * MIB));
         trimming.done(18 * MIB, 40 * MIB);
@@ -144,7 +161,7 @@ mod tests {
 
     #[test]
     fn memory_is_given_back_after_a_storm_that_no_look_has_seen() {
-        let mut trimming = Trimming::default();
+        let mut trimming = Trimming::new(5 * MIB);
         let (load, idle) = (MIB / 8, 5 * MIB);
         assert!(!trimming.is_due(load, idle));
         assert!(trimming.is_due(load, idle + 3 * MIB));
@@ -153,8 +170,14 @@ mod tests {
     }
 
     #[test]
+    fn memory_is_given_back_after_a_storm_before_the_first_look() {
+        let mut trimming = Trimming::new(5 * MIB);
+        assert!(trimming.is_due(MIB / 8, 25 * MIB));
+    }
+
+    #[test]
     fn memory_that_grew_while_it_was_given_back_goes_back_later() {
-        let mut trimming = Trimming::default();
+        let mut trimming = Trimming::new(5 * MIB);
         let load = MIB / 8;
         assert!(!trimming.is_due(load, 5 * MIB));
         assert!(trimming.is_due(load, 20 * MIB));
@@ -171,8 +194,8 @@ mod tests {
         map_large_blocks();
         // glibc would take the next ones from its heap by itself.
         drop(std::hint::black_box(vec![1_u8; 24 << 20]));
-        let mut blocks: Vec<(Vec<u8>, Box<[u8; 1000]>)> = (0..48)
-            .map(|_| (vec![1; 1 << 20], Box::new([1; 1000])))
+        let mut blocks: Vec<(Vec<u8>, Box<[u8; 1000]>)> = (0..12)
+            .map(|_| (vec![1; 4 << 20], Box::new([1; 1000])))
             .collect();
         let before = resident_bytes();
         for (large, _) in &mut blocks {

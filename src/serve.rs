@@ -190,7 +190,7 @@ async fn reload_when_told(
 /// Has memory that was freed given back to the system after each storm; never ends.
 async fn give_back_memory(budget: &MemoryBudget, thread: &LargeBodies) -> Infallible {
     let tasks = tokio::runtime::Handle::current().metrics();
-    let mut trimming = Trimming::default();
+    let mut trimming = Trimming::new(resident_bytes());
     loop {
         sleep(TRIMMING_PERIOD).await;
         // Nearly all tasks are connections.
