@@ -32,8 +32,11 @@ struct Account {
     held: AtomicU64,
     /// Those of requests among them.
     requests: AtomicU64,
+    /// Those of responses among them.
+    responses: AtomicU64,
     is_overdrawn: AtomicBool,
-    /// A reply that was read beyond the limit is still held while more than this is.
+    /// A reply that was read beyond the limit is taken for held while more than this is, and any
+    /// response.
     settled_at: AtomicU64,
     /// Told when there is room again, or the overdraft was given back.
     room: Notify,
@@ -56,7 +59,7 @@ pub struct Usage {
 }
 
 /// The right to read one reply although the limit is reached. Dropping it gives it back, as soon as
-/// no more is held than when it was had: the reply may be waiting for its client.
+/// no more is held than when it was had, or no response is: the reply may be waiting for its client.
 #[derive(Debug)]
 pub struct Overdraft {
     account: Arc<Account>,
@@ -70,6 +73,7 @@ impl MemoryBudget {
             limit,
             held: AtomicU64::new(0),
             requests: AtomicU64::new(0),
+            responses: AtomicU64::new(0),
             is_overdrawn: AtomicBool::new(false),
             settled_at: AtomicU64::new(u64::MAX),
             room: Notify::new(),
@@ -162,11 +166,12 @@ impl MemoryBudget {
         if body.len() < COUNTED_FROM {
             return body;
         }
-        let mut usage = self.usage();
-        usage.set(body.len());
+        let bytes = body.len() as u64;
+        self.0.responses.fetch_add(bytes, Ordering::Relaxed);
+        self.0.held.fetch_add(bytes, Ordering::Relaxed);
         Bytes::from_owner(Counted {
+            account: Arc::clone(&self.0),
             body,
-            _usage: usage,
         })
     }
 }
@@ -182,10 +187,14 @@ impl Account {
         }
     }
 
+    /// What is held may never again be as little as when the last overdraft was had: replies that
+    /// others have begun since wait for the next one. Without a response, no reply waits for its
+    /// client.
     fn may_be_overdrawn(&self) -> bool {
         let held = self.held.load(Ordering::Relaxed);
         !self.is_overdrawn.load(Ordering::Relaxed)
-            && held <= self.settled_at.load(Ordering::Relaxed)
+            && (held <= self.settled_at.load(Ordering::Relaxed)
+                || self.responses.load(Ordering::Relaxed) == 0)
     }
 }
 
@@ -280,10 +289,22 @@ impl Drop for Overdraft {
     }
 }
 
-/// Bytes that count as held until they are dropped.
+/// The body of a response, which counts as held until it is dropped.
 struct Counted {
+    account: Arc<Account>,
     body: Bytes,
-    _usage: Usage,
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let account = &self.account;
+        let bytes = self.body.len() as u64;
+        let is_last = account.responses.fetch_sub(bytes, Ordering::Relaxed) == bytes;
+        account.give_back(bytes);
+        if is_last {
+            account.room.notify_waiters();
+        }
+    }
 }
 
 impl AsRef<[u8]> for Counted {
@@ -379,6 +400,27 @@ mod tests {
         assert!(waits.as_mut().poll(&mut context).is_pending());
         drop(response);
         assert!(budget.is_full() && waits.as_mut().poll(&mut context).is_ready());
+        assert!(budget.overdraft().is_some());
+    }
+
+    #[test]
+    fn replies_begun_meanwhile_do_not_keep_the_next_from_being_read_beyond_the_limit() {
+        let budget = MemoryBudget::new(10 * KIB as u64);
+        let [mut reply, mut other, mut begun] = [budget.usage(), budget.usage(), budget.usage()];
+        other.set(10 * KIB);
+        reply.set(5 * KIB);
+        let overdraft = budget.overdraft().unwrap();
+        begun.set(8 * KIB);
+        let response = budget.count(vec![0; 30 * KIB].into());
+        drop(reply);
+        drop(overdraft);
+        let mut waits = pin!(budget.room());
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(waits.as_mut().poll(&mut context).is_pending());
+        drop(response);
+        // No less is held than before, and never will be: all that is left waits for this.
+        assert!(budget.held() > 15 * KIB as u64);
+        assert!(waits.as_mut().poll(&mut context).is_ready());
         assert!(budget.overdraft().is_some());
     }
 
