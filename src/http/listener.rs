@@ -127,8 +127,8 @@ impl Listener {
     ///
     /// On `close` it stops listening once the connections that wait in the backlog are accepted.
     /// Requests that have come, in part or whole, or that come within a second, are answered with
-    /// `connection: close`; after that second idle connections are closed. On `abort` all connections are dropped. Dropping this future is
-    /// like `abort`.
+    /// `connection: close`; after that second idle connections are closed. On `abort` all
+    /// connections are dropped. Dropping this future is like `abort`.
     pub async fn serve<A, F>(
         self,
         config: &HttpConfig,

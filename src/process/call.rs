@@ -33,7 +33,7 @@ pub struct Call {
     pub gives_up_at: Instant,
     /// How much of its waiting time was left when it was last taken from the queue.
     pub wait_left: Duration,
-    /// How often it was given to another process after one had ended, weighed.
+    /// How often it was given to another process after one had ended.
     pub handed_on: u32,
     answer: oneshot::Sender<Outcome>,
     /// The bytes of the payload count as held as long as the call lives, caller or no caller.
