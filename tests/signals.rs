@@ -2,11 +2,11 @@
 //! its processes.
 
 use crate::support::{
-    Builder, PATIENCE, Scratch, assert_result, eventually, interpreter, misbehave, rust_example, sh,
+    Builder, Ledger, PATIENCE, Scratch, assert_result, eventually, interpreter, misbehave,
+    rust_example, sh,
 };
 use rustix::process::Signal;
 use std::process::Command;
-use std::time::Duration;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_faas-worker");
 
@@ -17,10 +17,11 @@ os.execvp(sys.argv[1], sys.argv[1:])' \"$0\" \"$@\"";
 
 #[test]
 fn sigquit_drains_like_sigterm() {
-    let mut worker = misbehave(&["--ready"]).start();
+    let ledger = Ledger::new();
+    let mut worker = misbehave(&["--ready", "--ledger", &ledger.path()]).start();
     worker.wait_until_ready();
     let running = worker.post_aside("sleep 500");
-    std::thread::sleep(Duration::from_millis(150));
+    eventually("it runs", || (ledger.count("sleep 500") == 1).then_some(()));
     worker.signal(Signal::QUIT);
     assert_eq!(running.join().unwrap().status, 200);
     assert_eq!(worker.wait_for_end(PATIENCE).code(), Some(0));

@@ -188,7 +188,8 @@ fn a_hang_does_not_hold_up_the_end() {
 /// F1: requests have all of the time to drain; what has nothing to do ends before.
 #[test]
 fn a_request_has_all_of_the_drain_and_idle_processes_end_before_it() {
-    let mut worker = misbehave(&["--ready"])
+    let ledger = Ledger::new();
+    let mut worker = misbehave(&["--ready", "--ledger", &ledger.path()])
         .option("--processes", "3")
         .option("--drain-timeout", "5s")
         // It used to be taken from the time of the requests.
@@ -197,7 +198,9 @@ fn a_request_has_all_of_the_drain_and_idle_processes_end_before_it() {
     worker.wait_until_ready();
     worker.wait_for_processes(3);
     let working = worker.post_aside("sleep 4000");
-    std::thread::sleep(Duration::from_millis(300));
+    eventually("it runs", || {
+        (ledger.count("sleep 4000") == 1).then_some(())
+    });
     worker.signal(Signal::TERM);
     let alone = worker.wait_for_processes(1);
     assert!(!working.is_finished(), "the idle ones ended while it ran");
