@@ -57,7 +57,8 @@ impl Trimming {
     /// `resident` what the program has of the machine. True once after each storm, and once in each
     /// lull of one: when less than half of its load is left, and memory has grown since the last
     /// time, or what was in use then is gone. True also when memory has grown by more than twice of
-    /// the load.
+    /// the load, and, some looks after the last time, when it is more than the least so far and the
+    /// load explain.
     pub fn is_due(&mut self, load: u64, resident: u64) -> bool {
         self.looks = self.looks.saturating_add(1);
         self.least = self.least.min(resident);

@@ -5,7 +5,7 @@ use crate::budget::MemoryBudget;
 use crate::config::{Command, Config, HttpConfig, IsolationConfig, ShutdownConfig};
 use crate::error::StartError;
 use crate::http::large_body::LargeBodies;
-use crate::http::listener::Listener;
+use crate::http::listener::{LAST_REQUESTS_COME_WITHIN, Listener};
 use crate::http::token::Tokens;
 use crate::http::{Door, Entrance};
 use crate::limits::{
@@ -29,9 +29,6 @@ use tracing::{debug, info, warn};
 
 /// How long the last responses may take to be written, after the processes ended.
 const LAST_WRITES: Duration = Duration::from_millis(500);
-
-/// From an idle connection a request may still come for so long after the listener has closed.
-const LAST_REQUESTS_COME_WITHIN: Duration = Duration::from_secs(1);
 
 /// How long processes may take to end when the time to drain is over.
 const PROCESSES_END_WITHIN: Duration = Duration::from_millis(1750);

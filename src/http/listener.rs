@@ -41,7 +41,7 @@ const COMPLAINT_PAUSE: Duration = Duration::from_secs(5);
 /// How long idle connections live after the close has begun: a client that sends a request just
 /// then loses nothing, and is told that the connection closes. Longer than a round trip and the
 /// time between two requests of a busy client.
-const LAST_REQUESTS: Duration = Duration::from_secs(1);
+pub(crate) const LAST_REQUESTS_COME_WITHIN: Duration = Duration::from_secs(1);
 
 /// From letting one connection go for want of memory to letting the next one go.
 const RELIEF_PAUSE: Duration = Duration::from_millis(10);
@@ -174,7 +174,7 @@ impl Listener {
             while doors.join_next().await.is_some() {}
             tracker.close();
             // Cancel-safe: it is only asked whether all have gone.
-            let _ = timeout(LAST_REQUESTS, tracker.wait()).await;
+            let _ = timeout(LAST_REQUESTS_COME_WITHIN, tracker.wait()).await;
             registry.close_idle();
             tracker.wait().await;
         };
