@@ -642,7 +642,7 @@ fn replies_that_are_not_read_hold_up_the_queue() {
     });
 }
 
-/// Two hundred readers of four megabytes each: held is what the budget allows, not what they asked
+/// A hundred readers of four megabytes each: held is what the budget allows, not what they asked
 /// for.
 #[test]
 fn many_replies_that_are_not_read_stay_within_the_budget() {
