@@ -41,7 +41,7 @@ pub(super) struct Running {
     errors: ErrorOutput,
     started: Instant,
     lifetime: Lifetime,
-    /// Measured at the last look.
+    /// Measured at the last look; 0 before that.
     resident_bytes: Arc<AtomicU64>,
     /// How it ended, once it is reaped.
     end: Option<End>,
@@ -160,10 +160,11 @@ impl Running {
         &self.lifetime
     }
 
-    /// Memory that it and all below it had at the last look, in bytes; asks for the next one.
-    pub(super) fn resident_bytes(&self) -> u64 {
+    /// Memory that it and all below it had at the last look, in bytes; asks for the next one. `None`
+    /// before it was measured.
+    pub(super) fn resident_bytes(&self) -> Option<u64> {
         measure_memory(self.process.id(), &self.resident_bytes);
-        self.resident_bytes.load(Ordering::Relaxed)
+        Some(self.resident_bytes.load(Ordering::Relaxed)).filter(|bytes| *bytes > 0)
     }
 
     /// True while it works on a request.

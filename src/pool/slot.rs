@@ -219,7 +219,7 @@ impl Slot {
             self.activity.idle_since = now;
         }
         let lifetime = current.lifetime();
-        let memory = lifetime.memory_bytes.map(|_| current.resident_bytes());
+        let memory = lifetime.memory_bytes.and_then(|_| current.resident_bytes());
         match memory.and_then(|bytes| lifetime.judge_memory(bytes)) {
             Some(due) if taken > 0 || self.activity.is_too_large => return self.recycle(due),
             Some(due) => {
