@@ -20,12 +20,13 @@ pub const ADMIN_CONNECTIONS: NonZeroUsize = NonZeroUsize::new(64).unwrap();
 const PER_PROCESS: u64 = 12;
 
 /// Raises the soft limit so that all connections and processes fit, as far as the hard limit
-/// allows. Gives the limit as it was before, for handlers.
-pub fn raise_descriptor_limit(config: &Config) -> Rlimit {
+/// allows. `beyond` is how many connections each door may have open beyond its limit. Gives the limit
+/// as it was before, for handlers.
+pub fn raise_descriptor_limit(config: &Config, beyond: usize) -> Rlimit {
     let before = getrlimit(Resource::Nofile);
-    let admin = config.http.admin.map_or(0, |_| ADMIN_CONNECTIONS.get());
-    let connections = (config.http.max_connections.get() + admin) as u64;
-    let needed = connections + PER_PROCESS * config.pool.max_processes.get() as u64 + SPARE;
+    let admin = config.http.admin.map(|_| ADMIN_CONNECTIONS);
+    let doors = [Some(config.http.max_connections), admin];
+    let needed = descriptors_needed(&doors, beyond, config.pool.max_processes);
     let current = before.current.unwrap_or(u64::MAX);
     if current >= needed {
         return before;
@@ -45,6 +46,17 @@ pub fn raise_descriptor_limit(config: &Config) -> Rlimit {
         warn!(%error, "descriptor limit not raised");
     }
     before
+}
+
+/// Descriptors for doors with so many connections each, `beyond` more each, and for processes.
+fn descriptors_needed(
+    doors: &[Option<NonZeroUsize>],
+    beyond: usize,
+    processes: NonZeroUsize,
+) -> u64 {
+    let doors = doors.iter().flatten();
+    let connections = doors.map(|most| most.get().saturating_add(beyond) as u64);
+    connections.sum::<u64>() + PER_PROCESS * processes.get() as u64 + SPARE
 }
 
 /// Warns where the kernel ends the whole control group, the worker included, for the memory of one
@@ -71,5 +83,23 @@ pub fn warn_of_group_kill(config: &Config) {
 pub fn hide_from_processes() {
     if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
         warn!(%error, "the worker's environment can be read by its processes");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn descriptors_are_there_for_connections_that_wait_for_a_place_at_each_door() {
+        let [one, two, thousand] = [1, 2, 1000].map(|number| NonZeroUsize::new(number).unwrap());
+        assert_eq!(
+            descriptors_needed(&[Some(thousand), None], 144, two),
+            1000 + 144 + 24 + 64
+        );
+        assert_eq!(
+            descriptors_needed(&[Some(thousand), Some(ADMIN_CONNECTIONS)], 144, one),
+            1000 + 144 + 64 + 144 + 12 + 64
+        );
     }
 }

@@ -7,7 +7,7 @@ use crate::error::StartError;
 use crate::http::large_body::LargeBodies;
 use crate::http::listener::{LAST_REQUESTS_COME_WITHIN, Listener};
 use crate::http::token::Tokens;
-use crate::http::{Door, Entrance};
+use crate::http::{CONNECTIONS_BEYOND, Door, Entrance};
 use crate::limits::{
     ADMIN_CONNECTIONS, hide_from_processes, raise_descriptor_limit, warn_of_group_kill,
 };
@@ -59,7 +59,7 @@ pub async fn serve(config: Config, control: Control) -> Result<(), StartError> {
     check_platform().map_err(StartError::Platform)?;
     map_large_blocks();
     check_sandbox(&config.isolation)?;
-    let handlers_limit = raise_descriptor_limit(&config);
+    let handlers_limit = raise_descriptor_limit(&config, CONNECTIONS_BEYOND);
     hide_from_processes();
     take_in_orphans();
     warn_of_group_kill(&config);

@@ -50,6 +50,10 @@ use tracing::{Level, debug, info, warn};
 /// The shortest time between two log lines about requests that failed with the same code.
 const FAILURE_PAUSE: Duration = Duration::from_secs(1);
 
+/// Connections that one door may have open beyond `--max-connections`: those that wait for a place,
+/// and those that are given one answer.
+pub const CONNECTIONS_BEYOND: usize = waiting::MOST_WAITING + registry::GUESTS;
+
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Longest request id that is taken over from a caller, in bytes.

@@ -36,7 +36,7 @@ const ROOM_PAUSE: Duration = Duration::from_millis(50);
 const ROOM_KEPT: usize = 64;
 
 /// Connections that may be open beyond the limit, each for one question of health.
-const GUESTS: usize = 16;
+pub(super) const GUESTS: usize = 16;
 
 /// All open connections.
 #[derive(Debug)]

@@ -20,7 +20,7 @@ use tokio::time::{Instant, sleep};
 use super::registry::{Need, Registry, Ticket};
 
 /// Connections that wait at one time.
-const MOST_WAITING: usize = 128;
+pub(super) const MOST_WAITING: usize = 128;
 
 /// A connection that has sent nothing pushes nobody out in this time: most send at once, and what
 /// they send may need no room.
