@@ -196,16 +196,22 @@ fn append(path: &str, text: &str) {
     file.write_all(text.as_bytes()).unwrap();
 }
 
-/// Writes all of `bytes`, in one call where the pipe takes it.
+/// Writes all of `bytes`, in one call where the pipe takes it: the standard library's stdout would
+/// write what stands behind the last line break in a second one.
 fn write(bytes: &[u8]) {
     let _guard = STDOUT.lock().unwrap();
+    // What was printed before comes first.
     let mut stdout = std::io::stdout().lock();
-    if stdout
-        .write_all(bytes)
-        .and_then(|()| stdout.flush())
-        .is_err()
-    {
+    if stdout.flush().is_err() {
         exit(1);
+    }
+    let mut left = bytes;
+    while !left.is_empty() {
+        match rustix::io::write(&stdout, left) {
+            Ok(count) => left = &left[count..],
+            Err(rustix::io::Errno::INTR) => {}
+            Err(_) => exit(1),
+        }
     }
 }
 
