@@ -105,7 +105,8 @@ pub(super) async fn invoke(
             (found?, reservation)
         }
         None => {
-            let limit = shorter(time_budget, config.body_timeout);
+            let left = time_budget.map(|time| time.saturating_sub(arrived.elapsed()));
+            let limit = shorter(left, config.body_timeout);
             let found = large_bodies.find_payload(is_json, body, reservation, limit);
             Box::pin(found).await?
         }

@@ -17,10 +17,10 @@ pub struct Condition {
     failed_starts: u32,
     /// Starts in a row that the system has refused.
     refused_starts: u32,
-    /// Members that have answered, or sent a ready line.
-    answering: usize,
-    /// A process has had its time for a request and never answered anything, and none has since.
+    /// A process has had its time for a request, none of the pool has ever answered anything, and
+    /// none has come up since.
     is_silent: bool,
+    was_ever_answered: bool,
     was_ever_up: bool,
     why: Cause,
     next_start: Duration,
@@ -39,8 +39,8 @@ impl Condition {
                 0
             },
             refused_starts: 0,
-            answering: 0,
             is_silent: false,
+            was_ever_answered: false,
             was_ever_up: false,
             why: no_command.map_or_else(|| Cause::from(""), Cause::from),
             next_start: Duration::from_secs(1),
@@ -55,18 +55,13 @@ impl Condition {
 
     /// A process has answered, or sent its ready line, for the first time.
     pub fn answered(&mut self) {
-        self.answering += 1;
+        self.was_ever_answered = true;
         self.is_silent = false;
-    }
-
-    /// A process that has answered takes part no more.
-    pub fn answering_left(&mut self) {
-        self.answering -= 1;
     }
 
     /// A process that has never answered anything has had its time for a request.
     pub fn unanswered(&mut self) {
-        self.is_silent = self.answering == 0;
+        self.is_silent = !self.was_ever_answered;
     }
 
     /// True when processes are given requests, and none has ever answered.
@@ -77,6 +72,9 @@ impl Condition {
     /// A process that was started is up; says so, for the log, if none was.
     pub fn came_up(&mut self) -> Option<&'static str> {
         self.up += 1;
+        // The next request shows whether this one answers: callers that go by readiness send none
+        // before.
+        self.is_silent = false;
         self.failed_starts = 0;
         self.why = Cause::from("");
         self.refused_starts = 0;
@@ -268,7 +266,20 @@ mod tests {
         // Another one is silent: the function is slow, or that process is.
         condition.unanswered();
         assert_eq!(condition.why_not_ready(), None);
-        condition.answering_left();
+    }
+
+    #[test]
+    fn a_process_that_comes_up_has_the_next_request_show_whether_it_answers() {
+        let mut condition = Condition::new(None);
+        condition.started();
+        condition.came_up();
+        condition.unanswered();
+        assert!(condition.why_not_ready().is_some());
+        condition.left(true);
+        condition.started();
+        assert!(condition.why_not_ready().is_some());
+        condition.came_up();
+        assert_eq!(condition.why_not_ready(), None);
         condition.unanswered();
         assert!(condition.why_not_ready().is_some());
     }

@@ -201,13 +201,8 @@ impl Feed for Member {
             return;
         }
         self.step_back();
-        let has_answered = self.has_answered;
-        self.shared.note(|condition| {
-            condition.left(standing == Membership::Up);
-            if has_answered {
-                condition.answering_left();
-            }
-        });
+        self.shared
+            .note(|condition| condition.left(standing == Membership::Up));
     }
 
     fn came_up(&mut self, shown_after: Option<Duration>) {
