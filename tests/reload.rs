@@ -290,3 +290,36 @@ fn a_path_that_is_not_there_is_said_at_the_start() {
         "--reload (FAAS_RELOAD): no such file or folder: \"/no/such/folder\""
     );
 }
+
+/// A log in the folder that is watched grows with each reload, and is no file of the handler's.
+#[test]
+fn the_worker_s_own_log_is_no_change() {
+    let scratch = Scratch::new();
+    let handler = scratch.file("handler.sh", 0o755, version(1));
+    let log = std::fs::File::create(scratch.path("worker.log")).unwrap();
+    let mut worker = std::process::Command::new(env!("CARGO_BIN_EXE_faas-worker"))
+        .args(["--port", "0", "--log-format", "json"])
+        .arg(format!("--reload={}", scratch.path("")))
+        .args(["--", &handler])
+        .stdin(std::process::Stdio::null())
+        .stderr(log)
+        .spawn()
+        .unwrap();
+    let text = || std::fs::read_to_string(scratch.path("worker.log")).unwrap();
+    eventually("it serves", || {
+        text().contains("the first process is up").then_some(())
+    });
+    edit(&scratch, &version(2));
+    eventually("the edit was taken", || {
+        text().contains("reload done").then_some(())
+    });
+    // Each further reload would begin within some tens of milliseconds of a line in the log.
+    edit(&scratch, &version(3));
+    eventually("the next edit was taken", || {
+        (text().matches("reload done").count() == 2).then_some(())
+    });
+    let begun = text().matches("reload begun").count();
+    assert!(begun <= 3, "{begun} reloads of two edits");
+    worker.kill().unwrap();
+    worker.wait().unwrap();
+}

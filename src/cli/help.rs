@@ -103,7 +103,7 @@ Durations are written 250ms, 30s, 5m; sizes 64KiB, 8MiB. Each option can be set 
 named beside it; what is typed wins.";
 
 const STATUSES: &str = "\
-Exit status: 0 after an orderly end, 1 if the worker cannot start, 2 for a bad setting.";
+Exit status: 0 after an orderly end, 1 if the worker cannot start, 2 for a bad setting, 3 by --exit-on-failure.";
 
 /// Prints the help of all, or of one command.
 pub(super) fn print(name: Option<&str>) -> Result<(), String> {

@@ -107,7 +107,7 @@ fn without_empty_variables(command: clap::Command) -> clap::Command {
 #[command(name = "faas-worker", version, args_conflicts_with_subcommands = true)]
 #[command(
     override_usage = "faas-worker [serve] [OPTIONS] [-- COMMAND [ARGS...]]\n       \
-                            faas-worker health [--ready] [--host HOST] [--port PORT]"
+                            faas-worker health [--ready] [OPTIONS]"
 )]
 #[command(disable_help_subcommand = true, disable_help_flag = true)]
 struct Cli {

@@ -132,7 +132,7 @@ pub(super) struct ServeOptions {
           num_args = 0..=1, require_equals = true, default_value_t = false,
           default_missing_value = "true", value_parser = clap::builder::BoolishValueParser::new())]
     wait_ready: bool,
-    /// Where processes start, and relative commands are looked for [default: where the worker is]
+    /// Where processes start, and relative commands are looked for [default: where PWD points at that moment]
     #[arg(long, env = "FAAS_CHDIR", value_name = "DIR", value_parser = folder,
           help_heading = "Processes")]
     chdir: Option<PathBuf>,

@@ -52,6 +52,9 @@ pub(super) struct Look {
     pub(super) folders: BTreeSet<PathBuf>,
     /// Whether there was too much to look at all of it.
     pub(super) is_cut: bool,
+    /// Device and number of the files that the worker itself writes, which do not count: with its
+    /// log in a watched folder, each line of that would be a change.
+    own_outputs: Vec<(u64, u64)>,
 }
 
 /// By what a change of a file is known.
@@ -70,11 +73,36 @@ struct Print {
     content: Option<u64>,
 }
 
+impl Look {
+    fn is_own_output(&self, entry: &fs::DirEntry) -> bool {
+        let is_file = |metadata: &fs::Metadata| {
+            let number = (metadata.dev(), metadata.ino());
+            self.own_outputs.contains(&number)
+        };
+        !self.own_outputs.is_empty() && fs::metadata(entry.path()).is_ok_and(|file| is_file(&file))
+    }
+}
+
+/// Device and number of the regular files that the worker's stdout and stderr are.
+fn own_outputs() -> Vec<(u64, u64)> {
+    let outputs = [
+        rustix::fs::fstat(io::stdout()),
+        rustix::fs::fstat(io::stderr()),
+    ];
+    let files = outputs.into_iter().flatten().filter(|output| {
+        rustix::fs::FileType::from_raw_mode(output.st_mode) == rustix::fs::FileType::RegularFile
+    });
+    files.map(|file| (file.st_dev, file.st_ino)).collect()
+}
+
 impl Scope {
     /// Looks at everything, after the look `before`. Takes as long as that is much: not for the
     /// runtime's thread.
     pub(super) fn look(&self, before: &Look) -> Look {
-        let mut look = Look::default();
+        let mut look = Look {
+            own_outputs: own_outputs(),
+            ..Look::default()
+        };
         look.folders.extend(folders_on_the_way(&self.root));
         if let Ok(root) = self.root.canonicalize()
             && root.is_dir()
@@ -119,7 +147,7 @@ impl Scope {
                 } else if look.files.len() >= MOST_FILES {
                     look.is_cut = true;
                     return;
-                } else {
+                } else if !look.is_own_output(&entry) {
                     // A link to a folder is not followed, it may lead anywhere; where it leads to
                     // counts.
                     self.add(&entry.path(), before, look);

@@ -41,7 +41,7 @@ the handler may have run: after `no` a retry is safe once the cause has gone, af
 running twice does no harm. 429 (unless its code is `handler_error`) and 503 mean that no handler \
 has seen the request. A path that is not here is answered 404, `not_found`; a method that is not \
 here 405, `method_not_allowed`, and `allow` has those that are. What is no HTTP, or has a head \
-that is too large, gets a bare 400, 414 or 431, without body, code or id.";
+that is too large, gets a bare 400 or 431, without body, code or id.";
 
 /// The whole document.
 pub(super) fn document() -> OpenApi {
