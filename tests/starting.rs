@@ -4,6 +4,7 @@ use crate::support::{
     Builder, PATIENCE, Scratch, assert_error, assert_result, eventually, misbehave, processes,
     rust_example, sh, within,
 };
+use rustix::process::Signal;
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
@@ -233,6 +234,28 @@ fn a_handler_that_keeps_failing_is_an_error_in_the_log() {
     worker
         .log
         .wait_for(&["handler keeps failing", "exit status: 1"]);
+}
+
+/// A3: what every start prints again tells nothing new, and fills the log.
+#[test]
+fn what_failed_starts_print_alike_is_logged_once() {
+    let handler = "echo 'Traceback: no such key' >&2; echo 'after it' >&2; exit 1";
+    let worker = sh(handler, &[]).start();
+    worker.log.wait_for(&["process ended", r#""repeated":5"#]);
+    let text = worker.log.text();
+    let count = |part: &str| text.lines().filter(|line| line.contains(part)).count();
+    assert_eq!(count(r#""text":"Traceback"#), 1, "{text}");
+    assert_eq!(count(r#""last_line":"after it""#), 1, "{text}");
+    assert_eq!(count("handler keeps failing"), 1, "{text}");
+    assert!(
+        text.contains("before it was up; the last line on its stderr: after it"),
+        "{text}"
+    );
+    // Whoever sees to it that it is tried again gets to see what comes of it.
+    worker.signal(Signal::HUP);
+    eventually("logged again", || {
+        (worker.log.text().matches(r#""text":"Traceback"#).count() >= 2).then_some(())
+    });
 }
 
 /// A4.

@@ -23,6 +23,8 @@ pub struct Condition {
     was_ever_answered: bool,
     was_ever_up: bool,
     why: Cause,
+    /// Why the log says that requests are refused.
+    told: Option<Cause>,
     next_start: Duration,
 }
 
@@ -42,6 +44,7 @@ impl Condition {
             is_silent: false,
             was_ever_answered: false,
             was_ever_up: false,
+            told: no_command.clone().map(Cause::from),
             why: no_command.map_or_else(|| Cause::from(""), Cause::from),
             next_start: Duration::from_secs(1),
         }
@@ -77,6 +80,7 @@ impl Condition {
         self.is_silent = false;
         self.failed_starts = 0;
         self.why = Cause::from("");
+        self.told = None;
         self.refused_starts = 0;
         let was_ever_up = std::mem::replace(&mut self.was_ever_up, true);
         match (self.up, was_ever_up) {
@@ -124,6 +128,18 @@ impl Condition {
             why,
             retry_after: self.next_start,
         })
+    }
+
+    /// Why requests are refused, for the log: once for each reason until a process is up.
+    pub fn take_news(&mut self) -> Option<Cause> {
+        let (Failure::NotLoaded(why) | Failure::Unavailable { why, .. }) = self.failure()? else {
+            return None;
+        };
+        if self.told.as_ref() == Some(&why) {
+            return None;
+        }
+        self.told = Some(why.clone());
+        Some(why)
     }
 
     /// Why the pool is not ready, if it is not.
@@ -186,6 +202,32 @@ mod tests {
         assert!(condition.why_not_ready().is_some());
         condition.came_up();
         assert_eq!(condition.why_not_ready(), None);
+    }
+
+    #[test]
+    fn a_reason_is_told_once_until_it_changes_or_a_process_is_up() {
+        let mut condition = Condition::new(None);
+        let fail = |condition: &mut Condition, why: &str| {
+            condition.started();
+            assert_eq!(condition.take_news(), None, "one is starting");
+            condition.left(false);
+            condition.start_failed(why.into(), SOON);
+            condition.take_news()
+        };
+        for _ in 0..4 {
+            assert_eq!(fail(&mut condition, "a"), None);
+        }
+        assert_eq!(fail(&mut condition, "a"), Some("a".into()));
+        assert_eq!(fail(&mut condition, "a"), None);
+        assert_eq!(fail(&mut condition, "b"), Some("b".into()));
+        assert_eq!(fail(&mut condition, "b"), None);
+        condition.started();
+        condition.came_up();
+        condition.left(true);
+        for _ in 0..4 {
+            assert_eq!(fail(&mut condition, "b"), None);
+        }
+        assert_eq!(fail(&mut condition, "b"), Some("b".into()));
     }
 
     #[test]

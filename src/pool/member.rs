@@ -212,6 +212,7 @@ impl Feed for Member {
         if self.standing == Membership::Starting {
             self.standing = Membership::Up;
             news = state.condition.came_up();
+            self.shared.failed_output.forget();
         }
         if shown_after.is_some() && !self.has_answered && self.standing == Membership::Up {
             self.has_answered = true;

@@ -25,6 +25,7 @@ use crate::process::call::{Call, Outcome};
 use crate::process::conversation::Start;
 use crate::process::launch::{Directory, Launcher, shell_syntax};
 use crate::process::owner::Load;
+use crate::process::repeats::FailedOutput;
 use available::{Available, Rank};
 use bytes::Bytes;
 use condition::Condition;
@@ -110,6 +111,7 @@ struct Shared {
     may_exit: Notify,
     /// Set when the pool cannot serve and never could: why.
     never_up: SetOnce<String>,
+    failed_output: FailedOutput,
 }
 
 #[derive(Debug)]
@@ -270,6 +272,8 @@ impl Pool {
     /// comes up, the others. Each takes over when it is up, and no request is lost; if none comes
     /// up, those that serve go on. The log says which. Asked for again meanwhile, it starts over.
     pub fn reload(&self) {
+        // Whoever edits wants to see what comes of it, even if it is the same.
+        self.shared.failed_output.forget();
         self.reload.notify_one();
     }
 
@@ -369,6 +373,7 @@ impl Shared {
             starved: Notify::new(),
             may_exit: Notify::new(),
             never_up: SetOnce::new(),
+            failed_output: FailedOutput::default(),
         }
     }
 
@@ -547,9 +552,9 @@ impl Shared {
     /// Notes something about the pool's condition; if it cannot serve any more, what waits fails.
     fn note<R>(&self, change: impl FnOnce(&mut Condition) -> R) -> R {
         let mut state = self.lock();
-        let failure_before = state.condition.failure();
         let result = change(&mut state.condition);
         let failure = state.condition.failure();
+        let news = state.condition.take_news();
         let waiting = if failure.is_some() {
             state.queue.clear()
         } else {
@@ -559,11 +564,7 @@ impl Shared {
         if matches!(failure, Some(Failure::NotLoaded(_))) {
             self.note_never_up();
         }
-        // Once for each reason, and whenever somebody is refused for it.
-        let is_news = why_of(&failure) != why_of(&failure_before);
-        if let Some(why) = why_of(&failure)
-            && (is_news || !waiting.is_empty())
-        {
+        if let Some(why) = news {
             error!(%why, requests = waiting.len(), "handler keeps failing, requests are refused");
         }
         answer_all(waiting, failure);

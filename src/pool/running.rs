@@ -56,6 +56,8 @@ pub(super) struct End {
     pub(super) code: Option<i32>,
     /// The last line on its stderr.
     pub(super) last_line: String,
+    /// How many failed starts in a row before it have printed the same, which is logged once.
+    pub(super) repeated: u64,
 }
 
 /// Why a process no longer serves.
@@ -127,6 +129,7 @@ impl Running {
         };
         let lifetime = Lifetime::new(&config.recycle, fastrand::f64());
         let budget = shared.budget().clone();
+        let failed_output = shared.failed_output.clone();
         let member = Member::join(shared, part, permit, lifetime.requests);
         let number = member.number();
         let pid = process.id();
@@ -137,7 +140,7 @@ impl Running {
             process,
             exit,
             owner: Owner::new(log, pid, stdin, stdout, limits, budget, member),
-            errors: ErrorOutput::new(number, stderr, allowance),
+            errors: ErrorOutput::new(number, stderr, allowance, failed_output),
             started: Instant::now(),
             lifetime,
             resident_bytes: Arc::default(),
@@ -256,7 +259,7 @@ impl Running {
         }
         self.process.signal_group(Signal::KILL);
         self.exit.ended().await;
-        let status = self.reap().status;
+        let status = self.reap(false).status;
         self.bury(departure).await;
         if departure != Departure::Ended {
             info!(process = self.number, %status, "process stopped");
@@ -304,16 +307,18 @@ impl Running {
     }
 
     /// Kills what is left of the group and reaps the process, which must have ended; says how.
-    pub(super) fn reap(&mut self) -> End {
+    /// `has_failed` if it has ended by itself before it was up.
+    pub(super) fn reap(&mut self, has_failed: bool) -> End {
         if let Some(end) = &self.end {
             return end.clone();
         }
         let death = self.process.reap();
-        self.errors.finish();
+        let repeated = self.errors.finish(has_failed);
         let end = End {
             status: describe(&death),
             code: death.ok().and_then(|death| death.code()),
             last_line: self.errors.last_line().to_owned(),
+            repeated,
         };
         self.end.insert(end).clone()
     }
@@ -322,7 +327,7 @@ impl Running {
     /// to others.
     // Not cancel-safe, see there.
     async fn bury(&mut self, departure: Departure) {
-        let End { status, .. } = self.reap();
+        let End { status, .. } = self.reap(false);
         let cause = self.cause(&format!("{departure}{status}"));
         let never_started = self.owner.bury(&cause).await;
         self.owner.feed().shared().hand_back(never_started);

@@ -349,7 +349,7 @@ impl Slot {
         };
         let delay = self.backoff.next(fastrand::f64());
         let why = self.see_off(running, departure);
-        self.next_failed(why, delay);
+        self.next_failed(why.to_string(), delay);
     }
 
     /// The successor is up: it takes the place.
@@ -380,30 +380,33 @@ impl Slot {
         let delay = self.backoff.next(fastrand::f64());
         let why = self.see_off(running, departure);
         if !was_up {
-            let note = why.clone().into();
+            let note = why.clone();
             let shared = &self.starter.shared;
             shared.note(|condition| condition.start_failed(note, delay));
         }
         if matches!(self.next, Next::Nothing) {
-            self.report(Err(why));
+            self.report(Err(why.to_string()));
             self.next = Next::Wanted(delay);
         }
     }
 
     /// Logs why a process has left by itself, and sees it to its end; says why.
-    fn see_off(&mut self, mut running: Box<Running>, departure: Departure) -> String {
+    fn see_off(&mut self, mut running: Box<Running>, departure: Departure) -> Cause {
         let number = running.number();
         match departure {
             Departure::Ended => {
                 let lived_ms = running.started().elapsed().as_millis() as u64;
                 let was_up = running.member().is_up();
-                let end = running.reap();
-                let last_line = Some(&end.last_line).filter(|line| !line.is_empty());
+                let end = running.reap(!was_up);
+                let is_repeated = end.repeated > 0;
+                let repeated = is_repeated.then_some(end.repeated);
+                let last_line = Some(&end.last_line).filter(|_| !is_repeated);
+                let last_line = last_line.filter(|line| !line.is_empty());
                 let status = &end.status;
-                warn!(process = number, %status, lived_ms, last_line, "process ended");
+                warn!(process = number, %status, lived_ms, last_line, repeated, "process ended");
                 self.send_off(running, departure);
                 if was_up {
-                    return end.status;
+                    return end.status.into();
                 }
                 // A one-shot command, most likely.
                 let hint = if end.code == Some(0) {
@@ -411,12 +414,23 @@ impl Slot {
                 } else {
                     "; the log has what it printed"
                 };
+                let last_line = Some(&end.last_line).filter(|line| !line.is_empty());
+                let last_line =
+                    last_line.map(|line| format!("; the last line on its stderr: {line}"));
                 let limit = self.starter.launcher.memory_limit();
                 let limit = limit.filter(|_| end.code != Some(0));
                 let limit = limit.map_or_else(String::new, |bytes| {
                     format!("; --limit-memory (FAAS_LIMIT_MEMORY) left it {bytes} bytes")
                 });
-                format!("{}, before it was up{hint}{limit}", end.status)
+                let before = format!("{}, before it was up", end.status);
+                let general = format!("{before}{hint}{limit}");
+                match last_line {
+                    Some(line) if end.code != Some(0) => {
+                        Cause::quoting(general, format!("{before}{line}{limit}"))
+                    }
+                    Some(line) => Cause::quoting(&*general, format!("{general}{line}")),
+                    None => general.into(),
+                }
             }
             Departure::Fault(fault) => {
                 warn!(process = number, reason = %fault, "process replaced");
@@ -426,11 +440,11 @@ impl Slot {
                     self.starter.shared.note_start(2 * age);
                 }
                 self.send_off(running, departure);
-                fault.to_string()
+                fault.to_string().into()
             }
             Departure::Replaced | Departure::Stopped => {
                 self.send_off(running, departure);
-                String::new()
+                Cause::from("")
             }
         }
     }

@@ -1,5 +1,6 @@
 //! What a handler prints, on its way into our log: whole blocks, cut lines, a bounded rate.
 
+use super::repeats::{FailedOutput, StartOutput};
 use std::borrow::Cow;
 use std::convert::Infallible;
 use std::io;
@@ -173,16 +174,23 @@ impl Allowance {
 pub struct ErrorOutput {
     pipe: Option<Receiver>,
     block: Block,
+    start: StartOutput,
     log: StreamLog,
     scratch: Vec<u8>,
 }
 
 impl ErrorOutput {
     /// Takes over our end of a process's stderr.
-    pub fn new(process: u64, pipe: Receiver, allowance: LogAllowance) -> ErrorOutput {
+    pub fn new(
+        process: u64,
+        pipe: Receiver,
+        allowance: LogAllowance,
+        failed: FailedOutput,
+    ) -> ErrorOutput {
         ErrorOutput {
             pipe: Some(pipe),
             block: Block::default(),
+            start: StartOutput::new(failed),
             log: StreamLog::new(process, "stderr", allowance),
             scratch: vec![0; 16 * 1024],
         }
@@ -195,9 +203,19 @@ impl ErrorOutput {
             let Some(pipe) = &mut self.pipe else {
                 return std::future::pending().await;
             };
+            let quiet = if self.start.is_new() {
+                BLOCK_AGE
+            } else {
+                QUIET
+            };
+            let block = self.block.patience(quiet);
+            let patience = block.min(self.start.patience(Instant::now()));
             let read = pipe.read(&mut self.scratch);
-            let Ok(read) = tokio::time::timeout(self.block.patience(), read).await else {
-                self.log_block();
+            let Ok(read) = tokio::time::timeout(patience, read).await else {
+                if block <= patience {
+                    self.log_block();
+                }
+                self.log_withheld();
                 continue;
             };
             self.received(read);
@@ -207,8 +225,9 @@ impl ErrorOutput {
     }
 
     /// Reads and logs what is left, without waiting: a grandchild may hold the pipe open, and may
-    /// even go on writing.
-    pub fn finish(&mut self) {
+    /// even go on writing. What a failed start printed is not logged if the failed start before it
+    /// printed the same; gives how often that was so in a row.
+    pub fn finish(&mut self, has_failed: bool) -> u64 {
         for _ in 0..READS_AT_THE_END {
             let Some(pipe) = &self.pipe else { break };
             let read = rustix::io::read(pipe, &mut self.scratch);
@@ -217,6 +236,9 @@ impl ErrorOutput {
             }
         }
         self.log_block();
+        let (text, repeated) = self.start.end(has_failed);
+        self.log(text);
+        repeated
     }
 
     /// The last line that was not blank.
@@ -247,6 +269,18 @@ impl ErrorOutput {
     fn log_block(&mut self) {
         let text = self.block.take();
         if !text.is_empty() {
+            let text = self.start.push(Instant::now(), text);
+            self.log(text);
+        }
+    }
+
+    fn log_withheld(&mut self) {
+        let text = self.start.look(Instant::now());
+        self.log(text);
+    }
+
+    fn log(&mut self, text: Option<Vec<u8>>) {
+        if let Some(text) = text {
             self.log.write(Instant::now(), &text, None, false);
         }
     }
@@ -263,9 +297,9 @@ struct Block {
 
 impl Block {
     /// How long to wait for more before the block is logged.
-    fn patience(&self) -> Duration {
+    fn patience(&self, quiet: Duration) -> Duration {
         if self.since.is_some() {
-            QUIET
+            quiet
         } else {
             Duration::MAX
         }
@@ -307,7 +341,8 @@ impl Block {
             .rsplit(|byte| *byte == b'\n')
             .find(|line| !line.trim_ascii().is_empty());
         if let Some(last) = last {
-            self.last_line = String::from_utf8_lossy(last.trim_ascii()).into_owned();
+            let last = String::from_utf8_lossy(last.trim_ascii());
+            self.last_line = quote(&last).into_owned();
         }
         text
     }

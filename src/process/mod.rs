@@ -11,3 +11,4 @@ pub mod launch;
 pub mod line;
 pub mod memory;
 pub mod owner;
+pub mod repeats;

@@ -1,0 +1,195 @@
+//! What processes print that never come up: the same is logged once, and counted after that.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Most of an output that is compared, in bytes.
+const COMPARED: usize = 64 * 1024;
+
+/// Longest that an output is withheld because it may be the same again.
+const WITHHELD: Duration = Duration::from_millis(200);
+
+/// What the last failed start of a pool has printed. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct FailedOutput(Arc<Mutex<Failed>>);
+
+#[derive(Debug, Default)]
+struct Failed {
+    text: Vec<u8>,
+    repeated: u64,
+}
+
+impl FailedOutput {
+    fn begins_with(&self, text: &[u8]) -> bool {
+        let failed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        failed.text.starts_with(text)
+    }
+
+    /// What was printed may be logged again: somebody looks at what comes of a change.
+    pub fn forget(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Failed::default();
+    }
+
+    /// A start has failed that printed this; says how often that was so before, in a row.
+    fn note(&self, text: &[u8]) -> u64 {
+        let mut failed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if failed.text == text {
+            failed.repeated += 1;
+        } else {
+            failed.text = text.to_vec();
+            failed.repeated = 0;
+        }
+        failed.repeated
+    }
+}
+
+/// What one process has printed since its start, as far as it may be what another one printed.
+#[derive(Debug)]
+pub(super) struct StartOutput {
+    known: FailedOutput,
+    printed: Vec<u8>,
+    /// How much of it is logged, or needs not be.
+    logged: usize,
+    withheld_since: Option<Instant>,
+    /// False once it is too long, or has been withheld for too long, to be compared.
+    is_compared: bool,
+}
+
+impl StartOutput {
+    pub(super) fn new(known: FailedOutput) -> StartOutput {
+        StartOutput {
+            known,
+            printed: Vec::new(),
+            logged: 0,
+            withheld_since: None,
+            is_compared: true,
+        }
+    }
+
+    /// True until anything was printed.
+    pub(super) fn is_new(&self) -> bool {
+        self.is_compared && self.printed.is_empty()
+    }
+
+    /// How long what is withheld may still be.
+    pub(super) fn patience(&self, now: Instant) -> Duration {
+        self.withheld_since.map_or(Duration::MAX, |since| {
+            WITHHELD.saturating_sub(now.saturating_duration_since(since))
+        })
+    }
+
+    /// Takes a block of lines; gives what is to be logged now.
+    pub(super) fn push(&mut self, now: Instant, block: Vec<u8>) -> Option<Vec<u8>> {
+        if !self.is_compared {
+            return Some(block);
+        }
+        if !self.printed.is_empty() {
+            self.printed.push(b'\n');
+        }
+        self.printed.extend_from_slice(&block);
+        if self.printed.len() > COMPARED {
+            return self.give_up();
+        }
+        if self.known.begins_with(&self.printed) {
+            self.withheld_since.get_or_insert(now);
+            return None;
+        }
+        self.withheld_since = None;
+        self.take_withheld()
+    }
+
+    /// Gives what is withheld if it has been for too long.
+    pub(super) fn look(&mut self, now: Instant) -> Option<Vec<u8>> {
+        if self.patience(now).is_zero() {
+            return self.give_up();
+        }
+        None
+    }
+
+    /// The process has ended; gives what is to be logged, and how often the same was printed
+    /// before by failed starts in a row.
+    pub(super) fn end(&mut self, has_failed: bool) -> (Option<Vec<u8>>, u64) {
+        if !has_failed || !self.is_compared || self.printed.is_empty() {
+            return (self.give_up(), 0);
+        }
+        self.is_compared = false;
+        let repeated = self.known.note(&self.printed);
+        if repeated > 0 {
+            self.logged = self.printed.len();
+        }
+        (self.take_withheld(), repeated)
+    }
+
+    fn give_up(&mut self) -> Option<Vec<u8>> {
+        self.is_compared = false;
+        self.withheld_since = None;
+        let withheld = self.take_withheld();
+        self.printed = Vec::new();
+        self.logged = 0;
+        withheld
+    }
+
+    fn take_withheld(&mut self) -> Option<Vec<u8>> {
+        let withheld = &self.printed[self.logged..];
+        let withheld = withheld.strip_prefix(b"\n").unwrap_or(withheld).to_vec();
+        self.logged = self.printed.len();
+        (!withheld.is_empty()).then_some(withheld)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is logged of a process that prints these blocks and ends; and how often it was so.
+    fn run(known: &FailedOutput, blocks: &[&str], has_failed: bool) -> (Vec<String>, u64) {
+        let now = Instant::now();
+        let mut output = StartOutput::new(known.clone());
+        let blocks = blocks.iter().map(|block| block.as_bytes().to_vec());
+        let mut logged: Vec<_> = blocks.filter_map(|block| output.push(now, block)).collect();
+        let (rest, repeated) = output.end(has_failed);
+        logged.extend(rest);
+        let logged = logged
+            .into_iter()
+            .map(|text| String::from_utf8(text).unwrap());
+        (logged.collect(), repeated)
+    }
+
+    #[test]
+    fn the_same_output_of_failed_starts_is_logged_once_and_counted() {
+        let known = FailedOutput::default();
+        let long = "x".repeat(COMPARED + 1);
+        for (blocks, has_failed, logged, repeated) in [
+            (&["a", "b"][..], true, &["a", "b"][..], 0),
+            (&["a\nb"], true, &[], 1),
+            (&["a", "b"], true, &[], 2),
+            // A beginning, or more, is something else; and so is one that came up.
+            (&["a"], false, &["a"], 0),
+            (&["a", "b", "c"], false, &["a\nb\nc"], 0),
+            (&["a", "c"], true, &["a\nc"], 0),
+            (&["a", "b"], true, &["a\nb"], 0),
+            (&[], true, &[], 0),
+            (&["a", "b"], true, &[], 1),
+            (&[&long], true, &[&long], 0),
+            (&[&long], true, &[&long], 0),
+        ] {
+            let found = run(&known, blocks, has_failed);
+            assert_eq!(found.0, logged, "{blocks:?}");
+            assert_eq!(found.1, repeated, "{blocks:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_withheld_is_logged_after_a_while() {
+        let known = FailedOutput::default();
+        run(&known, &["a", "b"], true);
+        let now = Instant::now();
+        let mut output = StartOutput::new(known);
+        assert_eq!(output.push(now, b"a".to_vec()), None);
+        assert_eq!(output.patience(now), WITHHELD);
+        assert_eq!(output.look(now + WITHHELD / 2), None);
+        assert_eq!(output.look(now + WITHHELD), Some(b"a".to_vec()));
+        assert_eq!(output.push(now, b"b".to_vec()), Some(b"b".to_vec()));
+        assert_eq!(output.end(true), (None, 0));
+    }
+}
