@@ -335,7 +335,7 @@ impl End {
             return;
         }
         if self.control.now.is_cancelled() {
-            warn!("asked again to end: processes are killed");
+            warn!("the end is wanted at once: processes are killed");
         } else {
             warn!("processes are killed, their time to end is over");
         }

@@ -153,6 +153,8 @@ fn on_a_terminal(wrapper: &[&str], asks: &str, handler: &[&str]) -> Option<(Stri
     let log = scratch.path("log");
     let script = format!("exec \"$@\" 2>{log}");
     let output = Command::new(python)
+        // nohup makes a file where it runs.
+        .current_dir(scratch.path("."))
         .args(["-c", TERMINAL, &log, asks])
         .args(["sh", "-c", &script, "sh"])
         .args(wrapper)
