@@ -62,7 +62,8 @@ impl fmt::Display for Fault {
             Fault::OutputClosed => "it closed its stdout",
             Fault::TimedOut => "no reply in time",
             Fault::TooSlowToStart => {
-                "neither its ready line nor a reply came in the time to start (--startup-timeout)"
+                "neither its ready line nor a reply came in the time to start (--startup-timeout, or \
+                 without --wait-ready the time of the slowest start seen, if that is less)"
             }
             Fault::ReadyTooLate => {
                 "its ready line was not the first line on its stdout, and counts as no ready line"
