@@ -122,6 +122,27 @@ fn a_process_that_dies_idle_is_replaced_before_a_client_notices() {
     assert_whole(&worker, 2);
 }
 
+/// B2: what was printed for an earlier request is not told to the caller of the next.
+#[test]
+fn what_a_process_printed_for_an_earlier_request_is_not_told_of_the_next() {
+    let script = r#"while IFS= read -r line; do
+        case "$line" in
+        *own*) echo 'for this one' >&2; exit 3 ;;
+        *die*) exit 3 ;;
+        *) echo 'for an earlier one' >&2; sleep 0.1; printf '{"result":1}\n' ;;
+        esac
+    done"#;
+    let worker = sh(script, &["--processes", "1"]).start();
+    for (payload, is_told) in [("die", false), ("own", true)] {
+        assert_result(&worker.post("x"), 1);
+        let response = worker.post(payload);
+        assert_error(&response, 502, "handler_exited", "maybe");
+        let detail = response.detail();
+        assert!(!detail.contains("earlier"), "{detail}");
+        assert_eq!(detail.contains("for this one"), is_told, "{detail}");
+    }
+}
+
 /// B2.
 #[test]
 fn a_process_that_exits_with_a_request_fails_it_at_once_and_names_the_status() {

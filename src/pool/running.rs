@@ -54,7 +54,7 @@ pub(super) struct End {
     pub(super) status: String,
     /// The status that it exited with, unless a signal ended it.
     pub(super) code: Option<i32>,
-    /// The last line on its stderr.
+    /// The last line on its stderr, since the oldest request that it works on if there is one.
     pub(super) last_line: String,
     /// How many failed starts in a row before it have printed the same, which is logged once.
     pub(super) repeated: u64,
@@ -314,10 +314,12 @@ impl Running {
         }
         let death = self.process.reap();
         let repeated = self.errors.finish(has_failed);
+        // What an earlier request printed is not this one's.
+        let working_since = self.owner.working_since();
         let end = End {
             status: describe(&death),
             code: death.ok().and_then(|death| death.code()),
-            last_line: self.errors.last_line().to_owned(),
+            last_line: self.errors.last_line(working_since).to_owned(),
             repeated,
         };
         self.end.insert(end).clone()

@@ -343,6 +343,11 @@ impl<T: Ticket> Conversation<T> {
         self.flight.len() > 1 || matches!(self.promise, Promise::Concurrency(_))
     }
 
+    /// When the process could start on the oldest request that it has.
+    pub fn working_since(&self) -> Option<Instant> {
+        self.flight.front().map(|flight| flight.since)
+    }
+
     /// True while somebody waits for an answer from this process.
     pub fn is_awaited(&self) -> bool {
         self.flight.iter().any(|flight| flight.ticket.is_some())

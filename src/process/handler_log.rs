@@ -241,9 +241,10 @@ impl ErrorOutput {
         repeated
     }
 
-    /// The last line that was not blank.
-    pub fn last_line(&self) -> &str {
-        &self.block.last_line
+    /// The last line that was not blank, if it came since then.
+    pub fn last_line(&self, since: Option<Instant>) -> &str {
+        let is_older = since.is_some_and(|since| self.block.last_line_came < Some(since));
+        if is_older { "" } else { &self.block.last_line }
     }
 
     fn received(&mut self, read: io::Result<usize>) -> bool {
@@ -293,6 +294,8 @@ struct Block {
     since: Option<Instant>,
     line_length: usize,
     last_line: String,
+    last_line_came: Option<Instant>,
+    last_read: Option<Instant>,
 }
 
 impl Block {
@@ -314,6 +317,7 @@ impl Block {
 
     fn push(&mut self, now: Instant, bytes: &[u8]) {
         self.since.get_or_insert(now);
+        self.last_read = Some(now);
         for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
             let (line, end) = match piece.strip_suffix(b"\n") {
                 Some(line) => (line, &b"\n"[..]),
@@ -343,6 +347,7 @@ impl Block {
         if let Some(last) = last {
             let last = String::from_utf8_lossy(last.trim_ascii());
             self.last_line = quote(&last).into_owned();
+            self.last_line_came = self.last_read;
         }
         text
     }

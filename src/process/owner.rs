@@ -256,6 +256,11 @@ impl<F: Feed> Owner<F> {
         self.conversation.is_shared()
     }
 
+    /// When the process could start on the oldest request that it has.
+    pub fn working_since(&self) -> Option<Instant> {
+        self.conversation.working_since()
+    }
+
     /// True while somebody waits for an answer from this process.
     pub fn is_awaited(&self) -> bool {
         self.conversation.is_awaited()
