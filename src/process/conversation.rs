@@ -145,8 +145,8 @@ pub struct Conversation<T> {
     pace: Pace,
     /// Replies in the promised order so far.
     in_order: u64,
-    /// Lines since the last reply in order that may each have been meant as one: so many requests
-    /// further the process may be than its replies say.
+    /// What may have been meant as replies since the last one in order: so many requests further
+    /// the process may be than its replies say.
     botched: usize,
     strays: Strays,
     /// At the last look it was stopped.
@@ -545,7 +545,9 @@ impl<T: Ticket> Conversation<T> {
 
     /// How many requests a process that keeps its promise of order may have started on.
     fn may_have_started(&self) -> usize {
-        self.botched.saturating_add(1)
+        // A reply without its line end is one as well.
+        let half = line::replies_at_most(self.framer.partial());
+        self.botched.saturating_add(half).saturating_add(1)
     }
 
     /// From here on the process is given nothing. If it echoes ids it may finish.

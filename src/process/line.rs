@@ -7,7 +7,7 @@ mod framing;
 mod reply;
 mod request;
 
-pub use framing::{Framer, Line, STRAY_LIMIT, is_braced};
+pub use framing::{Framer, Line, STRAY_LIMIT, is_braced, objects_in, replies_at_most};
 pub use reply::{
     Announcement, Answer, Company, ContextMember, Id, Parsed, leading_id, parse, plain_reply,
 };

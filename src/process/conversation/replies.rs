@@ -50,6 +50,8 @@ impl<T: Ticket> Conversation<T> {
             }
             Parsed::Malformed(id, how) if self.position(id).is_some() => {
                 self.named_reply(now, Id::Integer(id), &Answer::Broken(how));
+                // Others may stand behind it, without a line end between them.
+                self.may_be_further(line::objects_in(line).saturating_sub(1));
             }
             Parsed::Ready(announcement) if is_first => self.ready(now, announcement),
             Parsed::Ready(_) => {
@@ -69,7 +71,7 @@ impl<T: Ticket> Conversation<T> {
             if !self.finished.contains(number) {
                 return self.unmatched(now, Fault::WrongId, &kind_of(id));
             }
-            self.botched = self.botched.saturating_add(1);
+            self.may_be_further(1);
             return self.doubt(Fault::StaleId);
         };
         self.ids = Ids::Echoed;
@@ -148,7 +150,10 @@ impl<T: Ticket> Conversation<T> {
                 let failure = Failure::ReplyTooLarge(self.limits.max_reply_bytes);
                 self.fail(now, index, failure);
             }
-            None => self.botched = self.botched.saturating_add(1),
+            None => self.may_be_further(1),
+        }
+        if line::objects_in(line) > 1 {
+            self.may_be_further(usize::MAX);
         }
         self.doubt(Fault::LineTooLong);
     }
@@ -212,6 +217,11 @@ impl<T: Ticket> Conversation<T> {
         }
     }
 
+    /// The process may be so many requests further than its replies say.
+    fn may_be_further(&mut self, requests: usize) {
+        self.botched = self.botched.saturating_add(requests);
+    }
+
     /// `asked` is since when it could have shown it: an idle hour is no slow start.
     fn show_life(&mut self, now: Instant, asked: Instant) {
         if self.life != Life::Shown {
@@ -226,10 +236,12 @@ impl<T: Ticket> Conversation<T> {
     fn stray(&mut self, line: &[u8], is_cut: bool) {
         let only = self.only_one_meant();
         let request = only.map(|index| self.flight[index].id);
-        // Without a brace it was never meant as a reply, nor is it a part of one.
-        let is_suspect = is_cut || memchr::memchr2(b'{', b'}', line).is_some();
-        if is_suspect && !self.flight.is_empty() {
-            self.botched = self.botched.saturating_add(1);
+        if !self.flight.is_empty() {
+            self.may_be_further(if is_cut {
+                usize::MAX
+            } else {
+                line::replies_at_most(line)
+            });
         }
         let shown = &line[..line.len().min(line::STRAY_LIMIT)];
         self.strays.count += 1;

@@ -958,6 +958,13 @@ fn what_may_have_been_meant_as_a_reply_is_not_taken_for_silence() {
         ("value is 5{\"id\":3,\"result\":3}\n", 2),
         ("{\"result\":NaN}\n", 2),
         ("{\n\"id\":3}\n", 3),
+        // Replies may lack their line ends.
+        ("{\"id\":3,\"result\":3}", 2),
+        ("{\"id\":3,\"result\":3}\0", 2),
+        ("{\"id\":3,\"result\":\"}{\\\"{\"}", 2),
+        ("{\"id\":3,\"result\":{}}{\"id\":4,\"result\":[{}]}", 3),
+        ("x{\"id\":3,\"result\":3}{\"id\":4,\"result\":4}\n", 3),
+        ("42", 1),
     ] {
         let mut table = ahead(6);
         table.says(said);
@@ -969,6 +976,9 @@ fn what_may_have_been_meant_as_a_reply_is_not_taken_for_silence() {
         assert_eq!(untouched, expected, "{said}");
         // An answer in order clears it up.
         let mut table = ahead(6);
+        if !said.ends_with('\n') {
+            continue;
+        }
         table.says(said).says("{\"id\":3,\"result\":3}\n");
         assert_eq!(
             ended(&mut table, 0),
@@ -976,6 +986,15 @@ fn what_may_have_been_meant_as_a_reply_is_not_taken_for_silence() {
             "{said}"
         );
     }
+}
+
+#[test]
+fn a_broken_reply_may_have_others_behind_it() {
+    let mut table = ahead(6);
+    table.says("{\"id\":3,\"result\":3}{\"id\":4,\"result\":4}\n");
+    assert!(matches!(table.failure(3), Failure::Protocol(_)));
+    let untouched = ended(&mut table, 0);
+    assert_eq!(untouched, [(4, false), (5, false), (6, true)]);
 }
 
 #[test]

@@ -105,6 +105,36 @@ pub fn is_braced(line: &[u8]) -> bool {
     without_mark(line).first() == Some(&b'{')
 }
 
+/// How many objects begin in this text, none of them inside another: so many replies it may be.
+pub fn objects_in(text: &[u8]) -> usize {
+    let (mut count, mut depth) = (0, 0_usize);
+    let (mut is_string, mut is_escaped) = (false, false);
+    for byte in text {
+        match byte {
+            _ if is_escaped => is_escaped = false,
+            b'\\' if is_string => is_escaped = true,
+            b'"' if depth > 0 => is_string = !is_string,
+            _ if is_string => {}
+            b'{' => {
+                count += usize::from(depth == 0);
+                depth += 1;
+            }
+            b'}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    count
+}
+
+/// How many replies this line, or what was read of it, may have been meant as. Without a brace it
+/// was never meant as one, nor is it a part of one.
+pub fn replies_at_most(line: &[u8]) -> usize {
+    match memchr::memchr2(b'{', b'}', line) {
+        Some(_) => objects_in(line).max(1),
+        None => 0,
+    }
+}
+
 fn too_long(line: &[u8], limit: usize) -> Line<'_> {
     Line::TooLong(&line[..limit.min(STRAY_LIMIT)])
 }

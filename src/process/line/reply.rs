@@ -438,8 +438,12 @@ fn error_answer(error: &str, is_beside_result: bool) -> Answer<'_> {
     };
     match status.parse() {
         Ok(number @ 400..=500) => answer(message, Some(number)),
-        Ok(_) | Err(_) => Answer::Broken(format!(
-            "the error's status must be 400 to 499, or 500, got {status}: {ERROR_SHAPE}"
+        // What it is instead may be long, or no caller's business.
+        Ok(number @ 0_u16..) => Answer::Broken(format!(
+            "the error's status must be 400 to 499, or 500, got {number}: {ERROR_SHAPE}"
+        )),
+        Err(_) => Answer::Broken(format!(
+            "the error's status must be a number, 400 to 499 or 500: {ERROR_SHAPE}"
         )),
     }
 }

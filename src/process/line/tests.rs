@@ -210,7 +210,8 @@ fn errors_of_another_shape_are_broken() {
         r#"{"message":1}"#,
         r#"{"message":"m","status":399}"#,
         r#"{"message":"m","status":501}"#,
-        r#"{"message":"m","status":"404"}"#,
+        r#"{"message":"m","status":"4040"}"#,
+        r#"{"message":"m","status":4040404040}"#,
     ] {
         let line = format!(r#"{{"id":7,"error":{error}}}"#);
         let parsed = parse(line.as_bytes());
@@ -218,6 +219,8 @@ fn errors_of_another_shape_are_broken() {
             matches!(parsed, Parsed::Reply(Id::Integer(7), Answer::Broken(_))),
             "{line}: {parsed:?}"
         );
+        // Every caller is told how, so nothing of it is quoted.
+        assert!(!format!("{parsed:?}").contains("4040"), "{parsed:?}");
     }
 }
 
