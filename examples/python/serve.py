@@ -122,7 +122,8 @@ def outlive_sigterm(requests):
         ended = select.poll()
         # Registered for nothing, it tells that the other end was closed, and only that.
         ended.register(requests, 0)
-        if seen or ended.poll(0):
+        # A process that is being started has a copy of the pipe for a moment.
+        if seen or ended.poll(250):
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             os.kill(os.getpid(), signal.SIGTERM)
         seen.append(number)
