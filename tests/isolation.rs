@@ -394,27 +394,34 @@ fn a_start_that_the_system_refuses_is_tried_again() {
     assert_result(&worker.post("after"), "after");
 }
 
-/// B4: told by the control group's count alone, so a file in its place serves as well.
-#[test]
-fn a_death_for_want_of_memory_is_named() {
-    let events = "/sys/fs/cgroup/memory.events";
-    let place = format!("mount -t tmpfs none /sys/fs/cgroup && echo oom_kill 4 >{events}");
+/// How a worker is started in a control group in whose place this makes files; `None` where that
+/// cannot be had.
+fn group_with(files: &str) -> Option<String> {
+    let place = format!("mount -t tmpfs none /sys/fs/cgroup && {files}");
     let namespace = "unshare --mount";
     let has_unified = std::fs::read_to_string("/proc/self/cgroup")
         .unwrap()
         .contains("0::");
     if !has_unified || !can("mount", &format!("{namespace} sh -c '{place}'")) {
-        return;
+        return None;
     }
+    Some(format!(
+        "exec {namespace} sh -c '{place} && exec \"$0\" \"$@\"' \"$0\" \"$@\""
+    ))
+}
+
+/// B4: told by the control group's count alone, so a file in its place serves as well.
+#[test]
+fn a_death_for_want_of_memory_is_named() {
+    let events = "/sys/fs/cgroup/memory.events";
+    let Some(prepare) = group_with(&format!("echo oom_kill 4 >{events}")) else {
+        return;
+    };
     let script = format!(
         "while read -r line; do case $line in *memory*) echo oom_kill 5 >{events};; esac; \
          kill -9 $$; done"
     );
-    let worker = sh(&script, &[])
-        .prepared_by(&format!(
-            "exec {namespace} sh -c '{place} && exec \"$0\" \"$@\"' \"$0\" \"$@\""
-        ))
-        .start();
+    let worker = sh(&script, &[]).prepared_by(&prepare).start();
     for (payload, is_for_memory) in [("plain", false), ("memory", true), ("plain", false)] {
         let response = worker.post(payload);
         assert_error(&response, 502, "handler_exited", "maybe");
@@ -432,18 +439,11 @@ fn a_death_for_want_of_memory_is_named() {
 #[test]
 fn a_group_that_is_killed_as_a_whole_is_warned_of() {
     let group = "/sys/fs/cgroup/memory.oom.group";
-    let place = format!("mount -t tmpfs none /sys/fs/cgroup && echo 1 >{group}");
-    let namespace = "unshare --mount";
-    let has_unified = std::fs::read_to_string("/proc/self/cgroup")
-        .unwrap()
-        .contains("0::");
-    if !has_unified || !can("mount", &format!("{namespace} sh -c '{place}'")) {
+    let Some(prepare) = group_with(&format!("echo 1 >{group}")) else {
         return;
-    }
+    };
     let in_group = |worker: Builder| {
-        let worker = worker.prepared_by(&format!(
-            "exec {namespace} sh -c '{place} && exec \"$0\" \"$@\"' \"$0\" \"$@\""
-        ));
+        let worker = worker.prepared_by(&prepare);
         let worker = worker.start();
         worker.wait_until_ready();
         worker.log.text()
