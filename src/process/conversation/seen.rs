@@ -87,7 +87,7 @@ impl<T: Ticket> Conversation<T> {
                  line, without indentation; the last"
             } else if last.starts_with('{') {
                 ", the last is not valid JSON or has neither result nor error"
-            } else if last.contains("{\"") {
+            } else if last.contains("{\"") && !last.contains("\"payload\":") {
                 ", the last has a reply glued to other output, so a newline is missing before it"
             } else {
                 ", the last"

@@ -739,6 +739,11 @@ fn what_was_seen_names_the_likely_cause() {
         ("{\"id\":2,\"result\":1}", "newline is missing"),
         ("{\"result\":NaN}\n", "not valid JSON"),
         ("debug{\"id\":2,\"result\":1}\n", "glued"),
+        // It is the request that was printed.
+        (
+            "debug{\"id\":2,\"payload\":\"x\"}\n",
+            "did not answer, the last",
+        ),
         (
             "{\n  \"id\": 2,\n  \"result\": {\n  }\n}\n",
             "a reply is one line",
