@@ -14,6 +14,7 @@ mod finished;
 mod pace;
 mod replies;
 mod seen;
+mod silence;
 mod standing;
 
 use super::ids::IdDigits;
@@ -22,6 +23,7 @@ use crate::error::Failure;
 use bytes::Bytes;
 use finished::Finished;
 use pace::Pace;
+use silence::Silence;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
@@ -140,6 +142,7 @@ pub struct Conversation<T> {
     standing: Standing,
     /// When the first piece of a half line came that keeps the process from being given a request.
     half_line_since: Option<Instant>,
+    silence: Silence,
     flight: VecDeque<Flight<T>>,
     finished: Finished,
     pace: Pace,
@@ -265,6 +268,7 @@ impl<T: Ticket> Conversation<T> {
             last_replied: None,
             standing: Standing::Sound,
             half_line_since: None,
+            silence: Silence::default(),
             flight: VecDeque::new(),
             finished: Finished::default(),
             in_order: 0,
@@ -284,7 +288,8 @@ impl<T: Ticket> Conversation<T> {
     /// How many requests the process may be given now.
     pub fn room(&self, now: Instant) -> usize {
         let waits_for_ready = self.limits.wait_ready && !self.is_ready;
-        if self.standing != Standing::Sound || waits_for_ready || self.is_in_half_a_line() {
+        let waits = waits_for_ready || self.is_in_half_a_line() || self.silence.is_awaited();
+        if self.standing != Standing::Sound || waits {
             return 0;
         }
         let most = match self.promise {
@@ -437,6 +442,7 @@ impl<T: Ticket> Conversation<T> {
     pub fn received(&mut self, now: Instant, bytes: &[u8]) {
         let began = self.flight.front().map(|first| first.since);
         let answered = self.in_order;
+        self.silence.output(now);
         // Taken out for the time of the loop: each line needs the rest of the conversation.
         let mut framer = std::mem::replace(&mut self.framer, Framer::new(0));
         framer.feed(bytes, |line| self.line(now, line));

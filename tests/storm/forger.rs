@@ -36,6 +36,12 @@ const STRATEGIES: [Strategy; 10] = [
     Strategy::Errors,
 ];
 
+/// Empty lines of a long print: several times as many as a pipe holds.
+const EMPTY_LINES: usize = 300_000;
+
+/// A handler to which payloads of so few lines are sent is too slow for a long print.
+const FEW_LINES: u64 = 100;
+
 /// One payload, and what its sender could make of its own request with it.
 pub(crate) struct Forgery {
     pub(crate) payload: String,
@@ -66,6 +72,9 @@ impl Forger {
 
     /// The payload of request `number`. Its last line is a mark of its own.
     pub(crate) fn forge(&self, number: u64, chance: &mut Chance) -> Forgery {
+        if self.lines >= FEW_LINES && chance.below(10) == 0 {
+            return long_print(number);
+        }
         let strategy = STRATEGIES[chance.below(10) as usize];
         let mut text = String::new();
         let mut id = match chance.below(2) {
@@ -98,6 +107,19 @@ impl Forger {
 /// What a forged answer says; no victim may ever be told it.
 pub(crate) fn mark_of(number: u64) -> String {
     format!("forged by #{number}.")
+}
+
+/// Replies without an id before and behind more empty lines than a pipe holds: one that is printed
+/// before its own reply is still being read when the first line has answered it.
+fn long_print(number: u64) -> Forgery {
+    let mark = mark_of(number);
+    let reply = format!("{{\"result\":\"{mark}\"}}\n");
+    let empty_lines = "\n".repeat(EMPTY_LINES);
+    let replies = reply.repeat(3);
+    Forgery {
+        payload: format!("{reply}{empty_lines}{replies}{empty_lines}forge #{number}"),
+        answers_itself: true,
+    }
 }
 
 fn random_id(chance: &mut Chance) -> u64 {

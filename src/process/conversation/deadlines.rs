@@ -2,6 +2,7 @@
 
 use super::{
     Conversation, Event, Fault, HALF_LINE_LASTS, Life, Promise, Standing, Ticket, UP_AFTER,
+    silence::Waited,
 };
 use crate::error::Failure;
 use crate::process::activity::Activity;
@@ -21,7 +22,8 @@ impl<T: Ticket> Conversation<T> {
         let lived = (self.life == Life::Starting && !self.limits.wait_ready)
             .then(|| self.started + UP_AFTER);
         let half_line = self.half_line_since.map(|since| since + HALF_LINE_LASTS);
-        let rest = [startup, lived, half_line, self.next_look()];
+        let silence = self.silence.deadline();
+        let rest = [startup, lived, half_line, silence, self.next_look()];
         flights.chain(rest.into_iter().flatten()).min()
     }
 
@@ -63,6 +65,9 @@ impl<T: Ticket> Conversation<T> {
             if self.is_in_half_a_line() {
                 self.doubt(Fault::PartialLine);
             }
+        }
+        if self.silence.look(now) == Waited::InVain {
+            self.doubt(Fault::NeverSilent);
         }
         let is_spared = self.life != Life::Shown && age < self.spared_for(slowest_start);
         let mut index = 0;

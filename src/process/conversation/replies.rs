@@ -19,7 +19,7 @@ impl<T: Ticket> Conversation<T> {
         match line {
             Line::Whole(line) => self.whole_line(now, line, is_first),
             Line::TooLong(line) if line::is_braced(line) => self.too_long(now, line),
-            Line::TooLong(line) => self.stray(line, true),
+            Line::TooLong(line) => self.stray(now, line, true),
         }
     }
 
@@ -32,7 +32,9 @@ impl<T: Ticket> Conversation<T> {
         match first.unwrap_or_else(|| line::parse(line)) {
             Parsed::Reply(id, answer) => self.named_reply(now, id, &answer),
             Parsed::Unnamed(answer, company) => match (self.ids, company) {
-                (_, Company::Logger) | (Ids::Echoed, Company::Others) => self.stray(line, false),
+                (_, Company::Logger) | (Ids::Echoed, Company::Others) => {
+                    self.stray(now, line, false)
+                }
                 (Ids::Echoed, Company::Nothing) => {
                     self.unmatched(now, Fault::MissingId, &"".into())
                 }
@@ -55,10 +57,12 @@ impl<T: Ticket> Conversation<T> {
             }
             Parsed::Ready(announcement) if is_first => self.ready(now, announcement),
             Parsed::Ready(_) => {
-                self.stray(line, false);
+                self.stray(now, line, false);
                 self.late_ready_line();
             }
-            Parsed::IdOnly(_) | Parsed::Malformed(..) | Parsed::Stray => self.stray(line, false),
+            Parsed::IdOnly(_) | Parsed::Malformed(..) | Parsed::Stray => {
+                self.stray(now, line, false)
+            }
         }
     }
 
@@ -75,6 +79,7 @@ impl<T: Ticket> Conversation<T> {
             return self.doubt(Fault::StaleId);
         };
         self.ids = Ids::Echoed;
+        self.silence.end();
         self.reply(now, index, answer);
     }
 
@@ -86,7 +91,10 @@ impl<T: Ticket> Conversation<T> {
         if first.line.end > self.outgoing.sent {
             return self.doubt(Fault::Premature);
         }
-        self.ids = Ids::Never;
+        // The first one may have been printed by a process that repeats ids, before its reply.
+        if std::mem::replace(&mut self.ids, Ids::Never) == Ids::Unknown {
+            self.silence.wait(now);
+        }
         self.reply(now, 0, answer);
     }
 
@@ -233,9 +241,12 @@ impl<T: Ticket> Conversation<T> {
         }
     }
 
-    fn stray(&mut self, line: &[u8], is_cut: bool) {
+    fn stray(&mut self, now: Instant, line: &[u8], is_cut: bool) {
         let only = self.only_one_meant();
         let request = only.map(|index| self.flight[index].id);
+        if self.flight.is_empty() && self.ids == Ids::Never {
+            self.silence.wait(now);
+        }
         if !self.flight.is_empty() {
             self.may_be_further(if is_cut {
                 usize::MAX

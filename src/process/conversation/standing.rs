@@ -30,6 +30,8 @@ pub enum Fault {
     OutOfOrder,
     /// Half a line was there when the next request was to be written.
     PartialLine,
+    /// It repeats no ids, and went on writing after its reply.
+    NeverSilent,
     /// A reply was not UTF-8: lines may be torn or mixed.
     NotUtf8,
     /// A line was longer than a reply may be.
@@ -56,6 +58,10 @@ impl fmt::Display for Fault {
             Fault::Premature => "a reply before its request was written to the end",
             Fault::OutOfOrder => "a reply out of the order that was promised",
             Fault::PartialLine => "half a line left on stdout after the reply",
+            Fault::NeverSilent => {
+                "it repeats no ids and went on printing for a second after its reply: what it prints \
+                 could be taken for the next one (print to stderr, or repeat the id)"
+            }
             Fault::NotUtf8 => "a reply that is not UTF-8",
             Fault::LineTooLong => "a line longer than a reply may be",
             Fault::InputClosed => "it closed its stdin",

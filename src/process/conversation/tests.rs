@@ -109,6 +109,11 @@ impl Table {
         self
     }
 
+    /// So long that a process without ids is given the next request.
+    fn is_silent(&mut self) {
+        self.waits(20 * MS, None);
+    }
+
     fn waits(&mut self, time: Duration, slowest_start: Option<Duration>) {
         self.now += time;
         self.talk.expire(self.now, slowest_start);
@@ -172,6 +177,7 @@ fn a_process_that_announced_nothing_has_room_for_one() {
     assert!(!table.give(2));
     table.says("{\"result\":1}\n");
     assert_eq!(table.result(1), "1");
+    table.is_silent();
     assert!(table.give(2));
 }
 
@@ -201,6 +207,7 @@ fn a_ready_line_after_the_first_reply_is_a_stray_line() {
     let mut table = Table::new();
     table.give(1);
     table.says("{\"result\":1}\n{\"ready\":true,\"concurrency\":4}\n");
+    table.is_silent();
     assert_eq!((table.room(), table.strays, table.fault()), (1, 1, None));
 }
 
@@ -241,6 +248,63 @@ fn a_line_and_its_end_in_two_writes_cost_no_process() {
     assert_eq!((table.room(), table.fault()), (0, None));
     table.says("\n");
     table.waits(HALF_LINE_LASTS, None);
+    assert_eq!((table.room(), table.fault()), (1, None));
+}
+
+/// What it has printed in one go, before its reply, does not answer the next caller.
+#[test]
+fn a_process_of_unknown_ids_is_given_the_next_request_after_silence() {
+    let mut table = Table::new();
+    table.give(1);
+    table.says("{\"result\":\"printed\"}\n");
+    assert_eq!((table.answers.len(), table.room()), (1, 0));
+    for _ in 0..10 {
+        table.waits(15 * MS, None);
+        table.says("\n\n");
+        assert_eq!(table.room(), 0);
+    }
+    table.says("{\"result\":\"forged\"}\n");
+    assert_eq!(table.fault(), Some(Fault::Unasked));
+    assert_eq!(table.answers.len(), 1);
+
+    // One that printed no more than its reply waits once in its life.
+    let mut table = Table::new();
+    table.give(1);
+    table.says("{\"result\":1}\n");
+    table.waits(19 * MS, None);
+    assert_eq!(table.room(), 0);
+    table.waits(MS, None);
+    for number in 2..5 {
+        assert!(table.give(number), "{number}");
+        table.says(&format!("print\n{{\"result\":{number}}}\n"));
+    }
+    // It waits again when it prints behind its reply.
+    assert!(table.give(5));
+    table.says("{\"result\":5}\nprint\n");
+    assert_eq!(table.room(), 0);
+    table.waits(20 * MS, None);
+    assert_eq!((table.room(), table.fault()), (1, None));
+}
+
+#[test]
+fn a_process_without_ids_that_is_never_silent_ends() {
+    let mut table = Table::new();
+    table.give(1);
+    table.says("{\"result\":1}\n");
+    for _ in 0..100 {
+        assert_eq!((table.room(), table.fault()), (0, None));
+        table.waits(10 * MS, None);
+        table.says("\n");
+    }
+    table.waits(MS, None);
+    assert_eq!(table.fault(), Some(Fault::NeverSilent));
+}
+
+#[test]
+fn a_process_that_repeats_ids_waits_for_no_silence() {
+    let mut table = Table::new();
+    table.give(1);
+    table.says("{\"id\":1,\"result\":1}\nprint\n");
     assert_eq!((table.room(), table.fault()), (1, None));
 }
 
@@ -342,6 +406,7 @@ fn of_one_without_ids_what_loggers_write_is_no_reply() {
             // Neither an answer nor one that nobody asked for.
             table.says(line);
             assert_eq!((table.strays, table.fault()), (1, None), "{line}");
+            table.is_silent();
             assert!(table.give(2));
             table.says(line).says("{\"result\":\"fine\",\"cost\":3}\n");
             assert_eq!((table.result(2), table.strays), ("\"fine\"", 2), "{line}");
@@ -639,7 +704,7 @@ fn a_slow_start_is_spared_as_long_as_starts_took_before() {
     table.waits(58 * TIMEOUT, None);
     assert_eq!(table.fault(), None);
     // Its late reply is dropped, and it has come up.
-    table.says("{\"result\":\"late\"}\n");
+    table.says("{\"result\":\"late\"}\n").is_silent();
     assert_eq!((table.answers.len(), table.room()), (1, 1));
     assert!(table.ups.contains(&Some(59 * TIMEOUT)));
 }

@@ -140,6 +140,11 @@ async fn without_ids_stdout_is_looked_at_before_the_next_request_is_written() {
             assert!(bench.look().is_pending());
         }
         assert_eq!(answered.try_recv().unwrap(), Ok("{\"result\":1}".into()));
+        // The silence that is waited for after its first answer.
+        while bench.owner.conversation.room(Instant::now()) == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            assert!(bench.look().is_pending());
+        }
         let written = bench.unread();
         bench.waiting.is_passed_on.set(false);
         bench.says(rest);

@@ -1,0 +1,122 @@
+//! How long a process that repeats no ids must be silent before it is given the next request.
+
+use std::time::{Duration, Instant};
+
+/// Silence on stdout after which output of the last request no longer comes. A print that is longer
+/// than the pipe goes on as soon as the pipe has been read, within microseconds; on a machine whose
+/// processors are all taken the kernel runs each program again within some milliseconds.
+const SILENCE: Duration = Duration::from_millis(20);
+
+/// Longest wait for that silence.
+const WAIT: Duration = Duration::from_secs(1);
+
+/// The wait for silence.
+///
+/// A handler may print its payload, and a payload may hold lines like replies. Without ids the first
+/// of them is taken for the reply, which costs the sender of the payload alone; a line that comes
+/// after the next request was written would answer another caller.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Silence {
+    wait: Option<Wait>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Wait {
+    since: Instant,
+    last_output: Instant,
+}
+
+/// What has become of the wait for silence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Waited {
+    /// It goes on, or there was none.
+    NotYet,
+    /// The process has been silent.
+    Silent,
+    /// The process has not been silent for [`SILENCE`] within [`WAIT`].
+    InVain,
+}
+
+impl Silence {
+    /// The process has written something that the next request must not be answered with.
+    pub(super) fn wait(&mut self, now: Instant) {
+        let since = self.wait.map_or(now, |wait| wait.since);
+        let last_output = now;
+        self.wait = Some(Wait { since, last_output });
+    }
+
+    /// The process has written something; that prolongs a wait.
+    pub(super) fn output(&mut self, now: Instant) {
+        if let Some(wait) = &mut self.wait {
+            wait.last_output = now;
+        }
+    }
+
+    /// The process is known to repeat ids: silence tells nothing that ids do not.
+    pub(super) fn end(&mut self) {
+        self.wait = None;
+    }
+
+    pub(super) fn is_awaited(self) -> bool {
+        self.wait.is_some()
+    }
+
+    /// When [`Silence::look`] has something to tell.
+    pub(super) fn deadline(self) -> Option<Instant> {
+        let wait = self.wait?;
+        Some((wait.last_output + SILENCE).min(wait.since + WAIT))
+    }
+
+    /// Ends the wait if it is over. Everything that stdout holds must have been received before.
+    pub(super) fn look(&mut self, now: Instant) -> Waited {
+        match self.wait {
+            Some(wait) if now >= wait.last_output + SILENCE => {
+                self.wait = None;
+                Waited::Silent
+            }
+            Some(wait) if now >= wait.since + WAIT => {
+                self.wait = None;
+                Waited::InVain
+            }
+            Some(_) | None => Waited::NotYet,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_ends_with_silence_or_in_vain() {
+        let begin = Instant::now();
+        let at = |millis| begin + Duration::from_millis(millis);
+        for (output, end, waited) in [
+            (vec![], 20, Waited::Silent),
+            (vec![19], 39, Waited::Silent),
+            (vec![10, 20, 30], 50, Waited::Silent),
+            ((0..1000).step_by(10).collect(), 1000, Waited::InVain),
+        ] {
+            let mut silence = Silence::default();
+            silence.wait(begin);
+            for output in &output {
+                assert_eq!(silence.look(at(*output)), Waited::NotYet, "{output}");
+                silence.output(at(*output));
+            }
+            assert_eq!(silence.deadline(), Some(at(end)));
+            assert_eq!(silence.look(at(end - 1)), Waited::NotYet);
+            assert!(silence.is_awaited());
+            assert_eq!(silence.look(at(end)), waited);
+            assert!(!silence.is_awaited());
+            assert_eq!(silence.deadline(), None);
+        }
+    }
+
+    #[test]
+    fn output_alone_begins_no_wait() {
+        let mut silence = Silence::default();
+        silence.output(Instant::now());
+        assert!(!silence.is_awaited());
+        assert_eq!(silence.deadline(), None);
+    }
+}
