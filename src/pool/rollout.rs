@@ -11,10 +11,10 @@ use tracing::{error, info};
 
 /// A slot is to replace its process by a new one of the same command.
 #[derive(Debug)]
-pub(super) struct Renewal(oneshot::Sender<Outcome>);
+pub(super) struct Renewal(oneshot::Sender<RenewalOutcome>);
 
 /// What came of a renewal: what was renewed, or why it was not.
-pub(super) type Outcome = Result<Renewed, String>;
+pub(super) type RenewalOutcome = Result<Renewed, String>;
 
 /// What was renewed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,7 +27,7 @@ pub(super) enum Renewed {
 
 impl Renewal {
     /// Tells what came of it.
-    pub(super) fn report(self, outcome: Outcome) {
+    pub(super) fn report(self, outcome: RenewalOutcome) {
         drop(self.0.send(outcome));
     }
 
@@ -90,7 +90,7 @@ async fn renew_all(slots: &Slots) -> Result<(), String> {
 }
 
 // Cancel-safe: dropped, its renewal is called off.
-async fn renew(slot: mpsc::Sender<Renewal>) -> Outcome {
+async fn renew(slot: mpsc::Sender<Renewal>) -> RenewalOutcome {
     let (report, outcome) = oneshot::channel();
     let stopped = || "the worker is shutting down".to_owned();
     slot.send(Renewal(report)).await.map_err(|_| stopped())?;

@@ -1,33 +1,37 @@
 //! One place in the pool, kept filled: start, watch, replace, stop.
 //!
 //! A slot decides what takes the place of what, and when; a process is signalled and reaped by its
-//! [`Running`] alone. A process that must go leaves the slot at once and is seen to its end beside
+//! [`LiveProcess`] alone. A process that must go leaves the slot at once and is seen to its end beside
 //! its successor; where it can be helped, the successor comes up first. Few are leaving at a time,
 //! so that a handler which ignores its end cannot pile up.
 
+mod backoff;
+mod events;
+mod live;
+mod member;
+mod retirement;
 mod start;
-mod watch;
 
-use super::Shared;
-use super::backoff::Backoff;
-use super::lifetime::Due;
-use super::member::Part;
-use super::rollout::{Outcome, Renewal, Renewed};
-use super::running::{Departure, Farewell, Running};
+use super::dispatch::Dispatcher;
+use super::rollout::{Renewal, RenewalOutcome, Renewed};
 use crate::cause::Cause;
 use crate::config::ProcessConfig;
 use crate::logging::milliseconds;
 use crate::process::conversation::Fault;
-use crate::process::handler_log::LogAllowance;
 use crate::process::launch::{LaunchError, Launcher};
-use start::{Start, Started, Starter};
+use crate::process::output_log::LogAllowance;
+use backoff::Backoff;
+use events::SlotEvent;
+use live::{LiveProcess, StopPolicy, StopReason};
+use member::Role;
+use retirement::Due;
+use start::{PendingStart, Started, Starter};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
-use watch::Happening;
 
 /// A process that has lived this long has done well, whether or not it has served.
 const LIVED_WELL: Duration = Duration::from_secs(10);
@@ -60,11 +64,11 @@ pub(super) struct Slot {
     renewals: mpsc::Receiver<Renewal>,
     backoff: Backoff,
     /// The process that serves.
-    current: Option<Box<Running>>,
+    current: Option<Box<LiveProcess>>,
     /// What it did at the last looks.
-    activity: Activity,
+    idle_time: IdleTime,
     /// What is to take its place.
-    next: Next,
+    successor: Successor,
     /// Who wants to know how that goes.
     renewal: Option<Renewal>,
     /// Whether the process is to be stopped as soon as it has nothing to do.
@@ -76,7 +80,7 @@ pub(super) struct Slot {
 
 /// What a process did at the last looks.
 #[derive(Debug)]
-struct Activity {
+struct IdleTime {
     next_look: Instant,
     taken: u64,
     idle_since: Instant,
@@ -86,21 +90,21 @@ struct Activity {
 
 /// What is to take the place of the current process.
 #[derive(Debug)]
-enum Next {
+enum Successor {
     Nothing,
     /// The place is to stay empty until more processes are needed.
     NotNeeded,
     /// One is to be started after this time, and when few enough are leaving.
     Wanted(Duration),
-    Starting(Start),
+    Starting(PendingStart),
     /// It runs, and is not up yet; there is a current process.
-    Trying(Box<Running>),
+    Trying(Box<LiveProcess>),
 }
 
 impl Slot {
     /// An empty place, filled by [`Slot::keep_filled`].
     pub(super) fn new(
-        shared: Arc<Shared>,
+        dispatcher: Arc<Dispatcher>,
         launcher: Launcher,
         settings: Settings,
         stop: CancellationToken,
@@ -109,9 +113,9 @@ impl Slot {
         Slot {
             grace: settings.process.grace,
             idle_timeout: settings.idle_timeout,
-            hurry: shared.kill.child_token(),
+            hurry: dispatcher.kill.child_token(),
             starter: Starter {
-                shared,
+                dispatcher,
                 launcher,
                 config: settings.process,
                 allowance: LogAllowance::new(Instant::now()),
@@ -120,11 +124,11 @@ impl Slot {
             renewals,
             backoff: Backoff::default(),
             current: None,
-            activity: Activity::now(),
-            next: if settings.is_empty_at_first {
-                Next::NotNeeded
+            idle_time: IdleTime::now(),
+            successor: if settings.is_empty_at_first {
+                Successor::NotNeeded
             } else {
-                Next::Nothing
+                Successor::Nothing
             },
             renewal: None,
             is_draining: false,
@@ -136,21 +140,21 @@ impl Slot {
     pub(super) async fn keep_filled(mut self) {
         loop {
             self.fill();
-            match self.happens().await {
-                Happening::Stop => break,
-                Happening::Renew(renewal) => self.renew(renewal),
-                Happening::RenewalGone => self.forget_renewal(),
-                Happening::CurrentUp => self.report(Ok(Renewed::Process)),
-                Happening::CurrentDue(due) => self.recycle(due),
-                Happening::LookDue => self.look(),
-                Happening::Needed => self.next = Next::Nothing,
-                Happening::Drains => self.drain(),
-                Happening::CurrentLeft(departure) => self.current_left(departure),
-                Happening::Started(started) => self.started(started),
-                Happening::TrialDue => self.begin_trial(),
-                Happening::NextUp => self.take_over(),
-                Happening::NextLeft(departure) => self.next_left(departure),
-                Happening::OneIsGone => {}
+            match self.next_event().await {
+                SlotEvent::Stop => break,
+                SlotEvent::Renew(renewal) => self.renew(renewal),
+                SlotEvent::RenewalGone => self.forget_renewal(),
+                SlotEvent::CurrentUp => self.report(Ok(Renewed::Process)),
+                SlotEvent::CurrentDue(due) => self.recycle(due),
+                SlotEvent::LookDue => self.look(),
+                SlotEvent::Needed => self.successor = Successor::Nothing,
+                SlotEvent::Drains => self.drain(),
+                SlotEvent::CurrentLeft(reason) => self.current_left(reason),
+                SlotEvent::Started(started) => self.started(started),
+                SlotEvent::TrialDue => self.begin_trial(),
+                SlotEvent::SuccessorUp => self.take_over(),
+                SlotEvent::SuccessorLeft(reason) => self.successor_left(reason),
+                SlotEvent::StopFinished => {}
             }
         }
         self.empty().await;
@@ -159,34 +163,36 @@ impl Slot {
     /// Does what must be done without waiting: an empty place is taken or asked for.
     fn fill(&mut self) {
         if self.current.is_none() {
-            match std::mem::replace(&mut self.next, Next::Nothing) {
-                Next::Nothing => self.next = Next::Wanted(Duration::ZERO),
-                Next::Trying(mut running) => {
-                    running.member_mut().play(Part::Serving);
+            match std::mem::replace(&mut self.successor, Successor::Nothing) {
+                Successor::Nothing => self.successor = Successor::Wanted(Duration::ZERO),
+                Successor::Trying(mut running) => {
+                    running.member_mut().set_role(Role::Serving);
                     self.install(running);
                 }
-                next @ (Next::NotNeeded | Next::Wanted(_) | Next::Starting(_)) => self.next = next,
+                successor @ (Successor::NotNeeded
+                | Successor::Wanted(_)
+                | Successor::Starting(_)) => self.successor = successor,
             }
         }
-        if let Next::Wanted(delay) = self.next
+        if let Successor::Wanted(delay) = self.successor
             && self.leaving.len() <= MOST_LEAVING
         {
-            self.next = Next::Starting(self.starter.start(delay, &self.stop));
+            self.successor = Successor::Starting(self.starter.start(delay, &self.stop));
         }
     }
 
     /// A process takes the place; gives the one that had it.
-    fn install(&mut self, running: Box<Running>) -> Option<Box<Running>> {
-        self.activity = Activity::now();
+    fn install(&mut self, running: Box<LiveProcess>) -> Option<Box<LiveProcess>> {
+        self.idle_time = IdleTime::now();
         self.current.replace(running)
     }
 
     /// Somebody wants the process replaced by a new one of the same command.
     fn renew(&mut self, renewal: Renewal) {
-        if matches!(self.next, Next::NotNeeded) {
+        if matches!(self.successor, Successor::NotNeeded) {
             return renewal.report(Ok(Renewed::Nothing));
         }
-        self.abandon_next();
+        self.abandon_successor();
         self.renewal = Some(renewal);
         // What failed before may have been mended.
         self.backoff.reset();
@@ -205,23 +211,23 @@ impl Slot {
     fn drain(&mut self) {
         self.is_draining = true;
         self.idle_timeout = self.idle_timeout.min(IDLE_IN_A_DRAIN);
-        self.activity.next_look = Instant::now() + look_period(self.idle_timeout);
+        self.idle_time.next_look = Instant::now() + look_period(self.idle_timeout);
     }
 
     /// Looks at what the process has and does.
     fn look(&mut self) {
         let now = Instant::now();
         let Some(current) = &self.current else { return };
-        self.activity.next_look = now + look_period(self.idle_timeout);
+        self.idle_time.next_look = now + look_period(self.idle_timeout);
         let taken = current.member().taken();
-        if current.is_busy() || taken != self.activity.taken {
-            self.activity.taken = taken;
-            self.activity.idle_since = now;
+        if current.is_busy() || taken != self.idle_time.taken {
+            self.idle_time.taken = taken;
+            self.idle_time.idle_since = now;
         }
         let lifetime = current.lifetime();
         let memory = lifetime.memory_bytes.and_then(|_| current.resident_bytes());
         match memory.and_then(|bytes| lifetime.judge_memory(bytes)) {
-            Some(due) if taken > 0 || self.activity.is_too_large => return self.recycle(due),
+            Some(due) if taken > 0 || self.idle_time.is_too_large => return self.recycle(due),
             Some(due) => {
                 // The next one will be, too: not at full speed for ever.
                 let delay = self.backoff.next(fastrand::f64());
@@ -231,21 +237,21 @@ impl Slot {
                     replaced_in_ms = milliseconds(delay),
                     "process is over its limit before its first request"
                 );
-                self.activity.is_too_large = true;
-                self.activity.next_look = now + delay;
+                self.idle_time.is_too_large = true;
+                self.idle_time.next_look = now + delay;
             }
             None if memory.is_some() => self.backoff.reset(),
             None => {}
         }
-        let is_idle = now.saturating_duration_since(self.activity.idle_since) >= self.idle_timeout;
-        if is_idle && self.starter.shared.lock().growth.shrink() {
-            self.next = Next::NotNeeded;
+        let is_idle = now.saturating_duration_since(self.idle_time.idle_since) >= self.idle_timeout;
+        if is_idle && self.starter.dispatcher.lock().scaling.shrink() {
+            self.successor = Successor::NotNeeded;
             if let Some(idle) = self.current.take() {
                 info!(
                     process = idle.number(),
                     "process has had nothing to do, and is not needed"
                 );
-                self.send_off(idle, Departure::Replaced);
+                self.stop_aside(idle, StopReason::Replaced);
             }
         }
     }
@@ -253,9 +259,9 @@ impl Slot {
     /// Asks for a successor of the current process, which goes on until that one is up.
     fn supersede(&mut self) {
         if let Some(current) = &mut self.current {
-            current.member_mut().play(Part::Superseded);
+            current.member_mut().set_role(Role::Superseded);
         }
-        self.next = Next::Wanted(Duration::ZERO);
+        self.successor = Successor::Wanted(Duration::ZERO);
     }
 
     fn forget_renewal(&mut self) {
@@ -267,35 +273,35 @@ impl Slot {
 
     /// No successor after all.
     fn keep_current(&mut self) {
-        self.abandon_next();
+        self.abandon_successor();
         if let Some(current) = &mut self.current {
-            current.member_mut().play(Part::Serving);
+            current.member_mut().set_role(Role::Serving);
         }
     }
 
-    fn abandon_next(&mut self) {
-        match std::mem::replace(&mut self.next, Next::Nothing) {
-            Next::Nothing | Next::NotNeeded | Next::Wanted(_) => {}
-            Next::Starting(start) => {
+    fn abandon_successor(&mut self) {
+        match std::mem::replace(&mut self.successor, Successor::Nothing) {
+            Successor::Nothing | Successor::NotNeeded | Successor::Wanted(_) => {}
+            Successor::Starting(start) => {
                 // It may be running by now, and must be seen to its end.
                 let abandoned = start.abandon();
-                let farewell = self.farewell();
+                let policy = self.policy();
                 self.leaving.spawn(async move {
                     if let Some(running) = abandoned.await {
-                        running.leave(Departure::Replaced, farewell).await;
+                        running.stop(StopReason::Replaced, policy).await;
                     }
                 });
             }
-            Next::Trying(running) => self.send_off(running, Departure::Replaced),
+            Successor::Trying(running) => self.stop_aside(running, StopReason::Replaced),
         }
     }
 
     fn started(&mut self, started: Started) {
-        self.next = Next::Nothing;
+        self.successor = Successor::Nothing;
         let error = match started {
             Ok(Some(mut running)) if self.current.is_some() => {
-                running.member_mut().play(Part::Candidate);
-                self.next = Next::Trying(running);
+                running.member_mut().set_role(Role::Candidate);
+                self.successor = Successor::Trying(running);
                 return;
             }
             Ok(Some(running)) => {
@@ -310,91 +316,93 @@ impl Slot {
             LaunchError::Command(why) => {
                 if self.current.is_none() {
                     let note = without_path(&why);
-                    let shared = &self.starter.shared;
-                    shared.note(|condition| condition.cannot_execute(note, delay));
+                    let dispatcher = &self.starter.dispatcher;
+                    dispatcher.record(|health| health.cannot_execute(note, delay));
                 }
-                self.next_failed(why, delay);
+                self.successor_failed(why, delay);
             }
             LaunchError::System(why) => {
                 warn!(%why, retry_in_ms = milliseconds(delay), "process not started");
                 let note = why.clone().into();
-                let shared = &self.starter.shared;
-                shared.note(|condition| condition.not_started(note, delay));
-                self.next_failed(why, delay);
+                let dispatcher = &self.starter.dispatcher;
+                dispatcher.record(|health| health.not_started(note, delay));
+                self.successor_failed(why, delay);
             }
         }
     }
 
     /// What was to take the place will not: whoever asked is told, and decides; else it is tried
     /// again.
-    fn next_failed(&mut self, why: String, delay: Duration) {
+    fn successor_failed(&mut self, why: String, delay: Duration) {
         let was_asked_for = self.renewal.is_some();
         self.report(Err(why));
         if was_asked_for && self.current.is_some() {
             self.keep_current();
         } else {
-            self.next = Next::Wanted(delay);
+            self.successor = Successor::Wanted(delay);
         }
     }
 
     fn begin_trial(&mut self) {
-        if let Next::Trying(running) = &mut self.next {
-            running.member_mut().play(Part::OnTrial);
+        if let Successor::Trying(running) = &mut self.successor {
+            running.member_mut().set_role(Role::OnTrial);
         }
     }
 
-    fn next_left(&mut self, departure: Departure) {
-        let Next::Trying(running) = std::mem::replace(&mut self.next, Next::Nothing) else {
+    fn successor_left(&mut self, reason: StopReason) {
+        let Successor::Trying(running) = std::mem::replace(&mut self.successor, Successor::Nothing)
+        else {
             return;
         };
         let delay = self.backoff.next(fastrand::f64());
-        let why = self.see_off(running, departure);
-        self.next_failed(why.to_string(), delay);
+        let why = self.note_end(running, reason);
+        self.successor_failed(why.to_string(), delay);
     }
 
     /// The successor is up: it takes the place.
     fn take_over(&mut self) {
-        let Next::Trying(running) = std::mem::replace(&mut self.next, Next::Nothing) else {
+        let Successor::Trying(running) = std::mem::replace(&mut self.successor, Successor::Nothing)
+        else {
             return;
         };
         if let Some(replaced) = self.install(running) {
             debug!(process = replaced.number(), "process replaced in turn");
-            self.send_off(replaced, Departure::Replaced);
+            self.stop_aside(replaced, StopReason::Replaced);
         }
     }
 
-    fn current_left(&mut self, departure: Departure) {
+    fn current_left(&mut self, reason: StopReason) {
         let Some(mut running) = self.current.take() else {
             return;
         };
-        if departure == Departure::Ended {
+        if reason == StopReason::Ended {
             // What it said at the end counts, for its standing too.
             running.read_a_turn();
         }
         let was_up = running.member().is_up();
-        let was_up_in_time = was_up && departure == Departure::Fault(Fault::TimedOut);
+        let was_up_in_time = was_up && reason == StopReason::Fault(Fault::TimedOut);
         let has_lived = running.started().elapsed() >= LIVED_WELL;
         if running.has_replied() || has_lived || was_up_in_time {
             self.backoff.reset();
         }
         let delay = self.backoff.next(fastrand::f64());
-        let why = self.see_off(running, departure);
+        let why = self.note_end(running, reason);
         if !was_up {
             let note = why.clone();
-            let shared = &self.starter.shared;
-            shared.note(|condition| condition.start_failed(note, delay));
+            let dispatcher = &self.starter.dispatcher;
+            dispatcher.record(|health| health.start_failed(note, delay));
         }
-        if matches!(self.next, Next::Nothing) {
+        if matches!(self.successor, Successor::Nothing) {
             self.report(Err(why.to_string()));
-            self.next = Next::Wanted(delay);
+            self.successor = Successor::Wanted(delay);
         }
     }
 
     /// Logs why a process has left by itself, and sees it to its end; says why.
-    fn see_off(&mut self, mut running: Box<Running>, departure: Departure) -> Cause {
+    fn note_end(&mut self, mut running: Box<LiveProcess>, reason: StopReason) -> Cause {
         let number = running.number();
-        match departure {
-            Departure::Ended => {
+        match reason {
+            StopReason::Ended => {
                 let lived_ms = running.started().elapsed().as_millis() as u64;
                 let was_up = running.member().is_up();
                 let end = running.reap(!was_up);
@@ -404,7 +412,7 @@ impl Slot {
                 let last_line = last_line.filter(|line| !line.is_empty());
                 let status = &end.status;
                 warn!(process = number, %status, lived_ms, last_line, repeated, "process ended");
-                self.send_off(running, departure);
+                self.stop_aside(running, reason);
                 if was_up {
                     return end.status.into();
                 }
@@ -432,46 +440,46 @@ impl Slot {
                     None => general.into(),
                 }
             }
-            Departure::Fault(fault) => {
+            StopReason::Fault(fault) => {
                 warn!(process = number, reason = %fault, "process replaced");
                 let is_slow = matches!(fault, Fault::TimedOut | Fault::TooSlowToStart);
                 if is_slow && !running.has_replied() {
                     let age = running.started().elapsed();
-                    self.starter.shared.note_start(2 * age);
+                    self.starter.dispatcher.record_start(2 * age);
                 }
-                self.send_off(running, departure);
+                self.stop_aside(running, reason);
                 fault.to_string().into()
             }
-            Departure::Replaced | Departure::Stopped => {
-                self.send_off(running, departure);
+            StopReason::Replaced | StopReason::Stopped => {
+                self.stop_aside(running, reason);
                 Cause::from("")
             }
         }
     }
 
     /// Sees a process to its end, beside what comes next.
-    fn send_off(&mut self, mut running: Box<Running>, departure: Departure) {
+    fn stop_aside(&mut self, mut running: Box<LiveProcess>, reason: StopReason) {
         running.member_mut().retire();
-        if !matches!(departure, Departure::Stopped | Departure::Ended) {
+        if !matches!(reason, StopReason::Stopped | StopReason::Ended) {
             // One that still ignores its end from before has had its time.
             self.hurry.cancel();
-            self.hurry = self.starter.shared.kill.child_token();
+            self.hurry = self.starter.dispatcher.kill.child_token();
         }
-        let farewell = self.farewell();
-        self.leaving.spawn(running.leave(departure, farewell));
+        let policy = self.policy();
+        self.leaving.spawn(running.stop(reason, policy));
     }
 
-    fn farewell(&self) -> Farewell {
-        Farewell {
+    fn policy(&self) -> StopPolicy {
+        StopPolicy {
             grace: self.grace,
             stop: self.stop.clone(),
             hurry: self.hurry.clone(),
-            terminate: self.starter.shared.terminate.clone(),
-            kill: self.starter.shared.kill.clone(),
+            terminate: self.starter.dispatcher.terminate.clone(),
+            kill: self.starter.dispatcher.kill.clone(),
         }
     }
 
-    fn report(&mut self, outcome: Outcome) {
+    fn report(&mut self, outcome: RenewalOutcome) {
         if let Some(renewal) = self.renewal.take() {
             renewal.report(outcome);
         }
@@ -481,13 +489,16 @@ impl Slot {
     async fn empty(mut self) {
         if let Some(current) = self.current.take() {
             debug!(process = current.number(), "process asked to end");
-            self.send_off(current, Departure::Stopped);
+            self.stop_aside(current, StopReason::Stopped);
         }
-        match std::mem::replace(&mut self.next, Next::Nothing) {
-            Next::Trying(running) => self.send_off(running, Departure::Stopped),
-            next @ (Next::Nothing | Next::NotNeeded | Next::Wanted(_) | Next::Starting(_)) => {
-                self.next = next;
-                self.abandon_next();
+        match std::mem::replace(&mut self.successor, Successor::Nothing) {
+            Successor::Trying(running) => self.stop_aside(running, StopReason::Stopped),
+            successor @ (Successor::Nothing
+            | Successor::NotNeeded
+            | Successor::Wanted(_)
+            | Successor::Starting(_)) => {
+                self.successor = successor;
+                self.abandon_successor();
             }
         }
         self.report(Err("the worker is shutting down".to_owned()));
@@ -495,10 +506,10 @@ impl Slot {
     }
 }
 
-impl Activity {
-    fn now() -> Activity {
+impl IdleTime {
+    fn now() -> IdleTime {
         let now = Instant::now();
-        Activity {
+        IdleTime {
             next_look: now + LOOK_PERIOD,
             taken: 0,
             idle_since: now,

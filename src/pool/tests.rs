@@ -1,13 +1,19 @@
+use super::dispatch::*;
+use super::waiting::Priority;
 use super::*;
+use crate::config::PoolConfig;
+use crate::process::conversation::Position;
+use crate::process::owner::Load;
 use std::num::NonZeroUsize;
-use std::task::Wake;
+use std::sync::atomic::AtomicBool;
+use std::task::{Wake, Waker};
 
 const LONG: Duration = Duration::from_secs(3600);
 const IDLE: Load = Load {
     in_flight: 0,
     has_replied: true,
     last_replied: None,
-    start: Start::AtOnce,
+    position: Position::First,
 };
 
 /// A pool without processes, for this many waiting requests.
@@ -31,9 +37,9 @@ fn pool_up_to(max_processes: NonZeroUsize, queue: usize) -> Pool {
         queue_timeout: LONG,
     };
     Pool {
-        shared: Arc::new(Shared::new(
+        dispatcher: Arc::new(Dispatcher::new(
             &config,
-            Condition::new(None),
+            Health::new(None),
             1,
             MemoryBudget::new(1 << 20),
         )),
@@ -43,7 +49,7 @@ fn pool_up_to(max_processes: NonZeroUsize, queue: usize) -> Pool {
     }
 }
 
-pub(super) fn call(pool: &Pool) -> Result<Answered, Failure> {
+pub(super) fn call(pool: &Pool) -> Result<PendingAnswer, Failure> {
     pool.call(
         "p".into(),
         Extras::default(),
@@ -72,8 +78,12 @@ impl Wake for Woken {
 /// An idle process asks for a request.
 fn ask(pool: &Pool, process: u64, woken: &Arc<Woken>) -> Poll<Call> {
     let waker = Arc::clone(woken).into();
-    pool.shared
-        .poll_take(&mut Context::from_waker(&waker), process, Rank::Idle, IDLE)
+    pool.dispatcher.poll_take(
+        &mut Context::from_waker(&waker),
+        process,
+        Priority::Idle,
+        IDLE,
+    )
 }
 
 /// D4: callers leave at each point of the hand-over; no place and no process is lost to them.
@@ -90,7 +100,7 @@ fn a_million_callers_that_leave_cost_nothing() {
                 assert!(ask(&pool, 1, &woken).is_pending());
                 drop(call(&pool).unwrap());
                 assert!(ask(&pool, 1, &woken).is_pending());
-                pool.shared.lock().available.unlist(1);
+                pool.dispatcher.lock().waiting_processes.withdraw(1);
             }
             // When a process has it.
             2 => {
@@ -112,9 +122,9 @@ fn a_million_callers_that_leave_cost_nothing() {
                 drop(waiting);
             }
         }
-        assert!(pool.shared.lock().queue.is_empty(), "round {round}");
+        assert!(pool.dispatcher.lock().queue.is_empty(), "round {round}");
     }
-    assert!(pool.shared.lock().available.next().is_none());
+    assert!(pool.dispatcher.lock().waiting_processes.pop().is_none());
 }
 
 #[test]
@@ -139,7 +149,7 @@ fn a_request_whose_caller_has_left_is_given_to_nobody() {
     );
     drop(receiver);
     let until = Instant::now() + LONG;
-    pool.shared.lock().queue.push(until, |_| left);
+    pool.dispatcher.lock().queue.push(until, |_| left);
     assert!(ask(&pool, 1, &Arc::default()).is_pending());
 }
 
@@ -156,8 +166,8 @@ fn a_request_that_is_handed_back_wakes_an_idle_process_and_comes_first() {
     };
     let idle = Arc::new(Woken::default());
     assert!(ask(&pool, 2, &idle).is_pending());
-    pool.shared.hand_back(vec![second]);
-    pool.shared.hand_back(vec![first]);
+    pool.dispatcher.hand_back(vec![second]);
+    pool.dispatcher.hand_back(vec![first]);
     assert!(idle.is_set());
     let Poll::Ready(again) = ask(&pool, 2, &idle) else {
         panic!("there is a request")
@@ -169,22 +179,23 @@ fn a_request_that_is_handed_back_wakes_an_idle_process_and_comes_first() {
 fn only_what_is_fresh_and_fits_is_written_ahead() {
     let pool = pool_for(4);
     let ahead = |room_bytes| {
-        let start = Start::Behind { room_bytes };
+        let position = Position::Behind { room_bytes };
         let load = Load {
             in_flight: 1,
             has_replied: true,
             last_replied: None,
-            start,
+            position,
         };
         let mut context = Context::from_waker(Waker::noop());
-        pool.shared.poll_take(&mut context, 1, Rank::Busy, load)
+        pool.dispatcher
+            .poll_take(&mut context, 1, Priority::Busy, load)
     };
-    let _answered: Vec<Answered> = (0..3).map(|_| call(&pool).unwrap()).collect();
+    let _answered: Vec<PendingAnswer> = (0..3).map(|_| call(&pool).unwrap()).collect();
     assert!(ahead(0).is_pending(), "the payload has a byte");
     let Poll::Ready(first) = ahead(1) else {
         panic!("no process is idle")
     };
-    pool.shared.hand_back(vec![first]);
+    pool.dispatcher.hand_back(vec![first]);
     assert!(ahead(1).is_pending(), "it is written ahead no second time");
     assert!(ask(&pool, 2, &Arc::default()).is_ready());
     assert!(ahead(1).is_ready());
@@ -197,25 +208,25 @@ fn what_is_handed_back_to_a_closed_pool_is_refused_and_not_forgotten() {
     let Poll::Ready(taken) = ask(&pool, 1, &Arc::default()) else {
         panic!("there is a request")
     };
-    answer_all(pool.shared.close(), Some(Failure::Draining));
-    pool.shared.hand_back(vec![taken]);
+    answer_all(pool.dispatcher.close(), Some(Failure::Draining));
+    pool.dispatcher.hand_back(vec![taken]);
     let answer = Pin::new(&mut answered).poll(&mut Context::from_waker(Waker::noop()));
     assert_eq!(answer, Poll::Ready(Err(Failure::Draining)));
 }
 
 /// A pool of which a process has come up, and a request that was handed on so often.
-fn handed_on(times: u32) -> (Pool, Answered) {
+fn handed_on(times: u32) -> (Pool, PendingAnswer) {
     let pool = pool_for(1);
-    pool.shared.note(|condition| {
-        condition.started();
-        condition.came_up();
+    pool.dispatcher.record(|health| {
+        health.started();
+        health.came_up();
     });
     let answered = call(&pool).unwrap();
     for _ in 0..times {
         let Poll::Ready(taken) = ask(&pool, 1, &Arc::default()) else {
             panic!("there is a request")
         };
-        pool.shared.hand_back(vec![taken]);
+        pool.dispatcher.hand_back(vec![taken]);
     }
     (pool, answered)
 }
@@ -249,7 +260,9 @@ fn the_last_process_for_a_request_is_none_that_has_just_replied() {
     ] {
         let (pool, _answered) = handed_on(times);
         let mut context = Context::from_waker(Waker::noop());
-        let asked = pool.shared.poll_take(&mut context, 2, Rank::Idle, load);
+        let asked = pool
+            .dispatcher
+            .poll_take(&mut context, 2, Priority::Idle, load);
         assert_eq!(asked.is_ready(), is_given, "{times} {load:?}");
     }
 }
@@ -263,7 +276,7 @@ fn the_time_that_a_process_had_a_request_does_not_count_as_waiting() {
     };
     // As if a process had kept it for longer than it might have waited.
     taken.waits_until = Instant::now();
-    pool.shared.hand_back(vec![taken]);
+    pool.dispatcher.hand_back(vec![taken]);
     assert!(ask(&pool, 2, &Arc::default()).is_ready());
 }
 
@@ -275,7 +288,7 @@ fn what_no_process_ever_reads_is_refused_in_the_end() {
         panic!("there is a request")
     };
     taken.gives_up_at = Instant::now();
-    pool.shared.hand_back(vec![taken]);
+    pool.dispatcher.hand_back(vec![taken]);
     let answer = Pin::new(&mut answered).poll(&mut Context::from_waker(Waker::noop()));
     assert!(matches!(
         answer,

@@ -1,33 +1,33 @@
 //! What is said to one process, what it says back, and when it can no longer be trusted.
 //!
 //! Sans I/O: bytes, time and the end of the process come in; answers, log lines and the
-//! [`Standing`] of the process come out. I never read a clock, touch a pipe or signal anything.
+//! [`Trust`] of the process come out. I never read a clock, touch a pipe or signal anything.
 //!
 //! Invariants, whatever the process sends and in whatever order:
 //! * every ticket that was given comes out exactly once: answered, or handed back by
 //!   [`Conversation::end`];
 //! * an answer is made from the line that answers that request, or is a failure;
-//! * a process that is not [`Standing::Sound`] has no room.
+//! * a process that is not [`Trust::Sound`] has no room.
 
 mod deadlines;
 mod finished;
-mod pace;
+mod read_ahead;
 mod replies;
-mod seen;
 mod silence;
-mod standing;
+mod timeout_detail;
+mod trust;
 
 use super::ids::IdDigits;
 use super::line::{self, Announcement, Context, ContextMember, Framer};
 use crate::error::Failure;
 use bytes::Bytes;
 use finished::Finished;
-use pace::Pace;
+use read_ahead::ReadAhead;
 use silence::Silence;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-pub use standing::{Fault, Standing};
+pub use trust::{Fault, Trust};
 
 /// Stray lines are told one by one up to this many events; beyond, they are only counted.
 const EVENTS_AT_ONCE: usize = 256;
@@ -55,9 +55,9 @@ pub trait Ticket {
     fn latest(&self) -> Option<Instant>;
 }
 
-/// Limits of a conversation.
+/// ConversationConfig of a conversation.
 #[derive(Debug, Clone)]
-pub struct Limits {
+pub struct ConversationConfig {
     /// Caps the concurrency that a process announces.
     pub max_concurrency: usize,
     /// Caps how many requests a process that promised order may have at the same time.
@@ -72,9 +72,9 @@ pub struct Limits {
 
 /// When a process would start on a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Start {
+pub enum Position {
     /// At once.
-    AtOnce,
+    First,
     /// After those that it has.
     Behind {
         /// What the line of the request may have, in bytes.
@@ -84,7 +84,7 @@ pub enum Start {
 
 /// Whether anybody else still holds the pipes of a process that is dead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Holders {
+pub enum PipeHolders {
     /// Its stdout has ended.
     None,
     /// A descendant that has left its group may have.
@@ -125,7 +125,7 @@ pub enum Event<T> {
 /// The conversation with one process. `T` is the ticket of a request: what its answer goes to.
 #[derive(Debug)]
 pub struct Conversation<T> {
-    limits: Limits,
+    limits: ConversationConfig,
     started: Instant,
     framer: Framer,
     promise: Promise,
@@ -139,18 +139,18 @@ pub struct Conversation<T> {
     was_ready_late: bool,
     has_replied: bool,
     last_replied: Option<Instant>,
-    standing: Standing,
+    trust: Trust,
     /// When the first piece of a half line came that keeps the process from being given a request.
     half_line_since: Option<Instant>,
     silence: Silence,
     flight: VecDeque<Flight<T>>,
     finished: Finished,
-    pace: Pace,
+    read_ahead: ReadAhead,
     /// Replies in the promised order so far.
     in_order: u64,
     /// What may have been meant as replies since the last one in order: so many requests further
     /// the process may be than its replies say.
-    botched: usize,
+    unmatched_lines: usize,
     strays: Strays,
     /// At the last look it was stopped.
     is_stopped: bool,
@@ -251,10 +251,10 @@ impl Outgoing {
 
 impl<T: Ticket> Conversation<T> {
     /// The conversation with a process that was started now.
-    pub fn new(limits: Limits, now: Instant) -> Conversation<T> {
+    pub fn new(limits: ConversationConfig, now: Instant) -> Conversation<T> {
         Conversation {
             framer: Framer::new(limits.max_reply_bytes),
-            pace: Pace::new(limits.read_ahead),
+            read_ahead: ReadAhead::new(limits.read_ahead),
             limits,
             started: now,
             promise: Promise::Nothing,
@@ -266,13 +266,13 @@ impl<T: Ticket> Conversation<T> {
             was_ready_late: false,
             has_replied: false,
             last_replied: None,
-            standing: Standing::Sound,
+            trust: Trust::Sound,
             half_line_since: None,
             silence: Silence::default(),
             flight: VecDeque::new(),
             finished: Finished::default(),
             in_order: 0,
-            botched: 0,
+            unmatched_lines: 0,
             strays: Strays::default(),
             is_stopped: false,
             outgoing: Outgoing::default(),
@@ -281,39 +281,39 @@ impl<T: Ticket> Conversation<T> {
     }
 
     /// Whether the process may be given requests, and if not, why.
-    pub fn standing(&self) -> &Standing {
-        &self.standing
+    pub fn trust(&self) -> &Trust {
+        &self.trust
     }
 
     /// How many requests the process may be given now.
     pub fn room(&self, now: Instant) -> usize {
         let waits_for_ready = self.limits.wait_ready && !self.is_ready;
         let waits = waits_for_ready || self.is_in_half_a_line() || self.silence.is_awaited();
-        if self.standing != Standing::Sound || waits {
+        if self.trust != Trust::Sound || waits {
             return 0;
         }
         let most = match self.promise {
             Promise::Nothing => 1,
-            Promise::Order if self.has_replied => self.pace.window(now),
+            Promise::Order if self.has_replied => self.read_ahead.window(now),
             Promise::Order => 1,
             Promise::Concurrency(number) => number,
         };
         let room = most.saturating_sub(self.flight.len());
-        match self.next_start() {
-            Start::Behind { room_bytes: 0 } => 0,
-            Start::Behind { .. } | Start::AtOnce => room,
+        match self.next_position() {
+            Position::Behind { room_bytes: 0 } => 0,
+            Position::Behind { .. } | Position::First => room,
         }
     }
 
     /// When the process would start on a request that it is given now.
-    pub fn next_start(&self) -> Start {
+    pub fn next_position(&self) -> Position {
         match (self.promise, self.flight.front()) {
             (Promise::Order, Some(first)) => {
                 let unanswered = self.outgoing.end() - first.line.start;
                 let room_bytes = AHEAD_BYTES.saturating_sub(unanswered);
-                Start::Behind { room_bytes }
+                Position::Behind { room_bytes }
             }
-            (Promise::Order | Promise::Nothing | Promise::Concurrency(_), _) => Start::AtOnce,
+            (Promise::Order | Promise::Nothing | Promise::Concurrency(_), _) => Position::First,
         }
     }
 
@@ -373,7 +373,7 @@ impl<T: Ticket> Conversation<T> {
             "a request was given to a process without room"
         );
         if self.flight.is_empty() {
-            self.botched = 0;
+            self.unmatched_lines = 0;
         }
         let begin = self.outgoing.end();
         let context = ticket.context(now, &self.context);
@@ -456,7 +456,7 @@ impl<T: Ticket> Conversation<T> {
         let replies = self.in_order - answered;
         if let Some(began) = began.filter(|_| replies > 0) {
             let spent = now.saturating_duration_since(began);
-            self.pace.replied(now, spent, replies);
+            self.read_ahead.replied(now, spent, replies);
         }
     }
 
@@ -501,13 +501,13 @@ impl<T: Ticket> Conversation<T> {
     /// promised order and an earlier request has no reply. The promise says nothing while somebody
     /// may still be working on what was read. Nor does the pipe, when something else comes out of
     /// it than was written: somebody has put that there, in place of what was read.
-    pub fn end(&mut self, unread: &[u8], holders: Holders) -> Vec<(T, bool)> {
+    pub fn end(&mut self, unread: &[u8], holders: PipeHolders) -> Vec<(T, bool)> {
         let read = self.outgoing.sent.checked_sub(unread.len() as u64);
         let read = read.filter(|read| self.is_end_of_what_was_sent(unread, *read));
         let read = read.unwrap_or(self.outgoing.sent);
         let may_have_started = match (self.promise, holders) {
-            (Promise::Order, Holders::None) => self.may_have_started(),
-            (Promise::Order, Holders::Some) => usize::MAX,
+            (Promise::Order, PipeHolders::None) => self.may_have_started(),
+            (Promise::Order, PipeHolders::Some) => usize::MAX,
             (Promise::Nothing | Promise::Concurrency(_), _) => usize::MAX,
         };
         let flights = self.flight.drain(..).enumerate();
@@ -553,7 +553,7 @@ impl<T: Ticket> Conversation<T> {
     fn may_have_started(&self) -> usize {
         // A reply without its line end is one as well.
         let half = line::replies_at_most(self.framer.partial());
-        self.botched.saturating_add(half).saturating_add(1)
+        self.unmatched_lines.saturating_add(half).saturating_add(1)
     }
 
     /// From here on the process is given nothing. If it echoes ids it may finish.
@@ -578,25 +578,25 @@ impl<T: Ticket> Conversation<T> {
     }
 
     fn finish_only(&mut self, fault: Fault) {
-        if self.standing == Standing::Sound {
-            self.standing = Standing::Finishing(fault);
+        if self.trust == Trust::Sound {
+            self.trust = Trust::Finishing(fault);
         }
         if self.flight.is_empty() {
-            self.condemn_again();
+            self.condemn_if_finishing();
         }
     }
 
     fn condemn(&mut self, fault: Fault) {
-        match self.standing {
-            Standing::Sound => self.standing = Standing::Condemned(fault),
-            Standing::Finishing(_) | Standing::Condemned(_) => self.condemn_again(),
+        match self.trust {
+            Trust::Sound => self.trust = Trust::Condemned(fault),
+            Trust::Finishing(_) | Trust::Condemned(_) => self.condemn_if_finishing(),
         }
     }
 
     /// The first fault is the one that is told.
-    fn condemn_again(&mut self) {
-        if let Standing::Finishing(fault) = self.standing {
-            self.standing = Standing::Condemned(fault);
+    fn condemn_if_finishing(&mut self) {
+        if let Trust::Finishing(fault) = self.trust {
+            self.trust = Trust::Condemned(fault);
         }
     }
 
@@ -615,7 +615,7 @@ impl<T: Ticket> Conversation<T> {
     /// Takes out a request that needs no reply any more; a reply that names it is one too many.
     fn take_flight(&mut self, index: usize) -> Option<Flight<T>> {
         let flight = self.flight.remove(index)?;
-        self.finished.note(flight.id);
+        self.finished.record(flight.id);
         Some(flight)
     }
 }

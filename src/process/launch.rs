@@ -59,12 +59,12 @@ const REPORT_BYTES: usize = 4096;
 /// Starts processes of one command. Clones share what it knows.
 #[derive(Debug, Clone)]
 pub struct Launcher {
-    order: Arc<Order>,
+    order: Arc<LaunchSpec>,
 }
 
 /// What is to be started.
 #[derive(Debug)]
-struct Order {
+struct LaunchSpec {
     command: Command,
     isolation: IsolationConfig,
     directory: Directory,
@@ -136,7 +136,7 @@ impl Launcher {
             }
         }
         Ok(Launcher {
-            order: Arc::new(Order {
+            order: Arc::new(LaunchSpec {
                 command,
                 isolation,
                 directory,
@@ -173,7 +173,7 @@ pub fn measure_memory(pid: u32, bytes: &Arc<AtomicU64>) {
     spawner::measure(pid, bytes);
 }
 
-impl Order {
+impl LaunchSpec {
     /// Says where processes start, at the first and whenever a link on the way was moved.
     fn tell_where(&self) {
         let Ok(now) = self.directory.start().canonicalize() else {
@@ -201,7 +201,7 @@ fn cannot(error: &io::Error) -> LaunchError {
 }
 
 /// Starts a process, on the thread that does.
-fn start(order: &Order) -> Result<Launched, Refusal> {
+fn start(order: &LaunchSpec) -> Result<Launched, Refusal> {
     order.oom.look();
     order.tell_where();
     let (report, status) = status_pipe().map_err(|error| cannot(&error.into()))?;
@@ -272,7 +272,7 @@ fn status_pipe() -> rustix::io::Result<(OwnedFd, OwnedFd)> {
     Ok((report, status))
 }
 
-fn prepare(order: &Order, status: &OwnedFd) -> std::process::Command {
+fn prepare(order: &LaunchSpec, status: &OwnedFd) -> std::process::Command {
     let isolation = &order.isolation;
     let plan = Plan {
         status: status.as_raw_fd(),

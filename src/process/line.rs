@@ -9,7 +9,8 @@ mod request;
 
 pub use framing::{Framer, Line, STRAY_LIMIT, is_braced, objects_in, replies_at_most};
 pub use reply::{
-    Announcement, Answer, Company, ContextMember, Id, Parsed, leading_id, parse, plain_reply,
+    Announcement, ContextMember, ExtraMembers, Id, Parsed, ReplyBody, leading_id, parse,
+    plain_reply,
 };
 pub use request::{Context, encode_request};
 

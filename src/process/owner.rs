@@ -8,10 +8,12 @@ mod gate;
 
 use super::activity::{activity, is_stopped};
 use super::call::Call;
-use super::conversation::{Conversation, Event, Fault, Holders, Limits, Standing, Start};
-use super::handler_log::StreamLog;
+use super::conversation::{
+    Conversation, ConversationConfig, Event, Fault, PipeHolders, Position, Trust,
+};
 use super::ids::RandomIds;
 use super::line::{Announcement, ContextMember};
+use super::output_log::StreamLog;
 use crate::budget::MemoryBudget;
 use crate::cause::Cause;
 use crate::error::Failure;
@@ -73,18 +75,23 @@ enum Received {
     Much,
 }
 
-/// Where requests come from, and who is told how the process does.
-pub trait Feed {
+/// Where a process's requests come from.
+pub trait RequestSource {
     /// The next request for this process, or a promise to wake it when there is one.
     fn poll_take(&mut self, cx: &mut Context<'_>, load: Load) -> Poll<Call>;
-    /// Whether the requests for a process that may be given so many are better left for a moment,
-    /// as more are coming that can be written together with them; it is woken after that.
+    /// Whether the requests for a process with this much room are better left in the queue for a
+    /// moment, because more are coming that can be written together with them. The process is woken
+    /// after that moment.
     fn waits_for_more(&mut self, cx: &mut Context<'_>, room: usize) -> bool;
-    /// The process takes none now, though it may have been asked for it.
-    fn step_back(&mut self);
-    /// The process wants no more requests.
+    /// The process takes no request now, though it may have been woken for one.
+    fn give_up_turn(&mut self);
+    /// The process takes no request any more.
     fn leave(&mut self);
-    /// The process is up; with its age if it has shown so itself.
+}
+
+/// Is told how a process does.
+pub trait ProcessObserver {
+    /// The process is up; `shown_after` is its age if it has shown so by a line of its own.
     fn came_up(&mut self, shown_after: Option<Duration>);
     /// The process has had its time for a request, and has never answered any.
     fn went_unanswered(&mut self);
@@ -104,19 +111,19 @@ pub struct Load {
     /// When it last answered one.
     pub last_replied: Option<Instant>,
     /// When it would start on one more.
-    pub start: Start,
+    pub position: Position,
 }
 
 /// The owner of one process's stdin and stdout.
 #[derive(Debug)]
-pub struct Owner<F> {
+pub struct Owner<S> {
     process: u64,
     pid: u32,
     conversation: Conversation<Call>,
     ids: RandomIds,
     /// Drawn for the next request.
     next_id: Option<u64>,
-    feed: F,
+    source: S,
     /// Shared only with the watch for its other end being closed, while [`Owner::serve`] runs.
     stdin: Option<Arc<Sender>>,
     stdout: Option<Receiver>,
@@ -133,7 +140,7 @@ pub struct Owner<F> {
     expires_behind: Option<u64>,
 }
 
-impl<F: Feed> Owner<F> {
+impl<S: RequestSource + ProcessObserver> Owner<S> {
     /// Takes over the pipes of process `pid`, whose stdout has this log and which was just started.
     /// Must be called within a runtime.
     pub fn new(
@@ -141,10 +148,10 @@ impl<F: Feed> Owner<F> {
         pid: u32,
         stdin: Sender,
         stdout: Receiver,
-        limits: Limits,
+        limits: ConversationConfig,
         budget: MemoryBudget,
-        feed: F,
-    ) -> Owner<F> {
+        source: S,
+    ) -> Owner<S> {
         let now = Instant::now();
         Owner {
             process: log.process(),
@@ -152,7 +159,7 @@ impl<F: Feed> Owner<F> {
             conversation: Conversation::new(limits, now),
             ids: RandomIds::new(),
             next_id: None,
-            feed,
+            source,
             stdin: Some(Arc::new(stdin)),
             stdout: Some(stdout),
             is_retired: false,
@@ -181,16 +188,16 @@ impl<F: Feed> Owner<F> {
         });
         poll_fn(|cx| {
             self.poll_move(cx);
-            let is_sound = *self.conversation.standing() == Standing::Sound;
+            let is_sound = *self.conversation.trust() == Trust::Sound;
             if is_sound && input_closed.as_mut().poll(cx).is_ready() {
                 let unread = self.stdin.as_ref().map(rustix::io::ioctl_fionread);
                 self.conversation
                     .input_closed(unread.and_then(Result::ok).unwrap_or(0));
-                self.feed.leave();
+                self.source.leave();
             }
-            match *self.conversation.standing() {
-                Standing::Sound => Poll::Pending,
-                Standing::Finishing(fault) | Standing::Condemned(fault) => Poll::Ready(fault),
+            match *self.conversation.trust() {
+                Trust::Sound => Poll::Pending,
+                Trust::Finishing(fault) | Trust::Condemned(fault) => Poll::Ready(fault),
             }
         })
         .await
@@ -201,7 +208,7 @@ impl<F: Feed> Owner<F> {
     pub async fn finish(&mut self) {
         poll_fn(|cx| {
             self.poll_move(cx);
-            let is_condemned = matches!(self.conversation.standing(), Standing::Condemned(_));
+            let is_condemned = matches!(self.conversation.trust(), Trust::Condemned(_));
             let is_done = self.conversation.in_flight() == 0;
             if is_condemned || is_done {
                 Poll::Ready(())
@@ -223,26 +230,26 @@ impl<F: Feed> Owner<F> {
     }
 
     /// Where the requests come from.
-    pub fn feed(&self) -> &F {
-        &self.feed
+    pub fn source(&self) -> &S {
+        &self.source
     }
 
     /// Where the requests come from.
-    pub fn feed_mut(&mut self) -> &mut F {
-        &mut self.feed
+    pub fn source_mut(&mut self) -> &mut S {
+        &mut self.source
     }
 
     /// From now on the process is given nothing; its stdin is closed when all is written.
     pub fn retire(&mut self) {
         self.is_retired = true;
-        self.feed.leave();
+        self.source.leave();
         self.close_stdin_when_written();
     }
 
     /// Closes the stdin of the process, whatever is still to be written.
     pub fn close_stdin(&mut self) {
         self.is_retired = true;
-        self.feed.leave();
+        self.source.leave();
         self.stdin = None;
     }
 
@@ -285,8 +292,8 @@ impl<F: Feed> Owner<F> {
     /// The process has been reaped. Delivers the answers that are still in its stdout, fails what
     /// it may have started with `cause`, and gives back what it never started.
     // Not cancel-safe: what was taken back is lost with it.
-    pub async fn bury(&mut self, cause: &Cause) -> Vec<Call> {
-        self.feed.leave();
+    pub async fn settle(&mut self, cause: &Cause) -> Vec<Call> {
+        self.source.leave();
         // First, before somebody who has left the group reads more of it.
         let unread = self.take_back_unread();
         self.read_rest().await;
@@ -296,8 +303,8 @@ impl<F: Feed> Owner<F> {
         let left = self.conversation.what_it_left();
         let cause = &cause.clone().map(|cause| format!("{cause}{left}"));
         let holders = match &self.stdout {
-            Some(_) => Holders::Some,
-            None => Holders::None,
+            Some(_) => PipeHolders::Some,
+            None => PipeHolders::None,
         };
         let mut never_started = Vec::new();
         for (call, is_untouched) in self.conversation.end(&unread, holders) {
@@ -430,10 +437,10 @@ impl<F: Feed> Owner<F> {
         for event in events {
             match event {
                 Event::Answered(call, outcome) => call.answer(outcome),
-                Event::CameUp { shown_after } => self.feed.came_up(shown_after),
-                Event::Unanswered => self.feed.went_unanswered(),
+                Event::CameUp { shown_after } => self.source.came_up(shown_after),
+                Event::Unanswered => self.source.went_unanswered(),
                 Event::Ready(announcement) => {
-                    self.feed.announced();
+                    self.source.announced();
                     self.log_ready(&announcement);
                 }
                 Event::Stray {
@@ -474,7 +481,7 @@ impl<F: Feed> Owner<F> {
     }
 
     fn check_deadlines(&mut self, cx: &mut Context<'_>) {
-        let slowest_start = self.feed.slowest_start();
+        let slowest_start = self.source.slowest_start();
         let now = Instant::now();
         if self
             .conversation
@@ -514,7 +521,7 @@ impl<F: Feed> Owner<F> {
     fn take_requests(&mut self, cx: &mut Context<'_>) {
         let now = Instant::now();
         let room = self.conversation.room(now);
-        if !self.is_retired && room > 1 && self.feed.waits_for_more(cx, room) {
+        if !self.is_retired && room > 1 && self.source.waits_for_more(cx, room) {
             return;
         }
         while !self.is_retired && self.conversation.room(now) > 0 {
@@ -531,18 +538,18 @@ impl<F: Feed> Owner<F> {
                 in_flight: self.conversation.in_flight(),
                 has_replied: self.conversation.has_replied(),
                 last_replied: self.conversation.last_replied(),
-                start: self.conversation.next_start(),
+                position: self.conversation.next_position(),
             };
-            let Poll::Ready(call) = self.feed.poll_take(cx, load) else {
+            let Poll::Ready(call) = self.source.poll_take(cx, load) else {
                 return;
             };
             self.next_id = None;
             self.conversation.give(now, id, call);
         }
-        if *self.conversation.standing() == Standing::Sound {
-            self.feed.step_back();
+        if *self.conversation.trust() == Trust::Sound {
+            self.source.give_up_turn();
         } else {
-            self.feed.leave();
+            self.source.leave();
         }
     }
 
@@ -596,7 +603,7 @@ impl<F: Feed> Owner<F> {
     }
 
     fn set_alarm(&mut self, cx: &mut Context<'_>) {
-        let deadline = self.conversation.next_deadline(self.feed.slowest_start());
+        let deadline = self.conversation.next_deadline(self.source.slowest_start());
         let Some(deadline) = deadline else { return };
         self.alarm.poll(cx, deadline);
     }

@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 use faas_worker::http::request::{find_payload, is_json};
-use faas_worker::process::conversation::{Conversation, Event, Limits, Ticket};
+use faas_worker::process::conversation::{Conversation, ConversationConfig, Event, Ticket};
 use faas_worker::process::ids::RandomIds;
 use faas_worker::process::line::{Context, ContextMember};
 use std::hint::black_box;
@@ -67,7 +67,7 @@ impl Ticket for Request {
 impl Path {
     /// A path on which the process has come up.
     pub fn new(case: Case) -> Path {
-        let limits = Limits {
+        let limits = ConversationConfig {
             read_ahead: 32,
             max_concurrency: 64,
             wait_ready: false,

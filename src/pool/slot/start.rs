@@ -1,11 +1,11 @@
 //! The start of a process, from the wait before it to the moment it runs.
 
+use super::live::LiveProcess;
+use super::member::Role;
 use crate::config::ProcessConfig;
-use crate::pool::Shared;
-use crate::pool::member::Part;
-use crate::pool::running::Running;
-use crate::process::handler_log::LogAllowance;
+use crate::pool::dispatch::Dispatcher;
 use crate::process::launch::{LaunchError, Launcher};
+use crate::process::output_log::LogAllowance;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 /// What a start needs.
 #[derive(Debug, Clone)]
 pub(super) struct Starter {
-    pub(super) shared: Arc<Shared>,
+    pub(super) dispatcher: Arc<Dispatcher>,
     pub(super) launcher: Launcher,
     pub(super) config: ProcessConfig,
     /// Of all processes of the slot.
@@ -26,12 +26,12 @@ pub(super) struct Starter {
 }
 
 /// What came of a start.
-pub(super) type Started = Result<Option<Box<Running>>, LaunchError>;
+pub(super) type Started = Result<Option<Box<LiveProcess>>, LaunchError>;
 
 /// A start under way: `None` if it was given up before anything was started.
 ///
 /// Must not be dropped before its end, but abandoned: the process may be running already.
-pub(super) struct Start {
+pub(super) struct PendingStart {
     running: Pin<Box<dyn Future<Output = Started> + Send>>,
     given_up: CancellationToken,
 }
@@ -39,17 +39,17 @@ pub(super) struct Start {
 impl Starter {
     /// Starts a process after a delay, and when few enough others are starting. Given up while it
     /// waits when `stop` is cancelled.
-    pub(super) fn start(&self, delay: Duration, stop: &CancellationToken) -> Start {
+    pub(super) fn start(&self, delay: Duration, stop: &CancellationToken) -> PendingStart {
         let given_up = stop.child_token();
         let running = self.clone().wait_and_launch(delay, given_up.clone());
-        Start {
+        PendingStart {
             running: Box::pin(running),
             given_up,
         }
     }
 
     async fn wait_and_launch(self, delay: Duration, given_up: CancellationToken) -> Started {
-        let starts = Arc::clone(&self.shared.starts);
+        let starts = Arc::clone(&self.dispatcher.starts);
         let turn = async {
             if !delay.is_zero() {
                 sleep(delay).await;
@@ -62,25 +62,32 @@ impl Starter {
         // Not given up from here on: what was started must be seen to its end.
         let launched = self.launcher.launch().await?;
         let Starter {
-            shared,
+            dispatcher,
             config,
             allowance,
             ..
         } = self;
-        let running = Running::new(launched, &config, shared, Part::Serving, permit, allowance)?;
+        let running = LiveProcess::new(
+            launched,
+            &config,
+            dispatcher,
+            Role::Serving,
+            permit,
+            allowance,
+        )?;
         Ok(Some(Box::new(running)))
     }
 }
 
-impl Start {
+impl PendingStart {
     /// Gives the start up; gives the process if it runs all the same.
-    pub(super) async fn abandon(self) -> Option<Box<Running>> {
+    pub(super) async fn abandon(self) -> Option<Box<LiveProcess>> {
         self.given_up.cancel();
         self.running.await.ok().flatten()
     }
 }
 
-impl Future for Start {
+impl Future for PendingStart {
     type Output = Started;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
@@ -88,8 +95,8 @@ impl Future for Start {
     }
 }
 
-impl fmt::Debug for Start {
+impl fmt::Debug for PendingStart {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Start")
+        f.write_str("PendingStart")
     }
 }

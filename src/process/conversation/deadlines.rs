@@ -1,7 +1,7 @@
 //! When something is over its time, and what follows.
 
 use super::{
-    Conversation, Event, Fault, HALF_LINE_LASTS, Life, Promise, Standing, Ticket, UP_AFTER,
+    Conversation, Event, Fault, HALF_LINE_LASTS, Life, Promise, Ticket, Trust, UP_AFTER,
     silence::Waited,
 };
 use crate::error::Failure;
@@ -12,7 +12,7 @@ impl<T: Ticket> Conversation<T> {
     /// When [`Conversation::expire`] has something to do next. `slowest_start` is that of the pool.
     /// Of a process that is condemned already, nothing is late any more.
     pub fn next_deadline(&self, slowest_start: Option<Duration>) -> Option<Instant> {
-        if matches!(self.standing, Standing::Condemned(_)) {
+        if matches!(self.trust, Trust::Condemned(_)) {
             return None;
         }
         let flights =
@@ -36,7 +36,7 @@ impl<T: Ticket> Conversation<T> {
     /// What the process does while its reply is overdue.
     pub fn looked_at_process(&mut self, now: Instant, activity: Activity) {
         if let Some(first) = self.flight.front() {
-            self.pace.looked(now, first.since, activity);
+            self.read_ahead.looked(now, first.since, activity);
         }
     }
 
@@ -112,8 +112,8 @@ impl<T: Ticket> Conversation<T> {
         let first = self.flight.front()?;
         let can_start = first.line.end <= self.outgoing.sent;
         let is_ahead = self.promise == Promise::Order && self.has_replied && can_start;
-        if is_ahead && self.standing == Standing::Sound {
-            self.pace.next_look(first.since)
+        if is_ahead && self.trust == Trust::Sound {
+            self.read_ahead.next_look(first.since)
         } else {
             None
         }

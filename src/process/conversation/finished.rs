@@ -22,7 +22,7 @@ impl Default for Finished {
 
 impl Finished {
     /// This one is answered; the oldest one is forgotten for it.
-    pub(super) fn note(&mut self, id: u64) {
+    pub(super) fn record(&mut self, id: u64) {
         self.ids[self.next] = id;
         self.next = (self.next + 1) % REMEMBERED;
     }
@@ -42,7 +42,7 @@ mod tests {
         let mut finished = Finished::default();
         assert!(!finished.contains(0));
         let last = REMEMBERED as u64 + 10;
-        (1..=last).for_each(|id| finished.note(id));
+        (1..=last).for_each(|id| finished.record(id));
         assert!((11..=last).all(|id| finished.contains(id)));
         assert!((0..=10).all(|id| !finished.contains(id)));
     }

@@ -1,12 +1,12 @@
 //! What a line from the process does: whom it answers, and what it says about the process.
 
 use super::{
-    Conversation, EVENTS_AT_ONCE, Event, Fault, Ids, Life, Promise, Standing, Ticket,
-    seen::beginning,
+    Conversation, EVENTS_AT_ONCE, Event, Fault, Ids, Life, Promise, Ticket, Trust,
+    timeout_detail::beginning,
 };
 use crate::cause::Cause;
 use crate::error::Failure;
-use crate::process::line::{self, Announcement, Answer, Company, Id, Line, Parsed};
+use crate::process::line::{self, Announcement, ExtraMembers, Id, Line, Parsed, ReplyBody};
 use bytes::Bytes;
 use std::time::Instant;
 
@@ -27,23 +27,26 @@ impl<T: Ticket> Conversation<T> {
         // Mostly it is the ordinary reply to the oldest request.
         let first = self.flight.front().and_then(|first| {
             let result = line::plain_reply(line, &first.digits)?;
-            Some(Parsed::Reply(Id::Integer(first.id), Answer::Result(result)))
+            Some(Parsed::Reply(
+                Id::Integer(first.id),
+                ReplyBody::Result(result),
+            ))
         });
         match first.unwrap_or_else(|| line::parse(line)) {
             Parsed::Reply(id, answer) => self.named_reply(now, id, &answer),
-            Parsed::Unnamed(answer, company) => match (self.ids, company) {
-                (_, Company::Logger) | (Ids::Echoed, Company::Others) => {
+            Parsed::Unnamed(answer, extra) => match (self.ids, extra) {
+                (_, ExtraMembers::Logger) | (Ids::Echoed, ExtraMembers::Others) => {
                     self.stray(now, line, false)
                 }
-                (Ids::Echoed, Company::Nothing) => {
+                (Ids::Echoed, ExtraMembers::Nothing) => {
                     self.unmatched(now, Fault::MissingId, &"".into())
                 }
-                (Ids::Unknown | Ids::Never, Company::Nothing | Company::Others) => {
+                (Ids::Unknown | Ids::Never, ExtraMembers::Nothing | ExtraMembers::Others) => {
                     self.unnamed_reply(now, &answer);
                 }
             },
             Parsed::IdOnly(Id::Integer(id)) if self.position(id).is_some() => {
-                let broken = Answer::Broken(
+                let broken = ReplyBody::Broken(
                     "the reply has neither result nor error (JavaScript leaves out a result that \
                      is undefined: return null; cat repeats the request)"
                         .to_owned(),
@@ -51,7 +54,7 @@ impl<T: Ticket> Conversation<T> {
                 self.named_reply(now, Id::Integer(id), &broken);
             }
             Parsed::Malformed(id, how) if self.position(id).is_some() => {
-                self.named_reply(now, Id::Integer(id), &Answer::Broken(how));
+                self.named_reply(now, Id::Integer(id), &ReplyBody::Broken(how));
                 // Others may stand behind it, without a line end between them.
                 self.may_be_further(line::objects_in(line).saturating_sub(1));
             }
@@ -67,7 +70,7 @@ impl<T: Ticket> Conversation<T> {
     }
 
     /// A reply that names its request.
-    fn named_reply(&mut self, now: Instant, id: Id<'_>, answer: &Answer<'_>) {
+    fn named_reply(&mut self, now: Instant, id: Id<'_>, answer: &ReplyBody<'_>) {
         let Id::Integer(number) = id else {
             return self.unmatched(now, Fault::WrongId, &kind_of(id));
         };
@@ -84,7 +87,7 @@ impl<T: Ticket> Conversation<T> {
     }
 
     /// A reply of a process that has never named a request.
-    fn unnamed_reply(&mut self, now: Instant, answer: &Answer<'_>) {
+    fn unnamed_reply(&mut self, now: Instant, answer: &ReplyBody<'_>) {
         let Some(first) = self.flight.front() else {
             return self.doubt(Fault::Unasked);
         };
@@ -98,8 +101,8 @@ impl<T: Ticket> Conversation<T> {
         self.reply(now, 0, answer);
     }
 
-    fn reply(&mut self, now: Instant, index: usize, answer: &Answer<'_>) {
-        if let Answer::Error {
+    fn reply(&mut self, now: Instant, index: usize, answer: &ReplyBody<'_>) {
+        if let ReplyBody::Error {
             is_beside_result: true,
             ..
         } = answer
@@ -117,7 +120,7 @@ impl<T: Ticket> Conversation<T> {
             self.forget_promise(now);
         } else {
             self.in_order += 1;
-            self.botched = 0;
+            self.unmatched_lines = 0;
             self.start_next(now);
         }
         if let Some(ticket) = flight.ticket {
@@ -128,11 +131,11 @@ impl<T: Ticket> Conversation<T> {
             self.doubt(Fault::Premature);
         } else if is_out_of_order {
             self.doubt(Fault::OutOfOrder);
-        } else if matches!(answer, Answer::NotUtf8(_)) {
+        } else if matches!(answer, ReplyBody::NotUtf8(_)) {
             self.doubt(Fault::NotUtf8);
         }
-        if self.standing != Standing::Sound && self.flight.is_empty() {
-            self.condemn_again();
+        if self.trust != Trust::Sound && self.flight.is_empty() {
+            self.condemn_if_finishing();
         }
     }
 
@@ -227,7 +230,7 @@ impl<T: Ticket> Conversation<T> {
 
     /// The process may be so many requests further than its replies say.
     fn may_be_further(&mut self, requests: usize) {
-        self.botched = self.botched.saturating_add(requests);
+        self.unmatched_lines = self.unmatched_lines.saturating_add(requests);
     }
 
     /// `asked` is since when it could have shown it: an idle hour is no slow start.
@@ -292,20 +295,20 @@ fn kind_of(id: Id<'_>) -> Cause {
     Cause::quoting(kind, format!("{kind} ({text})"))
 }
 
-fn outcome(answer: &Answer<'_>, max_reply_bytes: usize) -> Result<Bytes, Failure> {
+fn outcome(answer: &ReplyBody<'_>, max_reply_bytes: usize) -> Result<Bytes, Failure> {
     match answer {
-        Answer::Result(result) if result.len() > max_reply_bytes => {
+        ReplyBody::Result(result) if result.len() > max_reply_bytes => {
             Err(Failure::ReplyTooLarge(max_reply_bytes))
         }
-        Answer::Result(result) => Ok(result_object(result)),
-        Answer::Error {
+        ReplyBody::Result(result) => Ok(result_object(result)),
+        ReplyBody::Error {
             message, status, ..
         } => Err(Failure::Handler {
             message: Bytes::copy_from_slice(message.as_bytes()),
             status: status.unwrap_or(400),
         }),
-        Answer::Broken(how) => Err(Failure::Protocol(how.clone().into())),
-        Answer::NotUtf8(byte) => Err(Failure::Protocol(
+        ReplyBody::Broken(how) => Err(Failure::Protocol(how.clone().into())),
+        ReplyBody::NotUtf8(byte) => Err(Failure::Protocol(
             format!("the reply is not UTF-8 at byte {byte} of its line").into(),
         )),
     }

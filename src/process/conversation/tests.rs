@@ -43,8 +43,8 @@ impl Table {
         Table::with(|_| {})
     }
 
-    fn with(change: impl FnOnce(&mut Limits)) -> Table {
-        let mut limits = Limits {
+    fn with(change: impl FnOnce(&mut ConversationConfig)) -> Table {
+        let mut limits = ConversationConfig {
             max_concurrency: 8,
             read_ahead: 4,
             wait_ready: false,
@@ -97,7 +97,7 @@ impl Table {
     }
 
     /// The process is dead, and has not read so many bytes of what was written.
-    fn end(&mut self, unread: usize, holders: Holders) -> Vec<(Request, bool)> {
+    fn end(&mut self, unread: usize, holders: PipeHolders) -> Vec<(Request, bool)> {
         let read = self.written.len().saturating_sub(unread);
         let unread = self.written[read..].to_vec();
         self.talk.end(&unread, holders)
@@ -143,14 +143,14 @@ impl Table {
     }
 
     fn fault(&self) -> Option<Fault> {
-        match self.talk.standing() {
-            Standing::Sound => None,
-            Standing::Finishing(fault) | Standing::Condemned(fault) => Some(*fault),
+        match self.talk.trust() {
+            Trust::Sound => None,
+            Trust::Finishing(fault) | Trust::Condemned(fault) => Some(*fault),
         }
     }
 
     fn is_condemned(&self) -> bool {
-        matches!(self.talk.standing(), Standing::Condemned(_))
+        matches!(self.talk.trust(), Trust::Condemned(_))
     }
 
     fn failure(&self, number: u64) -> &Failure {
@@ -497,7 +497,7 @@ fn a_second_reply_to_one_request_does_not_cost_the_next_its_own() {
     table.says("{\"id\":1,\"result\":\"first\"}\n");
     table.give(2);
     table.says("{\"id\":1,\"result\":\"again\"}\n");
-    assert_eq!(*table.talk.standing(), Standing::Finishing(Fault::StaleId));
+    assert_eq!(*table.talk.trust(), Trust::Finishing(Fault::StaleId));
     table.says("{\"id\":2,\"result\":\"second\"}\n");
     assert_eq!(
         (table.result(1), table.result(2)),
@@ -524,10 +524,7 @@ fn a_reply_before_its_request_is_written_costs_the_process_also_with_its_id() {
     table.gives(Request(2, "p".repeat(100)));
     table.sends(10);
     table.says("{\"id\":2,\"result\":\"guessed\"}\n");
-    assert_eq!(
-        *table.talk.standing(),
-        Standing::Finishing(Fault::Premature)
-    );
+    assert_eq!(*table.talk.trust(), Trust::Finishing(Fault::Premature));
     // What it had read before, it may finish.
     table.says("{\"id\":1,\"result\":1}\n");
     assert_eq!(table.result(1), "1");
@@ -547,10 +544,7 @@ fn whoever_breaks_a_promised_order_is_given_nothing_more() {
     }
     table.send_all();
     table.says("{\"id\":2,\"result\":2}\n");
-    assert_eq!(
-        *table.talk.standing(),
-        Standing::Finishing(Fault::OutOfOrder)
-    );
+    assert_eq!(*table.talk.trust(), Trust::Finishing(Fault::OutOfOrder));
     table.says("{\"id\":1,\"result\":1}\n");
     assert_eq!((table.result(1), table.result(2)), ("1", "2"));
     assert!(table.is_condemned());
@@ -585,7 +579,7 @@ fn among_several_a_reply_with_a_wrong_id_fails_nobody() {
     table.give(2);
     table.says("{\"id\":77,\"result\":\"whose\"}\n");
     assert!(table.answers.is_empty());
-    assert_eq!(*table.talk.standing(), Standing::Finishing(Fault::WrongId));
+    assert_eq!(*table.talk.trust(), Trust::Finishing(Fault::WrongId));
     table.says("{\"id\":2,\"result\":2}\n{\"id\":1,\"result\":1}\n");
     assert_eq!((table.result(1), table.result(2)), ("1", "2"));
     assert!(table.is_condemned());
@@ -685,7 +679,7 @@ fn with_concurrency_the_others_finish_within_their_own_time_and_a_late_reply_is_
     table.give(2);
     table.waits(500 * MS, None);
     assert!(matches!(table.failure(1), Failure::TimedOut(_)));
-    assert_eq!(*table.talk.standing(), Standing::Finishing(Fault::TimedOut));
+    assert_eq!(*table.talk.trust(), Trust::Finishing(Fault::TimedOut));
     table.says("{\"id\":1,\"result\":\"late\"}\n{\"id\":2,\"result\":2}\n");
     assert_eq!((table.result(2), table.answers.len()), ("2", 2));
     assert!(table.is_condemned());
@@ -755,7 +749,7 @@ fn what_was_never_read_never_started() {
     }
     // Lines of 24 bytes: the third lies wholly in the last 30, the second does not.
     let line = "{\"id\":1,\"payload\":\"p\"}\n".len();
-    let ended = table.end(line + 6, Holders::None);
+    let ended = table.end(line + 6, PipeHolders::None);
     let untouched: Vec<(u64, bool)> = ended.into_iter().map(|(r, u)| (r.0, u)).collect();
     assert_eq!(untouched, [(1, false), (2, false), (3, true)]);
 }
@@ -775,7 +769,7 @@ fn closed_pipes_leave_the_open_requests_to_the_end() {
         close(&mut table.talk);
         assert_eq!(table.fault(), Some(fault));
         assert!(table.is_condemned() && table.talk.is_awaited());
-        assert_eq!(table.end(0, Holders::None).len(), 1);
+        assert_eq!(table.end(0, PipeHolders::None).len(), 1);
     }
 }
 
@@ -784,10 +778,7 @@ fn a_process_that_has_read_its_request_may_close_its_stdin_and_answer() {
     let mut table = Table::new();
     table.give(1);
     table.talk.input_closed(0);
-    assert_eq!(
-        *table.talk.standing(),
-        Standing::Finishing(Fault::InputClosed)
-    );
+    assert_eq!(*table.talk.trust(), Trust::Finishing(Fault::InputClosed));
     table.says("{\"result\":1}\n");
     assert_eq!(table.result(1), "1");
     assert!(table.is_condemned());
@@ -853,7 +844,7 @@ fn ahead(last: u64) -> Table {
 
 /// Whether each open request never started.
 fn ended(table: &mut Table, unread: usize) -> Vec<(u64, bool)> {
-    let ended = table.end(unread, Holders::None);
+    let ended = table.end(unread, PipeHolders::None);
     ended
         .into_iter()
         .map(|(r, untouched)| (r.0, untouched))
@@ -863,7 +854,7 @@ fn ended(table: &mut Table, unread: usize) -> Vec<(u64, bool)> {
 /// Somebody who left the group may have read them, and be working on them still.
 #[test]
 fn while_somebody_else_holds_the_pipes_a_promise_of_order_gives_nothing_back() {
-    for (holders, given_back) in [(Holders::None, 2), (Holders::Some, 0)] {
+    for (holders, given_back) in [(PipeHolders::None, 2), (PipeHolders::Some, 0)] {
         let mut table = ahead(5);
         let ended = table.end(0, holders);
         let untouched = ended.iter().filter(|(_, is_untouched)| *is_untouched);
@@ -873,7 +864,7 @@ fn while_somebody_else_holds_the_pipes_a_promise_of_order_gives_nothing_back() {
     let mut table = ahead(5);
     let line = table.talk.flight.back().unwrap().line.clone();
     let unread = usize::try_from(line.end - line.start).unwrap();
-    let ended = table.end(unread, Holders::Some);
+    let ended = table.end(unread, PipeHolders::Some);
     let untouched = ended.iter().map(|(_, is_untouched)| *is_untouched);
     assert!(untouched.eq([false, false, true]));
 }
@@ -914,9 +905,9 @@ fn only_a_promise_of_order_and_a_reply_open_the_window() {
 #[test]
 fn what_is_unanswered_is_bounded_in_bytes() {
     let mut table = ordered();
-    assert_eq!(table.talk.next_start(), Start::AtOnce);
+    assert_eq!(table.talk.next_position(), Position::First);
     table.gives(Request(3, "p".repeat(60_000)));
-    let Start::Behind { room_bytes } = table.talk.next_start() else {
+    let Position::Behind { room_bytes } = table.talk.next_position() else {
         panic!("it is busy");
     };
     assert!((5000..5536).contains(&room_bytes), "{room_bytes}");
@@ -1000,10 +991,7 @@ fn after_a_broken_order_nothing_is_given_back_by_promise() {
     let mut table = ahead(6);
     table.says("{\"id\":4,\"result\":4}\n");
     assert_eq!(table.result(4), "4");
-    assert_eq!(
-        *table.talk.standing(),
-        Standing::Finishing(Fault::OutOfOrder)
-    );
+    assert_eq!(*table.talk.trust(), Trust::Finishing(Fault::OutOfOrder));
     // What it never read is known all the same.
     let line = "{\"id\":1,\"payload\":\"p\"}\n".len();
     assert_eq!(ended(&mut table, line), [(3, false), (5, false), (6, true)]);
@@ -1099,7 +1087,7 @@ fn in_doubt_what_has_started_may_be_finished() {
     let mut table = ahead(4);
     table.says("{\"id\":99,\"result\":1}\n");
     assert!(matches!(table.failure(3), Failure::Protocol(_)));
-    assert_eq!(*table.talk.standing(), Standing::Finishing(Fault::WrongId));
+    assert_eq!(*table.talk.trust(), Trust::Finishing(Fault::WrongId));
     table.says("{\"id\":4,\"result\":4}\n");
     assert_eq!(table.result(4), "4");
     assert!(table.is_condemned());
@@ -1156,7 +1144,7 @@ enum HonestStep {
     Give,
     Send(usize),
     Read(usize),
-    Start,
+    Position,
     /// What it writes when it is done with a request; `$` stands for its id.
     Reply(&'static str),
     Prints,
@@ -1167,7 +1155,7 @@ fn honest_step() -> impl Strategy<Value = HonestStep> {
         6 => Just(HonestStep::Give),
         5 => (1usize..120).prop_map(HonestStep::Send),
         5 => (1usize..120).prop_map(HonestStep::Read),
-        8 => Just(HonestStep::Start),
+        8 => Just(HonestStep::Position),
         6 => Just(HonestStep::Reply("{\"id\":$,\"result\":1}\n")),
         1 => Just(HonestStep::Reply("{\"id\":$,\"result\":NaN}\n")),
         1 => Just(HonestStep::Reply("{\"id\":1,\"result\":1}\n")),
@@ -1205,7 +1193,7 @@ proptest! {
                     let sent = table.talk.outgoing.sent as usize - before;
                     process.read = (process.read + bytes).min(sent);
                 }
-                HonestStep::Start => {
+                HonestStep::Position => {
                     let next = process.ends.get(process.started);
                     let has_next = next.is_some_and(|end| *end <= process.read);
                     process.started += usize::from(has_next && process.started == process.replied);
@@ -1296,7 +1284,7 @@ proptest! {
             match step {
                 Step::Give => {
                     if table.room() > 0 {
-                        prop_assert!(*table.talk.standing() == Standing::Sound);
+                        prop_assert!(*table.talk.trust() == Trust::Sound);
                         given += 1;
                         table.gives(Request(given, "p".to_owned()));
                     }
@@ -1320,7 +1308,7 @@ proptest! {
             table.collect();
         }
         let mut seen: Vec<u64> = table.answers.iter().map(|(number, _)| *number).collect();
-        seen.extend(table.end(unread, Holders::None).into_iter().map(|(request, _)| request.0));
+        seen.extend(table.end(unread, PipeHolders::None).into_iter().map(|(request, _)| request.0));
         seen.sort_unstable();
         prop_assert_eq!(seen, (1..=given).collect::<Vec<u64>>());
         // A line without id may be taken for the answer only by one that never saw ids.
@@ -1445,7 +1433,7 @@ fn a_line_is_made_again_as_it_was_to_be_compared() {
     let written = talk.outgoing().to_vec();
     assert!(written.ends_with(b"\"timeout_ms\":498}\n"));
     talk.sent(now, written.len());
-    let ended = talk.end(&written, Holders::Some);
+    let ended = talk.end(&written, PipeHolders::Some);
     assert!(ended.iter().all(|(_, is_untouched)| *is_untouched));
     assert_eq!(ended.len(), 2);
 }
@@ -1461,7 +1449,7 @@ fn what_does_not_come_back_as_it_was_written_gives_nothing_back() {
         if let Some(at) = at {
             unread[at] ^= 1;
         }
-        let ended = table.talk.end(&unread, Holders::Some);
+        let ended = table.talk.end(&unread, PipeHolders::Some);
         let untouched = ended.iter().map(|(_, is_untouched)| *is_untouched);
         assert!(untouched.eq([is_given_back, is_given_back]), "{at:?}");
     }

@@ -4,7 +4,7 @@
 //! thread that started it. And no stall of a start reaches the runtime. Starting and reaping are
 //! done by the same thread, so that no child is reaped between its start and its being known.
 
-use super::{LaunchError, Launched, Order, Refusal, family, start};
+use super::{LaunchError, LaunchSpec, Launched, Refusal, family, start};
 use crate::process::memory;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 type Started = Result<Launched, Refusal>;
 
 enum Work {
-    Start(Arc<Order>, oneshot::Sender<Started>),
+    Start(Arc<LaunchSpec>, oneshot::Sender<Started>),
     Reap(oneshot::Sender<()>),
     /// Measure the memory of this process and all below it.
     Measure(u32, Arc<AtomicU64>),
@@ -58,7 +58,7 @@ fn do_work(work: Work) {
 }
 
 /// Starts one process.
-pub(super) async fn launch(order: Arc<Order>) -> Started {
+pub(super) async fn launch(order: Arc<LaunchSpec>) -> Started {
     ask(|reply| Work::Start(order, reply))
         .await
         .unwrap_or_else(|error| Err(LaunchError::System(error.to_string()).into()))

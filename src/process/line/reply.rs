@@ -17,9 +17,9 @@ pub enum Parsed<'a> {
     /// The ready line.
     Ready(Announcement),
     /// An answer, and the id it names.
-    Reply(Id<'a>, Answer<'a>),
+    Reply(Id<'a>, ReplyBody<'a>),
     /// What would be an answer if it named an id, and what stands beside it.
-    Unnamed(Answer<'a>, Company),
+    Unnamed(ReplyBody<'a>, ExtraMembers),
     /// A line that begins with an id as a reply does, and is no JSON.
     Malformed(u64, String),
 }
@@ -35,7 +35,7 @@ pub enum Id<'a> {
 
 /// What a line without an id has beside its `result` or `error`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Company {
+pub enum ExtraMembers {
     /// Nothing.
     Nothing,
     /// Members that no reply has.
@@ -46,7 +46,7 @@ pub enum Company {
 
 /// The answer in a reply.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Answer<'a> {
+pub enum ReplyBody<'a> {
     /// The JSON text of `result`.
     Result(&'a str),
     /// An error; its message is JSON text with its quotes.
@@ -136,13 +136,16 @@ fn plain(text: &str) -> Option<Parsed<'_>> {
     let result = rest.strip_prefix("\"result\":")?.strip_suffix('}')?;
     // One value and nothing after it: there is no further member.
     let result: &RawValue = serde_json::from_str(result).ok()?;
-    Some(Parsed::Reply(Id::Integer(id), Answer::Result(result.get())))
+    Some(Parsed::Reply(
+        Id::Integer(id),
+        ReplyBody::Result(result.get()),
+    ))
 }
 
 /// A line with invalid UTF-8 is a broken reply if it would be a reply otherwise.
 fn parse_broken_text(line: &[u8], valid_up_to: usize) -> Parsed<'static> {
     let text = String::from_utf8_lossy(line);
-    let broken = || Answer::NotUtf8(valid_up_to);
+    let broken = || ReplyBody::NotUtf8(valid_up_to);
     match envelope(&text).map(Envelope::meaning) {
         Ok(Parsed::Reply(Id::Integer(id), _) | Parsed::IdOnly(Id::Integer(id))) => {
             Parsed::Reply(Id::Integer(id), broken())
@@ -150,7 +153,7 @@ fn parse_broken_text(line: &[u8], valid_up_to: usize) -> Parsed<'static> {
         Ok(Parsed::Reply(Id::Foreign(_), _) | Parsed::IdOnly(Id::Foreign(_))) => {
             Parsed::Reply(Id::Foreign("in a line that is not UTF-8"), broken())
         }
-        Ok(Parsed::Unnamed(_, company)) => Parsed::Unnamed(broken(), company),
+        Ok(Parsed::Unnamed(_, extra)) => Parsed::Unnamed(broken(), extra),
         Ok(Parsed::Ready(_) | Parsed::Stray | Parsed::Malformed(..)) | Err(_) => Parsed::Stray,
     }
 }
@@ -325,7 +328,7 @@ impl<'a> Envelope<'a> {
             .id
             .map(|text| integer(text).map_or(Id::Foreign(text), Id::Integer));
         let answer = match (self.result, self.error) {
-            (Some(result), None | Some("null")) => Answer::Result(result),
+            (Some(result), None | Some("null")) => ReplyBody::Result(result),
             (result, Some(error)) => error_answer(error, result.is_some()),
             (None, None) if self.ready == Some("true") => {
                 return Parsed::Ready(self.announcement());
@@ -334,18 +337,18 @@ impl<'a> Envelope<'a> {
         };
         match id {
             Some(id) => Parsed::Reply(id, answer),
-            None => Parsed::Unnamed(answer, self.company()),
+            None => Parsed::Unnamed(answer, self.extra()),
         }
     }
 
-    fn company(&self) -> Company {
+    fn extra(&self) -> ExtraMembers {
         let has_ready = [self.ready, self.concurrency, self.context];
         if self.has_loggers {
-            Company::Logger
+            ExtraMembers::Logger
         } else if self.has_others || has_ready.iter().any(Option::is_some) {
-            Company::Others
+            ExtraMembers::Others
         } else {
-            Company::Nothing
+            ExtraMembers::Nothing
         }
     }
 
@@ -415,8 +418,8 @@ type Members<'a> = BTreeMap<Cow<'a, str>, &'a RawValue>;
 
 const ERROR_SHAPE: &str = r#"expected "error":"message" or "error":{"message":"…","status":400}"#;
 
-fn error_answer(error: &str, is_beside_result: bool) -> Answer<'_> {
-    let answer = |message, status| Answer::Error {
+fn error_answer(error: &str, is_beside_result: bool) -> ReplyBody<'_> {
+    let answer = |message, status| ReplyBody::Error {
         message,
         status,
         is_beside_result,
@@ -425,12 +428,12 @@ fn error_answer(error: &str, is_beside_result: bool) -> Answer<'_> {
         return answer(error, None);
     }
     let Ok(object) = serde_json::from_str::<Members<'_>>(error) else {
-        return Answer::Broken(format!("the error has another shape: {ERROR_SHAPE}"));
+        return ReplyBody::Broken(format!("the error has another shape: {ERROR_SHAPE}"));
     };
     let message = object.get("message").map(|text| text.get());
     let message = message.filter(|text| text.starts_with('"'));
     let Some(message) = message else {
-        return Answer::Broken(format!("the error has no string message: {ERROR_SHAPE}"));
+        return ReplyBody::Broken(format!("the error has no string message: {ERROR_SHAPE}"));
     };
     let status = object.get("status").map(|text| text.get());
     let Some(status) = status.filter(|status| *status != "null") else {
@@ -439,10 +442,10 @@ fn error_answer(error: &str, is_beside_result: bool) -> Answer<'_> {
     match status.parse() {
         Ok(number @ 400..=500) => answer(message, Some(number)),
         // What it is instead may be long, or no caller's business.
-        Ok(number @ 0_u16..) => Answer::Broken(format!(
+        Ok(number @ 0_u16..) => ReplyBody::Broken(format!(
             "the error's status must be 400 to 499, or 500, got {number}: {ERROR_SHAPE}"
         )),
-        Err(_) => Answer::Broken(format!(
+        Err(_) => ReplyBody::Broken(format!(
             "the error's status must be a number, 400 to 499 or 500: {ERROR_SHAPE}"
         )),
     }
@@ -471,7 +474,7 @@ mod tests {
         ] {
             assert_eq!(plain_reply(text.as_bytes(), &seven), result, "{text}");
             if let Some(result) = result {
-                let whole = Parsed::Reply(Id::Integer(7), Answer::Result(result));
+                let whole = Parsed::Reply(Id::Integer(7), ReplyBody::Result(result));
                 assert_eq!(parse(text.as_bytes()), whole);
             }
         }

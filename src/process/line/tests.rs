@@ -47,11 +47,11 @@ fn a_long_line_without_brace_is_cut() {
 
 #[test]
 fn lines_mean_what_the_protocol_says() {
-    let result = |id, text| Parsed::Reply(id, Answer::Result(text));
-    let unnamed = |text, company| Parsed::Unnamed(Answer::Result(text), company);
+    let result = |id, text| Parsed::Reply(id, ReplyBody::Result(text));
+    let unnamed = |text, extra| Parsed::Unnamed(ReplyBody::Result(text), extra);
     let foreign = |text| result(Id::Foreign(text), "1");
     let answer = |message, status, is_beside_result| {
-        let answer = Answer::Error {
+        let answer = ReplyBody::Error {
             message,
             status,
             is_beside_result,
@@ -80,21 +80,33 @@ fn lines_mean_what_the_protocol_says() {
         (r#"{"id":7.0,"result":1}"#, foreign("7.0")),
         (r#"{"id":-7,"result":1}"#, foreign("-7")),
         (r#"{"id":null,"result":1}"#, foreign("null")),
-        (r#"{"result":"x"}"#, unnamed(r#""x""#, Company::Nothing)),
-        (r#"{"result":1,"result":2}"#, unnamed("2", Company::Nothing)),
+        (
+            r#"{"result":"x"}"#,
+            unnamed(r#""x""#, ExtraMembers::Nothing),
+        ),
+        (
+            r#"{"result":1,"result":2}"#,
+            unnamed("2", ExtraMembers::Nothing),
+        ),
         (
             r#"{"result":1,"error":null}"#,
-            unnamed("1", Company::Nothing),
+            unnamed("1", ExtraMembers::Nothing),
         ),
-        (r#"{"result":1,"cost":2}"#, unnamed("1", Company::Others)),
+        (
+            r#"{"result":1,"cost":2}"#,
+            unnamed("1", ExtraMembers::Others),
+        ),
         (
             r#"{"result":1,"ready":true}"#,
-            unnamed("1", Company::Others),
+            unnamed("1", ExtraMembers::Others),
         ),
-        (r#"{"result":1,"Level":2}"#, unnamed("1", Company::Logger)),
+        (
+            r#"{"result":1,"Level":2}"#,
+            unnamed("1", ExtraMembers::Logger),
+        ),
         (
             r#"{"@timestamp":3,"result":1}"#,
-            unnamed("1", Company::Logger),
+            unnamed("1", ExtraMembers::Logger),
         ),
         (r#"{"id":7,"error":"no"}"#, error(r#""no""#, None)),
         (
@@ -120,7 +132,10 @@ fn lines_mean_what_the_protocol_says() {
         (r#"[{"result":1}]"#, Parsed::Stray),
         ("", Parsed::Stray),
         ("loading model", Parsed::Stray),
-        ("\u{feff}{\"result\":1}\r", unnamed("1", Company::Nothing)),
+        (
+            "\u{feff}{\"result\":1}\r",
+            unnamed("1", ExtraMembers::Nothing),
+        ),
         (r#"{"ready":true}"#, ready(None, vec![])),
         (
             r#"{"ready":true,"concurrency":16}"#,
@@ -168,7 +183,7 @@ fn what_loggers_write_is_told_from_a_reply() {
         let line = format!("{line}{beside}");
         let parsed = parse(line.as_bytes());
         assert!(
-            matches!(parsed, Parsed::Unnamed(_, Company::Logger)),
+            matches!(parsed, Parsed::Unnamed(_, ExtraMembers::Logger)),
             "{logger}: {parsed:?}"
         );
     }
@@ -216,7 +231,7 @@ fn errors_of_another_shape_are_broken() {
         let line = format!(r#"{{"id":7,"error":{error}}}"#);
         let parsed = parse(line.as_bytes());
         assert!(
-            matches!(parsed, Parsed::Reply(Id::Integer(7), Answer::Broken(_))),
+            matches!(parsed, Parsed::Reply(Id::Integer(7), ReplyBody::Broken(_))),
             "{line}: {parsed:?}"
         );
         // Every caller is told how, so nothing of it is quoted.
@@ -227,7 +242,10 @@ fn errors_of_another_shape_are_broken() {
 #[test]
 fn a_reply_that_is_not_utf_8_is_broken_and_other_such_lines_are_stray() {
     let parsed = parse(b"{\"id\":7,\"result\":\"\xff\"}");
-    assert_eq!(parsed, Parsed::Reply(Id::Integer(7), Answer::NotUtf8(18)));
+    assert_eq!(
+        parsed,
+        Parsed::Reply(Id::Integer(7), ReplyBody::NotUtf8(18))
+    );
     assert_eq!(parse(b"{\"note\":\"\xff\"}"), Parsed::Stray);
     assert_eq!(parse(b"\xff\xfe"), Parsed::Stray);
 }
@@ -261,7 +279,7 @@ fn a_million_brackets_overflow_nothing() {
     );
     assert!(matches!(
         parse(line.as_bytes()),
-        Parsed::Unnamed(Answer::Result(_), Company::Nothing)
+        Parsed::Unnamed(ReplyBody::Result(_), ExtraMembers::Nothing)
     ));
     assert_eq!(
         parse("{\"result\":".repeat(200_000).as_bytes()),
@@ -365,8 +383,8 @@ proptest! {
     ) {
         for line in [bytes.as_slice(), text.as_bytes()] {
             leading_id(line);
-            if let Parsed::Reply(_, Answer::Result(result))
-            | Parsed::Unnamed(Answer::Result(result), _) = parse(line)
+            if let Parsed::Reply(_, ReplyBody::Result(result))
+            | Parsed::Unnamed(ReplyBody::Result(result), _) = parse(line)
             {
                 let body = format!("{{\"result\":{result}}}");
                 prop_assert!(serde_json::from_str::<IgnoredAny>(&body).is_ok());

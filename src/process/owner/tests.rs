@@ -1,6 +1,6 @@
 use super::*;
 use crate::process::call::{Extras, Outcome};
-use crate::process::handler_log::LogAllowance;
+use crate::process::output_log::LogAllowance;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io::{PipeReader, PipeWriter, Read, Write, pipe};
@@ -18,18 +18,21 @@ struct Waiting {
     more_are_coming: Rc<Cell<bool>>,
 }
 
-impl Feed for Waiting {
+impl RequestSource for Waiting {
     fn poll_take(&mut self, _: &mut Context<'_>, _: Load) -> Poll<Call> {
         let call = self.calls.borrow_mut().pop_front();
         call.map_or(Poll::Pending, Poll::Ready)
     }
-    fn step_back(&mut self) {
+    fn give_up_turn(&mut self) {
         self.is_passed_on.set(true);
     }
     fn waits_for_more(&mut self, _: &mut Context<'_>, _: usize) -> bool {
         self.more_are_coming.get()
     }
     fn leave(&mut self) {}
+}
+
+impl ProcessObserver for Waiting {
     fn came_up(&mut self, _: Option<Duration>) {}
     fn announced(&mut self) {}
     fn went_unanswered(&mut self) {}
@@ -52,7 +55,7 @@ struct Bench {
 impl Bench {
     /// A bench whose next look can write at once.
     async fn new() -> Bench {
-        let limits = Limits {
+        let limits = ConversationConfig {
             max_concurrency: 2,
             read_ahead: 32,
             wait_ready: false,
@@ -177,7 +180,7 @@ async fn what_is_given_back_can_be_read_by_nobody_any_more() {
     let answered = bench.ask(LONG);
     assert!(bench.look().is_pending());
     assert!(bench.unread() > 0, "written in one look");
-    assert_eq!(bench.owner.bury(&"gone".into()).await.len(), 1);
+    assert_eq!(bench.owner.settle(&"gone".into()).await.len(), 1);
     assert!(answered.is_empty());
     let mut left = Vec::new();
     bench.stdin.read_to_end(&mut left).unwrap();
@@ -190,7 +193,7 @@ async fn what_was_begun_to_be_read_is_not_given_back() {
     let mut answered = bench.ask(LONG);
     assert!(bench.look().is_pending());
     bench.stdin.read_exact(&mut [0]).unwrap();
-    assert!(bench.owner.bury(&"gone".into()).await.is_empty());
+    assert!(bench.owner.settle(&"gone".into()).await.is_empty());
     let failure = Failure::Exited("gone".into());
     assert_eq!(answered.try_recv().unwrap(), Err(failure));
 }
@@ -202,7 +205,7 @@ async fn a_reply_that_is_there_at_the_burial_counts() {
     assert!(bench.look().is_pending());
     bench.stdin.read_exact(&mut [0]).unwrap();
     bench.says("{\"result\":1}\n");
-    assert!(bench.owner.bury(&"gone".into()).await.is_empty());
+    assert!(bench.owner.settle(&"gone".into()).await.is_empty());
     assert_eq!(answered.try_recv().unwrap(), Ok("{\"result\":1}".into()));
 }
 
@@ -248,7 +251,7 @@ async fn what_was_put_in_place_of_what_was_read_gives_nothing_back() {
             line[5] ^= 1;
         }
         put_back(&bench, &line);
-        let never_started = bench.owner.bury(&"gone".into()).await;
+        let never_started = bench.owner.settle(&"gone".into()).await;
         assert_eq!(never_started.len(), given_back, "{is_same}");
     }
 }
@@ -259,7 +262,7 @@ async fn more_than_was_written_gives_nothing_back() {
     let mut answered = bench.ask(LONG);
     assert!(bench.look().is_pending());
     put_back(&bench, &[b'\n'; 60_000]);
-    assert!(bench.owner.bury(&"gone".into()).await.is_empty());
+    assert!(bench.owner.settle(&"gone".into()).await.is_empty());
     assert!(answered.try_recv().unwrap().is_err());
 }
 
@@ -309,7 +312,7 @@ async fn a_stdin_that_does_not_get_empty_is_not_read_on() {
     let size = 1 << 20;
     rustix::pipe::fcntl_setpipe_size(&bench.stdin, size).unwrap();
     put_back(&bench, &vec![0; size - 64 * 1024]);
-    assert!(bench.owner.bury(&"gone".into()).await.is_empty());
+    assert!(bench.owner.settle(&"gone".into()).await.is_empty());
     // What is left of it nobody writes on, and is dropped with its last reader.
     let left = usize::try_from(bench.unread()).unwrap();
     assert!(left > size - MOST_UNREAD - 3 * 64 * 1024, "{left}");

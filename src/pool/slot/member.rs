@@ -2,13 +2,13 @@
 //!
 //! Owns its process's place in the pool and leaves it when dropped. Never touches the process.
 
-use super::Shared;
-use super::available::Rank;
-use super::condition::Condition;
-use super::gathering::Gathering;
 use crate::logging::milliseconds;
+use crate::pool::batching::Batching;
+use crate::pool::dispatch::Dispatcher;
+use crate::pool::health::Health;
+use crate::pool::waiting::Priority;
 use crate::process::call::Call;
-use crate::process::owner::{Feed, Load};
+use crate::process::owner::{Load, ProcessObserver, RequestSource};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -21,10 +21,10 @@ use tracing::{debug, info};
 /// A process as the pool knows it. Leaves the pool when dropped.
 #[derive(Debug)]
 pub(super) struct Member {
-    shared: Arc<Shared>,
+    dispatcher: Arc<Dispatcher>,
     number: u64,
     standing: Membership,
-    part: Part,
+    role: Role,
     /// Whether it has shown by a line that it can.
     has_answered: bool,
     /// Cancelled when the process is up.
@@ -33,8 +33,8 @@ pub(super) struct Member {
     permit: Option<OwnedSemaphorePermit>,
     /// Whether it has asked for a request since it was given one. It may have been told of one
     /// since then, and must pass that on if it does not take it.
-    is_listed: bool,
-    gathering: Gathering,
+    is_registered: bool,
+    batching: Batching,
     /// Requests that it was given.
     taken: u64,
     /// After so many it is spent.
@@ -52,7 +52,7 @@ enum Membership {
 
 /// What part a process has in its slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Part {
+pub(super) enum Role {
     /// It serves.
     Serving,
     /// A successor is on its way: it serves what nobody else would take at once.
@@ -67,26 +67,26 @@ pub(super) enum Part {
 impl Member {
     /// Takes a place in the pool for a process that was just started.
     pub(super) fn join(
-        shared: Arc<Shared>,
-        part: Part,
+        dispatcher: Arc<Dispatcher>,
+        role: Role,
         permit: Option<OwnedSemaphorePermit>,
         most_taken: Option<u64>,
     ) -> Member {
-        let mut state = shared.lock();
+        let mut state = dispatcher.lock();
         let number = state.next_process;
         state.next_process += 1;
-        state.condition.started();
+        state.health.started();
         drop(state);
         Member {
-            shared,
+            dispatcher,
             number,
             standing: Membership::Starting,
-            part,
+            role,
             has_answered: false,
             came_up: CancellationToken::new(),
             permit,
-            is_listed: false,
-            gathering: Gathering::default(),
+            is_registered: false,
+            batching: Batching::default(),
             taken: 0,
             most_taken,
             spent: CancellationToken::new(),
@@ -98,8 +98,8 @@ impl Member {
         self.number
     }
 
-    pub(super) fn shared(&self) -> &Arc<Shared> {
-        &self.shared
+    pub(super) fn dispatcher(&self) -> &Arc<Dispatcher> {
+        &self.dispatcher
     }
 
     pub(super) fn is_up(&self) -> bool {
@@ -122,7 +122,7 @@ impl Member {
     }
 
     pub(super) fn is_on_trial(&self) -> bool {
-        self.part == Part::OnTrial
+        self.role == Role::OnTrial
     }
 
     /// The process is asked for nothing any more.
@@ -137,37 +137,39 @@ impl Member {
 
     /// Gives the process another part; it holds from the next look for a request on. A candidate
     /// that is up already stays a serving one.
-    pub(super) fn play(&mut self, part: Part) {
-        let is_trial = matches!(part, Part::Candidate | Part::OnTrial);
+    pub(super) fn set_role(&mut self, role: Role) {
+        let is_trial = matches!(role, Role::Candidate | Role::OnTrial);
         if !(is_trial && self.is_up()) {
-            self.part = part;
+            self.role = role;
         }
     }
 
-    fn rank(&self, load: Load) -> Rank {
+    fn priority(&self, load: Load) -> Priority {
         let is_idle = load.in_flight == 0;
-        match self.part {
-            Part::OnTrial => Rank::OnTrial,
-            Part::Serving | Part::Candidate | Part::Superseded if !load.has_replied => Rank::New,
-            Part::Superseded if is_idle => Rank::Superseded,
-            Part::Superseded => Rank::SupersededBusy,
-            Part::Serving | Part::Candidate if is_idle => Rank::Idle,
-            Part::Serving | Part::Candidate => Rank::Busy,
+        match self.role {
+            Role::OnTrial => Priority::OnTrial,
+            Role::Serving | Role::Candidate | Role::Superseded if !load.has_replied => {
+                Priority::New
+            }
+            Role::Superseded if is_idle => Priority::Superseded,
+            Role::Superseded => Priority::SupersededBusy,
+            Role::Serving | Role::Candidate if is_idle => Priority::Idle,
+            Role::Serving | Role::Candidate => Priority::Busy,
         }
     }
 }
 
-impl Feed for Member {
+impl RequestSource for Member {
     fn poll_take(&mut self, cx: &mut Context<'_>, load: Load) -> Poll<Call> {
-        if self.part == Part::Candidate || self.standing == Membership::Left {
-            // A candidate asks again when it is given another part: its slot polls it then.
-            self.step_back();
+        if self.role == Role::Candidate || self.standing == Membership::Left {
+            // A candidate asks again when it is given another role: its slot polls it then.
+            self.give_up_turn();
             return Poll::Pending;
         }
         let taken = self
-            .shared
-            .poll_take(cx, self.number, self.rank(load), load);
-        self.is_listed = taken.is_pending();
+            .dispatcher
+            .poll_take(cx, self.number, self.priority(load), load);
+        self.is_registered = taken.is_pending();
         if taken.is_ready() {
             self.taken += 1;
             if self.most_taken == Some(self.taken) {
@@ -178,7 +180,9 @@ impl Feed for Member {
     }
 
     fn waits_for_more(&mut self, cx: &mut Context<'_>, room: usize) -> bool {
-        let waits = self.gathering.goes_on(self.shared.waiting(), room);
+        let waits = self
+            .batching
+            .waits_for_more(self.dispatcher.waiting(), room);
         if waits {
             // One poll leaves the waker with the runtime, which wakes the process when all that is
             // ready now has had its turn; dropping the future takes nothing back. What the process
@@ -188,9 +192,9 @@ impl Feed for Member {
         waits
     }
 
-    fn step_back(&mut self) {
-        if std::mem::replace(&mut self.is_listed, false) {
-            self.shared.step_back(self.number);
+    fn give_up_turn(&mut self) {
+        if std::mem::replace(&mut self.is_registered, false) {
+            self.dispatcher.give_up_turn(self.number);
         }
     }
 
@@ -200,31 +204,33 @@ impl Feed for Member {
         if standing == Membership::Left {
             return;
         }
-        self.step_back();
-        self.shared
-            .note(|condition| condition.left(standing == Membership::Up));
+        self.give_up_turn();
+        self.dispatcher
+            .record(|health| health.left(standing == Membership::Up));
     }
+}
 
+impl ProcessObserver for Member {
     fn came_up(&mut self, shown_after: Option<Duration>) {
         self.permit = None;
-        let mut state = self.shared.lock();
+        let mut state = self.dispatcher.lock();
         let mut news = None;
         if self.standing == Membership::Starting {
             self.standing = Membership::Up;
-            news = state.condition.came_up();
-            self.shared.failed_output.forget();
+            news = state.health.came_up();
+            self.dispatcher.failed_output.forget();
         }
         if shown_after.is_some() && !self.has_answered && self.standing == Membership::Up {
             self.has_answered = true;
-            state.condition.answered();
+            state.health.answered();
         }
         drop(state);
-        if matches!(self.part, Part::Candidate | Part::OnTrial) {
-            self.part = Part::Serving;
+        if matches!(self.role, Role::Candidate | Role::OnTrial) {
+            self.role = Role::Serving;
         }
         self.came_up.cancel();
         if let Some(took) = shown_after {
-            self.shared.note_start(took);
+            self.dispatcher.record_start(took);
         }
         let (process, after_ms) = (self.number, shown_after.map(milliseconds));
         match news {
@@ -234,15 +240,15 @@ impl Feed for Member {
     }
 
     fn went_unanswered(&mut self) {
-        self.shared.note(Condition::unanswered);
+        self.dispatcher.record(Health::unanswered);
     }
 
     fn announced(&mut self) {
-        self.shared.announces.store(true, Ordering::Relaxed);
+        self.dispatcher.announces.store(true, Ordering::Relaxed);
     }
 
     fn slowest_start(&self) -> Option<Duration> {
-        self.shared.slowest_start()
+        self.dispatcher.slowest_start()
     }
 }
 
@@ -256,19 +262,19 @@ impl Drop for Member {
 mod tests {
     use super::*;
     use crate::pool::tests::{Woken, call, pool_for, pool_that_grows};
-    use crate::process::conversation::Start;
+    use crate::process::conversation::Position;
     use std::task::Waker;
 
     const IDLE: Load = Load {
         in_flight: 0,
         has_replied: true,
         last_replied: None,
-        start: Start::AtOnce,
+        position: Position::First,
     };
 
     /// An idle process that waits for a request.
-    fn waiting(shared: &Arc<Shared>, part: Part, woken: &Arc<Woken>) -> Member {
-        let mut member = Member::join(Arc::clone(shared), part, None, None);
+    fn waiting(dispatcher: &Arc<Dispatcher>, role: Role, woken: &Arc<Woken>) -> Member {
+        let mut member = Member::join(Arc::clone(dispatcher), role, None, None);
         assert!(ask(&mut member, woken).is_pending());
         member
     }
@@ -283,7 +289,7 @@ mod tests {
         let pool = pool_for(1);
         let wakes: [Arc<Woken>; 2] = Default::default();
         let [mut first, mut second] =
-            [0, 1].map(|index| waiting(&pool.shared, Part::Serving, &wakes[index]));
+            [0, 1].map(|index| waiting(&pool.dispatcher, Role::Serving, &wakes[index]));
         let _answered = call(&pool).unwrap();
         assert!(wakes[1].is_set(), "the most recently used is asked first");
         assert!(!wakes[0].is_set(), "and no other");
@@ -297,10 +303,10 @@ mod tests {
         let pool = pool_for(1);
         let wakes: [Arc<Woken>; 2] = Default::default();
         let [mut first, mut second] =
-            [0, 1].map(|index| waiting(&pool.shared, Part::Serving, &wakes[index]));
+            [0, 1].map(|index| waiting(&pool.dispatcher, Role::Serving, &wakes[index]));
         let _answered = call(&pool).unwrap();
         assert!(wakes[1].is_set() && !wakes[0].is_set());
-        second.step_back();
+        second.give_up_turn();
         assert!(wakes[0].is_set());
         assert!(ask(&mut first, &wakes[0]).is_ready());
         // Off the list while it cannot, and on it again when it asks.
@@ -314,7 +320,7 @@ mod tests {
     fn a_busy_process_that_has_no_room_any_more_passes_on_what_it_was_woken_for() {
         let pool = pool_for(1);
         let [busy_woken, new_woken]: [Arc<Woken>; 2] = Default::default();
-        let mut busy = Member::join(Arc::clone(&pool.shared), Part::Serving, None, None);
+        let mut busy = Member::join(Arc::clone(&pool.dispatcher), Role::Serving, None, None);
         let waker = Arc::clone(&busy_woken).into();
         let load = Load {
             in_flight: 1,
@@ -322,7 +328,7 @@ mod tests {
         };
         let asked = busy.poll_take(&mut Context::from_waker(&waker), load);
         assert!(asked.is_pending());
-        let mut new = Member::join(Arc::clone(&pool.shared), Part::Serving, None, None);
+        let mut new = Member::join(Arc::clone(&pool.dispatcher), Role::Serving, None, None);
         let waker = Arc::clone(&new_woken).into();
         let load = Load {
             has_replied: false,
@@ -332,7 +338,7 @@ mod tests {
         assert!(asked.is_pending());
         let _answered = call(&pool).unwrap();
         assert!(busy_woken.is_set() && !new_woken.is_set());
-        busy.step_back();
+        busy.give_up_turn();
         assert!(new_woken.is_set());
     }
 
@@ -340,7 +346,7 @@ mod tests {
     fn a_process_that_waits_for_more_is_woken_for_what_there_is() {
         let pool = pool_for(2);
         let woken = Arc::new(Woken::default());
-        let mut member = waiting(&pool.shared, Part::Serving, &woken);
+        let mut member = waiting(&pool.dispatcher, Role::Serving, &woken);
         let _answered = [call(&pool).unwrap(), call(&pool).unwrap()];
         let again = Arc::new(Woken::default());
         let waker = Arc::clone(&again).into();
@@ -354,14 +360,14 @@ mod tests {
     fn what_nobody_can_take_makes_the_pool_grow() {
         let pool = pool_that_grows(1);
         let woken = Arc::default();
-        let mut member = waiting(&pool.shared, Part::Serving, &woken);
-        let pressed = pin!(pool.shared.pressure.notified());
+        let mut member = waiting(&pool.dispatcher, Role::Serving, &woken);
+        let pressed = pin!(pool.dispatcher.wants_more.notified());
         let _answered = call(&pool).unwrap();
         assert!(woken.is_set());
         let mut context = Context::from_waker(Waker::noop());
         let mut pressed = pressed;
         assert!(pressed.as_mut().poll(&mut context).is_pending());
-        member.step_back();
+        member.give_up_turn();
         assert!(pressed.as_mut().poll(&mut context).is_ready());
     }
 
@@ -370,7 +376,7 @@ mod tests {
         let pool = pool_for(1);
         let wakes: [Arc<Woken>; 2] = Default::default();
         let [mut first, second] =
-            [0, 1].map(|index| waiting(&pool.shared, Part::Serving, &wakes[index]));
+            [0, 1].map(|index| waiting(&pool.dispatcher, Role::Serving, &wakes[index]));
         drop(second);
         let _answered = call(&pool).unwrap();
         assert!(wakes[0].is_set());
@@ -381,7 +387,7 @@ mod tests {
     fn a_candidate_is_given_nothing_until_it_is_up() {
         let pool = pool_for(1);
         let woken = Arc::new(Woken::default());
-        let mut candidate = waiting(&pool.shared, Part::Candidate, &woken);
+        let mut candidate = waiting(&pool.dispatcher, Role::Candidate, &woken);
         let _answered = call(&pool).unwrap();
         assert!(!woken.is_set() && ask(&mut candidate, &woken).is_pending());
         candidate.came_up(Some(Duration::ZERO));
@@ -392,16 +398,16 @@ mod tests {
     fn one_on_trial_is_asked_before_and_a_superseded_one_after_all_others() {
         let pool = pool_for(3);
         let wakes: [Arc<Woken>; 3] = Default::default();
-        let parts = [Part::OnTrial, Part::Serving, Part::Superseded];
+        let parts = [Role::OnTrial, Role::Serving, Role::Superseded];
         let members: Vec<Member> = parts
             .iter()
             .zip(&wakes)
-            .map(|(part, woken)| waiting(&pool.shared, *part, woken))
+            .map(|(role, woken)| waiting(&pool.dispatcher, *role, woken))
             .collect();
         for asked in 0..3 {
             assert!(!wakes[asked].is_set());
             let _answered = call(&pool).unwrap();
-            assert!(wakes[asked].is_set(), "{:?}", members[asked].part);
+            assert!(wakes[asked].is_set(), "{:?}", members[asked].role);
         }
     }
 }

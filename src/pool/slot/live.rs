@@ -3,14 +3,14 @@
 //! The only place of the pool that signals and reaps. What takes the process's place, and when, is
 //! up to the slot.
 
-use super::Shared;
-use super::lifetime::Lifetime;
-use super::member::{Member, Part};
+use super::member::{Member, Role};
+use super::retirement::Lifetime;
 use crate::cause::Cause;
 use crate::config::ProcessConfig;
-use crate::process::conversation::{Fault, Limits};
-use crate::process::handler_log::{ErrorOutput, LogAllowance, StreamLog};
+use crate::pool::dispatch::Dispatcher;
+use crate::process::conversation::{ConversationConfig, Fault};
 use crate::process::launch::{ExitWatch, LaunchError, Launched, Process, describe, measure_memory};
+use crate::process::output_log::{ErrorOutput, LogAllowance, StreamLog};
 use crate::process::owner::Owner;
 use rustix::process::Signal;
 use std::fmt;
@@ -33,7 +33,7 @@ const LAST_WORDS: Duration = Duration::from_millis(20);
 
 /// A running process, its pipes, and its place in the pool.
 #[derive(Debug)]
-pub(super) struct Running {
+pub(super) struct LiveProcess {
     number: u64,
     process: Process,
     exit: ExitWatch,
@@ -62,7 +62,7 @@ pub(super) struct End {
 
 /// Why a process no longer serves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Departure {
+pub(super) enum StopReason {
     /// It has ended by itself.
     Ended,
     /// It can no longer be trusted.
@@ -73,13 +73,13 @@ pub(super) enum Departure {
     Stopped,
 }
 
-impl fmt::Display for Departure {
+impl fmt::Display for StopReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Departure::Ended => Ok(()),
-            Departure::Fault(fault) => write!(f, "{fault}: "),
-            Departure::Replaced => f.write_str("the worker replaced the process: "),
-            Departure::Stopped => {
+            StopReason::Ended => Ok(()),
+            StopReason::Fault(fault) => write!(f, "{fault}: "),
+            StopReason::Replaced => f.write_str("the worker replaced the process: "),
+            StopReason::Stopped => {
                 f.write_str("the worker is shutting down, and stopped the process: ")
             }
         }
@@ -88,7 +88,7 @@ impl fmt::Display for Departure {
 
 /// How long a process may take to leave.
 #[derive(Debug)]
-pub(super) struct Farewell {
+pub(super) struct StopPolicy {
     pub(super) grace: Duration,
     /// Cancelled when the pool stops: what is not finished a grace later never will be.
     pub(super) stop: CancellationToken,
@@ -100,15 +100,15 @@ pub(super) struct Farewell {
     pub(super) kill: CancellationToken,
 }
 
-impl Running {
+impl LiveProcess {
     pub(super) fn new(
         launched: Launched,
         config: &ProcessConfig,
-        shared: Arc<Shared>,
-        part: Part,
+        dispatcher: Arc<Dispatcher>,
+        role: Role,
         permit: Option<OwnedSemaphorePermit>,
         allowance: LogAllowance,
-    ) -> Result<Running, LaunchError> {
+    ) -> Result<LiveProcess, LaunchError> {
         let Launched {
             process,
             stdin,
@@ -120,7 +120,7 @@ impl Running {
         let stdout = Receiver::from_owned_fd(stdout).map_err(failed)?;
         let stderr = Receiver::from_owned_fd(stderr).map_err(failed)?;
         let exit = process.watch_exit().map_err(failed)?;
-        let limits = Limits {
+        let limits = ConversationConfig {
             max_concurrency: config.max_concurrency.get(),
             read_ahead: config.read_ahead.get(),
             wait_ready: config.wait_ready,
@@ -128,14 +128,14 @@ impl Running {
             max_reply_bytes: config.max_reply_bytes,
         };
         let lifetime = Lifetime::new(&config.recycle, fastrand::f64());
-        let budget = shared.budget().clone();
-        let failed_output = shared.failed_output.clone();
-        let member = Member::join(shared, part, permit, lifetime.requests);
+        let budget = dispatcher.budget().clone();
+        let failed_output = dispatcher.failed_output.clone();
+        let member = Member::join(dispatcher, role, permit, lifetime.requests);
         let number = member.number();
         let pid = process.id();
         info!(process = number, pid, "process started");
         let log = StreamLog::new(number, "stdout", allowance.clone());
-        Ok(Running {
+        Ok(LiveProcess {
             number,
             process,
             exit,
@@ -177,12 +177,12 @@ impl Running {
 
     /// Its place in the pool.
     pub(super) fn member(&self) -> &Member {
-        self.owner.feed()
+        self.owner.source()
     }
 
     /// Its place in the pool.
     pub(super) fn member_mut(&mut self) -> &mut Member {
-        self.owner.feed_mut()
+        self.owner.source_mut()
     }
 
     /// True when the process has answered at least one request.
@@ -196,9 +196,9 @@ impl Running {
     }
 
     /// Lets the process serve until it no longer can; never ends with anything but
-    /// [`Departure::Ended`] or [`Departure::Fault`].
+    /// [`StopReason::Ended`] or [`StopReason::Fault`].
     // Cancel-safe: all progress lives in self.
-    pub(super) async fn serve(&mut self) -> Departure {
+    pub(super) async fn serve(&mut self) -> StopReason {
         // Beyond this, waiting for a ready line does not hold up the starts of others for longer.
         let start_lasts = sleep_until((self.started + START_LASTS).into());
         tokio::pin!(start_lasts);
@@ -207,40 +207,40 @@ impl Running {
             // Cancel-safe: each of these keeps its progress in what it borrows.
             tokio::select! {
                 biased;
-                () = self.exit.ended() => return Departure::Ended,
+                () = self.exit.ended() => return StopReason::Ended,
                 fault = self.owner.serve() => return self.depart_at_fault(fault).await,
                 never = self.errors.run() => match never {},
                 () = &mut start_lasts, if is_starting => is_starting = false,
             }
-            self.owner.feed_mut().end_start();
+            self.owner.source_mut().end_start();
         }
     }
 
     /// A process that closes its pipes is mostly about to end: then how it ends says more.
-    async fn depart_at_fault(&mut self, fault: Fault) -> Departure {
+    async fn depart_at_fault(&mut self, fault: Fault) -> StopReason {
         let is_closing = matches!(fault, Fault::InputClosed | Fault::OutputClosed);
         if is_closing && timeout(LAST_WORDS, self.exit.ended()).await.is_ok() {
-            return Departure::Ended;
+            return StopReason::Ended;
         }
-        Departure::Fault(fault)
+        StopReason::Fault(fault)
     }
 
     /// Sees a process to its end.
-    pub(super) async fn leave(mut self: Box<Self>, departure: Departure, farewell: Farewell) {
-        let (grace, hurry) = (farewell.grace, &farewell.hurry);
+    pub(super) async fn stop(mut self: Box<Self>, reason: StopReason, policy: StopPolicy) {
+        let (grace, hurry) = (policy.grace, &policy.hurry);
         let mut begun = Instant::now();
-        let has_ended = match departure {
-            Departure::Ended => true,
-            Departure::Stopped => self.retire(&farewell).await,
-            Departure::Replaced => {
+        let has_ended = match reason {
+            StopReason::Ended => true,
+            StopReason::Stopped => self.retire(&policy).await,
+            StopReason::Replaced => {
                 // Its requests first: the time for its end begins when it has none.
-                let has_ended = self.finish(&farewell).await;
+                let has_ended = self.finish(&policy).await;
                 begun = Instant::now();
-                has_ended || self.retire(&farewell).await
+                has_ended || self.retire(&policy).await
             }
-            Departure::Fault(_) => self.finish(&farewell).await,
+            StopReason::Fault(_) => self.finish(&policy).await,
         };
-        let is_fault = matches!(departure, Departure::Fault(_));
+        let is_fault = matches!(reason, StopReason::Fault(_));
         // Somebody who waits for a process at fault is answered at its end: that must come now.
         let must_end_now = has_ended || is_fault && self.owner.is_awaited();
         if !must_end_now {
@@ -260,34 +260,34 @@ impl Running {
         self.process.signal_group(Signal::KILL);
         self.exit.ended().await;
         let status = self.reap(false).status;
-        self.bury(departure).await;
-        if departure != Departure::Ended {
+        self.settle(reason).await;
+        if reason != StopReason::Ended {
             info!(process = self.number, %status, "process stopped");
         }
     }
 
     /// Asks the process to end by closing its stdin; true if it does within half the grace.
-    async fn retire(&mut self, farewell: &Farewell) -> bool {
+    async fn retire(&mut self, policy: &StopPolicy) -> bool {
         self.owner.retire();
-        let ends = self.ends_within(farewell.grace / 2, &farewell.hurry);
+        let ends = self.ends_within(policy.grace / 2, &policy.hurry);
         // Cancel-safe: all progress lives in self.
-        let ended = farewell.terminate.run_until_cancelled(ends).await;
+        let ended = policy.terminate.run_until_cancelled(ends).await;
         ended.unwrap_or(false)
     }
 
     /// Lets the process finish what it has; true if it has ended meanwhile.
-    async fn finish(&mut self, farewell: &Farewell) -> bool {
+    async fn finish(&mut self, policy: &StopPolicy) -> bool {
         let stopped = async {
-            farewell.stop.cancelled().await;
-            sleep(farewell.grace).await;
+            policy.stop.cancelled().await;
+            sleep(policy.grace).await;
         };
         // Cancel-safe: each of these keeps its progress in what it borrows.
         tokio::select! {
             biased;
             () = self.exit.ended() => true,
             () = self.owner.finish() => false,
-            () = farewell.terminate.cancelled() => false,
-            () = farewell.kill.cancelled() => false,
+            () = policy.terminate.cancelled() => false,
+            () = policy.kill.cancelled() => false,
             () = stopped => false,
             never = self.errors.run() => match never {},
         }
@@ -328,11 +328,11 @@ impl Running {
     /// Delivers the last answers of the process, which is reaped, and gives what it never started
     /// to others.
     // Not cancel-safe, see there.
-    async fn bury(&mut self, departure: Departure) {
+    async fn settle(&mut self, reason: StopReason) {
         let End { status, .. } = self.reap(false);
-        let cause = self.cause(&format!("{departure}{status}"));
-        let never_started = self.owner.bury(&cause).await;
-        self.owner.feed().shared().hand_back(never_started);
+        let cause = self.cause(&format!("{reason}{status}"));
+        let never_started = self.owner.settle(&cause).await;
+        self.owner.source().dispatcher().hand_back(never_started);
     }
 
     /// Why a request has failed that it had. What it printed last is for operators, and only where

@@ -10,7 +10,7 @@
 
 /// Who is asked first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Rank {
+pub enum Priority {
     /// Is to replace another, and shows with its first answer that it can.
     OnTrial,
     /// Has answered before, and has nothing to do.
@@ -25,51 +25,51 @@ pub enum Rank {
     New,
 }
 
-impl Rank {
+impl Priority {
     fn is_idle(self) -> bool {
         match self {
-            Rank::OnTrial | Rank::Idle | Rank::New | Rank::Superseded => true,
-            Rank::Busy | Rank::SupersededBusy => false,
+            Priority::OnTrial | Priority::Idle | Priority::New | Priority::Superseded => true,
+            Priority::Busy | Priority::SupersededBusy => false,
         }
     }
 }
 
 /// Processes with room, and how to reach each.
 #[derive(Debug)]
-pub struct Available<W> {
-    /// One list a rank, in the order of [`Rank`].
-    ranked: [Vec<(u64, W)>; RANKS],
+pub struct WaitingProcesses<W> {
+    /// One list a priority, in the order of [`Priority`].
+    ranked: [Vec<(u64, W)>; PRIORITIES],
     /// Those that were idle when they were asked.
     asked: Vec<u64>,
 }
 
-const RANKS: usize = Rank::New as usize + 1;
+const PRIORITIES: usize = Priority::New as usize + 1;
 
-const RANKS_IN_ORDER: [Rank; RANKS] = [
-    Rank::OnTrial,
-    Rank::Idle,
-    Rank::Busy,
-    Rank::Superseded,
-    Rank::SupersededBusy,
-    Rank::New,
+const PRIORITIES_IN_ORDER: [Priority; PRIORITIES] = [
+    Priority::OnTrial,
+    Priority::Idle,
+    Priority::Busy,
+    Priority::Superseded,
+    Priority::SupersededBusy,
+    Priority::New,
 ];
 
-impl<W> Available<W> {
+impl<W> WaitingProcesses<W> {
     /// Nobody.
-    pub fn new() -> Available<W> {
-        Available {
+    pub fn new() -> WaitingProcesses<W> {
+        WaitingProcesses {
             ranked: std::array::from_fn(|_| Vec::new()),
             asked: Vec::new(),
         }
     }
 
-    /// Lists a process as the most recently used of its rank. It must not be listed already.
-    pub fn list(&mut self, process: u64, rank: Rank, reach: W) {
-        self.ranked[rank as usize].push((process, reach));
+    /// Lists a process as the most recently used of its priority. It must not be listed already.
+    pub fn register(&mut self, process: u64, priority: Priority, reach: W) {
+        self.ranked[priority as usize].push((process, reach));
     }
 
     /// Takes a process off the list, if it is there; it need not look any more if it was asked.
-    pub fn unlist(&mut self, process: u64) {
+    pub fn withdraw(&mut self, process: u64) {
         if let Some(index) = self.asked.iter().rposition(|asked| *asked == process) {
             self.asked.swap_remove(index);
             return;
@@ -84,23 +84,23 @@ impl<W> Available<W> {
     }
 
     /// Takes the one to ask next off the list. If it is idle it counts as such until it looks.
-    pub fn next(&mut self) -> Option<W> {
-        let (rank, (process, reach)) = RANKS_IN_ORDER
+    pub fn pop(&mut self) -> Option<W> {
+        let (priority, (process, reach)) = PRIORITIES_IN_ORDER
             .iter()
             .zip(&mut self.ranked)
-            .find_map(|(rank, listed)| Some((rank, listed.pop()?)))?;
-        if rank.is_idle() {
+            .find_map(|(priority, listed)| Some((priority, listed.pop()?)))?;
+        if priority.is_idle() {
             self.asked.push(process);
         }
         Some(reach)
     }
 
     /// Takes the one to ask next off the list, if there is one with nothing to do.
-    pub fn next_idle(&mut self) -> Option<W> {
-        let idle = RANKS_IN_ORDER
+    pub fn pop_idle(&mut self) -> Option<W> {
+        let idle = PRIORITIES_IN_ORDER
             .iter()
             .zip(&mut self.ranked)
-            .filter(|(rank, _)| rank.is_idle())
+            .filter(|(priority, _)| priority.is_idle())
             .find_map(|(_, listed)| listed.pop());
         let (process, reach) = idle?;
         self.asked.push(process);
@@ -108,16 +108,16 @@ impl<W> Available<W> {
     }
 
     /// Takes the one to ask next off the list, of those that have never answered.
-    pub fn next_new(&mut self) -> Option<W> {
-        let (process, reach) = self.ranked[Rank::New as usize].pop()?;
+    pub fn pop_new(&mut self) -> Option<W> {
+        let (process, reach) = self.ranked[Priority::New as usize].pop()?;
         self.asked.push(process);
         Some(reach)
     }
 
     /// How many have nothing to do.
     pub fn idle(&self) -> usize {
-        let lists = RANKS_IN_ORDER.iter().zip(&self.ranked);
-        let idle = lists.filter(|(rank, _)| rank.is_idle());
+        let lists = PRIORITIES_IN_ORDER.iter().zip(&self.ranked);
+        let idle = lists.filter(|(priority, _)| priority.is_idle());
         idle.map(|(_, listed)| listed.len()).sum::<usize>() + self.asked.len()
     }
 }
@@ -128,38 +128,38 @@ mod tests {
 
     #[test]
     fn the_most_recently_used_idle_one_is_asked_first() {
-        let mut available = Available::new();
-        for (process, rank) in [
-            (1, Rank::New),
-            (2, Rank::Idle),
-            (3, Rank::Busy),
-            (4, Rank::Idle),
-            (5, Rank::Idle),
-            (6, Rank::SupersededBusy),
-            (7, Rank::OnTrial),
-            (8, Rank::Superseded),
+        let mut waiting_processes = WaitingProcesses::new();
+        for (process, priority) in [
+            (1, Priority::New),
+            (2, Priority::Idle),
+            (3, Priority::Busy),
+            (4, Priority::Idle),
+            (5, Priority::Idle),
+            (6, Priority::SupersededBusy),
+            (7, Priority::OnTrial),
+            (8, Priority::Superseded),
         ] {
-            available.list(process, rank, process);
+            waiting_processes.register(process, priority, process);
         }
-        available.unlist(5);
-        available.unlist(9);
-        let order: Vec<u64> = std::iter::from_fn(|| available.next()).collect();
+        waiting_processes.withdraw(5);
+        waiting_processes.withdraw(9);
+        let order: Vec<u64> = std::iter::from_fn(|| waiting_processes.pop()).collect();
         assert_eq!(order, [7, 4, 2, 3, 8, 6, 1]);
     }
 
     #[test]
     fn one_that_was_asked_counts_as_idle_until_it_looks() {
-        let mut available = Available::new();
-        available.list(1, Rank::Idle, ());
-        available.list(2, Rank::New, ());
-        available.list(3, Rank::Busy, ());
-        assert_eq!(available.idle(), 2);
-        while available.next().is_some() {}
-        assert_eq!(available.idle(), 2);
-        available.unlist(1);
-        available.unlist(3);
-        assert_eq!(available.idle(), 1);
-        available.unlist(2);
-        assert_eq!(available.idle(), 0);
+        let mut waiting_processes = WaitingProcesses::new();
+        waiting_processes.register(1, Priority::Idle, ());
+        waiting_processes.register(2, Priority::New, ());
+        waiting_processes.register(3, Priority::Busy, ());
+        assert_eq!(waiting_processes.idle(), 2);
+        while waiting_processes.pop().is_some() {}
+        assert_eq!(waiting_processes.idle(), 2);
+        waiting_processes.withdraw(1);
+        waiting_processes.withdraw(3);
+        assert_eq!(waiting_processes.idle(), 1);
+        waiting_processes.withdraw(2);
+        assert_eq!(waiting_processes.idle(), 0);
     }
 }

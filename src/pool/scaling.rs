@@ -12,7 +12,7 @@ pub(super) const LOOK_PERIOD: Duration = Duration::from_millis(20);
 
 /// How many slots are filled, and may be.
 #[derive(Debug)]
-pub(super) struct Growth {
+pub(super) struct Scaling {
     least: usize,
     most: usize,
     filled: usize,
@@ -20,10 +20,10 @@ pub(super) struct Growth {
     last_place: u64,
 }
 
-impl Growth {
+impl Scaling {
     /// `least` slots are filled, and `most` may be.
-    pub(super) fn new(least: NonZeroUsize, most: NonZeroUsize) -> Growth {
-        Growth {
+    pub(super) fn new(least: NonZeroUsize, most: NonZeroUsize) -> Scaling {
+        Scaling {
             least: least.get(),
             most: most.get(),
             filled: least.get(),
@@ -63,8 +63,8 @@ impl Growth {
 mod tests {
     use super::*;
 
-    fn growth(least: usize, most: usize) -> Growth {
-        Growth::new(
+    fn scaling(least: usize, most: usize) -> Scaling {
+        Scaling::new(
             NonZeroUsize::new(least).unwrap(),
             NonZeroUsize::new(most).unwrap(),
         )
@@ -72,34 +72,34 @@ mod tests {
 
     #[test]
     fn in_a_drain_every_slot_may_be_left_empty_and_filled_again() {
-        let mut growth = growth(2, 2);
-        assert!(!growth.shrink());
-        growth.drain();
-        assert!(growth.shrink() && growth.shrink() && !growth.shrink());
-        growth.look(Some(5), 6, true);
-        assert!(growth.look(Some(5), 6, true));
-        assert!(growth.shrink());
+        let mut scaling = scaling(2, 2);
+        assert!(!scaling.shrink());
+        scaling.drain();
+        assert!(scaling.shrink() && scaling.shrink() && !scaling.shrink());
+        scaling.look(Some(5), 6, true);
+        assert!(scaling.look(Some(5), 6, true));
+        assert!(scaling.shrink());
     }
 
     #[test]
     fn it_grows_only_when_one_that_waited_still_waits() {
-        let mut growth = growth(1, 3);
-        assert!(!growth.look(Some(4), 9, true), "it may have come just now");
-        assert!(!growth.look(Some(9), 20, true), "the queue moves on");
-        assert!(!growth.look(None, 30, true), "nobody waits");
-        assert!(!growth.look(Some(30), 31, true));
-        assert!(!growth.look(Some(30), 31, false), "others are starting");
-        assert!(growth.look(Some(30), 31, true));
-        assert!(growth.look(Some(30), 31, true));
-        assert!(!growth.look(Some(30), 31, true), "there is no room");
+        let mut scaling = scaling(1, 3);
+        assert!(!scaling.look(Some(4), 9, true), "it may have come just now");
+        assert!(!scaling.look(Some(9), 20, true), "the queue moves on");
+        assert!(!scaling.look(None, 30, true), "nobody waits");
+        assert!(!scaling.look(Some(30), 31, true));
+        assert!(!scaling.look(Some(30), 31, false), "others are starting");
+        assert!(scaling.look(Some(30), 31, true));
+        assert!(scaling.look(Some(30), 31, true));
+        assert!(!scaling.look(Some(30), 31, true), "there is no room");
     }
 
     #[test]
     fn it_shrinks_to_the_least_and_can_grow_again() {
-        let mut growth = growth(1, 2);
-        assert!(!growth.shrink());
-        assert!(!growth.look(Some(0), 1, true) && growth.look(Some(0), 1, true));
-        assert!(growth.shrink() && !growth.shrink());
-        assert!(growth.look(Some(0), 1, true));
+        let mut scaling = scaling(1, 2);
+        assert!(!scaling.shrink());
+        assert!(!scaling.look(Some(0), 1, true) && scaling.look(Some(0), 1, true));
+        assert!(scaling.shrink() && !scaling.shrink());
+        assert!(scaling.look(Some(0), 1, true));
     }
 }

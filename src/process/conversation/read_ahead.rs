@@ -29,7 +29,7 @@ const PARTS: u64 = 1024;
 
 /// The measured times of one process, and what they allow.
 #[derive(Debug)]
-pub(super) struct Pace {
+pub(super) struct ReadAhead {
     most: usize,
     /// Time and parts of replies measured lately.
     spent: Duration,
@@ -50,10 +50,10 @@ struct Look {
     used: Duration,
 }
 
-impl Pace {
+impl ReadAhead {
     /// Nothing measured yet; never more than `most` requests.
-    pub(super) fn new(most: usize) -> Pace {
-        Pace {
+    pub(super) fn new(most: usize) -> ReadAhead {
+        ReadAhead {
             most,
             spent: Duration::ZERO,
             parts: 0,
@@ -134,8 +134,8 @@ mod tests {
     const US: Duration = Duration::from_micros(1);
 
     /// One that has answered often, each time after `each`.
-    fn paced(each: Duration, most: usize) -> Pace {
-        let mut pace = Pace::new(most);
+    fn paced(each: Duration, most: usize) -> ReadAhead {
+        let mut pace = ReadAhead::new(most);
         for _ in 0..200 {
             pace.replied(Instant::now(), each, 1);
         }
@@ -162,7 +162,7 @@ mod tests {
     #[test]
     fn nothing_is_known_before_the_second_reply() {
         let now = Instant::now();
-        let mut pace = Pace::new(32);
+        let mut pace = ReadAhead::new(32);
         assert_eq!(pace.window(now), 1);
         // It imported something.
         pace.replied(Instant::now(), 300 * MS, 1);
@@ -174,7 +174,7 @@ mod tests {
     #[test]
     fn replies_read_together_share_their_time() {
         let now = Instant::now();
-        let mut pace = Pace::new(100);
+        let mut pace = ReadAhead::new(100);
         pace.replied(Instant::now(), MS, 1);
         for _ in 0..50 {
             pace.replied(Instant::now(), MS, 20);
@@ -249,7 +249,7 @@ mod tests {
             times in proptest::collection::vec((0u64..5_000_000, 1u64..64), 0..200),
         ) {
             let now = Instant::now();
-            let mut pace = Pace::new(most);
+            let mut pace = ReadAhead::new(most);
             for (nanos, replies) in times {
                 pace.replied(Instant::now(), Duration::from_nanos(nanos), replies);
                 prop_assert!((1..=most).contains(&pace.window(now)));

@@ -4,7 +4,7 @@ use std::fmt;
 
 /// Whether a process may be given requests.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Standing {
+pub enum Trust {
     /// It may.
     Sound,
     /// It may not, but may finish what it is working on, matched by id.

@@ -11,18 +11,18 @@ const MOST_TURNS: u32 = 2;
 
 /// What a process has seen of the queue since it last took something.
 #[derive(Debug, Default)]
-pub(super) struct Gathering {
+pub(super) struct Batching {
     seen: usize,
     turns: u32,
 }
 
-impl Gathering {
+impl Batching {
     /// Whether to look again in the next turn, now that so many wait and the process has room for
     /// so many.
-    pub(super) fn goes_on(&mut self, waiting: usize, room: usize) -> bool {
+    pub(super) fn waits_for_more(&mut self, waiting: usize, room: usize) -> bool {
         let is_growing = waiting > self.seen.max(1) && waiting < room;
         if !is_growing || self.turns == MOST_TURNS {
-            *self = Gathering::default();
+            *self = Batching::default();
             return false;
         }
         self.seen = waiting;
@@ -45,13 +45,16 @@ mod tests {
             // More than fit need not be waited for.
             (&[32], &[false]),
             (&[5, 40], &[true, false]),
-            // What others took meanwhile is no growth.
+            // What others took meanwhile is no scaling.
             (&[5, 4, 5, 5], &[true, false, true, false]),
         ];
         for (waiting, expected) in table {
-            let mut gathering = Gathering::default();
-            let goes_on: Vec<bool> = waiting.iter().map(|n| gathering.goes_on(*n, 32)).collect();
-            assert_eq!(goes_on, expected, "{waiting:?}");
+            let mut batching = Batching::default();
+            let waits_for_more: Vec<bool> = waiting
+                .iter()
+                .map(|n| batching.waits_for_more(*n, 32))
+                .collect();
+            assert_eq!(waits_for_more, expected, "{waiting:?}");
         }
     }
 }

@@ -11,7 +11,7 @@ const FAILED_STARTS: u32 = 5;
 
 /// How the processes of a pool are.
 #[derive(Debug)]
-pub struct Condition {
+pub struct Health {
     alive: usize,
     up: usize,
     failed_starts: u32,
@@ -28,11 +28,11 @@ pub struct Condition {
     next_start: Duration,
 }
 
-impl Condition {
-    /// The condition of a pool before its first start. With `no_command`, that reason is why it
+impl Health {
+    /// The health of a pool before its first start. With `no_command`, that reason is why it
     /// can never serve.
-    pub fn new(no_command: Option<String>) -> Condition {
-        Condition {
+    pub fn new(no_command: Option<String>) -> Health {
+        Health {
             alive: 0,
             up: 0,
             failed_starts: if no_command.is_some() {
@@ -179,81 +179,81 @@ mod tests {
 
     const SOON: Duration = Duration::from_secs(2);
 
-    fn fail_starts(condition: &mut Condition, count: u32) {
+    fn fail_starts(health: &mut Health, count: u32) {
         for _ in 0..count {
-            condition.started();
-            condition.left(false);
-            condition.start_failed("exit status: 3".into(), SOON);
+            health.started();
+            health.left(false);
+            health.start_failed("exit status: 3".into(), SOON);
         }
     }
 
     #[test]
     fn five_failed_starts_in_a_row_fail_requests_until_one_lives() {
-        let mut condition = Condition::new(None);
-        fail_starts(&mut condition, 4);
-        assert_eq!(condition.failure(), None);
-        fail_starts(&mut condition, 1);
+        let mut health = Health::new(None);
+        fail_starts(&mut health, 4);
+        assert_eq!(health.failure(), None);
+        fail_starts(&mut health, 1);
         assert_eq!(
-            condition.failure(),
+            health.failure(),
             Some(Failure::NotLoaded("exit status: 3".into()))
         );
-        condition.started();
-        assert_eq!(condition.failure(), None);
-        assert!(condition.why_not_ready().is_some());
-        condition.came_up();
-        assert_eq!(condition.why_not_ready(), None);
+        health.started();
+        assert_eq!(health.failure(), None);
+        assert!(health.why_not_ready().is_some());
+        health.came_up();
+        assert_eq!(health.why_not_ready(), None);
     }
 
     #[test]
     fn a_reason_is_told_once_until_it_changes_or_a_process_is_up() {
-        let mut condition = Condition::new(None);
-        let fail = |condition: &mut Condition, why: &str| {
-            condition.started();
-            assert_eq!(condition.take_news(), None, "one is starting");
-            condition.left(false);
-            condition.start_failed(why.into(), SOON);
-            condition.take_news()
+        let mut health = Health::new(None);
+        let fail = |health: &mut Health, why: &str| {
+            health.started();
+            assert_eq!(health.take_news(), None, "one is starting");
+            health.left(false);
+            health.start_failed(why.into(), SOON);
+            health.take_news()
         };
         for _ in 0..4 {
-            assert_eq!(fail(&mut condition, "a"), None);
+            assert_eq!(fail(&mut health, "a"), None);
         }
-        assert_eq!(fail(&mut condition, "a"), Some("a".into()));
-        assert_eq!(fail(&mut condition, "a"), None);
-        assert_eq!(fail(&mut condition, "b"), Some("b".into()));
-        assert_eq!(fail(&mut condition, "b"), None);
-        condition.started();
-        condition.came_up();
-        condition.left(true);
+        assert_eq!(fail(&mut health, "a"), Some("a".into()));
+        assert_eq!(fail(&mut health, "a"), None);
+        assert_eq!(fail(&mut health, "b"), Some("b".into()));
+        assert_eq!(fail(&mut health, "b"), None);
+        health.started();
+        health.came_up();
+        health.left(true);
         for _ in 0..4 {
-            assert_eq!(fail(&mut condition, "b"), None);
+            assert_eq!(fail(&mut health, "b"), None);
         }
-        assert_eq!(fail(&mut condition, "b"), Some("b".into()));
+        assert_eq!(fail(&mut health, "b"), Some("b".into()));
     }
 
     #[test]
     fn becoming_ready_is_told_once_each_time() {
-        let mut condition = Condition::new(None);
-        condition.started();
-        condition.started();
-        assert_eq!(condition.came_up(), Some("ready: the first process is up"));
-        assert_eq!(condition.came_up(), None);
-        condition.left(true);
-        condition.left(true);
-        condition.started();
-        assert_eq!(condition.came_up(), Some("ready again: a process is up"));
+        let mut health = Health::new(None);
+        health.started();
+        health.started();
+        assert_eq!(health.came_up(), Some("ready: the first process is up"));
+        assert_eq!(health.came_up(), None);
+        health.left(true);
+        health.left(true);
+        health.started();
+        assert_eq!(health.came_up(), Some("ready again: a process is up"));
     }
 
     #[test]
     fn after_success_the_failure_is_another_one() {
-        let mut condition = Condition::new(None);
-        condition.started();
-        condition.came_up();
-        fail_starts(&mut condition, 5);
-        assert_eq!(condition.failure(), None, "one is still alive");
-        condition.left(true);
+        let mut health = Health::new(None);
+        health.started();
+        health.came_up();
+        fail_starts(&mut health, 5);
+        assert_eq!(health.failure(), None, "one is still alive");
+        health.left(true);
         let why = "exit status: 3".into();
         assert_eq!(
-            condition.failure(),
+            health.failure(),
             Some(Failure::Unavailable {
                 why,
                 retry_after: SOON
@@ -263,77 +263,77 @@ mod tests {
 
     #[test]
     fn a_command_that_cannot_be_executed_counts_as_five() {
-        let mut condition = Condition::new(None);
-        condition.cannot_execute("not found".into(), SOON);
+        let mut health = Health::new(None);
+        health.cannot_execute("not found".into(), SOON);
         assert_eq!(
-            condition.failure(),
+            health.failure(),
             Some(Failure::NotLoaded("not found".into()))
         );
     }
 
     #[test]
     fn a_start_that_the_system_refuses_is_told_and_is_no_fault_of_the_command() {
-        let mut condition = Condition::new(None);
+        let mut health = Health::new(None);
         for _ in 0..FAILED_STARTS {
-            assert_eq!(condition.failure(), None);
-            condition.not_started("no descriptors".into(), SOON);
+            assert_eq!(health.failure(), None);
+            health.not_started("no descriptors".into(), SOON);
         }
         // Soon none waits for a process that cannot be had; and it is no fault of the command.
         let failure = Failure::Unavailable {
             why: "no descriptors".into(),
             retry_after: SOON,
         };
-        assert_eq!(condition.failure(), Some(failure));
-        let why = condition.why_not_ready();
+        assert_eq!(health.failure(), Some(failure));
+        let why = health.why_not_ready();
         assert_eq!(why, Some("no process is up: no descriptors".into()));
-        condition.started();
-        condition.left(false);
-        assert_eq!(condition.failure(), None);
+        health.started();
+        health.left(false);
+        assert_eq!(health.failure(), None);
     }
 
     #[test]
     fn while_none_has_ever_answered_the_pool_is_not_ready() {
-        let mut condition = Condition::new(None);
+        let mut health = Health::new(None);
         for _ in 0..2 {
-            condition.started();
-            condition.came_up();
+            health.started();
+            health.came_up();
         }
-        assert_eq!(condition.why_not_ready(), None);
-        condition.unanswered();
-        let why = condition.why_not_ready().unwrap();
+        assert_eq!(health.why_not_ready(), None);
+        health.unanswered();
+        let why = health.why_not_ready().unwrap();
         assert!(why.general().contains("has answered since"), "{why}");
-        assert!(condition.is_silent());
-        condition.answered();
-        assert_eq!(condition.why_not_ready(), None);
+        assert!(health.is_silent());
+        health.answered();
+        assert_eq!(health.why_not_ready(), None);
         // Another one is silent: the function is slow, or that process is.
-        condition.unanswered();
-        assert_eq!(condition.why_not_ready(), None);
+        health.unanswered();
+        assert_eq!(health.why_not_ready(), None);
     }
 
     #[test]
     fn a_process_that_comes_up_has_the_next_request_show_whether_it_answers() {
-        let mut condition = Condition::new(None);
-        condition.started();
-        condition.came_up();
-        condition.unanswered();
-        assert!(condition.why_not_ready().is_some());
-        condition.left(true);
-        condition.started();
-        assert!(condition.why_not_ready().is_some());
-        condition.came_up();
-        assert_eq!(condition.why_not_ready(), None);
-        condition.unanswered();
-        assert!(condition.why_not_ready().is_some());
+        let mut health = Health::new(None);
+        health.started();
+        health.came_up();
+        health.unanswered();
+        assert!(health.why_not_ready().is_some());
+        health.left(true);
+        health.started();
+        assert!(health.why_not_ready().is_some());
+        health.came_up();
+        assert_eq!(health.why_not_ready(), None);
+        health.unanswered();
+        assert!(health.why_not_ready().is_some());
     }
 
     #[test]
     fn one_success_starts_the_count_over() {
-        let mut condition = Condition::new(None);
-        fail_starts(&mut condition, 4);
-        condition.started();
-        condition.came_up();
-        condition.left(true);
-        fail_starts(&mut condition, 4);
-        assert_eq!(condition.failure(), None);
+        let mut health = Health::new(None);
+        fail_starts(&mut health, 4);
+        health.started();
+        health.came_up();
+        health.left(true);
+        fail_starts(&mut health, 4);
+        assert_eq!(health.failure(), None);
     }
 }

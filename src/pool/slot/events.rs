@@ -2,44 +2,44 @@
 //!
 //! Decides nothing: says what has happened.
 
+use super::live::{LiveProcess, START_LASTS, StopReason};
+use super::retirement::Due;
 use super::start::Started;
-use super::{LIVED_WELL, Next, Slot};
-use crate::pool::Shared;
-use crate::pool::lifetime::Due;
+use super::{LIVED_WELL, Slot, Successor};
+use crate::pool::dispatch::Dispatcher;
 use crate::pool::rollout::Renewal;
-use crate::pool::running::{Departure, Running, START_LASTS};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tokio::time::sleep_until;
 
 /// What a slot acts on.
 #[derive(Debug)]
-pub(super) enum Happening {
+pub(super) enum SlotEvent {
     Stop,
     Renew(Renewal),
     /// Nobody wants to know any more.
     RenewalGone,
     CurrentUp,
-    CurrentLeft(Departure),
+    CurrentLeft(StopReason),
     CurrentDue(Due),
     LookDue,
     Needed,
     Drains,
     Started(Started),
     TrialDue,
-    NextUp,
-    NextLeft(Departure),
-    OneIsGone,
+    SuccessorUp,
+    SuccessorLeft(StopReason),
+    StopFinished,
 }
 
 impl Slot {
-    /// Waits for the next thing to act on.
+    /// Waits for the successor thing to act on.
     // Cancel-safe: see the arms.
-    pub(super) async fn happens(&mut self) -> Happening {
+    pub(super) async fn next_event(&mut self) -> SlotEvent {
         let Slot {
             current,
-            activity,
-            next,
+            idle_time,
+            successor,
             renewal,
             renewals,
             is_draining,
@@ -49,23 +49,23 @@ impl Slot {
             ..
         } = self;
         let watch = Watch {
-            reports: renewal.is_some() && matches!(next, Next::Nothing),
-            replaces: matches!(next, Next::Nothing),
-            next_look: activity.next_look,
+            reports: renewal.is_some() && matches!(successor, Successor::Nothing),
+            replaces: matches!(successor, Successor::Nothing),
+            next_look: idle_time.next_look,
         };
         // Cancel-safe: a process and a start keep their progress in themselves, a received
         // renewal is given out at once, and the rest is only asked whether it has happened.
         tokio::select! {
             biased;
             // Before a start, which is given up at once then, and would be asked for again.
-            () = stop.cancelled() => Happening::Stop,
+            () = stop.cancelled() => SlotEvent::Stop,
             // Before the current one: both are woken together, and the request is for this one.
-            happening = next_happens(next, &starter.shared) => happening,
-            happening = current_happens(current, &watch) => happening,
-            Some(renewal) = renewals.recv() => Happening::Renew(renewal),
-            () = starter.shared.drain.cancelled(), if !*is_draining => Happening::Drains,
-            () = gone(renewal) => Happening::RenewalGone,
-            Some(_) = leaving.join_next() => Happening::OneIsGone,
+            event = successor_event(successor, &starter.dispatcher) => event,
+            event = current_event(current, &watch) => event,
+            Some(renewal) = renewals.recv() => SlotEvent::Renew(renewal),
+            () = starter.dispatcher.drain.cancelled(), if !*is_draining => SlotEvent::Drains,
+            () = gone(renewal) => SlotEvent::RenewalGone,
+            Some(_) = leaving.join_next() => SlotEvent::StopFinished,
         }
     }
 }
@@ -80,7 +80,7 @@ struct Watch {
 }
 
 // Cancel-safe: all progress lives in the process.
-async fn current_happens(current: &mut Option<Box<Running>>, watch: &Watch) -> Happening {
+async fn current_event(current: &mut Option<Box<LiveProcess>>, watch: &Watch) -> SlotEvent {
     let Some(current) = current else {
         return std::future::pending().await;
     };
@@ -96,36 +96,36 @@ async fn current_happens(current: &mut Option<Box<Running>>, watch: &Watch) -> H
     // Cancel-safe, see there.
     tokio::select! {
         biased;
-        departure = current.serve() => Happening::CurrentLeft(departure),
-        () = came_up.cancelled(), if watch.reports => Happening::CurrentUp,
-        () = spent.cancelled(), if watch.replaces => Happening::CurrentDue(Due::Requests),
-        () = old, if watch.replaces => Happening::CurrentDue(Due::Age),
-        () = sleep_until(watch.next_look.into()), if watch.replaces => Happening::LookDue,
+        reason = current.serve() => SlotEvent::CurrentLeft(reason),
+        () = came_up.cancelled(), if watch.reports => SlotEvent::CurrentUp,
+        () = spent.cancelled(), if watch.replaces => SlotEvent::CurrentDue(Due::Requests),
+        () = old, if watch.replaces => SlotEvent::CurrentDue(Due::Age),
+        () = sleep_until(watch.next_look.into()), if watch.replaces => SlotEvent::LookDue,
     }
 }
 
 // Cancel-safe: all progress lives in the start and in the process.
-async fn next_happens(next: &mut Next, shared: &Shared) -> Happening {
-    match next {
-        Next::Nothing | Next::Wanted(_) => std::future::pending().await,
-        Next::NotNeeded => match shared.turns.acquire().await {
+async fn successor_event(successor: &mut Successor, dispatcher: &Dispatcher) -> SlotEvent {
+    match successor {
+        Successor::Nothing | Successor::Wanted(_) => std::future::pending().await,
+        Successor::NotNeeded => match dispatcher.fills.acquire().await {
             Ok(turn) => {
                 turn.forget();
-                Happening::Needed
+                SlotEvent::Needed
             }
             Err(_) => std::future::pending().await,
         },
-        Next::Starting(start) => Happening::Started(start.await),
-        Next::Trying(running) => {
+        Successor::Starting(start) => SlotEvent::Started(start.await),
+        Successor::Trying(running) => {
             let came_up = running.member().coming_up().clone();
-            let trial = trial_begins(running, shared);
+            let trial = trial_begins(running, dispatcher);
             let is_tried = running.member().is_on_trial();
             // Cancel-safe, see there.
             tokio::select! {
                 biased;
-                departure = running.serve() => Happening::NextLeft(departure),
-                () = came_up.cancelled() => Happening::NextUp,
-                () = sleep_until(trial.into()), if !is_tried => Happening::TrialDue,
+                reason = running.serve() => SlotEvent::SuccessorLeft(reason),
+                () = came_up.cancelled() => SlotEvent::SuccessorUp,
+                () = sleep_until(trial.into()), if !is_tried => SlotEvent::TrialDue,
             }
         }
     }
@@ -134,11 +134,11 @@ async fn next_happens(next: &mut Next, shared: &Shared) -> Happening {
 /// When a successor that has said nothing may be given a request, to show that it can answer one:
 /// as late as the slowest one was to answer its first. Where processes of this pool have sent
 /// ready lines, the one of this process is waited for; without one it counts as up by its age.
-fn trial_begins(running: &Running, shared: &Shared) -> Instant {
-    let patience = if shared.announces.load(Ordering::Relaxed) {
+fn trial_begins(running: &LiveProcess, dispatcher: &Dispatcher) -> Instant {
+    let patience = if dispatcher.announces.load(Ordering::Relaxed) {
         LIVED_WELL
     } else {
-        let slowest = shared.slowest_start().unwrap_or(Duration::ZERO);
+        let slowest = dispatcher.slowest_start().unwrap_or(Duration::ZERO);
         slowest.clamp(START_LASTS, LIVED_WELL)
     };
     running.started() + patience

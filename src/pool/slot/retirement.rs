@@ -40,7 +40,7 @@ impl fmt::Display for Due {
 }
 
 impl Lifetime {
-    /// The limits of one process; `chance` is from 0 to 1. Memory is not spread: growth is spread
+    /// The limits of one process; `chance` is from 0 to 1. Memory is not spread: scaling is spread
     /// by itself, and the limit may be a hard one of the machine.
     pub(super) fn new(config: &RecycleConfig, chance: f64) -> Lifetime {
         let kept = 1.0 - JITTER * chance.clamp(0.0, 1.0);
