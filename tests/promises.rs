@@ -1,10 +1,19 @@
-//! Holds `PROMISES.md` and `scripts/mutations.toml` to each other and to the tests that exist.
+//! Holds `PROMISES.md` and the rules in `mutations` to each other and to the tests that exist.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 fn read(path: &str) -> String {
     std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
+}
+
+/// The rules of all files, as one text.
+fn rules() -> String {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/mutations");
+    let files = std::fs::read_dir(folder).unwrap();
+    files
+        .map(|file| std::fs::read_to_string(file.unwrap().path()).unwrap())
+        .collect()
 }
 
 /// All texts between backticks.
@@ -22,7 +31,7 @@ fn rows(text: &str) -> impl Iterator<Item = Vec<&str>> {
     })
 }
 
-/// The values of a key in the list of mutations, which has one of them a line, or a list.
+/// The values of a key of the rules, which have one of them a line, or a list.
 fn values(list: &str, key: &str) -> Vec<String> {
     let mut values = Vec::new();
     let mut is_inside = false;
@@ -65,7 +74,7 @@ fn exists(test: &str) -> bool {
 #[test]
 fn every_test_that_is_named_exists() {
     let table = read("tests/PROMISES.md");
-    let list = read("scripts/mutations.toml");
+    let list = rules();
     let named = quoted(&table).filter(|word| word.starts_with("it::") || word.starts_with("lib::"));
     let mut named: BTreeSet<String> = named.map(str::to_owned).collect();
     assert!(named.len() > 100, "only {} tests are named", named.len());
@@ -104,7 +113,7 @@ fn every_row_and_every_promise_is_there_once_and_has_a_test() {
 #[test]
 fn every_mutation_is_of_a_promise_and_every_promise_has_its_own() {
     let table = read("tests/PROMISES.md");
-    let list = read("scripts/mutations.toml");
+    let list = rules();
     let names: BTreeSet<String> = values(&list, "name").into_iter().collect();
     let mut told = BTreeSet::new();
     for row in rows(&table).filter(|row| row[0].parse::<u32>().is_ok()) {
