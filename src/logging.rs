@@ -3,6 +3,7 @@
 //! Lines are written by a thread of their own from a bounded buffer (`writer`): when nobody reads
 //! the log, lines are lost and counted, and no request waits.
 
+pub(crate) mod throttle;
 mod writer;
 
 use crate::config::LogFormat;

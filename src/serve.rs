@@ -4,10 +4,11 @@ use crate::allocator::{Trimming, map_large_blocks, resident_bytes};
 use crate::budget::MemoryBudget;
 use crate::config::{Command, Config, HttpConfig, IsolationConfig, ShutdownConfig};
 use crate::error::StartError;
-use crate::http::large_body::LargeBodies;
-use crate::http::listener::{LAST_REQUESTS_COME_WITHIN, Listener};
-use crate::http::token::Tokens;
-use crate::http::{CONNECTIONS_BEYOND, Door, Entrance};
+use crate::http::api::large_body::LargeBodies;
+use crate::http::api::token::Tokens;
+use crate::http::api::{Api, Surface};
+use crate::http::server::CONNECTIONS_BEYOND;
+use crate::http::server::listener::{LAST_REQUESTS_COME_WITHIN, Listener};
 use crate::limits::{
     ADMIN_CONNECTIONS, hide_from_processes, raise_descriptor_limit, warn_of_group_kill,
 };
@@ -102,7 +103,7 @@ pub async fn serve(config: Config, control: Control) -> Result<(), StartError> {
     let pool = Pool::start(&config, Some(handlers_limit), budget.clone())?;
     let pool = Arc::new(pool);
     let ips: Vec<IpAddr> = addresses.iter().map(|address| address.ip()).collect();
-    let door = Arc::new(Door::new(
+    let api = Arc::new(Api::new(
         config.http.clone(),
         Arc::clone(&pool),
         &ips,
@@ -115,16 +116,16 @@ pub async fn serve(config: Config, control: Control) -> Result<(), StartError> {
         connections_gone: CancellationToken::new(),
     };
     let (close, abort) = (CancellationToken::new(), CancellationToken::new());
-    let answering = Arc::clone(&door);
-    let answer = move |request| Arc::clone(&answering).answer(request, Entrance::Main);
+    let answering = Arc::clone(&api);
+    let answer = move |request| Arc::clone(&answering).answer(request, Surface::Public);
     let connections = async {
         listener
             .serve(&config.http, answer, close.clone(), abort.clone())
             .await;
         end.connections_gone.cancel();
     };
-    let operators = OperatorsDoor::default();
-    let operators_come = operators.serve(admin, &config.http, &door);
+    let operators = AdminListener::default();
+    let operators_come = operators.serve(admin, &config.http, &api);
     let mut never_up = None;
     let ending = async {
         // Cancel-safe: both are only asked whether they have happened.
@@ -137,13 +138,13 @@ pub async fn serve(config: Config, control: Control) -> Result<(), StartError> {
             }
         }
         info!("shutting down");
-        door.drain();
-        end.shut_down(&config.shutdown, config.process.grace, &door, &pool, &close)
+        api.drain();
+        end.shut_down(&config.shutdown, config.process.grace, &api, &pool, &close)
             .await;
         operators.close().await;
         abort.cancel();
     };
-    let reloading = reload_when_told(&pool, &door, &end.control.reload, watch);
+    let reloading = reload_when_told(&pool, &api, &end.control.reload, watch);
     let served = async { tokio::join!(connections, operators_come, ending) };
     // Cancel-safe: a reload that begins is the pool's, and a look for orphans that is lost with it
     // is made up for below.
@@ -161,7 +162,7 @@ pub async fn serve(config: Config, control: Control) -> Result<(), StartError> {
 /// Has the pool reload when it is asked for, or when files have changed; never ends.
 async fn reload_when_told(
     pool: &Pool,
-    door: &Door,
+    api: &Api,
     asked: &Notify,
     mut watch: Option<Watch>,
 ) -> Infallible {
@@ -176,7 +177,7 @@ async fn reload_when_told(
         tokio::select! {
             () = asked.notified() => {
                 info!("asked to reload");
-                door.reread_token();
+                api.reread_token();
             }
             path = changed => info!(path = %path.display(), "handler's files have changed"),
         }
@@ -217,13 +218,13 @@ fn check_sandbox(config: &IsolationConfig) -> Result<(), StartError> {
 
 /// The address of `--admin`. It stays open until all else has ended, so that `/ready` says why.
 #[derive(Default)]
-struct OperatorsDoor {
+struct AdminListener {
     close: CancellationToken,
     abort: CancellationToken,
 }
 
-impl OperatorsDoor {
-    async fn serve(&self, listener: Option<Listener>, config: &HttpConfig, door: &Arc<Door>) {
+impl AdminListener {
+    async fn serve(&self, listener: Option<Listener>, config: &HttpConfig, api: &Arc<Api>) {
         let Some(listener) = listener else {
             return self.abort.cancel();
         };
@@ -231,8 +232,8 @@ impl OperatorsDoor {
             max_connections: ADMIN_CONNECTIONS,
             ..config.clone()
         };
-        let door = Arc::clone(door);
-        let answer = move |request| Arc::clone(&door).answer(request, Entrance::Admin);
+        let api = Arc::clone(api);
+        let answer = move |request| Arc::clone(&api).answer(request, Surface::Admin);
         let (close, abort) = (self.close.clone(), self.abort.clone());
         listener.serve(&config, answer, close, abort).await;
         self.abort.cancel();
@@ -241,7 +242,7 @@ impl OperatorsDoor {
     /// Lets the last responses be written, and ends.
     async fn close(&self) {
         self.close.cancel();
-        // Cancel-safe: it is only asked whether the door has closed.
+        // Cancel-safe: it is only asked whether the api has closed.
         let _ = timeout(LAST_WRITES, self.abort.cancelled()).await;
         self.abort.cancel();
     }
@@ -272,7 +273,7 @@ impl End {
         &self,
         config: &ShutdownConfig,
         grace: Duration,
-        door: &Door,
+        api: &Api,
         pool: &Pool,
         close: &CancellationToken,
     ) {
@@ -291,7 +292,7 @@ impl End {
                 requests, "the time to drain is over, and requests are cut"
             );
         }
-        door.refuse();
+        api.refuse();
         self.end_processes(end, grace, pool).await;
         self.wait_for_connections(Instant::now() + LAST_WRITES)
             .await;

@@ -4,7 +4,7 @@
 //! Pure and without time of its own, so that the number of instructions is the same every time.
 
 use bytes::Bytes;
-use faas_worker::http::request::{find_payload, is_json};
+use faas_worker::http::api::payload::{find_payload, is_json};
 use faas_worker::process::conversation::{Conversation, ConversationConfig, Event, Ticket};
 use faas_worker::process::ids::RandomIds;
 use faas_worker::process::line::{Context, ContextMember};

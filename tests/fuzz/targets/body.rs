@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use faas_worker::error::Failure;
-use faas_worker::http::request::{find_payload, is_json};
+use faas_worker::http::api::payload::{find_payload, is_json};
 use faas_worker::process::ids::IdDigits;
 use faas_worker::process::line::{Context, encode_request};
 use libfuzzer_sys::fuzz_target;

@@ -1,0 +1,336 @@
+//! `POST /`: from the body to the call and back.
+
+use super::headers::{Headers, KnownHeader};
+use super::large_body::LargeBodies;
+use super::payload::{find_payload, find_plain_payload, is_json};
+use super::respond::{self, ApiResponse};
+use crate::budget::{COUNTED_FROM, MemoryBudget, Reservation};
+use crate::config::HttpConfig;
+use crate::error::Failure;
+use crate::http::server::RequestBody;
+use crate::pool::{Extras, Pool};
+use bytes::{Bytes, BytesMut};
+use compact_str::CompactString;
+use hyper::StatusCode;
+use hyper::body::Body;
+use hyper::header::HeaderValue;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker, ready};
+use std::time::{Duration, Instant};
+use tokio_util::sync::CancellationToken;
+
+/// A payload below this size is copied, in bytes: one that is a part of the buffer that was read
+/// into keeps all of that buffer, and makes hyper get another one.
+const SMALL_PAYLOAD: usize = COUNTED_FROM;
+
+/// A body from this size on, in bytes, is looked at on another thread unless it is an ordinary one:
+/// a hostile one of this size takes half a millisecond.
+const LARGE_BODY: usize = 32 * 1024;
+
+/// An ordinary body from this size on, in bytes, is looked at on another thread as well.
+const LARGE_ORDINARY_BODY: usize = 256 * 1024;
+
+/// What answering a payload takes.
+pub(super) struct Invoker<'a> {
+    pub(super) config: &'a HttpConfig,
+    pub(super) pool: &'a Pool,
+    pub(super) budget: &'a MemoryBudget,
+    pub(super) large_bodies: &'a LargeBodies,
+    /// Cancelled when bodies that are still on their way come too late.
+    pub(super) refuse: &'a CancellationToken,
+}
+
+/// What the head of a request for the handler says.
+pub(super) struct Invocation {
+    is_json: bool,
+    extras: Extras,
+    /// The caller's whole time.
+    time_budget: Option<Duration>,
+    arrived: Instant,
+}
+
+impl Invocation {
+    pub(super) fn of(
+        head: &Headers<'_>,
+        config: &HttpConfig,
+        request_id: CompactString,
+        arrived: Instant,
+    ) -> Result<Invocation, Failure> {
+        Ok(Invocation {
+            time_budget: time_budget(head)?,
+            is_json: is_json(head.content_type().map(HeaderValue::as_bytes)),
+            extras: extras(config, head, request_id),
+            arrived,
+        })
+    }
+}
+
+/// Answers a request with what a handler makes of its body.
+///
+/// Kept small, because it is moved about with the future that answers the request: what is needed
+/// only where a body comes late or is large is made when that is so.
+pub(super) async fn invoke(
+    invoker: Invoker<'_>,
+    invocation: Invocation,
+    body: RequestBody,
+) -> Result<ApiResponse, Failure> {
+    let Invoker {
+        config,
+        pool,
+        budget,
+        large_bodies,
+        refuse,
+    } = invoker;
+    let Invocation {
+        is_json,
+        extras,
+        time_budget,
+        arrived,
+    } = invocation;
+    // Refuses a body that is too large before the client is asked to send it.
+    let mut body = Collecting::new(body, config.max_body_bytes, budget.reservation())?;
+    // A body mostly comes with its head.
+    let (body, reservation) = match body.at_hand() {
+        Some(collected) => (collected?, body.reservation),
+        None => {
+            let timeout = shorter(time_budget, config.body_timeout);
+            Box::pin(body.within(timeout, refuse)).await?
+        }
+    };
+    // The body itself is gone before there is anything to wait for.
+    let (payload, mut reservation) = match find_here(is_json, &body) {
+        Some(found) => {
+            drop(body);
+            (found?, reservation)
+        }
+        None => {
+            let left = time_budget.map(|time| time.saturating_sub(arrived.elapsed()));
+            let limit = shorter(left, config.body_timeout);
+            let found = large_bodies.find_payload(is_json, body, reservation, limit);
+            Box::pin(found).await?
+        }
+    };
+    if !extras.headers.is_empty() && !reservation.grow_to(payload.len() + extras.bytes()) {
+        return Err(no_memory());
+    }
+    let latest = time_budget.map(|time| arrived + time);
+    let call = pool.call(payload, extras, config.timeout, latest, reservation)?;
+    Ok(respond::json(StatusCode::OK, call.await?))
+}
+
+/// Time that a request may take for something: the caller may have less.
+fn shorter(time_budget: Option<Duration>, limit: Duration) -> Duration {
+    time_budget.map_or(limit, |time| time.min(limit))
+}
+
+/// The payload in a body that can be looked at here, without making other requests wait.
+fn find_here(is_json: bool, body: &Bytes) -> Option<Result<Bytes, Failure>> {
+    if body.len() >= LARGE_BODY {
+        let is_short = is_json && body.len() < LARGE_ORDINARY_BODY;
+        return is_short.then(|| find_plain_payload(body))?.map(Ok);
+    }
+    let copied = |payload: Bytes| match payload.len() < SMALL_PAYLOAD {
+        true => Bytes::copy_from_slice(&payload),
+        false => payload,
+    };
+    Some(find_payload(is_json, body).map(copied))
+}
+
+/// The caller's whole time, from `x-faas-timeout-ms`.
+fn time_budget(head: &Headers<'_>) -> Result<Option<Duration>, Failure> {
+    let Some(value) = head.get(KnownHeader::TimeoutMs) else {
+        return Ok(None);
+    };
+    let millis = value
+        .to_str()
+        .ok()
+        .filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))
+        .and_then(|text| text.parse::<u32>().ok());
+    match millis {
+        Some(millis) if millis > 0 => Ok(Some(Duration::from_millis(millis.into()))),
+        Some(_) | None => Err(Failure::bad_request(&format!(
+            "x-faas-timeout-ms must be a whole number of milliseconds from 1 up, got {value:?}"
+        ))),
+    }
+}
+
+fn extras(config: &HttpConfig, head: &Headers<'_>, request_id: CompactString) -> Extras {
+    let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+    let passed = config.pass_headers.iter().filter_map(|name| {
+        let values: Vec<String> = head.all().get_all(name).iter().map(text).collect();
+        (!values.is_empty()).then(|| (name.clone(), values.join(", ")))
+    });
+    let traceparent = head.get(KnownHeader::Traceparent);
+    Extras {
+        headers: passed.collect(),
+        request_id,
+        traceparent: traceparent
+            .and_then(|value| Some(trace_context(value.to_str().ok()?)?.into())),
+    }
+}
+
+/// A `traceparent` that is one: version, trace, span and flags in hexadecimal digits. The W3C's
+/// recommendation on trace context lets later versions add more behind these, which is left out
+/// here as it says.
+fn trace_context(text: &str) -> Option<&str> {
+    const LENGTHS: [usize; 4] = [2, 32, 16, 2];
+    const LENGTH: usize = 2 + 1 + 32 + 1 + 16 + 1 + 2;
+    let is_hexadecimal = |part: &str| part.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    let context = text.get(..LENGTH)?;
+    let is_ended =
+        text.len() == LENGTH || (!text.starts_with("00") && text[LENGTH..].starts_with('-'));
+    let mut parts = context.split('-').zip(LENGTHS);
+    let is_shaped = context.split('-').count() == LENGTHS.len()
+        && parts.all(|(part, length)| part.len() == length && is_hexadecimal(part));
+    (is_ended && is_shaped && !text.starts_with("ff")).then_some(context)
+}
+
+/// A body on its way.
+struct Collecting {
+    body: RequestBody,
+    limit: u64,
+    /// What has come counts as held; what is only announced does not.
+    reservation: Reservation,
+    /// Mostly there is one piece only, and nothing is copied.
+    first: Bytes,
+    rest: BytesMut,
+}
+
+impl Collecting {
+    fn new(body: RequestBody, limit: u64, reservation: Reservation) -> Result<Collecting, Failure> {
+        let announced = body.size_hint().lower();
+        if announced > limit {
+            return Err(Failure::BodyTooLarge(limit));
+        }
+        if !reservation.has_room() && announced >= COUNTED_FROM as u64 {
+            return Err(no_memory());
+        }
+        Ok(Collecting {
+            body,
+            limit,
+            reservation,
+            first: Bytes::new(),
+            rest: BytesMut::new(),
+        })
+    }
+
+    /// The whole body, within its limits; not to be asked again after that.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Bytes, Failure>> {
+        while let Some(frame) = ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+            if let Ok(data) = frame?.into_data() {
+                self.append(data)?;
+            }
+        }
+        let rest = std::mem::take(&mut self.rest);
+        let body = match rest.is_empty() {
+            true => std::mem::take(&mut self.first),
+            false => rest.freeze(),
+        };
+        Poll::Ready(Ok(body))
+    }
+
+    /// The whole body, if all of it is there. Nobody is woken for the rest: [`Self::within`] asks
+    /// again.
+    fn at_hand(&mut self) -> Option<Result<Bytes, Failure>> {
+        match self.poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(collected) => Some(collected),
+            Poll::Pending => None,
+        }
+    }
+
+    async fn within(
+        mut self,
+        timeout: Duration,
+        refuse: &CancellationToken,
+    ) -> Result<(Bytes, Reservation), Failure> {
+        // Cancel-safe: a body that is not awaited to its end is answered with a failure, and read no
+        // more.
+        let in_time = tokio::time::timeout(timeout, poll_fn(|cx| self.poll(cx)));
+        match refuse.run_until_cancelled(in_time).await {
+            Some(Ok(collected)) => Ok((collected?, self.reservation)),
+            Some(Err(_)) => Err(Failure::BodyTimeout(timeout)),
+            None => Err(Failure::Draining),
+        }
+    }
+
+    fn append(&mut self, data: Bytes) -> Result<(), Failure> {
+        let length = self.first.len() + self.rest.len() + data.len();
+        if length as u64 > self.limit {
+            return Err(Failure::BodyTooLarge(self.limit));
+        }
+        if !self.reservation.grow_to(length) {
+            return Err(no_memory());
+        }
+        if self.first.is_empty() && self.rest.is_empty() {
+            self.first = data;
+            return Ok(());
+        }
+        if self.rest.capacity() < length {
+            // As much again as has come, so that what is only announced takes no room.
+            let announced = length as u64 + self.body.size_hint().lower();
+            let announced = usize::try_from(announced).unwrap_or(usize::MAX);
+            let wanted = (2 * length).min(announced.max(length));
+            self.rest.reserve(wanted - self.rest.len());
+        }
+        if self.rest.is_empty() {
+            self.rest
+                .extend_from_slice(&std::mem::take(&mut self.first));
+        }
+        self.rest.extend_from_slice(&data);
+        Ok(())
+    }
+}
+
+fn no_memory() -> Failure {
+    Failure::Overloaded {
+        why: "too many bytes of bodies and replies are held already (--max-buffered)".into(),
+        retry_after: Duration::from_secs(1),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_traceparent_is_kept_if_it_is_one() {
+        let one = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        let later = format!("cc{}-what-is-new", &one[2..]);
+        for (text, kept) in [
+            (one, Some(one)),
+            (&later, Some(&later[..one.len()])),
+            (&format!("{one}-more"), None),
+            (&format!("{one}x"), None),
+            (&one.to_uppercase(), None),
+            (&one[..54], None),
+            (&format!("ff{}", &one[2..]), None),
+            (&one.replace('-', "_"), None),
+            ("", None),
+            (&"é".repeat(40), None),
+        ] {
+            assert_eq!(trace_context(text), kept, "{text}");
+        }
+    }
+
+    #[test]
+    fn only_ordinary_bodies_are_looked_at_here_when_they_are_large() {
+        let ordinary = |length: usize| {
+            let payload = "x".repeat(length - b"{\"payload\":\"\"}".len());
+            Bytes::from(format!("{{\"payload\":\"{payload}\"}}"))
+        };
+        let hostile = |length: usize| Bytes::from(vec![b'['; length]);
+        for (is_json, body, is_here) in [
+            (true, ordinary(100), true),
+            (true, hostile(LARGE_BODY - 1), true),
+            (true, hostile(LARGE_BODY), false),
+            (false, hostile(LARGE_BODY), false),
+            (true, ordinary(LARGE_BODY), true),
+            (true, ordinary(LARGE_ORDINARY_BODY - 1), true),
+            (true, ordinary(LARGE_ORDINARY_BODY), false),
+        ] {
+            let length = body.len();
+            assert_eq!(find_here(is_json, &body).is_some(), is_here, "{length}");
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! The thread that looks at large bodies, so that no other request waits for one.
+//!
+//! The thread is started with the worker and kept: where the system has no thread to give later,
+//! large bodies are looked at all the same. It also gives freed memory back to the system, which
+//! takes a moment as well.
+
+use super::payload::find_payload;
+use crate::allocator;
+use crate::budget::Reservation;
+use crate::error::Failure;
+use bytes::Bytes;
+use std::io;
+use std::sync::mpsc;
+use std::time::Duration;
+use tokio::sync::oneshot;
+
+type PayloadValue = Result<(Bytes, Reservation), Failure>;
+
+enum Work {
+    Find {
+        is_json: bool,
+        body: Bytes,
+        reservation: Reservation,
+        reply: oneshot::Sender<PayloadValue>,
+    },
+    Trim,
+}
+
+/// The way to the thread; clones share it, and the thread ends with the last of them.
+#[derive(Debug, Clone)]
+pub struct LargeBodies {
+    work: mpsc::Sender<Work>,
+}
+
+impl LargeBodies {
+    /// Starts the thread.
+    pub fn start() -> io::Result<LargeBodies> {
+        let (work, received) = mpsc::channel();
+        std::thread::Builder::new()
+            .name("bodies".to_owned())
+            .spawn(move || received.into_iter().for_each(do_work))?;
+        Ok(LargeBodies { work })
+    }
+
+    /// The payload of a body. The body counts as held until it was looked at, also when its client
+    /// does not wait; bodies are looked at one after the other. Fails with
+    /// [`Failure::Overloaded`] when that takes longer than `limit`.
+    pub(super) async fn find_payload(
+        &self,
+        is_json: bool,
+        body: Bytes,
+        reservation: Reservation,
+        limit: Duration,
+    ) -> PayloadValue {
+        let (reply, found) = oneshot::channel();
+        let work = Work::Find {
+            is_json,
+            body,
+            reservation,
+            reply,
+        };
+        let overloaded = || Failure::Overloaded {
+            why: "too many large bodies are being looked at".into(),
+            retry_after: Duration::from_secs(1),
+        };
+        self.work.send(work).map_err(|_| overloaded())?;
+        // Cancel-safe: a body that nobody waits for any more is dropped by the thread.
+        match tokio::time::timeout(limit, found).await {
+            Ok(Ok(found)) => found,
+            Ok(Err(_)) | Err(_) => Err(overloaded()),
+        }
+    }
+
+    /// Has freed memory given back to the system.
+    pub fn trim(&self) {
+        // A thread that has ended leaves nothing to do.
+        drop(self.work.send(Work::Trim));
+    }
+}
+
+fn do_work(work: Work) {
+    match work {
+        Work::Find { reply, .. } if reply.is_closed() => {}
+        Work::Find {
+            is_json,
+            body,
+            reservation,
+            reply,
+        } => {
+            let found = find_payload(is_json, &body).map(|payload| (payload, reservation));
+            drop(body);
+            // The client may have left meanwhile.
+            drop(reply.send(found));
+        }
+        Work::Trim => allocator::give_back(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::budget::MemoryBudget;
+    use std::task::{Context, Waker};
+    use std::time::Instant;
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    fn body_of(numbers: usize) -> Bytes {
+        Bytes::from(format!("[{}1]", "1,".repeat(numbers)))
+    }
+
+    #[tokio::test]
+    async fn a_body_counts_as_held_until_it_was_looked_at_caller_or_no_caller() {
+        let body = body_of(100_000);
+        let budget = MemoryBudget::new(body.len() as u64 * 2);
+        let mut reservation = budget.reservation();
+        assert!(reservation.grow_to(body.len()));
+        let bodies = LargeBodies::start().unwrap();
+        let mut looking = Box::pin(bodies.find_payload(true, body, reservation, LONG));
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(looking.as_mut().poll(&mut context).is_pending());
+        drop(looking);
+        let end = Instant::now() + LONG;
+        while budget.held() > 0 {
+            assert!(Instant::now() < end, "it was never given back");
+            std::thread::yield_now();
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_waits_for_its_turn_no_longer_than_it_may() {
+        let (work, received) = mpsc::channel();
+        let bodies = LargeBodies { work };
+        let budget = MemoryBudget::new(1 << 20);
+        let found = bodies.find_payload(true, body_of(10), budget.reservation(), LONG);
+        let refused = found.await.unwrap_err();
+        assert!(matches!(refused, Failure::Overloaded { .. }), "{refused:?}");
+        drop(received);
+        let found = bodies.find_payload(true, body_of(10), budget.reservation(), LONG);
+        assert!(matches!(found.await, Err(Failure::Overloaded { .. })));
+    }
+}

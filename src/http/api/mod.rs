@@ -1,0 +1,415 @@
+//! The front api: from a request's head to its response.
+//!
+//! Knows the pool by its call alone. What a failure looks like from outside is decided in
+//! `respond`.
+
+mod guard;
+mod headers;
+mod invoke;
+pub mod large_body;
+mod pages;
+pub mod payload;
+pub mod respond;
+pub mod token;
+
+use crate::budget::MemoryBudget;
+use crate::config::HttpConfig;
+use crate::error::Failure;
+use crate::http::server::RequestBody;
+use crate::logging::milliseconds;
+use crate::logging::throttle::ThrottleByCode;
+use crate::pool::Pool;
+use bytes::Bytes;
+use compact_str::CompactString;
+use guard::Guard;
+use headers::{Headers, KnownHeader};
+use hyper::body::Body;
+use hyper::header::{CONNECTION, EXPECT, HeaderName, HeaderValue};
+use hyper::{Method, Request, StatusCode};
+use invoke::Invocation;
+use large_body::LargeBodies;
+use respond::{ApiResponse, Reader};
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use time::OffsetDateTime;
+use token::Tokens;
+use tokio_util::sync::CancellationToken;
+use tracing::{Level, debug, info, warn};
+
+/// The shortest time between two log lines about requests that failed with the same code.
+const FAILURE_PAUSE: Duration = Duration::from_secs(1);
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Longest request id that is taken over from a caller, in bytes.
+const LONGEST_REQUEST_ID: usize = 128;
+
+/// Where a request came in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Surface {
+    /// The address that callers know.
+    Public,
+    /// The address of `--admin`.
+    Admin,
+}
+
+/// Answers every request of a worker.
+#[derive(Debug)]
+pub struct Api {
+    config: HttpConfig,
+    pool: Arc<Pool>,
+    guard: Guard,
+    /// `None` when everybody may call.
+    tokens: Option<Tokens>,
+    budget: MemoryBudget,
+    large_bodies: LargeBodies,
+    is_draining: AtomicBool,
+    /// Cancelled when bodies that are still on their way come too late.
+    refuse: CancellationToken,
+    /// What the request ids of this run begin with.
+    run: String,
+    requests: AtomicU64,
+    failures: Mutex<ThrottleByCode>,
+}
+
+impl Api {
+    /// A api to this pool, on these addresses, for those who have one of the tokens.
+    pub fn new(
+        config: HttpConfig,
+        pool: Arc<Pool>,
+        addresses: &[IpAddr],
+        tokens: Option<Tokens>,
+        budget: MemoryBudget,
+        large_bodies: LargeBodies,
+    ) -> Api {
+        let addresses = addresses.iter().copied();
+        let (hosts, origins) = (config.allowed_hosts.clone(), config.allowed_origins.clone());
+        Api {
+            guard: Guard::new(addresses, hosts, origins),
+            tokens,
+            budget,
+            large_bodies,
+            config,
+            pool,
+            is_draining: AtomicBool::new(false),
+            refuse: CancellationToken::new(),
+            run: format!("{:08x}-", fastrand::u32(..)),
+            requests: AtomicU64::new(0),
+            failures: Mutex::new(ThrottleByCode::once_in(FAILURE_PAUSE)),
+        }
+    }
+
+    /// From now on `/ready` says no, and connections close after their response.
+    pub fn drain(&self) {
+        self.is_draining.store(true, Ordering::Relaxed);
+    }
+
+    /// From now on a request whose body is still on its way is answered that it came too late.
+    pub fn refuse(&self) {
+        self.refuse.cancel();
+    }
+
+    /// Reads the file of tokens again, if there is one; if that fails, the old ones stay.
+    pub fn reread_token(&self) {
+        if let Some(tokens) = &self.tokens {
+            tokens.reread();
+        }
+    }
+
+    /// Answers one request that came in by this surface. No `async fn`: the head is looked at and
+    /// dropped before there is a future, which is moved about and does not hold it.
+    pub fn answer(
+        self: Arc<Api>,
+        request: Request<RequestBody>,
+        surface: Surface,
+    ) -> impl Future<Output = ApiResponse> {
+        let head = Headers::of(request.headers());
+        let checked = Guard::check_head(request.version(), &head)
+            .and_then(|()| Guard::check_target(request.uri()));
+        let exchange = Exchange {
+            arrived: Instant::now(),
+            id: self.request_id(&head),
+            is_sound: checked.is_ok(),
+            told: tracing::enabled!(Level::DEBUG)
+                .then(|| (request.method().clone(), request.uri().path().to_owned())),
+        };
+        let found = checked.and_then(|()| self.find(&request, &head, surface, &exchange));
+        // A client that waits for 100 is not made to send what nobody wants.
+        let is_discarded = !matches!(found, Ok(Route::Handler(_)))
+            && !request.body().is_end_stream()
+            && !request.headers().contains_key(EXPECT);
+        let body = request.into_body();
+        async move {
+            let answered = match found {
+                Ok(Route::Handler(invocation)) => {
+                    let invoker = invoke::Invoker {
+                        config: &self.config,
+                        pool: &self.pool,
+                        budget: &self.budget,
+                        large_bodies: &self.large_bodies,
+                        refuse: &self.refuse,
+                    };
+                    invoke::invoke(invoker, invocation, body).await
+                }
+                Ok(Route::Page(page)) => {
+                    let_go(body, is_discarded).await;
+                    Ok(page)
+                }
+                Err(failure) => {
+                    let_go(body, is_discarded).await;
+                    Err(failure)
+                }
+            };
+            self.finish(exchange, answered)
+        }
+    }
+
+    /// The response, with what every response has.
+    fn finish(&self, exchange: Exchange, answered: Result<ApiResponse, Failure>) -> ApiResponse {
+        let mut response = answered.unwrap_or_else(|failure| {
+            self.tell(&failure, &exchange.id);
+            let reader = self.reader(&exchange.id);
+            let body = self.budget.count(respond::failure_body(&failure, reader));
+            respond::failure_with(&failure, body)
+        });
+        let headers = response.headers_mut();
+        // Never left out: `request_id` gives graphic ASCII only.
+        if let Ok(id) = HeaderValue::from_str(&exchange.id) {
+            headers.insert(REQUEST_ID, id);
+        }
+        // After a head that can be read in two ways, nobody knows where the next one begins.
+        if !exchange.is_sound || self.is_draining.load(Ordering::Relaxed) {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        if let Some((method, path)) = exchange.told {
+            debug!(
+                request_id = %exchange.id,
+                %method,
+                path,
+                status = response.status().as_u16(),
+                took_ms = milliseconds(exchange.arrived.elapsed()),
+                "answered"
+            );
+        }
+        response
+    }
+
+    /// Who reads the answer to this request.
+    fn reader<'a>(&self, id: &'a str) -> Reader<'a> {
+        match self.config.verbose_errors {
+            true => Reader::Operator,
+            false => Reader::Caller(Some(id)),
+        }
+    }
+
+    /// Logs that a request has failed or was refused, and why; not what it was or what was said.
+    fn tell(&self, failure: &Failure, id: &str) {
+        let told = match failure {
+            Failure::Exited(_)
+            | Failure::Protocol(_)
+            | Failure::ReplyTooLarge(_)
+            | Failure::TimedOut(_) => Told::Failed(Level::WARN),
+            Failure::Handler { .. } => Told::Failed(Level::INFO),
+            Failure::Overloaded { .. } | Failure::NotLoaded(_) | Failure::Unavailable { .. } => {
+                Told::Refused(Level::WARN)
+            }
+            Failure::Invalid { .. }
+            | Failure::BodyTimeout(_)
+            | Failure::BodyTooSlow
+            | Failure::BodyTooLarge(_)
+            | Failure::Unauthorized
+            | Failure::Forbidden(_)
+            | Failure::Draining => Told::Refused(Level::INFO),
+            // Nobody's handler was meant.
+            Failure::NotFound | Failure::MethodNotAllowed { .. } => return,
+        };
+        let code = respond::code(failure);
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = failures.admit(code);
+        drop(failures);
+        let Some(withheld) = due else { return };
+        let cause = failure.cause().map(tracing::field::display);
+        match told {
+            Told::Failed(Level::INFO) => {
+                info!(request_id = id, code, withheld, "{FAILED}");
+            }
+            Told::Failed(_) => warn!(request_id = id, code, withheld, cause, "{FAILED}"),
+            Told::Refused(Level::INFO) => {
+                info!(request_id = id, code, withheld, "{REFUSED}");
+            }
+            Told::Refused(_) => warn!(request_id = id, code, withheld, cause, "{REFUSED}"),
+        }
+    }
+
+    /// Whether a path is there at this surface; what it is, `find` knows.
+    fn is_served_at(&self, surface: Surface, path: &str) -> bool {
+        let is_health = matches!(path, "/health" | "/_/health");
+        let is_for_operators = matches!(path, "/ready" | "/_/ready");
+        match surface {
+            Surface::Public => !is_for_operators || self.config.admin.is_none(),
+            Surface::Admin => is_health || is_for_operators,
+        }
+    }
+
+    /// Checks who asks, and finds what is exchange for.
+    fn find(
+        &self,
+        request: &Request<RequestBody>,
+        head: &Headers<'_>,
+        surface: Surface,
+        exchange: &Exchange,
+    ) -> Result<Route, Failure> {
+        let (uri, method) = (request.uri(), request.method());
+        if !self.is_served_at(surface, uri.path()) {
+            return Err(Failure::NotFound);
+        }
+        match uri.path() {
+            "/" => {
+                if *method != Method::POST {
+                    return Err(Failure::MethodNotAllowed { allow: "POST" });
+                }
+                self.guard.check_host(uri, head)?;
+                self.guard.check_origin(uri, head)?;
+                if let Some(tokens) = &self.tokens {
+                    tokens.check(head.all())?;
+                }
+                check_coding(head)?;
+                let (id, arrived) = (exchange.id.clone(), exchange.arrived);
+                Invocation::of(head, &self.config, id, arrived).map(Route::Handler)
+            }
+            "/health" | "/_/health" => only_get(method).map(|()| Route::Page(health())),
+            "/ready" | "/_/ready" => only_get(method).map(|()| Route::Page(self.ready())),
+            other => {
+                let page = pages::find(other).ok_or(Failure::NotFound)?;
+                match *method {
+                    Method::GET | Method::HEAD => Ok(Route::Page(page)),
+                    // As the Python worker says it for these, and for these alone.
+                    _ => Err(Failure::MethodNotAllowed { allow: "GET, HEAD" }),
+                }
+            }
+        }
+    }
+
+    fn ready(&self) -> ApiResponse {
+        if self.is_draining.load(Ordering::Relaxed) {
+            return respond::failure(&Failure::Draining, Reader::Caller(None));
+        }
+        match self.pool.why_not_ready() {
+            None => respond::json(
+                StatusCode::OK,
+                Bytes::from_static(b"{\"status\":\"ready\"}"),
+            ),
+            Some(why) => {
+                let retry_after = Duration::from_secs(1);
+                let reader = match self.config.verbose_errors {
+                    true => Reader::Operator,
+                    false => Reader::Caller(None),
+                };
+                respond::failure(&Failure::Unavailable { why, retry_after }, reader)
+            }
+        }
+    }
+
+    /// The caller's request id if it sent one that can be written anywhere, else ours.
+    fn request_id(&self, head: &Headers<'_>) -> CompactString {
+        let sane = |id: &HeaderValue| {
+            let id = id.to_str().ok()?;
+            let is_graphic = id.bytes().all(|byte| byte.is_ascii_graphic());
+            let is_sane = (1..=LONGEST_REQUEST_ID).contains(&id.len()) && is_graphic;
+            is_sane.then(|| CompactString::new(id))
+        };
+        head.get(KnownHeader::RequestId)
+            .and_then(sane)
+            .unwrap_or_else(|| {
+                let number = self.requests.fetch_add(1, Ordering::Relaxed);
+                let mut id = CompactString::new(&self.run);
+                id.push_str(itoa::Buffer::new().format(number));
+                id
+            })
+    }
+}
+
+/// Drops a body that nobody wants, and takes what is there of it first where that is allowed.
+async fn let_go(body: RequestBody, is_discarded: bool) {
+    if is_discarded {
+        Box::pin(body.discard()).await;
+    }
+}
+
+/// What the log tells of a request that was not answered with a result, and at which level.
+enum Told {
+    /// By its handler.
+    Failed(Level),
+    /// Before a handler had it.
+    Refused(Level),
+}
+
+const FAILED: &str = "request failed, its answer has the cause";
+const REFUSED: &str = "request refused, its answer has the cause";
+
+/// What is kept of a request's head until its response is made.
+struct Exchange {
+    arrived: Instant,
+    id: CompactString,
+    /// Whether its end is known for sure.
+    is_sound: bool,
+    /// What the log tells of it, if it tells of each request.
+    told: Option<(Method, String)>,
+}
+
+/// What a request asks for.
+enum Route {
+    Page(ApiResponse),
+    Handler(Invocation),
+}
+
+/// Refuses a body that is compressed, or coded in any other way: it would be read as it is.
+fn check_coding(head: &Headers<'_>) -> Result<(), Failure> {
+    for value in head.get_all(KnownHeader::ContentEncoding) {
+        let text = String::from_utf8_lossy(value.as_bytes());
+        let mut codings = text.split(',').map(str::trim);
+        let is_none = |coding: &str| coding.is_empty() || coding.eq_ignore_ascii_case("identity");
+        if let Some(coding) = codings.find(|coding| !is_none(coding)) {
+            return Err(Failure::coded_body(coding));
+        }
+    }
+    Ok(())
+}
+
+/// HEAD is answered like GET; hyper leaves out the body.
+fn only_get(method: &Method) -> Result<(), Failure> {
+    match *method {
+        Method::GET | Method::HEAD => Ok(()),
+        _ => Err(Failure::MethodNotAllowed { allow: "GET" }),
+    }
+}
+
+fn health() -> ApiResponse {
+    let now = OffsetDateTime::now_utc();
+    let (year, month, day) = now.to_calendar_date();
+    let (hour, minute, second, micro) = now.to_hms_micro();
+    let month = u8::from(month);
+    let body = format!(
+        "{{\"status\":\"ok\",\"timestamp\":\"{year:04}-{month:02}-{day:02}T\
+         {hour:02}:{minute:02}:{second:02}.{micro:06}+00:00\"}}"
+    );
+    respond::json(StatusCode::OK, body.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size_of_future<R>(_: impl Fn(Arc<Api>, Request<RequestBody>, Surface) -> R) -> usize {
+        size_of::<R>()
+    }
+
+    #[test]
+    fn the_future_that_answers_a_request_is_small() {
+        // It is moved twice for each request, and each connection has room for one.
+        let bytes = size_of_future(Api::answer);
+        assert!(bytes <= 1024, "{bytes}");
+    }
+}

@@ -1,0 +1,260 @@
+//! Each way in which a request may fail, once, as the document shows it.
+//!
+//! Holds what happened and nothing of its looks: status, code, headers and body of an example are
+//! those that `respond` gives it, so that the document cannot say anything else.
+
+use crate::error::Failure;
+use bytes::Bytes;
+use std::time::Duration;
+
+/// One way to fail.
+pub(super) struct Case {
+    /// Differs from the others of its status.
+    pub(super) name: &'static str,
+    /// When it happens, as a sentence.
+    pub(super) when: &'static str,
+    pub(super) failure: Failure,
+}
+
+fn case(name: &'static str, when: &'static str, failure: Failure) -> Case {
+    Case {
+        name,
+        when,
+        failure,
+    }
+}
+
+/// What a request of any path may be answered.
+pub(super) fn of_any_path() -> Vec<Case> {
+    vec![case(
+        "host",
+        "The request has no `Host`, several, or one that is none.",
+        Failure::bad_request("exactly one Host header is required"),
+    )]
+}
+
+/// What a request of a path that is not served is answered.
+pub(super) fn of_other_paths() -> Vec<Case> {
+    vec![case(
+        "not_found",
+        "There is nothing at this path.",
+        Failure::NotFound,
+    )]
+}
+
+/// What a path that has other methods answers; they are in `allow`.
+pub(super) fn of_other_methods(allow: &'static str) -> Vec<Case> {
+    vec![case(
+        "method_not_allowed",
+        "The path has other methods, see `allow`.",
+        Failure::MethodNotAllowed { allow },
+    )]
+}
+
+/// What `/ready` answers while it is not.
+pub(super) fn of_ready() -> Vec<Case> {
+    vec![
+        case(
+            "no_process",
+            "No process is up.",
+            Failure::Unavailable {
+                why: "no process is up: none has sent its ready line or a reply, or lived \
+                      for 10 s"
+                    .into(),
+                retry_after: Duration::from_secs(1),
+            },
+        ),
+        draining(),
+    ]
+}
+
+/// What `POST /` may be answered but for a result.
+pub(super) fn of_function() -> Vec<Case> {
+    let mut cases = of_request();
+    cases.extend(of_pool());
+    cases.extend(of_process());
+    cases
+}
+
+/// The handler's own error, with the status that it chose.
+pub(super) fn of_handler(status: u16) -> Case {
+    case(
+        "the_handlers_own",
+        "The handler answered with an error; `detail` is its message.",
+        Failure::Handler {
+            message: Bytes::from_static(b"\"no such device\""),
+            status,
+        },
+    )
+}
+
+/// Faults of the request itself.
+fn of_request() -> Vec<Case> {
+    vec![
+        case(
+            "body",
+            "The body is not UTF-8, or it ended early.",
+            Failure::bad_request("There was an error parsing the body"),
+        ),
+        case(
+            "timeout",
+            "`x-faas-timeout-ms` is not a whole number of milliseconds from 1 up.",
+            Failure::bad_request(
+                "x-faas-timeout-ms must be a whole number of milliseconds from 1 up, got \"0\"",
+            ),
+        ),
+        case(
+            "coded_body",
+            "The body has a content-encoding, and none is understood.",
+            Failure::coded_body("gzip"),
+        ),
+        case(
+            "payload_missing",
+            "The body is not an object with a string `payload`.",
+            unprocessable(
+                br#"[{"type":"missing","loc":["body","payload"],"msg":"Field required","input":{}}]"#,
+            ),
+        ),
+        case(
+            "not_json",
+            "The body is not JSON. (One whose content-type says that it is something else is \
+             read as text, and no object.)",
+            unprocessable(
+                br#"[{"type":"json_invalid","loc":["body",12],"msg":"JSON decode error","input":{},"ctx":{"error":"Expecting value"}}]"#,
+            ),
+        ),
+        case(
+            "unauthorized",
+            "The worker has `--auth-token-file`, and the request has none of its tokens.",
+            Failure::Unauthorized,
+        ),
+        case(
+            "forbidden",
+            "A page of another site sent the request, or its `Host` is not a name of this worker.",
+            Failure::Forbidden(
+                "the host \"worker.example\" is not a name of this worker; --allow-host accepts it"
+                    .to_owned(),
+            ),
+        ),
+        case(
+            "body_timeout",
+            "The body took too long (`--body-timeout`).",
+            Failure::BodyTimeout(Duration::from_secs(30)),
+        ),
+        case(
+            "body_too_slow",
+            "The body came below the least rate (`--least-rate`), or slowly while other \
+             connections needed its room.",
+            Failure::BodyTooSlow,
+        ),
+        case(
+            "body_too_large",
+            "The body is larger than `--max-body`.",
+            Failure::BodyTooLarge(8 * 1024 * 1024),
+        ),
+    ]
+}
+
+fn unprocessable(detail: &'static [u8]) -> Failure {
+    Failure::Invalid {
+        status: 422,
+        detail: Bytes::from_static(detail),
+    }
+}
+
+/// Faults of a worker that cannot take a request on: no handler has seen it.
+fn of_pool() -> Vec<Case> {
+    vec![
+        case(
+            "overloaded",
+            "The queue is full, the request waited there too long, or too many bytes are held.",
+            Failure::Overloaded {
+                why: "the queue is full".into(),
+                retry_after: Duration::from_secs(2),
+            },
+        ),
+        case(
+            "handler_not_loaded",
+            "There is no command, it cannot be run, or no process of it ever came up.",
+            Failure::NotLoaded("command not found: \"no-such\" (PATH=/usr/bin:/bin)".into()),
+        ),
+        case(
+            "handler_unavailable",
+            "Processes came up once, and now keep failing.",
+            Failure::Unavailable {
+                why: "exit status: 1".into(),
+                retry_after: Duration::from_secs(4),
+            },
+        ),
+        draining(),
+    ]
+}
+
+fn draining() -> Case {
+    let when = "The worker is shutting down.";
+    case("draining", when, Failure::Draining)
+}
+
+/// Faults of the process that had the request: it may have run.
+fn of_process() -> Vec<Case> {
+    vec![
+        case(
+            "handler_exited",
+            "The process died while it had the request.",
+            Failure::Exited("signal: 9 (SIGKILL)".into()),
+        ),
+        case(
+            "handler_protocol",
+            "The process broke the line protocol.",
+            Failure::Protocol("the reply has neither result nor error".into()),
+        ),
+        case(
+            "reply_too_large",
+            "The result is larger than `--max-reply`.",
+            Failure::ReplyTooLarge(8 * 1024 * 1024),
+        ),
+        case(
+            "handler_timeout",
+            "No reply came in time (`--timeout`, or `x-faas-timeout-ms`).",
+            Failure::TimedOut("the process wrote nothing; does it flush its output?".into()),
+        ),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn every_failure_there_is_has_a_case() {
+        let source = include_str!("../../../error.rs");
+        let (_, variants) = source.split_once("pub enum Failure {\n").unwrap();
+        let (variants, _) = variants.split_once("\n}").unwrap();
+        let name = |line: &str| {
+            let letters = line.strip_prefix("    ")?;
+            letters
+                .starts_with(|c: char| c.is_ascii_uppercase())
+                .then(|| {
+                    let letters = letters.chars().take_while(char::is_ascii_alphanumeric);
+                    letters.collect::<String>()
+                })
+        };
+        let wanted: BTreeSet<String> = variants.lines().filter_map(name).collect();
+        let mut cases = of_function();
+        cases.extend(of_other_paths());
+        cases.extend(of_other_methods("POST"));
+        cases.push(of_handler(400));
+        let shown: BTreeSet<String> = cases
+            .iter()
+            .map(|case| format!("{:?}", case.failure))
+            .map(|text| {
+                text.chars()
+                    .take_while(char::is_ascii_alphanumeric)
+                    .collect()
+            })
+            .collect();
+        assert!(wanted.len() > 10, "{wanted:?}");
+        assert_eq!(shown, wanted);
+    }
+}

@@ -1,0 +1,293 @@
+//! Responses; the one place that decides which failure becomes which status.
+
+use crate::cause::Cause;
+use crate::error::Failure;
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::header::{
+    ALLOW, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
+};
+use hyper::{Response, StatusCode};
+use std::time::Duration;
+
+/// A response with a body that is all there.
+pub type ApiResponse = Response<Full<Bytes>>;
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const ERROR_CODE: HeaderName = HeaderName::from_static("x-faas-error");
+const EXECUTED: HeaderName = HeaderName::from_static("x-faas-executed");
+
+/// Whether the handler may have run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Executed {
+    No,
+    Maybe,
+    Yes,
+}
+
+/// A response with a JSON body.
+pub fn json(status: StatusCode, body: Bytes) -> ApiResponse {
+    let mut response = Response::new(Full::new(body));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, JSON);
+    response
+}
+
+/// Who reads a response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reader<'a> {
+    /// Somebody who may read what a handler printed, and paths of the machine.
+    Operator,
+    /// Somebody who may not; where it is known, the log has it under this request id.
+    Caller(Option<&'a str>),
+}
+
+/// What a failure looks like from outside.
+pub fn failure(failure: &Failure, reader: Reader<'_>) -> ApiResponse {
+    failure_with(failure, failure_body(failure, reader))
+}
+
+/// The same, with its [`failure_body`].
+pub fn failure_with(failure: &Failure, body: Bytes) -> ApiResponse {
+    let (status, code, executed) = classify(failure);
+    let mut response = json(status, body);
+    let headers = response.headers_mut();
+    headers.insert(ERROR_CODE, HeaderValue::from_static(code));
+    headers.insert(
+        EXECUTED,
+        HeaderValue::from_static(match executed {
+            Executed::No => "no",
+            Executed::Maybe => "maybe",
+            Executed::Yes => "yes",
+        }),
+    );
+    match failure {
+        Failure::MethodNotAllowed { allow } => {
+            headers.insert(ALLOW, HeaderValue::from_static(allow));
+        }
+        Failure::Unauthorized => {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        Failure::Overloaded { retry_after, .. } | Failure::Unavailable { retry_after, .. } => {
+            headers.insert(RETRY_AFTER, whole_seconds(*retry_after));
+        }
+        Failure::Draining => {
+            headers.insert(RETRY_AFTER, whole_seconds(Duration::from_secs(1)));
+        }
+        // The rest of the body is not wanted.
+        Failure::BodyTimeout(_) | Failure::BodyTooSlow | Failure::BodyTooLarge(_) => {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        Failure::Handler { .. }
+        | Failure::Invalid { .. }
+        | Failure::Forbidden(_)
+        | Failure::NotFound
+        | Failure::NotLoaded(_)
+        | Failure::Exited(_)
+        | Failure::Protocol(_)
+        | Failure::ReplyTooLarge(_)
+        | Failure::TimedOut(_) => {}
+    }
+    response
+}
+
+/// `{"detail":…}` of a failure.
+pub fn failure_body(failure: &Failure, reader: Reader<'_>) -> Bytes {
+    let detail = detail(failure, reader);
+    let mut body = Vec::with_capacity(detail.len() + 11);
+    body.extend_from_slice(b"{\"detail\":");
+    body.extend_from_slice(&detail);
+    body.push(b'}');
+    body.into()
+}
+
+/// The code of a failure.
+pub fn code(failure: &Failure) -> &'static str {
+    classify(failure).1
+}
+
+fn classify(failure: &Failure) -> (StatusCode, &'static str, Executed) {
+    let chosen = |status| StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST);
+    match failure {
+        Failure::Handler { status, .. } => (chosen(*status), "handler_error", Executed::Yes),
+        Failure::Invalid { status, .. } => (chosen(*status), "invalid_request", Executed::No),
+        Failure::BodyTimeout(_) | Failure::BodyTooSlow => {
+            (StatusCode::REQUEST_TIMEOUT, "body_timeout", Executed::No)
+        }
+        Failure::BodyTooLarge(_) => (
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "body_too_large",
+            Executed::No,
+        ),
+        Failure::Unauthorized => (StatusCode::UNAUTHORIZED, "unauthorized", Executed::No),
+        Failure::Forbidden(_) => (StatusCode::FORBIDDEN, "forbidden", Executed::No),
+        Failure::NotFound => (StatusCode::NOT_FOUND, "not_found", Executed::No),
+        Failure::MethodNotAllowed { .. } => (
+            StatusCode::METHOD_NOT_ALLOWED,
+            "method_not_allowed",
+            Executed::No,
+        ),
+        Failure::Overloaded { .. } => (StatusCode::TOO_MANY_REQUESTS, "overloaded", Executed::No),
+        Failure::NotLoaded(_) => (
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "handler_not_loaded",
+            Executed::No,
+        ),
+        Failure::Unavailable { .. } => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "handler_unavailable",
+            Executed::No,
+        ),
+        Failure::Draining => (StatusCode::SERVICE_UNAVAILABLE, "draining", Executed::No),
+        Failure::Exited(_) => (StatusCode::BAD_GATEWAY, "handler_exited", Executed::Maybe),
+        Failure::Protocol(_) => (StatusCode::BAD_GATEWAY, "handler_protocol", Executed::Maybe),
+        Failure::ReplyTooLarge(_) => (StatusCode::BAD_GATEWAY, "reply_too_large", Executed::Maybe),
+        Failure::TimedOut(_) => (
+            StatusCode::GATEWAY_TIMEOUT,
+            "handler_timeout",
+            Executed::Maybe,
+        ),
+    }
+}
+
+/// A cause as this reader may know it.
+fn told(cause: &Cause, reader: Reader<'_>) -> String {
+    match reader {
+        Reader::Operator => cause.full().to_owned(),
+        Reader::Caller(Some(id)) if cause.is_more_than_general() => {
+            let general = cause.general();
+            format!("{general}; the log has more under the request id {id}")
+        }
+        Reader::Caller(_) => cause.general().to_owned(),
+    }
+}
+
+/// The JSON value of `detail`.
+fn detail(failure: &Failure, reader: Reader<'_>) -> Bytes {
+    let told = |cause: &Cause| told(cause, reader);
+    let text = match failure {
+        Failure::Handler { message, .. } => return message.clone(),
+        Failure::Invalid { detail, .. } => return detail.clone(),
+        Failure::BodyTimeout(limit) => {
+            format!(
+                "The body did not arrive within {}",
+                humantime::format_duration(*limit)
+            )
+        }
+        Failure::BodyTooSlow => "The body came too slowly".to_owned(),
+        Failure::BodyTooLarge(limit) => format!("The body is larger than {limit} bytes"),
+        Failure::Unauthorized => {
+            "Unauthorized: this worker asks for Authorization: Bearer and its token".to_owned()
+        }
+        Failure::Forbidden(why) => format!("Forbidden: {why}"),
+        Failure::NotFound => "Not Found".to_owned(),
+        Failure::MethodNotAllowed { .. } => "Method Not Allowed".to_owned(),
+        Failure::Overloaded { why, .. } => format!("Overloaded: {}", told(why)),
+        Failure::NotLoaded(why) => format!("Handler function not loaded: {}", told(why)),
+        Failure::Unavailable { why, .. } => format!("Handler unavailable: {}", told(why)),
+        Failure::Draining => "The worker is shutting down".to_owned(),
+        Failure::Exited(cause) => {
+            format!("The process that had the request is gone: {}", told(cause))
+        }
+        Failure::Protocol(how) => format!("The handler broke the line protocol: {}", told(how)),
+        Failure::ReplyTooLarge(limit) => format!("The result is larger than {limit} bytes"),
+        Failure::TimedOut(what) => format!("Handler timed out: {}", told(what)),
+    };
+    serde_json::Value::String(text).to_string().into()
+}
+
+/// Rounded up: a retry that comes too early is refused again.
+fn whole_seconds(duration: Duration) -> HeaderValue {
+    let seconds = duration.as_secs() + u64::from(duration.subsec_nanos() > 0);
+    HeaderValue::from(seconds.max(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retry_after_is_rounded_up() {
+        for (millis, seconds) in [(0, "1"), (1000, "1"), (1001, "2"), (59_999, "60")] {
+            assert_eq!(whole_seconds(Duration::from_millis(millis)), seconds);
+        }
+    }
+
+    #[test]
+    fn what_a_handler_printed_is_for_operators() {
+        let quoting = Cause::quoting("it wrote a line", "it wrote a line: secret");
+        let failures = [
+            Failure::NotLoaded(quoting.clone()),
+            Failure::Exited(quoting.clone()),
+            Failure::Protocol(quoting.clone()),
+            Failure::TimedOut(quoting),
+        ];
+        for failure in &failures {
+            for (reader, has_all, names_log) in [
+                (Reader::Operator, true, false),
+                (Reader::Caller(None), false, false),
+                (Reader::Caller(Some("r-17")), false, true),
+            ] {
+                let body = failure_body(failure, reader);
+                let body = String::from_utf8_lossy(&body);
+                assert!(body.contains("it wrote a line"), "{body}");
+                assert_eq!(body.contains("secret"), has_all, "{body}");
+                assert_eq!(body.contains("request id r-17"), names_log, "{body}");
+            }
+        }
+        // The handler's own word is for the caller.
+        let message = Bytes::from_static(b"\"my secret\"");
+        let failure = Failure::Handler {
+            message,
+            status: 400,
+        };
+        assert_eq!(
+            failure_body(&failure, Reader::Caller(None)),
+            "{\"detail\":\"my secret\"}"
+        );
+    }
+
+    #[test]
+    fn what_no_handler_has_seen_is_told_from_what_one_may_have() {
+        let second = Duration::from_secs(1);
+        let why = || Cause::from("");
+        let overloaded = Failure::Overloaded {
+            why: why(),
+            retry_after: second,
+        };
+        let unavailable = Failure::Unavailable {
+            why: why(),
+            retry_after: second,
+        };
+        let table = [
+            (Failure::NotLoaded(why()), 500, "handler_not_loaded", "no"),
+            (overloaded, 429, "overloaded", "no"),
+            (unavailable, 503, "handler_unavailable", "no"),
+            (Failure::Draining, 503, "draining", "no"),
+            (Failure::Exited(why()), 502, "handler_exited", "maybe"),
+            (Failure::Protocol(why()), 502, "handler_protocol", "maybe"),
+            (Failure::ReplyTooLarge(1), 502, "reply_too_large", "maybe"),
+            (Failure::TimedOut(why()), 504, "handler_timeout", "maybe"),
+            (Failure::BodyTimeout(second), 408, "body_timeout", "no"),
+            (Failure::BodyTooSlow, 408, "body_timeout", "no"),
+            (Failure::BodyTooLarge(1), 413, "body_too_large", "no"),
+            (
+                Failure::Handler {
+                    message: "\"m\"".into(),
+                    status: 404,
+                },
+                404,
+                "handler_error",
+                "yes",
+            ),
+        ];
+        for (cause, status, code, executed) in table {
+            let response = failure(&cause, Reader::Caller(None));
+            assert_eq!(response.status(), status, "{cause:?}");
+            assert_eq!(response.headers()["x-faas-error"], code);
+            assert_eq!(response.headers()["x-faas-executed"], executed);
+            let has_retry_after = response.headers().contains_key("retry-after");
+            assert_eq!(has_retry_after, status == 429 || status == 503);
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! How fast a body comes or a response is taken, and what is too slow.
+//!
+//! Pure: time and counts come in from outside. A rate is measured over windows, so that a client
+//! that was fast at first cannot stop afterwards.
+
+use std::time::Duration;
+
+/// From the beginning of a body, or from when a response first had to wait, no rate is asked for;
+/// the shortest window over which one is measured.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// What a client has moved beyond the least rate counts for later windows, up to this many bytes.
+/// The kernel reports progress in steps: a segment of the loopback device has 64 KiB.
+const LARGEST_CREDIT: u64 = 64 * 1024;
+
+/// A transfer below this rate, in bytes a second, may be ended when somebody else needs its room.
+/// Above it, a transfer is let finish: else more clients than there is room for would end each
+/// other's transfers, and none would finish.
+const SLOW: u64 = 32 * 1024;
+
+/// A transfer younger than this is not ended for others: its rate says nothing yet.
+const JUDGED_FROM_MS: u64 = 1_000;
+
+/// A body or a response that is under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Transfer {
+    /// When it began, or first had to wait.
+    pub(super) since_ms: u64,
+    /// When the window began that is measured now.
+    pub(super) window_ms: u64,
+    /// What has moved since then, and what is carried over from before, in bytes.
+    pub(super) moved: u64,
+}
+
+impl Transfer {
+    /// Bytes a second, over the window.
+    pub(super) fn rate(self, now_ms: u64) -> u64 {
+        let age_ms = now_ms.saturating_sub(self.window_ms).max(JUDGED_FROM_MS);
+        self.moved.saturating_mul(1_000) / age_ms
+    }
+
+    /// Whether it may be ended when somebody else needs its room.
+    pub(super) fn is_slow(self, now_ms: u64) -> bool {
+        let age_ms = now_ms.saturating_sub(self.since_ms);
+        age_ms >= JUDGED_FROM_MS && self.rate(now_ms) < SLOW
+    }
+}
+
+/// The least rate of bodies and responses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct LeastRate {
+    /// 0: there is none.
+    pub(super) bytes_per_second: u64,
+    pub(super) grace_ms: u64,
+}
+
+/// What a look at a transfer has found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// The window is too young.
+    Wait,
+    /// It was fast enough: a new window begins, with this many bytes carried over.
+    FastEnough { carried: u64 },
+    /// It is below the least rate.
+    TooSlow,
+}
+
+impl LeastRate {
+    pub(super) fn new(bytes_per_second: u64) -> LeastRate {
+        LeastRate {
+            bytes_per_second,
+            grace_ms: super::status::milliseconds(GRACE),
+        }
+    }
+
+    pub(super) fn judge(self, transfer: Transfer, now_ms: u64) -> Verdict {
+        let age_ms = now_ms.saturating_sub(transfer.window_ms);
+        if self.bytes_per_second == 0 || age_ms < self.grace_ms {
+            return Verdict::Wait;
+        }
+        let due = self.bytes_per_second.saturating_mul(age_ms) / 1_000;
+        match transfer.moved.checked_sub(due) {
+            Some(surplus) => Verdict::FastEnough {
+                carried: surplus.min(LARGEST_CREDIT),
+            },
+            None => Verdict::TooSlow,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const LEAST: LeastRate = LeastRate {
+        bytes_per_second: 1_024,
+        grace_ms: 5_000,
+    };
+
+    fn of(window_ms: u64, moved: u64) -> Transfer {
+        Transfer {
+            since_ms: 0,
+            window_ms,
+            moved,
+        }
+    }
+
+    #[test]
+    fn below_the_least_rate_over_a_window_is_too_slow() {
+        let fast = |carried| Verdict::FastEnough { carried };
+        for (transfer, now_ms, verdict) in [
+            (of(0, 0), 4_999, Verdict::Wait),
+            (of(0, 0), 5_000, Verdict::TooSlow),
+            (of(0, 5_119), 5_000, Verdict::TooSlow),
+            (of(0, 5_120), 5_000, fast(0)),
+            (of(0, 6_000), 5_000, fast(880)),
+            (of(0, 10 << 20), 5_000, fast(LARGEST_CREDIT)),
+            // However much came before: each window counts for itself.
+            (of(100_000, 0), 105_000, Verdict::TooSlow),
+            (of(100_000, 0), 104_999, Verdict::Wait),
+            // A look that comes late measures a longer window.
+            (of(0, 5_120), 10_000, Verdict::TooSlow),
+            // A stamp from the future.
+            (of(10_000, 0), 10, Verdict::Wait),
+        ] {
+            assert_eq!(LEAST.judge(transfer, now_ms), verdict, "{transfer:?}");
+        }
+        let none = LeastRate {
+            bytes_per_second: 0,
+            ..LEAST
+        };
+        assert_eq!(none.judge(of(0, 0), u64::MAX), Verdict::Wait);
+    }
+
+    #[test]
+    fn only_what_is_slow_and_not_young_may_be_ended_for_others() {
+        let slow = |since_ms, window_ms, moved, now_ms| {
+            let transfer = Transfer {
+                since_ms,
+                window_ms,
+                moved,
+            };
+            transfer.is_slow(now_ms)
+        };
+        assert!(!slow(0, 0, 0, 999));
+        assert!(slow(0, 0, 0, 1_000));
+        assert!(slow(0, 0, 32_767, 1_000));
+        assert!(!slow(0, 0, 32_768, 1_000));
+        assert!(slow(0, 0, 32_768, 2_000));
+        // A window that has just begun is measured as one of a second.
+        assert!(slow(0, 10_000, 0, 10_001));
+    }
+
+    proptest! {
+        /// A client that stops ends within the credit's time, whatever it has moved before.
+        #[test]
+        fn a_transfer_that_stops_ends(moved in 0_u64..1 << 40) {
+            let mut transfer = of(0, moved);
+            let mut now_ms = 0;
+            loop {
+                now_ms += 1_000;
+                match LEAST.judge(transfer, now_ms) {
+                    Verdict::Wait => {}
+                    Verdict::TooSlow => break,
+                    Verdict::FastEnough { carried } => transfer = of(now_ms, carried),
+                }
+                prop_assert!(now_ms <= 5_000 + 64_000 + 10_000);
+            }
+        }
+
+        /// A client that keeps a tenth above the rate, in steps of up to a second, is never ended.
+        #[test]
+        fn a_transfer_at_its_rate_goes_on(steps in prop::collection::vec(1_u64..1_000, 1..200)) {
+            let mut transfer = of(0, 0);
+            let mut now_ms = 0;
+            for step in steps {
+                now_ms += step;
+                transfer.moved += 1_127 * step / 1_000 + 1;
+                match LEAST.judge(transfer, now_ms) {
+                    Verdict::Wait => {}
+                    Verdict::TooSlow => prop_assert!(false, "{transfer:?} at {now_ms}"),
+                    Verdict::FastEnough { carried } => transfer = of(now_ms, carried),
+                }
+            }
+        }
+    }
+}
