@@ -85,9 +85,11 @@ pub mod process;
 #[cfg(feature = "worker")]
 mod reload;
 #[cfg(feature = "worker")]
-mod serve;
+pub mod shutdown;
 #[cfg(feature = "worker")]
 pub mod version;
+#[cfg(feature = "worker")]
+mod worker;
 
 #[cfg(feature = "worker")]
-pub use serve::{Control, serve};
+pub use worker::{Control, serve};

@@ -5,6 +5,7 @@
 
 use faas_worker::Control;
 use faas_worker::error::StartError;
+use faas_worker::shutdown::Stage;
 use nix::sys::signal::SigSet;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{Mode, OFlags};
@@ -88,12 +89,14 @@ impl Signals {
         let mut is_too_long = false;
         loop {
             match self.next().await {
-                Wish::Stop if control.drain.is_cancelled() => control.now.cancel(),
-                Wish::Stop => control.drain.cancel(),
+                Wish::Stop if control.shutdown.is_at_least(Stage::Draining) => {
+                    control.shutdown.advance(Stage::Killing);
+                }
+                Wish::Stop => control.shutdown.advance(Stage::Draining),
                 // Sent more than once for one terminal, so never a second wish to end.
                 Wish::HungUp if self.had_terminal && is_gone().await => {
                     info!("the terminal that the worker was started on is gone");
-                    control.drain.cancel();
+                    control.shutdown.advance(Stage::Draining);
                 }
                 Wish::HungUp => control.reload.notify_one(),
                 Wish::TooLong if is_too_long => {}

@@ -4,14 +4,14 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 /// The parts in front of what they may use; what all may use is below.
-const MAY_USE: [(&str, &[&str]); 20] = [
-    ("main", &["cli", "commands", "config", "process", "serve"]),
+const MAY_USE: [(&str, &[&str]); 21] = [
+    ("main", &["cli", "commands", "config", "process", "worker"]),
     ("signals", &[]),
-    ("lib", &["serve"]),
+    ("lib", &["worker"]),
     ("cli", &["budget", "config", "control_group"]),
     ("commands", &[]),
     (
-        "serve",
+        "worker",
         &[
             "allocator",
             "budget",
@@ -36,9 +36,10 @@ const MAY_USE: [(&str, &[&str]); 20] = [
     ("cause", &[]),
     ("error", &[]),
     ("logging", &["config"]),
+    ("shutdown", &[]),
     ("version", &[]),
 ];
-const ALL_MAY_USE: [&str; 4] = ["cause", "error", "logging", "version"];
+const ALL_MAY_USE: [&str; 5] = ["cause", "error", "logging", "shutdown", "version"];
 
 /// Each source file with the part that it belongs to.
 fn sources() -> Vec<(String, String, String)> {

@@ -16,6 +16,7 @@ use crate::process::call::Call;
 use crate::process::conversation::Position;
 use crate::process::owner::Load;
 use crate::process::repeats::FailedOutput;
+use crate::shutdown::Shutdown;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -23,7 +24,6 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, Semaphore, SetOnce};
 use tokio::time::{sleep, timeout};
-use tokio_util::sync::CancellationToken;
 use tracing::error;
 
 /// Least time between two looks for requests that have waited too long.
@@ -65,12 +65,7 @@ pub(super) struct Dispatcher {
     pub(super) wants_more: Notify,
     /// Slots that are left empty wait here for their turn to be filled.
     pub(super) fills: Semaphore,
-    /// Cancelled when processes with nothing to do are to be stopped.
-    pub(super) drain: CancellationToken,
-    /// Cancelled when every process that stops is to be asked by SIGTERM.
-    pub(super) terminate: CancellationToken,
-    /// Cancelled when every process must end at once.
-    pub(super) kill: CancellationToken,
+    pub(super) shutdown: Shutdown,
     /// Calls that have no answer yet.
     pub(super) open_calls: AtomicUsize,
     pub(super) budget: MemoryBudget,
@@ -101,6 +96,7 @@ impl Dispatcher {
         health: Health,
         starts: usize,
         budget: MemoryBudget,
+        shutdown: Shutdown,
     ) -> Dispatcher {
         Dispatcher {
             state: Mutex::new(State {
@@ -119,9 +115,7 @@ impl Dispatcher {
             deadline_moved: Notify::new(),
             wants_more: Notify::new(),
             fills: Semaphore::new(0),
-            drain: CancellationToken::new(),
-            terminate: CancellationToken::new(),
-            kill: CancellationToken::new(),
+            shutdown,
             open_calls: AtomicUsize::new(0),
             budget,
             starved: Notify::new(),

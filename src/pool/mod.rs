@@ -20,6 +20,7 @@ use crate::error::{Failure, StartError};
 pub use crate::process::call::Extras;
 use crate::process::call::{Call, Outcome};
 use crate::process::launch::{Directory, Launcher, shell_syntax};
+use crate::shutdown::{Shutdown, Stage};
 use bytes::Bytes;
 use dispatch::{Dispatcher, answer_all};
 use health::Health;
@@ -31,7 +32,6 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, mpsc, oneshot};
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, warn};
 
@@ -43,7 +43,6 @@ use tracing::{error, warn};
 pub struct Pool {
     dispatcher: Arc<Dispatcher>,
     tasks: TaskTracker,
-    stop: CancellationToken,
     /// Told when all processes are to be renewed.
     reload: Arc<Notify>,
 }
@@ -55,6 +54,7 @@ impl Pool {
         config: &Config,
         descriptor_limit: Option<Rlimit>,
         budget: MemoryBudget,
+        shutdown: Shutdown,
     ) -> Result<Pool, StartError> {
         let no_command = config.command.is_none().then(|| {
             "no command was given: set HANDLER_FUNCTION, --handler, or give it after --".to_owned()
@@ -66,20 +66,17 @@ impl Pool {
                 Health::new(no_command),
                 starts,
                 budget,
+                shutdown,
             )),
             tasks: TaskTracker::new(),
-            stop: CancellationToken::new(),
             reload: Arc::default(),
         };
         let expire = Arc::clone(&pool.dispatcher).expire_in_time();
-        let stop = pool.stop.clone();
-        pool.tasks.spawn(stop.run_until_cancelled_owned(expire));
+        pool.run(expire);
         let retry = Arc::clone(&pool.dispatcher).ask_again_who_may_exit();
-        let stop = pool.stop.clone();
-        pool.tasks.spawn(stop.run_until_cancelled_owned(retry));
+        pool.run(retry);
         let refill = Arc::clone(&pool.dispatcher).go_on_when_there_is_room();
-        let stop = pool.stop.clone();
-        pool.tasks.spawn(stop.run_until_cancelled_owned(refill));
+        pool.run(refill);
         let Some(command) = config.command.clone() else {
             pool.dispatcher.record_never_up();
             error!("no handler: set HANDLER_FUNCTION, --handler, or give a command after --");
@@ -115,17 +112,14 @@ impl Pool {
                     idle_timeout: config.pool.idle_timeout,
                     is_empty_at_first: number >= config.pool.processes.get(),
                 },
-                pool.stop.clone(),
                 renewals,
             );
             pool.tasks.spawn(slot.keep_filled());
         }
         let grow = Arc::clone(&pool.dispatcher).grow_when_needed();
-        let stop = pool.stop.clone();
-        pool.tasks.spawn(stop.run_until_cancelled_owned(grow));
+        pool.run(grow);
         let roll_out = rollout::roll_out(slots, Arc::clone(&pool.reload));
-        let stop = pool.stop.clone();
-        pool.tasks.spawn(stop.run_until_cancelled_owned(roll_out));
+        pool.run(roll_out);
         Ok(pool)
     }
 
@@ -199,16 +193,11 @@ impl Pool {
         self.reload.notify_one();
     }
 
-    /// Stops each process as soon as it has nothing to do; one is started again if requests wait
-    /// all the same.
-    pub fn drain(&self) {
+    /// Begins [`Stage::IdleStopped`]: stops each process as soon as it has nothing to do; one is
+    /// started again if requests wait all the same.
+    pub fn stop_idle(&self) {
         self.dispatcher.lock().scaling.drain();
-        self.dispatcher.drain.cancel();
-    }
-
-    /// Asks every process that stops to end now; its requests have had their time.
-    pub fn terminate(&self) {
-        self.dispatcher.terminate.cancel();
+        self.dispatcher.shutdown.advance(Stage::IdleStopped);
     }
 
     /// Calls that have no answer yet.
@@ -216,18 +205,22 @@ impl Pool {
         self.dispatcher.open_calls.load(Ordering::Relaxed)
     }
 
-    /// Refuses what comes and what waits, lets each process finish what it has within its grace,
-    /// and returns when all have ended and are reaped.
+    /// Begins [`Stage::Stopping`]: refuses what comes and what waits, lets each process finish what
+    /// it has within its grace, and returns when all have ended and are reaped. The stages behind
+    /// it make that shorter.
     pub async fn stop(&self) {
         answer_all(self.dispatcher.close(), Some(Failure::Draining));
-        self.stop.cancel();
+        self.dispatcher.shutdown.advance(Stage::Stopping);
         self.tasks.close();
         self.tasks.wait().await;
     }
 
-    /// Kills every process at once; makes a [`Pool::stop`] short.
-    pub fn kill(&self) {
-        self.dispatcher.kill.cancel();
+    /// Runs one of the pool's own tasks until the pool stops.
+    fn run(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let shutdown = self.dispatcher.shutdown.clone();
+        self.tasks.spawn(async move {
+            shutdown.run_until(Stage::Stopping, task).await;
+        });
     }
 }
 

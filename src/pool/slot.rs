@@ -20,6 +20,7 @@ use crate::logging::milliseconds;
 use crate::process::conversation::Fault;
 use crate::process::launch::{LaunchError, Launcher};
 use crate::process::output_log::LogAllowance;
+use crate::shutdown::Stage;
 use backoff::Backoff;
 use events::SlotEvent;
 use live::{LiveProcess, StopPolicy, StopReason};
@@ -60,7 +61,6 @@ pub(super) struct Slot {
     starter: Starter,
     grace: Duration,
     idle_timeout: Duration,
-    stop: CancellationToken,
     renewals: mpsc::Receiver<Renewal>,
     backoff: Backoff,
     /// The process that serves.
@@ -107,20 +107,18 @@ impl Slot {
         dispatcher: Arc<Dispatcher>,
         launcher: Launcher,
         settings: Settings,
-        stop: CancellationToken,
         renewals: mpsc::Receiver<Renewal>,
     ) -> Slot {
         Slot {
             grace: settings.process.grace,
             idle_timeout: settings.idle_timeout,
-            hurry: dispatcher.kill.child_token(),
+            hurry: dispatcher.shutdown.child_token(Stage::Killing),
             starter: Starter {
                 dispatcher,
                 launcher,
                 config: settings.process,
                 allowance: LogAllowance::new(Instant::now()),
             },
-            stop,
             renewals,
             backoff: Backoff::default(),
             current: None,
@@ -177,7 +175,7 @@ impl Slot {
         if let Successor::Wanted(delay) = self.successor
             && self.leaving.len() <= MOST_LEAVING
         {
-            self.successor = Successor::Starting(self.starter.start(delay, &self.stop));
+            self.successor = Successor::Starting(self.starter.start(delay));
         }
     }
 
@@ -463,7 +461,7 @@ impl Slot {
         if !matches!(reason, StopReason::Stopped | StopReason::Ended) {
             // One that still ignores its end from before has had its time.
             self.hurry.cancel();
-            self.hurry = self.starter.dispatcher.kill.child_token();
+            self.hurry = self.starter.dispatcher.shutdown.child_token(Stage::Killing);
         }
         let policy = self.policy();
         self.leaving.spawn(running.stop(reason, policy));
@@ -472,10 +470,8 @@ impl Slot {
     fn policy(&self) -> StopPolicy {
         StopPolicy {
             grace: self.grace,
-            stop: self.stop.clone(),
             hurry: self.hurry.clone(),
-            terminate: self.starter.dispatcher.terminate.clone(),
-            kill: self.starter.dispatcher.kill.clone(),
+            shutdown: self.starter.dispatcher.shutdown.clone(),
         }
     }
 

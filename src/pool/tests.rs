@@ -42,9 +42,9 @@ fn pool_up_to(max_processes: NonZeroUsize, queue: usize) -> Pool {
             Health::new(None),
             1,
             MemoryBudget::new(1 << 20),
+            Shutdown::default(),
         )),
         tasks: TaskTracker::new(),
-        stop: CancellationToken::new(),
         reload: Arc::default(),
     }
 }

@@ -9,6 +9,7 @@ use crate::config::HttpConfig;
 use crate::error::Failure;
 use crate::http::server::RequestBody;
 use crate::pool::{Extras, Pool};
+use crate::shutdown::{Shutdown, Stage};
 use bytes::{Bytes, BytesMut};
 use compact_str::CompactString;
 use hyper::StatusCode;
@@ -18,7 +19,6 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
-use tokio_util::sync::CancellationToken;
 
 /// A payload below this size is copied, in bytes: one that is a part of the buffer that was read
 /// into keeps all of that buffer, and makes hyper get another one.
@@ -38,7 +38,7 @@ pub(super) struct Invoker<'a> {
     pub(super) budget: &'a MemoryBudget,
     pub(super) large_bodies: &'a LargeBodies,
     /// Cancelled when bodies that are still on their way come too late.
-    pub(super) refuse: &'a CancellationToken,
+    pub(super) shutdown: &'a Shutdown,
 }
 
 /// What the head of a request for the handler says.
@@ -80,7 +80,7 @@ pub(super) async fn invoke(
         pool,
         budget,
         large_bodies,
-        refuse,
+        shutdown,
     } = invoker;
     let Invocation {
         is_json,
@@ -95,7 +95,7 @@ pub(super) async fn invoke(
         Some(collected) => (collected?, body.reservation),
         None => {
             let timeout = shorter(time_budget, config.body_timeout);
-            Box::pin(body.within(timeout, refuse)).await?
+            Box::pin(body.within(timeout, shutdown)).await?
         }
     };
     // The body itself is gone before there is anything to wait for.
@@ -242,12 +242,12 @@ impl Collecting {
     async fn within(
         mut self,
         timeout: Duration,
-        refuse: &CancellationToken,
+        shutdown: &Shutdown,
     ) -> Result<(Bytes, Reservation), Failure> {
         // Cancel-safe: a body that is not awaited to its end is answered with a failure, and read no
         // more.
         let in_time = tokio::time::timeout(timeout, poll_fn(|cx| self.poll(cx)));
-        match refuse.run_until_cancelled(in_time).await {
+        match shutdown.run_until(Stage::Stopping, in_time).await {
             Some(Ok(collected)) => Ok((collected?, self.reservation)),
             Some(Err(_)) => Err(Failure::BodyTimeout(timeout)),
             None => Err(Failure::Draining),

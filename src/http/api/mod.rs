@@ -19,6 +19,7 @@ use crate::http::server::RequestBody;
 use crate::logging::milliseconds;
 use crate::logging::throttle::ThrottleByCode;
 use crate::pool::Pool;
+use crate::shutdown::{Shutdown, Stage};
 use bytes::Bytes;
 use compact_str::CompactString;
 use guard::Guard;
@@ -30,12 +31,11 @@ use invoke::Invocation;
 use large_body::LargeBodies;
 use respond::{ApiResponse, Reader};
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use time::OffsetDateTime;
 use token::Tokens;
-use tokio_util::sync::CancellationToken;
 use tracing::{Level, debug, info, warn};
 
 /// The shortest time between two log lines about requests that failed with the same code.
@@ -65,9 +65,7 @@ pub struct Api {
     tokens: Option<Tokens>,
     budget: MemoryBudget,
     large_bodies: LargeBodies,
-    is_draining: AtomicBool,
-    /// Cancelled when bodies that are still on their way come too late.
-    refuse: CancellationToken,
+    shutdown: Shutdown,
     /// What the request ids of this run begin with.
     run: String,
     requests: AtomicU64,
@@ -83,6 +81,7 @@ impl Api {
         tokens: Option<Tokens>,
         budget: MemoryBudget,
         large_bodies: LargeBodies,
+        shutdown: Shutdown,
     ) -> Api {
         let addresses = addresses.iter().copied();
         let (hosts, origins) = (config.allowed_hosts.clone(), config.allowed_origins.clone());
@@ -93,22 +92,11 @@ impl Api {
             large_bodies,
             config,
             pool,
-            is_draining: AtomicBool::new(false),
-            refuse: CancellationToken::new(),
+            shutdown,
             run: format!("{:08x}-", fastrand::u32(..)),
             requests: AtomicU64::new(0),
             failures: Mutex::new(ThrottleByCode::once_in(FAILURE_PAUSE)),
         }
-    }
-
-    /// From now on `/ready` says no, and connections close after their response.
-    pub fn drain(&self) {
-        self.is_draining.store(true, Ordering::Relaxed);
-    }
-
-    /// From now on a request whose body is still on its way is answered that it came too late.
-    pub fn refuse(&self) {
-        self.refuse.cancel();
     }
 
     /// Reads the file of tokens again, if there is one; if that fails, the old ones stay.
@@ -149,7 +137,7 @@ impl Api {
                         pool: &self.pool,
                         budget: &self.budget,
                         large_bodies: &self.large_bodies,
-                        refuse: &self.refuse,
+                        shutdown: &self.shutdown,
                     };
                     invoke::invoke(invoker, invocation, body).await
                 }
@@ -180,7 +168,7 @@ impl Api {
             headers.insert(REQUEST_ID, id);
         }
         // After a head that can be read in two ways, nobody knows where the next one begins.
-        if !exchange.is_sound || self.is_draining.load(Ordering::Relaxed) {
+        if !exchange.is_sound || self.shutdown.is_at_least(Stage::Draining) {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         if let Some((method, path)) = exchange.told {
@@ -293,7 +281,7 @@ impl Api {
     }
 
     fn ready(&self) -> ApiResponse {
-        if self.is_draining.load(Ordering::Relaxed) {
+        if self.shutdown.is_at_least(Stage::Draining) {
             return respond::failure(&Failure::Draining, Reader::Caller(None));
         }
         match self.pool.why_not_ready() {

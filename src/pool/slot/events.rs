@@ -8,6 +8,7 @@ use super::start::Started;
 use super::{LIVED_WELL, Slot, Successor};
 use crate::pool::dispatch::Dispatcher;
 use crate::pool::rollout::Renewal;
+use crate::shutdown::Stage;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tokio::time::sleep_until;
@@ -44,7 +45,6 @@ impl Slot {
             renewals,
             is_draining,
             leaving,
-            stop,
             starter,
             ..
         } = self;
@@ -58,12 +58,12 @@ impl Slot {
         tokio::select! {
             biased;
             // Before a start, which is given up at once then, and would be asked for again.
-            () = stop.cancelled() => SlotEvent::Stop,
+            () = starter.dispatcher.shutdown.reached(Stage::Stopping) => SlotEvent::Stop,
             // Before the current one: both are woken together, and the request is for this one.
             event = successor_event(successor, &starter.dispatcher) => event,
             event = current_event(current, &watch) => event,
             Some(renewal) = renewals.recv() => SlotEvent::Renew(renewal),
-            () = starter.dispatcher.drain.cancelled(), if !*is_draining => SlotEvent::Drains,
+            () = starter.dispatcher.shutdown.reached(Stage::IdleStopped), if !*is_draining => SlotEvent::Drains,
             () = gone(renewal) => SlotEvent::RenewalGone,
             Some(_) = leaving.join_next() => SlotEvent::StopFinished,
         }

@@ -12,6 +12,7 @@ use crate::process::conversation::{ConversationConfig, Fault};
 use crate::process::launch::{ExitWatch, LaunchError, Launched, Process, describe, measure_memory};
 use crate::process::output_log::{ErrorOutput, LogAllowance, StreamLog};
 use crate::process::owner::Owner;
+use crate::shutdown::{Shutdown, Stage};
 use rustix::process::Signal;
 use std::fmt;
 use std::sync::Arc;
@@ -90,14 +91,9 @@ impl fmt::Display for StopReason {
 #[derive(Debug)]
 pub(super) struct StopPolicy {
     pub(super) grace: Duration,
-    /// Cancelled when the pool stops: what is not finished a grace later never will be.
-    pub(super) stop: CancellationToken,
     /// Cancelled when a successor must leave too: no more grace, but requests are finished.
     pub(super) hurry: CancellationToken,
-    /// Cancelled when no request has any more time: SIGTERM then.
-    pub(super) terminate: CancellationToken,
-    /// Cancelled when every process must end at once.
-    pub(super) kill: CancellationToken,
+    pub(super) shutdown: Shutdown,
 }
 
 impl LiveProcess {
@@ -271,14 +267,15 @@ impl LiveProcess {
         self.owner.retire();
         let ends = self.ends_within(policy.grace / 2, &policy.hurry);
         // Cancel-safe: all progress lives in self.
-        let ended = policy.terminate.run_until_cancelled(ends).await;
+        let ended = policy.shutdown.run_until(Stage::Terminating, ends).await;
         ended.unwrap_or(false)
     }
 
     /// Lets the process finish what it has; true if it has ended meanwhile.
     async fn finish(&mut self, policy: &StopPolicy) -> bool {
         let stopped = async {
-            policy.stop.cancelled().await;
+            // Requests that are not finished a grace after the pool stops never will be.
+            policy.shutdown.reached(Stage::Stopping).await;
             sleep(policy.grace).await;
         };
         // Cancel-safe: each of these keeps its progress in what it borrows.
@@ -286,8 +283,7 @@ impl LiveProcess {
             biased;
             () = self.exit.ended() => true,
             () = self.owner.finish() => false,
-            () = policy.terminate.cancelled() => false,
-            () = policy.kill.cancelled() => false,
+            () = policy.shutdown.reached(Stage::Terminating) => false,
             () = stopped => false,
             never = self.errors.run() => match never {},
         }

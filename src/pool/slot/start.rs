@@ -6,6 +6,7 @@ use crate::config::ProcessConfig;
 use crate::pool::dispatch::Dispatcher;
 use crate::process::launch::{LaunchError, Launcher};
 use crate::process::output_log::LogAllowance;
+use crate::shutdown::Stage;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -38,9 +39,9 @@ pub(super) struct PendingStart {
 
 impl Starter {
     /// Starts a process after a delay, and when few enough others are starting. Given up while it
-    /// waits when `stop` is cancelled.
-    pub(super) fn start(&self, delay: Duration, stop: &CancellationToken) -> PendingStart {
-        let given_up = stop.child_token();
+    /// waits when the pool stops.
+    pub(super) fn start(&self, delay: Duration) -> PendingStart {
+        let given_up = self.dispatcher.shutdown.child_token(Stage::Stopping);
         let running = self.clone().wait_and_launch(delay, given_up.clone());
         PendingStart {
             running: Box::pin(running),

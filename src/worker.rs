@@ -18,6 +18,7 @@ use crate::process::launch::{
     Directory, check_platform, end_orphans, reap_in_time, sandbox_supported, take_in_orphans,
 };
 use crate::reload::Watch;
+use crate::shutdown::{Shutdown, Stage};
 use crate::version::version;
 use std::convert::Infallible;
 use std::net::IpAddr;
@@ -48,10 +49,8 @@ const CONNECTION_BYTES: u64 = 12 * 1024;
 pub struct Control {
     /// Replace all processes by new ones of the same command.
     pub reload: Arc<Notify>,
-    /// Finish what has begun, then end.
-    pub drain: CancellationToken,
-    /// End now.
-    pub now: CancellationToken,
+    /// [`Stage::Draining`]: finish what has begun, then end. [`Stage::Killing`]: end now.
+    pub shutdown: Shutdown,
 }
 
 /// Serves until it is asked to stop, then finishes what has begun within the configured times.
@@ -100,7 +99,13 @@ pub async fn serve(config: Config, control: Control) -> Result<(), StartError> {
         what: "the thread for large bodies",
         source,
     })?;
-    let pool = Pool::start(&config, Some(handlers_limit), budget.clone())?;
+    let shutdown = control.shutdown;
+    let pool = Pool::start(
+        &config,
+        Some(handlers_limit),
+        budget.clone(),
+        shutdown.clone(),
+    )?;
     let pool = Arc::new(pool);
     let ips: Vec<IpAddr> = addresses.iter().map(|address| address.ip()).collect();
     let api = Arc::new(Api::new(
@@ -110,41 +115,47 @@ pub async fn serve(config: Config, control: Control) -> Result<(), StartError> {
         tokens,
         budget.clone(),
         large_bodies.clone(),
+        shutdown.clone(),
     ));
-    let end = End {
-        control,
-        connections_gone: CancellationToken::new(),
-    };
-    let (close, abort) = (CancellationToken::new(), CancellationToken::new());
+    let connections_gone = CancellationToken::new();
     let answering = Arc::clone(&api);
     let answer = move |request| Arc::clone(&answering).answer(request, Surface::Public);
     let connections = async {
-        listener
-            .serve(&config.http, answer, close.clone(), abort.clone())
-            .await;
-        end.connections_gone.cancel();
+        let close = shutdown.child_token(Stage::Closed);
+        let abort = shutdown.child_token(Stage::Aborting);
+        listener.serve(&config.http, answer, close, abort).await;
+        connections_gone.cancel();
     };
-    let operators = AdminListener::default();
-    let operators_come = operators.serve(admin, &config.http, &api);
+    let admin_gone = CancellationToken::new();
+    let operators_come = async {
+        if let Some(admin) = admin {
+            serve_operators(admin, &config.http, &api, &shutdown).await;
+        }
+        admin_gone.cancel();
+    };
     let mut never_up = None;
     let ending = async {
         // Cancel-safe: both are only asked whether they have happened.
         tokio::select! {
-            () = end.control.drain.cancelled() => {}
+            () = shutdown.reached(Stage::Draining) => {}
             why = pool.never_up(), if config.exit_on_failure => {
                 never_up = Some(why.to_owned());
-                end.control.drain.cancel();
-                end.control.now.cancel();
+                shutdown.advance(Stage::Killing);
             }
         }
         info!("shutting down");
-        api.drain();
-        end.shut_down(&config.shutdown, config.process.grace, &api, &pool, &close)
-            .await;
-        operators.close().await;
-        abort.cancel();
+        let ending = Ending {
+            shutdown: &shutdown,
+            pool: &pool,
+            connections_gone: &connections_gone,
+        };
+        ending.run(&config.shutdown, config.process.grace).await;
+        shutdown.advance(Stage::Aborting);
+        // Cancel-safe: it is only asked whether the last connection has gone.
+        let _ = timeout(LAST_WRITES, admin_gone.cancelled()).await;
+        shutdown.advance(Stage::Ended);
     };
-    let reloading = reload_when_told(&pool, &api, &end.control.reload, watch);
+    let reloading = reload_when_told(&pool, &api, &control.reload, watch);
     let served = async { tokio::join!(connections, operators_come, ending) };
     // Cancel-safe: a reload that begins is the pool's, and a look for orphans that is lost with it
     // is made up for below.
@@ -216,42 +227,23 @@ fn check_sandbox(config: &IsolationConfig) -> Result<(), StartError> {
     Ok(())
 }
 
-/// The address of `--admin`. It stays open until all else has ended, so that `/ready` says why.
-#[derive(Default)]
-struct AdminListener {
-    close: CancellationToken,
-    abort: CancellationToken,
-}
-
-impl AdminListener {
-    async fn serve(&self, listener: Option<Listener>, config: &HttpConfig, api: &Arc<Api>) {
-        let Some(listener) = listener else {
-            return self.abort.cancel();
-        };
-        let config = HttpConfig {
-            max_connections: ADMIN_CONNECTIONS,
-            ..config.clone()
-        };
-        let api = Arc::clone(api);
-        let answer = move |request| Arc::clone(&api).answer(request, Surface::Admin);
-        let (close, abort) = (self.close.clone(), self.abort.clone());
-        listener.serve(&config, answer, close, abort).await;
-        self.abort.cancel();
-    }
-
-    /// Lets the last responses be written, and ends.
-    async fn close(&self) {
-        self.close.cancel();
-        // Cancel-safe: it is only asked whether the api has closed.
-        let _ = timeout(LAST_WRITES, self.abort.cancelled()).await;
-        self.abort.cancel();
-    }
-}
-
-/// How a worker ends.
-struct End {
-    control: Control,
-    connections_gone: CancellationToken,
+/// Serves the address of `--admin`, which stays open until all else has ended, so that `/ready` says
+/// why.
+async fn serve_operators(
+    listener: Listener,
+    config: &HttpConfig,
+    api: &Arc<Api>,
+    shutdown: &Shutdown,
+) {
+    let config = HttpConfig {
+        max_connections: ADMIN_CONNECTIONS,
+        ..config.clone()
+    };
+    let api = Arc::clone(api);
+    let answer = move |request| Arc::clone(&api).answer(request, Surface::Admin);
+    let close = shutdown.child_token(Stage::Aborting);
+    let abort = shutdown.child_token(Stage::Ended);
+    listener.serve(&config, answer, close, abort).await;
 }
 
 /// How far a drain came.
@@ -265,92 +257,88 @@ enum Drained {
     CutShort,
 }
 
-impl End {
+/// Takes a worker from [`Stage::Draining`] to the end of its processes and last responses.
+struct Ending<'a> {
+    shutdown: &'a Shutdown,
+    pool: &'a Pool,
+    /// Cancelled when no connection of callers is left.
+    connections_gone: &'a CancellationToken,
+}
+
+impl Ending<'_> {
     /// Finishes what has begun: requests, then processes, then the last responses. Requests have
     /// all of the time to drain; what follows takes [`PROCESSES_END_WITHIN`], [`KILLED_ARE_GONE_WITHIN`]
     /// and [`LAST_WRITES`] at most.
-    async fn shut_down(
-        &self,
-        config: &ShutdownConfig,
-        grace: Duration,
-        api: &Api,
-        pool: &Pool,
-        close: &CancellationToken,
-    ) {
-        self.control
-            .now
-            .run_until_cancelled(sleep(config.drain_delay))
-            .await;
-        close.cancel();
+    async fn run(&self, config: &ShutdownConfig, grace: Duration) {
+        let delay = sleep(config.drain_delay);
+        self.shutdown.run_until(Stage::Killing, delay).await;
+        self.shutdown.advance(Stage::Closed);
         let end = Instant::now() + config.drain_timeout;
-        let drained = self.drain(end, pool).await;
-        if drained == Drained::InPart {
+        if self.drain(end).await == Drained::InPart {
             let drain_timeout_ms = milliseconds(config.drain_timeout);
-            let requests = pool.open_calls();
+            let requests = self.pool.open_calls();
             warn!(
                 drain_timeout_ms,
                 requests, "the time to drain is over, and requests are cut"
             );
         }
-        api.refuse();
-        self.end_processes(end, grace, pool).await;
-        self.wait_for_connections(Instant::now() + LAST_WRITES)
-            .await;
+        let has_killed = self.end_processes(end, grace).await;
+        let last_writes_end = Instant::now() + LAST_WRITES;
+        // Cancel-safe: all are only asked whether something has happened.
+        tokio::select! {
+            () = self.connections_gone.cancelled() => {}
+            () = sleep_until(last_writes_end) => {}
+            () = self.shutdown.reached(Stage::Killing), if !has_killed => {}
+        }
     }
 
     /// Waits for what was accepted to be answered. Processes that have nothing to do are stopped as
     /// soon as no idle connection is left, from which another request could come.
-    async fn drain(&self, end: Instant, pool: &Pool) -> Drained {
+    async fn drain(&self, end: Instant) -> Drained {
         let idle_processes_end = async {
             sleep(LAST_REQUESTS_COME_WITHIN).await;
-            pool.drain();
+            self.pool.stop_idle();
             std::future::pending::<Infallible>().await
         };
         // Cancel-safe: all are only asked whether something has happened.
         tokio::select! {
             () = self.connections_gone.cancelled() => Drained::Whole,
             () = sleep_until(end) => Drained::InPart,
-            () = self.control.now.cancelled() => Drained::CutShort,
+            () = self.shutdown.reached(Stage::Killing) => Drained::CutShort,
             never = idle_processes_end => match never {},
         }
     }
 
     /// Ends the processes: they are asked by the end of their stdin, by SIGTERM when the time to
-    /// drain is over, and at last not asked any more.
-    async fn end_processes(&self, end: Instant, grace: Duration, pool: &Pool) {
-        let stopped = pool.stop();
+    /// drain is over, and at last not asked any more. True if it was their time that was over, and
+    /// not a second signal.
+    async fn end_processes(&self, end: Instant, grace: Duration) -> bool {
+        let stopped = self.pool.stop();
         tokio::pin!(stopped);
         let killed_at = end.max(Instant::now()) + grace.min(PROCESSES_END_WITHIN);
         let asked_again = async {
             sleep_until(end).await;
-            pool.terminate();
+            self.shutdown.advance(Stage::Terminating);
             sleep_until(killed_at).await;
         };
         // Cancel-safe: stopping goes on below if its time is over, the rest is only asked.
         let is_stopped = tokio::select! {
             () = &mut stopped => true,
             () = asked_again => false,
-            () = self.control.now.cancelled() => false,
+            () = self.shutdown.reached(Stage::Killing) => false,
         };
         if is_stopped {
-            return;
+            return false;
         }
-        if self.control.now.is_cancelled() {
-            warn!("the end is wanted at once: processes are killed");
-        } else {
+        let is_their_time_over = !self.shutdown.is_at_least(Stage::Killing);
+        if is_their_time_over {
             warn!("processes are killed, their time to end is over");
+        } else {
+            warn!("the end is wanted at once: processes are killed");
         }
-        pool.kill();
+        self.shutdown.advance(Stage::Killing);
         // What SIGKILL does not end by then, the worker cannot wait for.
         drop(timeout(KILLED_ARE_GONE_WITHIN, stopped).await);
-    }
-
-    async fn wait_for_connections(&self, end: Instant) {
-        // Cancel-safe: both are only asked whether something has happened.
-        tokio::select! {
-            () = self.connections_gone.cancelled() => {}
-            () = sleep_until(end) => {}
-            () = self.control.now.cancelled() => {}
-        }
+        is_their_time_over
     }
 }
