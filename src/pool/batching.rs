@@ -1,15 +1,15 @@
-//! Whether to wait a moment for more requests, so that they are written together.
+//! Batching: whether a process waits a moment for more calls, to write them together.
 //!
-//! Pure. Under load each turn of the runtime's thread brings some requests, and to write them into
-//! a pipe costs the same for one as for many, most of all where it wakes the process that reads
-//! it. So a process that may have several takes them when no more are coming, after
-//! [`MOST_TURNS`] at most; a single one is taken at once.
+//! Pure. Under load each turn of the runtime's thread brings some calls, and one write into a pipe
+//! costs about as much for many lines as for one, most of all where it wakes the reading process.
+//! So a process with room for several calls takes them when no more are coming, after
+//! [`MOST_TURNS`] at most; a single call is taken at once.
 
-/// Turns of the thread that requests may be left waiting. Measured with a handler that takes no
+/// Turns of the thread for which calls may be left waiting. Measured with a handler that takes no
 /// time, on 64 connections: one turn was worth 4 % of the throughput, two 5 %, four no more.
 const MOST_TURNS: u32 = 2;
 
-/// What a process has seen of the queue since it last took something.
+/// The length of the queue as one process has seen it since it last took a call.
 #[derive(Debug, Default)]
 pub(super) struct Batching {
     seen: usize,
@@ -17,8 +17,8 @@ pub(super) struct Batching {
 }
 
 impl Batching {
-    /// Whether to look again in the next turn, now that so many wait and the process has room for
-    /// so many.
+    /// Whether to look again in the next turn, with this many calls waiting and room for this many
+    /// in the process.
     pub(super) fn waits_for_more(&mut self, waiting: usize, room: usize) -> bool {
         let is_growing = waiting > self.seen.max(1) && waiting < room;
         if !is_growing || self.turns == MOST_TURNS {
@@ -42,10 +42,10 @@ mod tests {
             (&[0], &[false]),
             (&[2, 2], &[true, false]),
             (&[5, 9, 20], &[true, true, false]),
-            // More than fit need not be waited for.
+            // Calls beyond the room need not be waited for.
             (&[32], &[false]),
             (&[5, 40], &[true, false]),
-            // What others took meanwhile is no scaling.
+            // A shrinking queue is not growth.
             (&[5, 4, 5, 5], &[true, false, true, false]),
         ];
         for (waiting, expected) in table {

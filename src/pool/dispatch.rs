@@ -4,9 +4,12 @@
 //! ([`Dispatcher::poll_take`]). A process without a call for it registers its waker. No lock is held
 //! across an await.
 
+mod refusal;
+mod upkeep;
+
 use super::health::Health;
 use super::queue::{First, Queue, Taken};
-use super::scaling::{self, Scaling};
+use super::scaling::Scaling;
 use super::waiting::{Priority, WaitingProcesses};
 use crate::budget::MemoryBudget;
 use crate::cause::Cause;
@@ -17,63 +20,49 @@ use crate::process::conversation::Position;
 use crate::process::owner::Load;
 use crate::process::repeats::FailedOutput;
 use crate::shutdown::Shutdown;
-use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, Semaphore, SetOnce};
-use tokio::time::{sleep, timeout};
 use tracing::error;
 
-/// Least time between two looks for requests that have waited too long.
-const EXPIRY_PERIOD: Duration = Duration::from_millis(5);
-
-/// Time between two reports that the memory budget is full while requests wait.
-const SHORTAGE_PERIOD: Duration = Duration::from_millis(20);
-
-/// How often a request is given to another process, when processes end that have not read it. What
-/// is read back from a pipe may have been put there by whoever read it, so this has an end.
+/// How often a call may be given to another process after its process ended without reading it.
+/// Bounded, because the process itself may have put back what is found unread in its stdin.
 const MOST_HANDED_ON: u32 = 2;
 
-/// A process that exits after each reply has ended, and is known to have, within this time of its
-/// last one.
+/// A process that exits after each reply has exited, and the worker knows it, within this time of
+/// its last reply.
 pub(super) const EXITS_WITHIN: Duration = Duration::from_millis(5);
 
-/// Wait that a caller is told while no process has ever answered.
-const RETRY_OF_THE_SILENT: Duration = Duration::from_secs(30);
-
-/// Longest wait that a caller is told.
-const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(60);
-
-/// What the callers, the slots and the owners of processes have in common.
+/// Calls and processes meet here: callers push, processes take, slots report. Shared by all three.
 #[derive(Debug)]
 pub(super) struct Dispatcher {
     pub(super) state: Mutex<State>,
     pub(super) queue_timeout: Duration,
-    /// The slowest start so far, in milliseconds and one; 0 before any was seen. One that was given
-    /// up counts as twice as long, so that starts which have become slower are no loop. Beside the
-    /// lock, because it is looked at whenever an owner is woken.
+    /// Longest start seen, as milliseconds + 1; 0 = none yet. A start that timed out counts double,
+    /// so that a handler that has become slower is not killed for ever at the old limit. Outside
+    /// the lock, because every wake-up of an owner reads it.
     pub(super) slowest_start: AtomicU64,
     /// Whether any process has sent a ready line.
     pub(super) announces: AtomicBool,
-    /// How many processes may be starting at the same time.
+    /// One permit for each process that may be starting at the same time.
     pub(super) starts: Arc<Semaphore>,
-    /// Told when a deadline in the queue became the next one.
+    /// Notified when a call becomes the first of the queue to expire.
     pub(super) deadline_moved: Notify,
-    /// Told when a request waits and another process could be started for it.
+    /// Notified when a call waits and a further process could be started for it.
     pub(super) wants_more: Notify,
-    /// Slots that are left empty wait here for their turn to be filled.
+    /// One permit for each empty slot that is to be filled; empty slots wait for one.
     pub(super) fills: Semaphore,
     pub(super) shutdown: Shutdown,
     /// Calls that have no answer yet.
     pub(super) open_calls: AtomicUsize,
     pub(super) budget: MemoryBudget,
-    /// Told when a process took nothing because the memory budget is full.
+    /// Notified when a process took no call because the memory budget is full.
     pub(super) starved: Notify,
-    /// Told when a process took nothing because it may exit after its last reply.
+    /// Notified when a process took no call because it may exit after its last reply.
     pub(super) may_exit: Notify,
-    /// Set when the pool cannot serve and never could: why.
+    /// Why the pool cannot serve and never could; set once.
     pub(super) never_up: SetOnce<String>,
     pub(super) failed_output: FailedOutput,
 }
@@ -84,7 +73,7 @@ pub(super) struct State {
     pub(super) waiting_processes: WaitingProcesses<Waker>,
     pub(super) health: Health,
     pub(super) is_closed: bool,
-    /// When the queue is looked through next.
+    /// When the queue is next searched for expired calls.
     pub(super) next_look: Option<Instant>,
     pub(super) next_process: u64,
     pub(super) scaling: Scaling,
@@ -136,13 +125,13 @@ impl Dispatcher {
         millis.map(Duration::from_millis)
     }
 
-    /// A start has taken this long.
+    /// Records how long a start has taken.
     pub(super) fn record_start(&self, took: Duration) {
         let millis = u64::try_from(took.as_millis()).unwrap_or(u64::MAX - 1);
         self.slowest_start.fetch_max(millis + 1, Ordering::Relaxed);
     }
 
-    /// From now on nothing is taken on; gives what still waits.
+    /// Closes the queue; returns the calls that were waiting in it.
     pub(super) fn close(&self) -> Vec<Call> {
         let mut state = self.lock();
         state.is_closed = true;
@@ -150,18 +139,19 @@ impl Dispatcher {
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
-        // A panic while it was held is a defect, but no reason to refuse every request after it.
+        // A panic under the lock is a defect, but no reason to refuse every later request.
         self.state
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// How many requests wait.
+    /// Length of the queue.
     pub(super) fn waiting(&self) -> usize {
         self.lock().queue.len()
     }
 
-    /// The next request, or a promise to wake this process when there is one.
+    /// The next call for this process; if there is none, the process is registered and woken for a
+    /// later one.
     pub(super) fn poll_take(
         &self,
         cx: &mut Context<'_>,
@@ -187,15 +177,16 @@ impl Dispatcher {
                 None => break None,
             }
         };
-        // What is left is for somebody who has not been asked for it, perhaps.
+        // Which other process to wake for the calls that are left.
         let other = match taken {
             Some(_) => state.pop_for_waiting(),
             None if state.queue.is_empty() => None,
-            // Nobody takes anything before there is room.
+            // No process takes a call before the budget has room.
             None if is_starved => None,
-            // For the others, as long as there are any; this process is asked again in a moment.
+            // A process that has never answered can take the call now; this one is woken again in a
+            // moment.
             None if may_exit => state.waiting_processes.pop_new(),
-            // Left to those that are idle; busy ones would only ask each other in turn.
+            // Only idle processes: busy ones would wake each other in turn.
             None => state.waiting_processes.pop_idle(),
         };
         let could_grow = other.is_none() && !is_starved && state.could_grow();
@@ -223,7 +214,7 @@ impl Dispatcher {
         }
     }
 
-    /// Has somebody look at what waits, if something does.
+    /// Wakes one process for a waiting call, if there is one of each.
     pub(super) fn wake_one(&self, mut state: MutexGuard<'_, State>) {
         let process = state.pop_for_waiting();
         let could_grow = process.is_none() && state.could_grow();
@@ -231,7 +222,7 @@ impl Dispatcher {
         self.wake(process, could_grow);
     }
 
-    /// Wakes the process; where there is none, the pool may have to grow.
+    /// Wakes the process; without one, the pool may have to grow.
     pub(super) fn wake(&self, process: Option<Waker>, could_grow: bool) {
         if could_grow {
             self.wants_more.notify_one();
@@ -241,14 +232,15 @@ impl Dispatcher {
         }
     }
 
-    /// The process takes nothing now, though it may have been asked.
+    /// The process takes no call now, though it may have been woken for one: another is woken
+    /// instead.
     pub(super) fn give_up_turn(&self, process: u64) {
         let mut state = self.lock();
         state.waiting_processes.withdraw(process);
         self.wake_one(state);
     }
 
-    /// Gives requests that never started to others, at the places that they had.
+    /// Puts calls that never started back into the queue, at the places that they had.
     pub(super) fn hand_back(&self, calls: Vec<Call>) {
         if calls.is_empty() {
             return;
@@ -272,7 +264,7 @@ impl Dispatcher {
                 worn_out.push(call);
                 continue;
             }
-            // Before any process was up, failed starts are counted over the pool, and end it sooner.
+            // Until a first process is up, failed starts over the whole pool end this sooner.
             if state.health.was_ever_up() {
                 call.handed_on += 1;
                 if call.handed_on > MOST_HANDED_ON {
@@ -305,7 +297,8 @@ impl Dispatcher {
         }
     }
 
-    /// Notes something about the pool's health; if it cannot serve any more, what waits fails.
+    /// Records a change of the pool's health; if the pool cannot serve any more, waiting calls
+    /// fail.
     pub(super) fn record<R>(&self, change: impl FnOnce(&mut Health) -> R) -> R {
         let mut state = self.lock();
         let result = change(&mut state.health);
@@ -326,91 +319,10 @@ impl Dispatcher {
         answer_all(waiting, failure);
         result
     }
-
-    /// Has empty slots filled while requests wait for too long; never ends.
-    pub(super) async fn grow_when_needed(self: Arc<Dispatcher>) {
-        loop {
-            self.wants_more.notified().await;
-            while self.grow_if_needed() {
-                tokio::time::sleep(scaling::LOOK_PERIOD).await;
-            }
-        }
-    }
-
-    /// Lets one more slot be filled if it is time; true while there may be more to do.
-    pub(super) fn grow_if_needed(&self) -> bool {
-        let is_start_free = self.starts.available_permits() > 0;
-        let mut state = self.lock();
-        let (first, next) = state.queue.places();
-        if state.scaling.look(first, next, is_start_free) {
-            self.fills.add_permits(1);
-        }
-        first.is_some() && state.scaling.has_room()
-    }
-
-    /// Answers requests that have waited too long, as long as it is polled; never ends.
-    pub(super) async fn expire_in_time(self: Arc<Dispatcher>) {
-        loop {
-            let moved = self.deadline_moved.notified();
-            let Some(next) = self.plan_look() else {
-                moved.await;
-                continue;
-            };
-            tokio::select! {
-                // Cancel-safe: a notification that is lost with it only brings the next look.
-                () = moved => {}
-                () = tokio::time::sleep_until(next.into()) => self.expire(Instant::now()),
-            }
-            tokio::time::sleep(EXPIRY_PERIOD).await;
-        }
-    }
-
-    /// Has processes that took nothing, as they might exit after a reply, look again when they have
-    /// not.
-    pub(super) async fn ask_again_who_may_exit(self: Arc<Self>) {
-        loop {
-            self.may_exit.notified().await;
-            sleep(EXITS_WITHIN).await;
-            self.wake_one(self.lock());
-        }
-    }
-
-    /// Has processes take again from the queue when the memory budget has room again.
-    pub(super) async fn go_on_when_there_is_room(self: Arc<Self>) {
-        loop {
-            self.starved.notified().await;
-            // The slowest readers are let go one by one until there is room.
-            let mut room = pin!(self.budget.room_for_requests());
-            loop {
-                self.budget.report_shortage();
-                // Cancel-safe: the future is kept.
-                if timeout(SHORTAGE_PERIOD, &mut room).await.is_ok() {
-                    break;
-                }
-            }
-            self.wake_one(self.lock());
-        }
-    }
-
-    pub(super) fn plan_look(&self) -> Option<Instant> {
-        let mut state = self.lock();
-        // With an empty queue a look that is planned stays: the next request need not plan one.
-        let planned = state.next_look.filter(|look| *look > Instant::now());
-        state.next_look = state.queue.next_deadline().or(planned);
-        state.next_look
-    }
-
-    pub(super) fn expire(&self, now: Instant) {
-        let mut state = self.lock();
-        let late = state.queue.expire(now);
-        let failure = (!late.is_empty()).then(|| state.waited_too_long());
-        drop(state);
-        answer_all(late, failure);
-    }
 }
 
 impl State {
-    /// Whether a process may take the first that waits.
+    /// Whether a process may take the first call of the queue.
     pub(super) fn may_take(&self, load: Load) -> bool {
         let room_bytes = match load.position {
             Position::First => return true,
@@ -418,17 +330,17 @@ impl State {
         };
         let first = match self.queue.first() {
             Some(First::Fresh(first)) => first,
-            // It is written ahead no second time.
+            // A call that was handed back is not written ahead a second time.
             Some(First::HandedBack(_)) | None => return false,
         };
-        // Idle ones are to have as many as this one would have then.
+        // Idle processes come first, each with as many calls as this process would have.
         let is_needed_elsewhere =
             self.queue.len() <= self.waiting_processes.idle() * (load.in_flight + 1);
         first.payload.len() as u64 <= room_bytes && !is_needed_elsewhere
     }
 
-    /// True when the first that waits may be given to one more process only, and this one may be
-    /// about to end: some exit after each reply.
+    /// True when the first call may be given to one more process only, and this process may be
+    /// about to exit: some handlers exit after each reply.
     pub(super) fn may_lose_last_chance(&self, load: Load, now: Instant) -> bool {
         let Some(First::HandedBack(first)) = self.queue.first() else {
             return false;
@@ -438,7 +350,7 @@ impl State {
         first.handed_on >= MOST_HANDED_ON && has_just_replied
     }
 
-    /// Somebody to be asked, if requests wait.
+    /// A process to wake for the waiting calls, if there are any.
     pub(super) fn pop_for_waiting(&mut self) -> Option<Waker> {
         if self.queue.is_empty() {
             None
@@ -447,37 +359,13 @@ impl State {
         }
     }
 
-    /// Whether a further process could be started for what waits.
+    /// Whether a further process could be started for the waiting calls.
     pub(super) fn could_grow(&self) -> bool {
         !self.queue.is_empty() && self.scaling.has_room()
     }
-
-    pub(super) fn overloaded(&self, why: Cause) -> Failure {
-        let least = match self.health.is_silent() {
-            // It does not mend itself within a second.
-            true => RETRY_OF_THE_SILENT,
-            false => Duration::from_secs(1),
-        };
-        let wait = self.queue.wait_for_newcomer();
-        let retry_after = wait.clamp(least, LONGEST_RETRY_AFTER);
-        Failure::Overloaded { why, retry_after }
-    }
-
-    /// With why no process can take what waits, if that is so.
-    pub(super) fn with_cause(&self, what: &str) -> Failure {
-        let why_none = self.health.why_not_ready();
-        self.overloaded(why_none.map_or_else(
-            || what.into(),
-            |why| why.map(|why| format!("{what}; {why}")),
-        ))
-    }
-
-    pub(super) fn waited_too_long(&self) -> Failure {
-        self.with_cause("the request waited too long in the queue")
-    }
 }
 
-/// Why the pool cannot serve.
+/// The reason in a failure of the pool.
 fn why_of(failure: &Option<Failure>) -> Option<&Cause> {
     match failure {
         Some(Failure::NotLoaded(why) | Failure::Unavailable { why, .. }) => Some(why),

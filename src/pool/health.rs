@@ -1,6 +1,6 @@
-//! Whether the pool can serve at all, from how its processes start and end.
+//! The pool's health: whether it can serve at all, told from how its processes start and end.
 //!
-//! Pure: decides when requests fail fast instead of waiting for a process that will not come.
+//! Pure. Decides when requests fail fast instead of waiting for a process that will not come.
 
 use crate::cause::Cause;
 use crate::error::Failure;
@@ -9,7 +9,7 @@ use std::time::Duration;
 /// Starts in a row, over the whole pool, that may fail before requests fail fast.
 const FAILED_STARTS: u32 = 5;
 
-/// How the processes of a pool are.
+/// Counts of living, up and failed processes, and the last failure.
 #[derive(Debug)]
 pub struct Health {
     alive: usize,
@@ -17,13 +17,13 @@ pub struct Health {
     failed_starts: u32,
     /// Starts in a row that the system has refused.
     refused_starts: u32,
-    /// A process has had its time for a request, none of the pool has ever answered anything, and
-    /// none has come up since.
+    /// A process has used up a request's time without an answer, no process of the pool has ever
+    /// answered, and none has come up since.
     is_silent: bool,
     was_ever_answered: bool,
     was_ever_up: bool,
     why: Cause,
-    /// Why the log says that requests are refused.
+    /// The reason that the log last gave for refusing requests.
     told: Option<Cause>,
     next_start: Duration,
 }
@@ -62,21 +62,21 @@ impl Health {
         self.is_silent = false;
     }
 
-    /// A process that has never answered anything has had its time for a request.
+    /// A process that has never answered has used up a request's time.
     pub fn unanswered(&mut self) {
         self.is_silent = !self.was_ever_answered;
     }
 
-    /// True when processes are given requests, and none has ever answered.
+    /// True when processes are given requests and none has ever answered.
     pub fn is_silent(&self) -> bool {
         self.is_silent
     }
 
-    /// A process that was started is up; says so, for the log, if none was.
+    /// A process is up; returns the news for the log if no process was up before.
     pub fn came_up(&mut self) -> Option<&'static str> {
         self.up += 1;
-        // The next request shows whether this one answers: callers that go by readiness send none
-        // before.
+        // The next request shows whether this process answers: a balancer that goes by readiness
+        // sends none before.
         self.is_silent = false;
         self.failed_starts = 0;
         self.why = Cause::from("");
@@ -95,13 +95,13 @@ impl Health {
         self.was_ever_up
     }
 
-    /// A process that was started takes part no more.
+    /// A process has left the pool.
     pub fn left(&mut self, was_up: bool) {
         self.alive -= 1;
         self.up -= usize::from(was_up);
     }
 
-    /// A process has ended without ever being up; the next start is that far away.
+    /// A process has ended without ever being up; the next start comes after `next_start`.
     pub fn start_failed(&mut self, why: Cause, next_start: Duration) {
         self.failed_starts = self.failed_starts.saturating_add(1);
         self.note(why, next_start);
@@ -113,7 +113,7 @@ impl Health {
         self.note(why, next_start);
     }
 
-    /// Why a request would fail now, if it would.
+    /// The failure that a request would get now, if any.
     pub fn failure(&self) -> Option<Failure> {
         let is_failing = self.failed_starts >= FAILED_STARTS;
         let is_refused = self.refused_starts >= FAILED_STARTS;
@@ -130,7 +130,7 @@ impl Health {
         })
     }
 
-    /// Why requests are refused, for the log: once for each reason until a process is up.
+    /// Why requests are refused, for the log; once for each reason until a process is up.
     pub fn take_news(&mut self) -> Option<Cause> {
         let (Failure::NotLoaded(why) | Failure::Unavailable { why, .. }) = self.failure()? else {
             return None;
@@ -161,7 +161,7 @@ impl Health {
         })
     }
 
-    /// The system would not start one, which says nothing about the command.
+    /// The system refused to start a process, which says nothing about the command.
     pub fn not_started(&mut self, why: Cause, next_start: Duration) {
         self.refused_starts = self.refused_starts.saturating_add(1);
         self.note(why, next_start);

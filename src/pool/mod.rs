@@ -1,8 +1,12 @@
-//! All processes of a worker, and the queue in front of them.
+//! The pool: all processes of a worker, and the queue in front of them.
 //!
-//! The front doors call [`Pool::call`] and know nothing else. A call goes into the queue; the
-//! process that is asked first takes it from there (`Dispatcher::poll_take`), and its answer comes
-//! back over a channel of its own. No lock is held across an await.
+//! HTTP, and any other front door, calls [`Pool::call`] and knows nothing else. The call goes into
+//! the queue; the process that is woken for it takes it from there (`Dispatcher::poll_take`), and
+//! its answer comes back over a channel of its own. No lock is held across an await.
+//!
+//! Rooms: `dispatch` (calls and processes meet), `queue`, `waiting` (idle processes), `batching`,
+//! `health` (can the pool serve?), `scaling` (how many processes), `rollout` (reload), `slot` (one
+//! process at a time: start, watch, replace, stop).
 
 mod batching;
 mod dispatch;
@@ -43,13 +47,13 @@ use tracing::{error, warn};
 pub struct Pool {
     dispatcher: Arc<Dispatcher>,
     tasks: TaskTracker,
-    /// Told when all processes are to be renewed.
+    /// Notified when all processes are to be replaced by new ones.
     reload: Arc<Notify>,
 }
 
 impl Pool {
-    /// Starts the processes. They get `descriptor_limit` as their limit if it is given. Must be
-    /// called within a runtime.
+    /// Starts the processes, with `descriptor_limit` as their limit of open files if it is given.
+    /// Must be called within a runtime.
     pub fn start(
         config: &Config,
         descriptor_limit: Option<Rlimit>,
@@ -73,9 +77,9 @@ impl Pool {
         };
         let expire = Arc::clone(&pool.dispatcher).expire_in_time();
         pool.run(expire);
-        let retry = Arc::clone(&pool.dispatcher).ask_again_who_may_exit();
+        let retry = Arc::clone(&pool.dispatcher).wake_after_possible_exits();
         pool.run(retry);
-        let refill = Arc::clone(&pool.dispatcher).go_on_when_there_is_room();
+        let refill = Arc::clone(&pool.dispatcher).wake_when_budget_has_room();
         pool.run(refill);
         let Some(command) = config.command.clone() else {
             pool.dispatcher.record_never_up();
@@ -123,9 +127,9 @@ impl Pool {
         Ok(pool)
     }
 
-    /// Has a payload worked on. `payload` is the inside of its JSON string; `latest` is the end of
-    /// the caller's own budget; `held` counts the bytes of the payload. Dropping the future before
-    /// its end takes a request that still waits out of the queue; one that a process has is
+    /// Gives a payload to a process. `payload` is the inside of its JSON string; `latest` is the
+    /// end of the caller's own time budget; `held` counts the bytes of the payload. Dropping the
+    /// returned future takes a waiting call out of the queue; a call that a process has already is
     /// finished, and its result dropped.
     pub fn call(
         &self,
@@ -140,7 +144,7 @@ impl Pool {
         let until = latest.map_or(longest, |latest| latest.min(longest));
         let (mut call, receiver) = Call::new(payload, extras, timeout, latest, held, now);
         call.waits_until = until;
-        // Time in the queue, behind another request, and with the process that it is given to then.
+        // Time in the queue, behind another request, and with the process that takes the call then.
         call.gives_up_at = longest + 2 * timeout;
         let mut state = self.dispatcher.lock();
         if state.is_closed {
@@ -178,23 +182,24 @@ impl Pool {
         self.dispatcher.lock().health.why_not_ready()
     }
 
-    /// Waits until requests are refused because no process ever came up; says why.
-    // Cancel-safe: once it is so, it stays known.
+    /// Waits until requests are refused because no process ever came up; returns the reason.
+    // Cancel-safe: the reason, once set, stays set.
     pub async fn never_up(&self) -> &str {
         self.dispatcher.never_up.wait().await
     }
 
-    /// Has all processes replaced by new ones of the same command: one first, and if that one
-    /// comes up, the others. Each takes over when it is up, and no request is lost; if none comes
-    /// up, those that serve go on. The log says which. Asked for again meanwhile, it starts over.
+    /// Replaces all processes by new ones of the same command: first one, and if that one comes up,
+    /// the others. Each new process takes over when it is up, and no request is lost; if none comes
+    /// up, the old processes go on serving. The log says which. A second call before the end starts
+    /// over.
     pub fn reload(&self) {
-        // Whoever edits wants to see what comes of it, even if it is the same.
+        // After an edit the same output is news again.
         self.dispatcher.failed_output.forget();
         self.reload.notify_one();
     }
 
-    /// Begins [`Stage::IdleStopped`]: stops each process as soon as it has nothing to do; one is
-    /// started again if requests wait all the same.
+    /// Begins [`Stage::IdleStopped`]: stops each process as soon as it has nothing to do. A process
+    /// is started again if requests wait all the same.
     pub fn stop_idle(&self) {
         self.dispatcher.lock().scaling.drain();
         self.dispatcher.shutdown.advance(Stage::IdleStopped);
@@ -205,9 +210,9 @@ impl Pool {
         self.dispatcher.open_calls.load(Ordering::Relaxed)
     }
 
-    /// Begins [`Stage::Stopping`]: refuses what comes and what waits, lets each process finish what
-    /// it has within its grace, and returns when all have ended and are reaped. The stages behind
-    /// it make that shorter.
+    /// Begins [`Stage::Stopping`]: refuses new and waiting calls, lets each process finish its
+    /// requests within its grace, and returns when all processes have ended and are reaped. Later
+    /// stages make that shorter.
     pub async fn stop(&self) {
         answer_all(self.dispatcher.close(), Some(Failure::Draining));
         self.dispatcher.shutdown.advance(Stage::Stopping);
@@ -224,7 +229,7 @@ impl Pool {
     }
 }
 
-/// The answer to a call, in time.
+/// The answer to a call, as a future.
 #[derive(Debug)]
 pub struct PendingAnswer {
     dispatcher: Arc<Dispatcher>,
@@ -239,7 +244,7 @@ impl Future for PendingAnswer {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
         Pin::new(&mut self.receiver).poll(cx).map(|received| {
             self.is_done = true;
-            // Only a pool that is torn down drops a call without an answer.
+            // A call is dropped without an answer only when its pool is torn down.
             received.unwrap_or_else(|_| Err(Failure::Exited("the worker was stopped".into())))
         })
     }
@@ -250,7 +255,7 @@ impl Drop for PendingAnswer {
         self.dispatcher.open_calls.fetch_sub(1, Ordering::Relaxed);
         if !self.is_done {
             let abandoned = self.dispatcher.lock().queue.remove(self.place);
-            // Only now that the lock is free: dropping it wakes whoever waited.
+            // Dropped after the lock is free, because dropping a call wakes its caller.
             drop(abandoned);
         }
     }

@@ -1,7 +1,7 @@
-//! Requests that wait: bounded, first in first out, each for a limited time.
+//! The queue of waiting calls: bounded, first in first out, each call for a limited time.
 //!
-//! Pure: time comes in. Places are given out in order of arrival and kept for life, so that a
-//! request that is handed back stands where it stood, in front of all that came later.
+//! Pure: time comes in. A call's place is given out in order of arrival and kept for life, so that
+//! a call that is handed back stands where it stood before.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -9,24 +9,24 @@ use std::time::{Duration, Instant};
 /// Weight of the newest measurement in [`Queue::wait_for_newcomer`]: one eighth.
 const PACE_WEIGHT: u32 = 8;
 
-/// Gaps that may be left in [`Queue::fresh`] beyond one for each that waits.
+/// Gaps that may be left in [`Queue::fresh`] beyond one for each waiting call.
 const GAPS: usize = 32;
 
-/// Requests that wait.
+/// The queue of waiting calls.
 #[derive(Debug)]
 pub struct Queue<T> {
-    /// Those that were handed back, by their places. All of these are in front of all others:
-    /// what is taken is in front of all that waits then and comes later.
+    /// Calls handed back, by place. They always sort before fresh calls: a call is handed back only
+    /// after it was taken, and places are given out in order.
     handed_back: BTreeMap<u64, Waiting<T>>,
-    /// The others with their places, in order. One that was removed leaves a gap, but for the
-    /// first.
+    /// Fresh calls with their places, in order. A call that was removed leaves a gap, except at the
+    /// front.
     fresh: VecDeque<(u64, Option<Waiting<T>>)>,
     gaps: usize,
     bound: usize,
     next_place: u64,
-    /// When one was last taken while others went on waiting.
+    /// When a call was last taken while others went on waiting.
     last_taken: Option<Instant>,
-    /// Measured time between two takings from a queue that was not empty.
+    /// Measured time between two takes from a queue that was not empty.
     pace: Option<Duration>,
 }
 
@@ -36,26 +36,26 @@ struct Waiting<T> {
     until: Instant,
 }
 
-/// The one that has waited longest.
+/// The call that has waited longest.
 #[derive(Debug, PartialEq, Eq)]
 pub enum First<'a, T> {
-    /// It was handed back: a process had it before.
+    /// A process had the call before.
     HandedBack(&'a T),
-    /// Nobody had it yet.
+    /// No process has had the call yet.
     Fresh(&'a T),
 }
 
-/// One taken from the queue.
+/// A call taken from the queue.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Taken<T> {
-    /// It may be run.
+    /// The call may be run.
     InTime(T),
-    /// It has waited too long, and must not be run.
+    /// The call has waited too long, and must not be run.
     TooLate(T),
 }
 
 impl<T> Queue<T> {
-    /// An empty queue for at most `bound` requests.
+    /// An empty queue for at most `bound` calls.
     pub fn new(bound: usize) -> Queue<T> {
         Queue {
             handed_back: BTreeMap::new(),
@@ -68,8 +68,8 @@ impl<T> Queue<T> {
         }
     }
 
-    /// Puts a request at the end, to wait no longer than `until`; `build` makes it, given its
-    /// place. `None` if the queue is full.
+    /// Puts a call at the end, to wait until `until` at most; `build` makes it from its place.
+    /// `None` if the queue is full.
     pub fn push(&mut self, until: Instant, build: impl FnOnce(u64) -> T) -> Option<u64> {
         if self.is_full() {
             return None;
@@ -81,12 +81,12 @@ impl<T> Queue<T> {
         Some(place)
     }
 
-    /// Puts a request back at the place that it had.
+    /// Puts a call back at the place that it had.
     pub fn hand_back(&mut self, place: u64, until: Instant, item: T) {
         self.handed_back.insert(place, Waiting { item, until });
     }
 
-    /// Takes the one that has waited longest.
+    /// Takes the call that has waited longest.
     pub fn take(&mut self, now: Instant) -> Option<Taken<T>> {
         let waiting = match self.handed_back.pop_first() {
             Some((_, waiting)) => waiting,
@@ -119,7 +119,7 @@ impl<T> Queue<T> {
         }
     }
 
-    /// Takes out the request at this place, if it still waits.
+    /// Removes the call at this place, if it still waits.
     pub fn remove(&mut self, place: u64) -> Option<T> {
         if let Some(waiting) = self.handed_back.remove(&place) {
             return Some(waiting.item);
@@ -135,7 +135,7 @@ impl<T> Queue<T> {
         Some(waiting.item)
     }
 
-    /// Takes out all that have waited too long.
+    /// Removes all calls that have waited too long.
     pub fn expire(&mut self, now: Instant) -> Vec<T> {
         let late = self.all().filter(|(_, waiting)| now >= waiting.until);
         let places: Vec<u64> = late.map(|(place, _)| place).collect();
@@ -145,7 +145,7 @@ impl<T> Queue<T> {
             .collect()
     }
 
-    /// Takes out all.
+    /// Removes all calls.
     pub fn clear(&mut self) -> Vec<T> {
         self.last_taken = None;
         self.gaps = 0;
@@ -157,17 +157,17 @@ impl<T> Queue<T> {
             .collect()
     }
 
-    /// When the next one will have waited too long. Looks at all of them.
+    /// When the next call expires. Looks at all of them.
     pub fn next_deadline(&self) -> Option<Instant> {
         self.all().map(|(_, waiting)| waiting.until).min()
     }
 
-    /// The place of the one that has waited longest, and the place that the next to come will have.
+    /// The place of the first call, and the place that the next new call will have.
     pub fn places(&self) -> (Option<u64>, u64) {
         (self.all().next().map(|(place, _)| place), self.next_place)
     }
 
-    /// The one that has waited longest.
+    /// The call that has waited longest.
     pub fn first(&self) -> Option<First<'_, T>> {
         if let Some((_, first)) = self.handed_back.first_key_value() {
             return Some(First::HandedBack(&first.item));
@@ -176,23 +176,23 @@ impl<T> Queue<T> {
         first.as_ref().map(|waiting| First::Fresh(&waiting.item))
     }
 
-    /// How many wait.
+    /// Number of waiting calls.
     pub fn len(&self) -> usize {
         self.handed_back.len() + self.fresh.len() - self.gaps
     }
 
-    /// True when none waits.
+    /// True when no call waits.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// How long one that came now would wait, by the measured pace.
+    /// How long a new call would wait, by the measured pace.
     pub fn wait_for_newcomer(&self) -> Duration {
         let ahead = u32::try_from(self.len()).unwrap_or(u32::MAX);
         self.pace.unwrap_or(Duration::ZERO).saturating_mul(ahead)
     }
 
-    /// In order.
+    /// All waiting calls, in order.
     fn all(&self) -> impl Iterator<Item = (u64, &Waiting<T>)> {
         let handed_back = self.handed_back.iter();
         let handed_back = handed_back.map(|(place, waiting)| (*place, waiting));
@@ -201,7 +201,7 @@ impl<T> Queue<T> {
         handed_back.chain(fresh)
     }
 
-    /// Those that were handed back do not count.
+    /// Full for new calls; calls that were handed back do not count.
     fn is_full(&self) -> bool {
         self.fresh.len() - self.gaps >= self.bound
     }

@@ -1,7 +1,7 @@
-//! Renewing all processes: one first, and if that one comes up, the others.
+//! Reload: replaces all processes by new ones, first one, and if that one comes up, the others.
 //!
-//! Decides the order only. How a process is replaced is up to its slot, which answers each
-//! [`Renewal`] once; dropping the other side of it calls the renewal off.
+//! Decides the order only. Each slot replaces its own process and answers its [`Renewal`] once;
+//! dropping the other side of the channel calls the renewal off.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -9,40 +9,40 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinSet;
 use tracing::{error, info};
 
-/// A slot is to replace its process by a new one of the same command.
+/// Asks a slot to replace its process by a new one of the same command.
 #[derive(Debug)]
 pub(super) struct Renewal(oneshot::Sender<RenewalOutcome>);
 
-/// What came of a renewal: what was renewed, or why it was not.
+/// The result of a renewal, or why the old process stays.
 pub(super) type RenewalOutcome = Result<Renewed, String>;
 
-/// What was renewed.
+/// A successful renewal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Renewed {
     /// The new process is up.
     Process,
-    /// The slot was empty, and will have a new process whenever it has one.
+    /// The slot was empty; its next process will be of the new kind anyway.
     Nothing,
 }
 
 impl Renewal {
-    /// Tells what came of it.
+    /// Reports the result.
     pub(super) fn report(self, outcome: RenewalOutcome) {
         drop(self.0.send(outcome));
     }
 
-    /// Waits until nobody wants it any more.
+    /// Waits until the renewal is called off.
     // Cancel-safe: a closed channel stays closed.
     pub(super) async fn gone(&mut self) {
         self.0.closed().await;
     }
 }
 
-/// Where a slot is told of renewals.
+/// One sender of renewals for each slot.
 pub(super) type Slots = Vec<mpsc::Sender<Renewal>>;
 
-/// Renews the processes of these slots each time that it is asked to; never ends. Asked again
-/// before it is done, it starts over: what was started meanwhile may be out of date.
+/// Renews the processes of these slots on every notification; never ends. A notification before the
+/// end starts over, because processes started meanwhile may be out of date.
 pub(super) async fn roll_out(slots: Slots, asked: Arc<Notify>) {
     loop {
         asked.notified().await;
@@ -70,7 +70,7 @@ pub(super) async fn roll_out(slots: Slots, asked: Arc<Notify>) {
 
 async fn renew_all(slots: &Slots) -> Result<(), String> {
     let mut slots = slots.iter();
-    // One by one until one has shown that the command still starts.
+    // One by one until a process has shown that the command still starts.
     for slot in slots.by_ref() {
         match renew(slot.clone()).await? {
             Renewed::Process => break,

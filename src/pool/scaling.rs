@@ -1,27 +1,28 @@
-//! How many slots are filled: more while requests wait too long, fewer when nothing is to do.
+//! Scaling: how many slots are filled. More while calls wait too long, fewer while processes are
+//! idle.
 //!
-//! Pure. Looks at the queue at intervals of [`LOOK_PERIOD`]: a request that waited at the last
-//! look and still does has waited too long.
+//! Pure. Looks at the queue at intervals of [`LOOK_PERIOD`]: a call that waited at the last look
+//! and still waits has waited too long.
 
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
-/// A request that waits for longer makes the pool grow. Several times what a request waits on a
-/// busy machine for no more than its turn.
+/// A call that waits for longer makes the pool grow. Several times as long as a call waits for its
+/// turn on a busy machine.
 pub(super) const LOOK_PERIOD: Duration = Duration::from_millis(20);
 
-/// How many slots are filled, and may be.
+/// How many slots are filled, and how many may be.
 #[derive(Debug)]
 pub(super) struct Scaling {
     least: usize,
     most: usize,
     filled: usize,
-    /// The place that the next request would have had at the last look.
+    /// The place that the next call would have had at the last look.
     last_place: u64,
 }
 
 impl Scaling {
-    /// `least` slots are filled, and `most` may be.
+    /// `least` slots are filled; `most` may be.
     pub(super) fn new(least: NonZeroUsize, most: NonZeroUsize) -> Scaling {
         Scaling {
             least: least.get(),
@@ -31,13 +32,13 @@ impl Scaling {
         }
     }
 
-    /// Whether there is a slot that could be filled.
+    /// Whether an empty slot could be filled.
     pub(super) fn has_room(&self) -> bool {
         self.filled < self.most
     }
 
-    /// A look at the queue: the place of the first that waits, and the place that the next to come
-    /// will have. True if one more slot is to be filled, which then counts as filled.
+    /// Looks at the queue: the place of the first call, and the place that the next new call will
+    /// have. True if one more slot is to be filled, which then counts as filled.
     pub(super) fn look(&mut self, first: Option<u64>, next: u64, is_start_free: bool) -> bool {
         let waits_too_long = first.is_some_and(|first| first < self.last_place);
         self.last_place = next;
@@ -46,12 +47,12 @@ impl Scaling {
         grows
     }
 
-    /// From now on no slot must be filled.
+    /// From now on every slot may be empty.
     pub(super) fn drain(&mut self) {
         self.least = 0;
     }
 
-    /// Whether a slot may be left empty; it then counts as such.
+    /// Whether a slot may be left empty, which then counts as empty.
     pub(super) fn shrink(&mut self) -> bool {
         let shrinks = self.filled > self.least;
         self.filled -= usize::from(shrinks);

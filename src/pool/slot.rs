@@ -1,32 +1,34 @@
-//! One place in the pool, kept filled: start, watch, replace, stop.
+//! A slot: one place in the pool, kept filled. Starts, watches, replaces and stops its process.
 //!
-//! A slot decides what takes the place of what, and when; a process is signalled and reaped by its
-//! [`LiveProcess`] alone. A process that must go leaves the slot at once and is seen to its end beside
-//! its successor; where it can be helped, the successor comes up first. Few are leaving at a time,
-//! so that a handler which ignores its end cannot pile up.
+//! The slot decides which process takes the place, and when; a process is signalled and reaped by
+//! its [`LiveProcess`] alone. A process that must stop leaves the slot at once and is stopped
+//! beside its successor; a planned replacement comes up first. Few processes of a slot may be
+//! stopping at a time, so that a handler that ignores SIGTERM cannot pile up.
 
 mod backoff;
 mod events;
+mod idle;
 mod live;
 mod member;
 mod retirement;
 mod start;
+mod succession;
 
 use super::dispatch::Dispatcher;
 use super::rollout::{Renewal, RenewalOutcome, Renewed};
 use crate::cause::Cause;
 use crate::config::ProcessConfig;
-use crate::logging::milliseconds;
 use crate::process::conversation::Fault;
-use crate::process::launch::{LaunchError, Launcher};
+use crate::process::launch::Launcher;
 use crate::process::output_log::LogAllowance;
 use crate::shutdown::Stage;
 use backoff::Backoff;
 use events::SlotEvent;
-use live::{LiveProcess, StopPolicy, StopReason};
+use idle::IdleTime;
+use live::{End, LiveProcess, StopPolicy, StopReason};
 use member::Role;
 use retirement::Due;
-use start::{PendingStart, Started, Starter};
+use start::{PendingStart, Starter};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
@@ -34,28 +36,22 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-/// A process that has lived this long has done well, whether or not it has served.
+/// A process that has lived this long resets the back-off, whether or not it has served.
 const LIVED_WELL: Duration = Duration::from_secs(10);
 
-/// Processes of one slot that may be leaving when another is started.
+/// Processes of one slot that may be stopping when another is started.
 const MOST_LEAVING: usize = 1;
 
-/// A process that has had nothing to do for so long while the worker drains is stopped.
-const IDLE_IN_A_DRAIN: Duration = Duration::from_millis(100);
-
-/// How often a process is looked at, for its memory and whether it has anything to do.
-const LOOK_PERIOD: Duration = Duration::from_secs(1);
-
-/// What a slot is told of the settings.
+/// The settings of a slot.
 #[derive(Debug)]
 pub(super) struct Settings {
     pub(super) process: ProcessConfig,
-    /// How long a process may have nothing to do where there are more than must be.
+    /// How long a process beyond `--processes` may be idle.
     pub(super) idle_timeout: Duration,
     pub(super) is_empty_at_first: bool,
 }
 
-/// One place in the pool.
+/// A slot: one place in the pool.
 #[derive(Debug)]
 pub(super) struct Slot {
     starter: Starter,
@@ -65,44 +61,34 @@ pub(super) struct Slot {
     backoff: Backoff,
     /// The process that serves.
     current: Option<Box<LiveProcess>>,
-    /// What it did at the last looks.
+    /// Idle time and memory at the last looks.
     idle_time: IdleTime,
-    /// What is to take its place.
+    /// What is to take the current process's place.
     successor: Successor,
-    /// Who wants to know how that goes.
+    /// The reload that waits for the successor, if one does.
     renewal: Option<Renewal>,
-    /// Whether the process is to be stopped as soon as it has nothing to do.
+    /// Whether the process is stopped as soon as it is idle.
     is_draining: bool,
     leaving: JoinSet<()>,
-    /// Cancelled when those that are leaving have had their time.
+    /// Cancelled when the processes that are stopping have no more grace.
     hurry: CancellationToken,
 }
 
-/// What a process did at the last looks.
-#[derive(Debug)]
-struct IdleTime {
-    next_look: Instant,
-    taken: u64,
-    idle_since: Instant,
-    /// Whether it was over the limit of memory before its first request.
-    is_too_large: bool,
-}
-
-/// What is to take the place of the current process.
+/// The successor of the current process, at its stages.
 #[derive(Debug)]
 enum Successor {
     Nothing,
-    /// The place is to stay empty until more processes are needed.
+    /// The slot stays empty until the pool needs more processes.
     NotNeeded,
-    /// One is to be started after this time, and when few enough are leaving.
+    /// To be started after this delay, once few enough processes of the slot are stopping.
     Wanted(Duration),
     Starting(PendingStart),
-    /// It runs, and is not up yet; there is a current process.
+    /// Running and not up yet, beside a current process.
     Trying(Box<LiveProcess>),
 }
 
 impl Slot {
-    /// An empty place, filled by [`Slot::keep_filled`].
+    /// An empty slot; [`Slot::keep_filled`] fills it.
     pub(super) fn new(
         dispatcher: Arc<Dispatcher>,
         launcher: Launcher,
@@ -134,7 +120,7 @@ impl Slot {
         }
     }
 
-    /// Keeps a process running until the pool stops, then sees the last ones to their end.
+    /// Keeps a process running until the pool stops, then stops the last ones.
     pub(super) async fn keep_filled(mut self) {
         loop {
             self.fill();
@@ -158,7 +144,8 @@ impl Slot {
         self.empty().await;
     }
 
-    /// Does what must be done without waiting: an empty place is taken or asked for.
+    /// Fills an empty place, as far as that needs no waiting: from a successor, or by asking for
+    /// one.
     fn fill(&mut self) {
         if self.current.is_none() {
             match std::mem::replace(&mut self.successor, Successor::Nothing) {
@@ -179,25 +166,25 @@ impl Slot {
         }
     }
 
-    /// A process takes the place; gives the one that had it.
+    /// Puts a process into the place; returns the previous one.
     fn install(&mut self, running: Box<LiveProcess>) -> Option<Box<LiveProcess>> {
         self.idle_time = IdleTime::now();
         self.current.replace(running)
     }
 
-    /// Somebody wants the process replaced by a new one of the same command.
+    /// Replaces the process for a reload.
     fn renew(&mut self, renewal: Renewal) {
         if matches!(self.successor, Successor::NotNeeded) {
             return renewal.report(Ok(Renewed::Nothing));
         }
         self.abandon_successor();
         self.renewal = Some(renewal);
-        // What failed before may have been mended.
+        // The edit may have mended what failed before.
         self.backoff.reset();
         self.supersede();
     }
 
-    /// The process has served for long enough.
+    /// Replaces the process because it has reached one of its limits.
     fn recycle(&mut self, due: Due) {
         if let Some(current) = &self.current {
             info!(process = current.number(), limit = %due, "process is due to be replaced");
@@ -205,176 +192,12 @@ impl Slot {
         self.supersede();
     }
 
-    /// The worker drains: what has nothing to do is not needed.
-    fn drain(&mut self) {
-        self.is_draining = true;
-        self.idle_timeout = self.idle_timeout.min(IDLE_IN_A_DRAIN);
-        self.idle_time.next_look = Instant::now() + look_period(self.idle_timeout);
-    }
-
-    /// Looks at what the process has and does.
-    fn look(&mut self) {
-        let now = Instant::now();
-        let Some(current) = &self.current else { return };
-        self.idle_time.next_look = now + look_period(self.idle_timeout);
-        let taken = current.member().taken();
-        if current.is_busy() || taken != self.idle_time.taken {
-            self.idle_time.taken = taken;
-            self.idle_time.idle_since = now;
-        }
-        let lifetime = current.lifetime();
-        let memory = lifetime.memory_bytes.and_then(|_| current.resident_bytes());
-        match memory.and_then(|bytes| lifetime.judge_memory(bytes)) {
-            Some(due) if taken > 0 || self.idle_time.is_too_large => return self.recycle(due),
-            Some(due) => {
-                // The next one will be, too: not at full speed for ever.
-                let delay = self.backoff.next(fastrand::f64());
-                warn!(
-                    process = current.number(),
-                    limit = %due,
-                    replaced_in_ms = milliseconds(delay),
-                    "process is over its limit before its first request"
-                );
-                self.idle_time.is_too_large = true;
-                self.idle_time.next_look = now + delay;
-            }
-            None if memory.is_some() => self.backoff.reset(),
-            None => {}
-        }
-        let is_idle = now.saturating_duration_since(self.idle_time.idle_since) >= self.idle_timeout;
-        if is_idle && self.starter.dispatcher.lock().scaling.shrink() {
-            self.successor = Successor::NotNeeded;
-            if let Some(idle) = self.current.take() {
-                info!(
-                    process = idle.number(),
-                    "process has had nothing to do, and is not needed"
-                );
-                self.stop_aside(idle, StopReason::Replaced);
-            }
-        }
-    }
-
-    /// Asks for a successor of the current process, which goes on until that one is up.
-    fn supersede(&mut self) {
-        if let Some(current) = &mut self.current {
-            current.member_mut().set_role(Role::Superseded);
-        }
-        self.successor = Successor::Wanted(Duration::ZERO);
-    }
-
-    fn forget_renewal(&mut self) {
-        self.renewal = None;
-        if self.current.is_some() {
-            self.keep_current();
-        }
-    }
-
-    /// No successor after all.
-    fn keep_current(&mut self) {
-        self.abandon_successor();
-        if let Some(current) = &mut self.current {
-            current.member_mut().set_role(Role::Serving);
-        }
-    }
-
-    fn abandon_successor(&mut self) {
-        match std::mem::replace(&mut self.successor, Successor::Nothing) {
-            Successor::Nothing | Successor::NotNeeded | Successor::Wanted(_) => {}
-            Successor::Starting(start) => {
-                // It may be running by now, and must be seen to its end.
-                let abandoned = start.abandon();
-                let policy = self.policy();
-                self.leaving.spawn(async move {
-                    if let Some(running) = abandoned.await {
-                        running.stop(StopReason::Replaced, policy).await;
-                    }
-                });
-            }
-            Successor::Trying(running) => self.stop_aside(running, StopReason::Replaced),
-        }
-    }
-
-    fn started(&mut self, started: Started) {
-        self.successor = Successor::Nothing;
-        let error = match started {
-            Ok(Some(mut running)) if self.current.is_some() => {
-                running.member_mut().set_role(Role::Candidate);
-                self.successor = Successor::Trying(running);
-                return;
-            }
-            Ok(Some(running)) => {
-                self.install(running);
-                return;
-            }
-            Ok(None) => return,
-            Err(error) => error,
-        };
-        let delay = self.backoff.next(fastrand::f64());
-        match error {
-            LaunchError::Command(why) => {
-                if self.current.is_none() {
-                    let note = without_path(&why);
-                    let dispatcher = &self.starter.dispatcher;
-                    dispatcher.record(|health| health.cannot_execute(note, delay));
-                }
-                self.successor_failed(why, delay);
-            }
-            LaunchError::System(why) => {
-                warn!(%why, retry_in_ms = milliseconds(delay), "process not started");
-                let note = why.clone().into();
-                let dispatcher = &self.starter.dispatcher;
-                dispatcher.record(|health| health.not_started(note, delay));
-                self.successor_failed(why, delay);
-            }
-        }
-    }
-
-    /// What was to take the place will not: whoever asked is told, and decides; else it is tried
-    /// again.
-    fn successor_failed(&mut self, why: String, delay: Duration) {
-        let was_asked_for = self.renewal.is_some();
-        self.report(Err(why));
-        if was_asked_for && self.current.is_some() {
-            self.keep_current();
-        } else {
-            self.successor = Successor::Wanted(delay);
-        }
-    }
-
-    fn begin_trial(&mut self) {
-        if let Successor::Trying(running) = &mut self.successor {
-            running.member_mut().set_role(Role::OnTrial);
-        }
-    }
-
-    fn successor_left(&mut self, reason: StopReason) {
-        let Successor::Trying(running) = std::mem::replace(&mut self.successor, Successor::Nothing)
-        else {
-            return;
-        };
-        let delay = self.backoff.next(fastrand::f64());
-        let why = self.note_end(running, reason);
-        self.successor_failed(why.to_string(), delay);
-    }
-
-    /// The successor is up: it takes the place.
-    fn take_over(&mut self) {
-        let Successor::Trying(running) = std::mem::replace(&mut self.successor, Successor::Nothing)
-        else {
-            return;
-        };
-        if let Some(replaced) = self.install(running) {
-            debug!(process = replaced.number(), "process replaced in turn");
-            self.stop_aside(replaced, StopReason::Replaced);
-        }
-    }
-
     fn current_left(&mut self, reason: StopReason) {
         let Some(mut running) = self.current.take() else {
             return;
         };
         if reason == StopReason::Ended {
-            // What it said at the end counts, for its standing too.
+            // The last output counts, also for whether the process was up.
             running.read_a_turn();
         }
         let was_up = running.member().is_up();
@@ -396,7 +219,7 @@ impl Slot {
         }
     }
 
-    /// Logs why a process has left by itself, and sees it to its end; says why.
+    /// Logs why a process left by itself and stops what is left of it; returns the cause.
     fn note_end(&mut self, mut running: Box<LiveProcess>, reason: StopReason) -> Cause {
         let number = running.number();
         match reason {
@@ -412,30 +235,9 @@ impl Slot {
                 warn!(process = number, %status, lived_ms, last_line, repeated, "process ended");
                 self.stop_aside(running, reason);
                 if was_up {
-                    return end.status.into();
-                }
-                // A one-shot command, most likely.
-                let hint = if end.code == Some(0) {
-                    ": a handler must go on reading requests from stdin until that ends"
+                    end.status.into()
                 } else {
-                    "; the log has what it printed"
-                };
-                let last_line = Some(&end.last_line).filter(|line| !line.is_empty());
-                let last_line =
-                    last_line.map(|line| format!("; the last line on its stderr: {line}"));
-                let limit = self.starter.launcher.memory_limit();
-                let limit = limit.filter(|_| end.code != Some(0));
-                let limit = limit.map_or_else(String::new, |bytes| {
-                    format!("; --limit-memory (FAAS_LIMIT_MEMORY) left it {bytes} bytes")
-                });
-                let before = format!("{}, before it was up", end.status);
-                let general = format!("{before}{hint}{limit}");
-                match last_line {
-                    Some(line) if end.code != Some(0) => {
-                        Cause::quoting(general, format!("{before}{line}{limit}"))
-                    }
-                    Some(line) => Cause::quoting(&*general, format!("{general}{line}")),
-                    None => general.into(),
+                    why_not_up(&end, self.starter.launcher.memory_limit())
                 }
             }
             StopReason::Fault(fault) => {
@@ -455,11 +257,11 @@ impl Slot {
         }
     }
 
-    /// Sees a process to its end, beside what comes next.
+    /// Stops a process while the slot goes on with the next one.
     fn stop_aside(&mut self, mut running: Box<LiveProcess>, reason: StopReason) {
         running.member_mut().retire();
         if !matches!(reason, StopReason::Stopped | StopReason::Ended) {
-            // One that still ignores its end from before has had its time.
+            // An earlier process that still ignores SIGTERM has had its time.
             self.hurry.cancel();
             self.hurry = self.starter.dispatcher.shutdown.child_token(Stage::Killing);
         }
@@ -481,7 +283,7 @@ impl Slot {
         }
     }
 
-    /// The pool stops.
+    /// Stops the last processes.
     async fn empty(mut self) {
         if let Some(current) = self.current.take() {
             debug!(process = current.number(), "process asked to end");
@@ -502,30 +304,29 @@ impl Slot {
     }
 }
 
-impl IdleTime {
-    fn now() -> IdleTime {
-        let now = Instant::now();
-        IdleTime {
-            next_look: now + LOOK_PERIOD,
-            taken: 0,
-            idle_since: now,
-            is_too_large: false,
-        }
-    }
-}
-
-/// Why a command cannot be executed; the PATH in it is for operators.
-fn without_path(why: &str) -> Cause {
-    let general = match why.split_once(" (PATH=") {
-        Some((before, rest)) => {
-            let after = rest.split_once(')').map_or("", |(_, after)| after);
-            format!("{before}{after}")
-        }
-        None => why.to_owned(),
+/// Why a process that ended before it was up did so, with what is known to help.
+fn why_not_up(end: &End, memory_limit: Option<u64>) -> Cause {
+    let was_successful = end.code == Some(0);
+    let hint = if was_successful {
+        // Most likely a one-shot command.
+        ": a handler must go on reading requests from stdin until that ends"
+    } else {
+        "; the log has what it printed"
     };
-    Cause::quoting(general, why)
-}
-
-fn look_period(idle_timeout: Duration) -> Duration {
-    (idle_timeout / 4).clamp(Duration::from_millis(10), LOOK_PERIOD)
+    let limit = memory_limit.filter(|_| !was_successful);
+    let limit = limit.map_or_else(String::new, |bytes| {
+        format!("; --limit-memory (FAAS_LIMIT_MEMORY) left it {bytes} bytes")
+    });
+    let before = format!("{}, before it was up", end.status);
+    let general = format!("{before}{hint}{limit}");
+    if end.last_line.is_empty() {
+        return general.into();
+    }
+    let last_line = format!("; the last line on its stderr: {}", end.last_line);
+    let full = if was_successful {
+        format!("{general}{last_line}")
+    } else {
+        format!("{before}{last_line}{limit}")
+    };
+    Cause::quoting(general, full)
 }

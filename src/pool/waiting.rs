@@ -1,25 +1,25 @@
-//! Processes with room, in the order in which they are asked.
+//! Processes that wait for a call, in the order in which they are woken.
 //!
-//! Pure. Those that have answered come before those that have not (they may still be starting),
+//! Pure. Processes that have answered before come before new ones (which may still be starting),
 //! idle ones before busy ones with room left, and the most recently used first: its caches are
-//! warm, and what is never asked can be let go. One that must show that it works comes before all
-//! of them. One that is about to be replaced comes after the others that have answered.
+//! warm, and a process that is never woken can be stopped. A successor on trial comes before all
+//! others; a process that is about to be replaced comes after the others that have answered.
 //!
-//! Also known is how many of them are idle, those included that were asked and have not looked
-//! yet: what waits is theirs before it is written ahead on a busy one.
+//! Also counts idle processes, including those woken but not yet polled; waiting calls are reserved
+//! for them before any is written ahead to a busy process.
 
-/// Who is asked first.
+/// Which processes are woken first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Priority {
-    /// Is to replace another, and shows with its first answer that it can.
+    /// Successor on trial: its first answer shows that it works.
     OnTrial,
-    /// Has answered before, and has nothing to do.
+    /// Has answered before; idle.
     Idle,
-    /// Has answered before, and has something to do.
+    /// Has answered before; busy, with room.
     Busy,
-    /// Has answered before, is about to be replaced, and has nothing to do.
+    /// Has answered before, and is about to be replaced; idle.
     Superseded,
-    /// Has answered before, is about to be replaced, and has something to do.
+    /// Has answered before, and is about to be replaced; busy, with room.
     SupersededBusy,
     /// Has never answered: it may still be starting, or never come up.
     New,
@@ -34,13 +34,13 @@ impl Priority {
     }
 }
 
-/// Processes with room, and how to reach each.
+/// Registered processes, each with the waker (or other handle) by which it is reached.
 #[derive(Debug)]
 pub struct WaitingProcesses<W> {
-    /// One list a priority, in the order of [`Priority`].
+    /// One stack for each priority, in the order of [`Priority`].
     ranked: [Vec<(u64, W)>; PRIORITIES],
-    /// Those that were idle when they were asked.
-    asked: Vec<u64>,
+    /// Idle processes that were woken and have not been polled since.
+    woken: Vec<u64>,
 }
 
 const PRIORITIES: usize = Priority::New as usize + 1;
@@ -55,27 +55,28 @@ const PRIORITIES_IN_ORDER: [Priority; PRIORITIES] = [
 ];
 
 impl<W> WaitingProcesses<W> {
-    /// Nobody.
+    /// No process.
     pub fn new() -> WaitingProcesses<W> {
         WaitingProcesses {
             ranked: std::array::from_fn(|_| Vec::new()),
-            asked: Vec::new(),
+            woken: Vec::new(),
         }
     }
 
-    /// Lists a process as the most recently used of its priority. It must not be listed already.
+    /// Registers a process as the most recently used of its priority. It must not be registered
+    /// already.
     pub fn register(&mut self, process: u64, priority: Priority, reach: W) {
         self.ranked[priority as usize].push((process, reach));
     }
 
-    /// Takes a process off the list, if it is there; it need not look any more if it was asked.
+    /// Removes a process, registered or woken, if it is there.
     pub fn withdraw(&mut self, process: u64) {
-        if let Some(index) = self.asked.iter().rposition(|asked| *asked == process) {
-            self.asked.swap_remove(index);
+        if let Some(index) = self.woken.iter().rposition(|woken| *woken == process) {
+            self.woken.swap_remove(index);
             return;
         }
         for ranked in &mut self.ranked {
-            // From the end: the one that changes is mostly the one used last.
+            // From the end: mostly the process used last changes.
             if let Some(index) = ranked.iter().rposition(|(listed, _)| *listed == process) {
                 ranked.remove(index);
                 return;
@@ -83,19 +84,19 @@ impl<W> WaitingProcesses<W> {
         }
     }
 
-    /// Takes the one to ask next off the list. If it is idle it counts as such until it looks.
+    /// Takes the process to wake next. An idle one counts as idle until it is polled.
     pub fn pop(&mut self) -> Option<W> {
         let (priority, (process, reach)) = PRIORITIES_IN_ORDER
             .iter()
             .zip(&mut self.ranked)
             .find_map(|(priority, listed)| Some((priority, listed.pop()?)))?;
         if priority.is_idle() {
-            self.asked.push(process);
+            self.woken.push(process);
         }
         Some(reach)
     }
 
-    /// Takes the one to ask next off the list, if there is one with nothing to do.
+    /// Takes the idle process to wake next.
     pub fn pop_idle(&mut self) -> Option<W> {
         let idle = PRIORITIES_IN_ORDER
             .iter()
@@ -103,22 +104,22 @@ impl<W> WaitingProcesses<W> {
             .filter(|(priority, _)| priority.is_idle())
             .find_map(|(_, listed)| listed.pop());
         let (process, reach) = idle?;
-        self.asked.push(process);
+        self.woken.push(process);
         Some(reach)
     }
 
-    /// Takes the one to ask next off the list, of those that have never answered.
+    /// Takes the process to wake next of the processes that have never answered.
     pub fn pop_new(&mut self) -> Option<W> {
         let (process, reach) = self.ranked[Priority::New as usize].pop()?;
-        self.asked.push(process);
+        self.woken.push(process);
         Some(reach)
     }
 
-    /// How many have nothing to do.
+    /// Number of idle processes.
     pub fn idle(&self) -> usize {
         let lists = PRIORITIES_IN_ORDER.iter().zip(&self.ranked);
         let idle = lists.filter(|(priority, _)| priority.is_idle());
-        idle.map(|(_, listed)| listed.len()).sum::<usize>() + self.asked.len()
+        idle.map(|(_, listed)| listed.len()).sum::<usize>() + self.woken.len()
     }
 }
 

@@ -1,4 +1,4 @@
-//! How long to wait before a process is started again.
+//! Back-off: how long to wait before a process is started again.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ impl Backoff {
         self.failures = 0;
     }
 
-    /// One more failure; how long to wait now. `jitter` is from 0 to 1.
+    /// Counts one more failure; returns how long to wait now. `jitter` is from 0 to 1.
     pub fn next(&mut self, jitter: f64) -> Duration {
         let failures_before = self.failures;
         self.failures = self.failures.saturating_add(1);

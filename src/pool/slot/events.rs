@@ -1,6 +1,6 @@
-//! What a slot waits for, all at once.
+//! What a slot waits for: its process, a successor, a reload, the shutdown, all at once.
 //!
-//! Decides nothing: says what has happened.
+//! Reports what has happened; decides nothing.
 
 use super::live::{LiveProcess, START_LASTS, StopReason};
 use super::retirement::Due;
@@ -13,12 +13,12 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tokio::time::sleep_until;
 
-/// What a slot acts on.
+/// An event that a slot acts on.
 #[derive(Debug)]
 pub(super) enum SlotEvent {
     Stop,
     Renew(Renewal),
-    /// Nobody wants to know any more.
+    /// The reload that asked for a renewal has been called off.
     RenewalGone,
     CurrentUp,
     CurrentLeft(StopReason),
@@ -34,7 +34,7 @@ pub(super) enum SlotEvent {
 }
 
 impl Slot {
-    /// Waits for the successor thing to act on.
+    /// Waits for the next event.
     // Cancel-safe: see the arms.
     pub(super) async fn next_event(&mut self) -> SlotEvent {
         let Slot {
@@ -57,9 +57,11 @@ impl Slot {
         // renewal is given out at once, and the rest is only asked whether it has happened.
         tokio::select! {
             biased;
-            // Before a start, which is given up at once then, and would be asked for again.
+            // First: `stop` also cancels a pending start, which would otherwise be seen as finished
+            // and requested again.
             () = starter.dispatcher.shutdown.reached(Stage::Stopping) => SlotEvent::Stop,
-            // Before the current one: both are woken together, and the request is for this one.
+            // Successor before current: on trial, both are woken for the same call, and it is meant
+            // for the successor.
             event = successor_event(successor, &starter.dispatcher) => event,
             event = current_event(current, &watch) => event,
             Some(renewal) = renewals.recv() => SlotEvent::Renew(renewal),
@@ -70,11 +72,11 @@ impl Slot {
     }
 }
 
-/// What is looked for at the current process.
+/// Which events of the current process count.
 struct Watch {
-    /// Whether somebody wants to know when it is up.
+    /// Whether a reload waits for the process to be up.
     reports: bool,
-    /// Whether it is replaced when it is due; not while something is to take its place anyway.
+    /// Whether the process is replaced when it is due; not while a successor is on its way.
     replaces: bool,
     next_look: Instant,
 }
@@ -131,9 +133,9 @@ async fn successor_event(successor: &mut Successor, dispatcher: &Dispatcher) -> 
     }
 }
 
-/// When a successor that has said nothing may be given a request, to show that it can answer one:
-/// as late as the slowest one was to answer its first. Where processes of this pool have sent
-/// ready lines, the one of this process is waited for; without one it counts as up by its age.
+/// When a silent successor may be given one request to show that it works: after the slowest first
+/// answer seen in this pool. Where processes of this pool have sent ready lines, the successor has
+/// 10 s for its own; after that it counts as up by its age.
 fn trial_begins(running: &LiveProcess, dispatcher: &Dispatcher) -> Instant {
     let patience = if dispatcher.announces.load(Ordering::Relaxed) {
         LIVED_WELL
@@ -144,7 +146,7 @@ fn trial_begins(running: &LiveProcess, dispatcher: &Dispatcher) -> Instant {
     running.started() + patience
 }
 
-// Cancel-safe: only asks whether the other side is gone.
+// Cancel-safe: only asks whether the receiver has been dropped.
 async fn gone(renewal: &mut Option<Renewal>) {
     match renewal {
         Some(renewal) => renewal.gone().await,

@@ -1,7 +1,7 @@
-//! A process from the moment it runs to the moment it is reaped.
+//! A live process: from the moment it runs to the moment it is reaped.
 //!
-//! The only place of the pool that signals and reaps. What takes the process's place, and when, is
-//! up to the slot.
+//! The only place in the pool that signals and reaps. The slot decides what takes its place, and
+//! when.
 
 use super::member::{Member, Role};
 use super::retirement::Lifetime;
@@ -24,11 +24,10 @@ use tokio::time::{sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-/// A process that sends no ready line counts as starting for this long, for the limit of starts
-/// at the same time.
+/// A process without a ready line holds its permit to start for this long.
 pub(super) const START_LASTS: Duration = Duration::from_millis(100);
 
-/// A process that has closed a pipe is given this long to end by itself, so that the cause can be
+/// A process that has closed a pipe has this long to exit by itself, so that its exit status can be
 /// told.
 const LAST_WORDS: Duration = Duration::from_millis(20);
 
@@ -42,33 +41,34 @@ pub(super) struct LiveProcess {
     errors: ErrorOutput,
     started: Instant,
     lifetime: Lifetime,
-    /// Measured at the last look; 0 before that.
+    /// Resident memory at the last measurement, in bytes; 0 before the first.
     resident_bytes: Arc<AtomicU64>,
-    /// How it ended, once it is reaped.
+    /// How the process ended; set when it is reaped.
     end: Option<End>,
 }
 
 /// How a process ended.
 #[derive(Debug, Clone)]
 pub(super) struct End {
-    /// In words.
+    /// The exit status or signal, in words.
     pub(super) status: String,
-    /// The status that it exited with, unless a signal ended it.
+    /// The exit status, unless a signal ended the process.
     pub(super) code: Option<i32>,
-    /// The last line on its stderr, since the oldest request that it works on if there is one.
+    /// The last line on stderr since the oldest unanswered request was written, or of all if there
+    /// is none.
     pub(super) last_line: String,
-    /// How many failed starts in a row before it have printed the same, which is logged once.
+    /// How many failed starts in a row printed the same before; the log has it once.
     pub(super) repeated: u64,
 }
 
-/// Why a process no longer serves.
+/// Why a process stops serving.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum StopReason {
-    /// It has ended by itself.
+    /// The process has ended by itself.
     Ended,
-    /// It can no longer be trusted.
+    /// The process can no longer be trusted.
     Fault(Fault),
-    /// Another has taken its place, or nobody needs it.
+    /// A successor has taken its place, or the slot is to be empty.
     Replaced,
     /// The pool stops.
     Stopped,
@@ -87,11 +87,12 @@ impl fmt::Display for StopReason {
     }
 }
 
-/// How long a process may take to leave.
+/// How a process is stopped, and how long that may take.
 #[derive(Debug)]
 pub(super) struct StopPolicy {
     pub(super) grace: Duration,
-    /// Cancelled when a successor must leave too: no more grace, but requests are finished.
+    /// Cancelled when the next process of the slot has to stop too: no more grace, but requests are
+    /// finished.
     pub(super) hurry: CancellationToken,
     pub(super) shutdown: Shutdown,
 }
@@ -154,29 +155,29 @@ impl LiveProcess {
         self.started
     }
 
-    /// How long it may serve.
+    /// The limits at which the process is replaced.
     pub(super) fn lifetime(&self) -> &Lifetime {
         &self.lifetime
     }
 
-    /// Memory that it and all below it had at the last look, in bytes; asks for the next one. `None`
-    /// before it was measured.
+    /// Resident memory of the process and its descendants at the last measurement, in bytes; begins
+    /// the next measurement. `None` before the first.
     pub(super) fn resident_bytes(&self) -> Option<u64> {
         measure_memory(self.process.id(), &self.resident_bytes);
         Some(self.resident_bytes.load(Ordering::Relaxed)).filter(|bytes| *bytes > 0)
     }
 
-    /// True while it works on a request.
+    /// True while the process has an unanswered request.
     pub(super) fn is_busy(&self) -> bool {
         self.owner.is_busy()
     }
 
-    /// Its place in the pool.
+    /// The process's place in the pool.
     pub(super) fn member(&self) -> &Member {
         self.owner.source()
     }
 
-    /// Its place in the pool.
+    /// The process's place in the pool.
     pub(super) fn member_mut(&mut self) -> &mut Member {
         self.owner.source_mut()
     }
@@ -186,16 +187,16 @@ impl LiveProcess {
         self.owner.has_replied()
     }
 
-    /// Reads and delivers what the process has left on its stdout, as much as a turn allows.
+    /// Reads and delivers what is left on stdout, as much as a turn allows.
     pub(super) fn read_a_turn(&mut self) {
         self.owner.read_a_turn();
     }
 
-    /// Lets the process serve until it no longer can; never ends with anything but
-    /// [`StopReason::Ended`] or [`StopReason::Fault`].
+    /// Serves until the process no longer can; returns [`StopReason::Ended`] or
+    /// [`StopReason::Fault`] only.
     // Cancel-safe: all progress lives in self.
     pub(super) async fn serve(&mut self) -> StopReason {
-        // Beyond this, waiting for a ready line does not hold up the starts of others for longer.
+        // From then on a late ready line holds up no other start.
         let start_lasts = sleep_until((self.started + START_LASTS).into());
         tokio::pin!(start_lasts);
         let mut is_starting = true;
@@ -212,7 +213,7 @@ impl LiveProcess {
         }
     }
 
-    /// A process that closes its pipes is mostly about to end: then how it ends says more.
+    /// A process that closes its pipes is mostly about to exit; then its exit status says more.
     async fn depart_at_fault(&mut self, fault: Fault) -> StopReason {
         let is_closing = matches!(fault, Fault::InputClosed | Fault::OutputClosed);
         if is_closing && timeout(LAST_WORDS, self.exit.ended()).await.is_ok() {
@@ -221,7 +222,7 @@ impl LiveProcess {
         StopReason::Fault(fault)
     }
 
-    /// Sees a process to its end.
+    /// Stops a process: asks it, waits, kills its group, reaps it, and settles its requests.
     pub(super) async fn stop(mut self: Box<Self>, reason: StopReason, policy: StopPolicy) {
         let (grace, hurry) = (policy.grace, &policy.hurry);
         let mut begun = Instant::now();
@@ -229,7 +230,7 @@ impl LiveProcess {
             StopReason::Ended => true,
             StopReason::Stopped => self.retire(&policy).await,
             StopReason::Replaced => {
-                // Its requests first: the time for its end begins when it has none.
+                // Requests first: the grace begins when the process has none.
                 let has_ended = self.finish(&policy).await;
                 begun = Instant::now();
                 has_ended || self.retire(&policy).await
@@ -237,11 +238,13 @@ impl LiveProcess {
             StopReason::Fault(_) => self.finish(&policy).await,
         };
         let is_fault = matches!(reason, StopReason::Fault(_));
-        // Somebody who waits for a process at fault is answered at its end: that must come now.
+        // A caller that waits for a process at fault is answered when the process has ended: end it
+        // now.
         let must_end_now = has_ended || is_fault && self.owner.is_awaited();
         if !must_end_now {
-            // The end of its stdin tells that the signal is meant for this process, and not for a
-            // whole service. At fault it has nothing that somebody waits for or that others take.
+            // A handler can tell SIGTERM for itself alone, by the end of its stdin, from one sent
+            // to a whole service. A process at fault has no request that is awaited or could be
+            // handed on.
             if is_fault {
                 self.owner.close_stdin();
             }
@@ -262,7 +265,7 @@ impl LiveProcess {
         }
     }
 
-    /// Asks the process to end by closing its stdin; true if it does within half the grace.
+    /// Asks the process to end by closing its stdin; true if it ends within half the grace.
     async fn retire(&mut self, policy: &StopPolicy) -> bool {
         self.owner.retire();
         let ends = self.ends_within(policy.grace / 2, &policy.hurry);
@@ -271,10 +274,10 @@ impl LiveProcess {
         ended.unwrap_or(false)
     }
 
-    /// Lets the process finish what it has; true if it has ended meanwhile.
+    /// Lets the process finish its requests; true if it has ended meanwhile.
     async fn finish(&mut self, policy: &StopPolicy) -> bool {
         let stopped = async {
-            // Requests that are not finished a grace after the pool stops never will be.
+            // A request that is unfinished a grace after the pool stops never will be.
             policy.shutdown.reached(Stage::Stopping).await;
             sleep(policy.grace).await;
         };
@@ -289,7 +292,7 @@ impl LiveProcess {
         }
     }
 
-    /// Waits for the end of the process, delivering what it still answers; true if it has ended.
+    /// Waits for the end of the process and delivers its answers meanwhile; true if it has ended.
     async fn ends_within(&mut self, limit: Duration, hurry: &CancellationToken) -> bool {
         // Cancel-safe: each of these keeps its progress in what it borrows.
         tokio::select! {
@@ -302,15 +305,15 @@ impl LiveProcess {
         }
     }
 
-    /// Kills what is left of the group and reaps the process, which must have ended; says how.
-    /// `has_failed` if it has ended by itself before it was up.
+    /// Kills the rest of the group and reaps the process, which must have ended; returns how it
+    /// ended. `has_failed` if it ended by itself before it was up.
     pub(super) fn reap(&mut self, has_failed: bool) -> End {
         if let Some(end) = &self.end {
             return end.clone();
         }
         let death = self.process.reap();
         let repeated = self.errors.finish(has_failed);
-        // What an earlier request printed is not this one's.
+        // Output of earlier requests says nothing about this one.
         let working_since = self.owner.working_since();
         let end = End {
             status: describe(&death),
@@ -321,9 +324,9 @@ impl LiveProcess {
         self.end.insert(end).clone()
     }
 
-    /// Delivers the last answers of the process, which is reaped, and gives what it never started
-    /// to others.
-    // Not cancel-safe, see there.
+    /// Delivers the last answers of the process, which is reaped, and hands back the calls that it
+    /// never started.
+    // Not cancel-safe: see [`Owner::settle`].
     async fn settle(&mut self, reason: StopReason) {
         let End { status, .. } = self.reap(false);
         let cause = self.cause(&format!("{reason}{status}"));
@@ -331,8 +334,8 @@ impl LiveProcess {
         self.owner.source().dispatcher().hand_back(never_started);
     }
 
-    /// Why a request has failed that it had. What it printed last is for operators, and only where
-    /// that can be of no other caller's request.
+    /// The cause of a failed request. The last line on stderr is quoted for operators only, and
+    /// only where it cannot stem from another caller's request.
     fn cause(&self, status: &str) -> Cause {
         let last_line = self.end.as_ref().map_or("", |end| &end.last_line);
         if last_line.is_empty() || self.owner.is_shared() {

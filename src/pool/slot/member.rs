@@ -1,6 +1,7 @@
-//! A process as the pool knows it: whether it counts, and in which turn it is asked.
+//! A process's membership of the pool: whether it counts as starting or up, and when it is woken
+//! for calls.
 //!
-//! Owns its process's place in the pool and leaves it when dropped. Never touches the process.
+//! Leaves the pool when dropped. Never touches the process.
 
 use crate::logging::milliseconds;
 use crate::pool::batching::Batching;
@@ -18,28 +19,28 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
-/// A process as the pool knows it. Leaves the pool when dropped.
+/// A process's membership of the pool. Leaves the pool when dropped.
 #[derive(Debug)]
 pub(super) struct Member {
     dispatcher: Arc<Dispatcher>,
     number: u64,
     standing: Membership,
     role: Role,
-    /// Whether it has shown by a line that it can.
+    /// Whether a line of the process has shown that it works.
     has_answered: bool,
     /// Cancelled when the process is up.
     came_up: CancellationToken,
-    /// Held while the process is starting.
+    /// Permit to start; held until the process is up or counts as started.
     permit: Option<OwnedSemaphorePermit>,
-    /// Whether it has asked for a request since it was given one. It may have been told of one
-    /// since then, and must pass that on if it does not take it.
+    /// Registered for a wake-up. If it was woken and then cannot take a call, it must wake another
+    /// process.
     is_registered: bool,
     batching: Batching,
-    /// Requests that it was given.
+    /// Calls taken so far.
     taken: u64,
-    /// After so many it is spent.
+    /// Calls after which the process is replaced.
     most_taken: Option<u64>,
-    /// Cancelled when it is spent.
+    /// Cancelled when the process has taken that many calls.
     spent: CancellationToken,
 }
 
@@ -50,22 +51,22 @@ enum Membership {
     Left,
 }
 
-/// What part a process has in its slot.
+/// The role of a process in its slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Role {
-    /// It serves.
+    /// The process serves.
     Serving,
-    /// A successor is on its way: it serves what nobody else would take at once.
+    /// A successor is starting; the process serves calls that no other process would take at once.
     Superseded,
-    /// A successor that is not up: it is given nothing yet.
+    /// A successor that is not up, and takes no calls yet.
     Candidate,
-    /// A successor that is not up, and may show with one request that it is: if it ends without
-    /// having read it, another process is given that request.
+    /// A successor that is not up, and may take one call to show that it works. If it ends without
+    /// having read the call, another process gets it.
     OnTrial,
 }
 
 impl Member {
-    /// Takes a place in the pool for a process that was just started.
+    /// Adds a process that was just started to the pool.
     pub(super) fn join(
         dispatcher: Arc<Dispatcher>,
         role: Role,
@@ -111,12 +112,12 @@ impl Member {
         &self.came_up
     }
 
-    /// Cancelled when the process has been given as many requests as one may be.
+    /// Cancelled when the process has taken as many calls as it may.
     pub(super) fn spent(&self) -> &CancellationToken {
         &self.spent
     }
 
-    /// How many requests it has been given.
+    /// Calls taken so far.
     pub(super) fn taken(&self) -> u64 {
         self.taken
     }
@@ -125,18 +126,18 @@ impl Member {
         self.role == Role::OnTrial
     }
 
-    /// The process is asked for nothing any more.
+    /// The process takes no more calls.
     pub(super) fn retire(&mut self) {
         self.leave();
     }
 
-    /// Others may start now.
+    /// The process no longer counts as starting; another may start.
     pub(super) fn end_start(&mut self) {
         self.permit = None;
     }
 
-    /// Gives the process another part; it holds from the next look for a request on. A candidate
-    /// that is up already stays a serving one.
+    /// Changes the role, from the next look at the queue on. A candidate that is up already keeps
+    /// serving.
     pub(super) fn set_role(&mut self, role: Role) {
         let is_trial = matches!(role, Role::Candidate | Role::OnTrial);
         if !(is_trial && self.is_up()) {
@@ -162,7 +163,7 @@ impl Member {
 impl RequestSource for Member {
     fn poll_take(&mut self, cx: &mut Context<'_>, load: Load) -> Poll<Call> {
         if self.role == Role::Candidate || self.standing == Membership::Left {
-            // A candidate asks again when it is given another role: its slot polls it then.
+            // A candidate registers when its role changes: its slot polls it then.
             self.give_up_turn();
             return Poll::Pending;
         }
@@ -184,9 +185,9 @@ impl RequestSource for Member {
             .batching
             .waits_for_more(self.dispatcher.waiting(), room);
         if waits {
-            // One poll leaves the waker with the runtime, which wakes the process when all that is
-            // ready now has had its turn; dropping the future takes nothing back. What the process
-            // was told until then still holds.
+            // One poll leaves the waker with the runtime, which wakes the process after every task
+            // that is ready now has had its turn; dropping the future takes nothing back. The
+            // process's registration still holds.
             let _ = pin!(tokio::task::yield_now()).poll(cx);
         }
         waits

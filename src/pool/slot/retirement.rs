@@ -1,27 +1,27 @@
-//! How long a process serves before another takes its place.
+//! When a process has served for long enough: requests, age, memory.
 //!
-//! Pure: what is measured comes in.
+//! Pure: measurements come in.
 
 use crate::config::RecycleConfig;
 use std::fmt;
 use std::time::Duration;
 
-/// The part of a limit by which chance may bring it forward, so that processes which were started
+/// The share of a limit by which chance may bring it forward, so that processes that were started
 /// together are not replaced together.
 const JITTER: f64 = 0.1;
 
-/// The limits of one process.
+/// The limits at which one process is replaced.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Lifetime {
-    /// Requests that it is given before it is replaced; it goes on while its successor starts.
+    /// Requests; the process goes on while its successor starts.
     pub(super) requests: Option<u64>,
     /// Its age.
     pub(super) age: Option<Duration>,
-    /// Resident memory of it and all below it, in bytes.
+    /// Resident memory of the process and its descendants, in bytes.
     pub(super) memory_bytes: Option<u64>,
 }
 
-/// Why a process is due.
+/// The limit that a process has reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Due {
     Requests,
@@ -40,8 +40,8 @@ impl fmt::Display for Due {
 }
 
 impl Lifetime {
-    /// The limits of one process; `chance` is from 0 to 1. Memory is not spread: scaling is spread
-    /// by itself, and the limit may be a hard one of the machine.
+    /// The limits of one process; `chance` is from 0 to 1. The memory limit is not spread: growth
+    /// is spread by itself, and the limit may be a hard one of the machine.
     pub(super) fn new(config: &RecycleConfig, chance: f64) -> Lifetime {
         let kept = 1.0 - JITTER * chance.clamp(0.0, 1.0);
         Lifetime {
@@ -54,7 +54,7 @@ impl Lifetime {
         }
     }
 
-    /// Whether this much memory is too much.
+    /// Whether this much memory is over the limit.
     pub(super) fn judge_memory(&self, bytes: u64) -> Option<Due> {
         let is_over = self.memory_bytes.is_some_and(|limit| bytes > limit);
         is_over.then_some(Due::Memory(bytes))

@@ -1,4 +1,4 @@
-//! The start of a process, from the wait before it to the moment it runs.
+//! The start of a process: back-off, permit, launch.
 
 use super::live::LiveProcess;
 use super::member::Role;
@@ -16,30 +16,30 @@ use std::time::Duration;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-/// What a start needs.
+/// What a slot needs to start a process.
 #[derive(Debug, Clone)]
 pub(super) struct Starter {
     pub(super) dispatcher: Arc<Dispatcher>,
     pub(super) launcher: Launcher,
     pub(super) config: ProcessConfig,
-    /// Of all processes of the slot.
+    /// How much the processes of this slot may log.
     pub(super) allowance: LogAllowance,
 }
 
-/// What came of a start.
+/// The result of a start; `None` if it was abandoned before a process was launched.
 pub(super) type Started = Result<Option<Box<LiveProcess>>, LaunchError>;
 
-/// A start under way: `None` if it was given up before anything was started.
+/// A start that is under way.
 ///
-/// Must not be dropped before its end, but abandoned: the process may be running already.
+/// Must be abandoned rather than dropped: the process may be running already.
 pub(super) struct PendingStart {
     running: Pin<Box<dyn Future<Output = Started> + Send>>,
     given_up: CancellationToken,
 }
 
 impl Starter {
-    /// Starts a process after a delay, and when few enough others are starting. Given up while it
-    /// waits when the pool stops.
+    /// Starts a process after a delay, once a permit to start is free. Abandoned by itself if the
+    /// pool stops before that.
     pub(super) fn start(&self, delay: Duration) -> PendingStart {
         let given_up = self.dispatcher.shutdown.child_token(Stage::Stopping);
         let running = self.clone().wait_and_launch(delay, given_up.clone());
@@ -60,7 +60,7 @@ impl Starter {
         let Some(permit) = given_up.run_until_cancelled(turn).await else {
             return Ok(None);
         };
-        // Not given up from here on: what was started must be seen to its end.
+        // Not abandoned from here on: a launched process must be stopped and reaped.
         let launched = self.launcher.launch().await?;
         let Starter {
             dispatcher,
@@ -81,7 +81,7 @@ impl Starter {
 }
 
 impl PendingStart {
-    /// Gives the start up; gives the process if it runs all the same.
+    /// Abandons the start; returns the process if it has been launched all the same.
     pub(super) async fn abandon(self) -> Option<Box<LiveProcess>> {
         self.given_up.cancel();
         self.running.await.ok().flatten()

@@ -1,0 +1,38 @@
+//! What a caller is told whose call the pool does not take on, and when to try again.
+
+use super::State;
+use crate::cause::Cause;
+use crate::error::Failure;
+use std::time::Duration;
+
+/// `Retry-After` while no process has ever answered.
+const RETRY_OF_THE_SILENT: Duration = Duration::from_secs(30);
+
+/// Longest `Retry-After`.
+const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(60);
+
+impl State {
+    fn overloaded(&self, why: Cause) -> Failure {
+        let least = match self.health.is_silent() {
+            // A handler that has never answered does not mend itself within a second.
+            true => RETRY_OF_THE_SILENT,
+            false => Duration::from_secs(1),
+        };
+        let wait = self.queue.wait_for_newcomer();
+        let retry_after = wait.clamp(least, LONGEST_RETRY_AFTER);
+        Failure::Overloaded { why, retry_after }
+    }
+
+    /// A refusal that also says why no process takes calls, if that is so.
+    pub(in crate::pool) fn with_cause(&self, what: &str) -> Failure {
+        let why_none = self.health.why_not_ready();
+        self.overloaded(why_none.map_or_else(
+            || what.into(),
+            |why| why.map(|why| format!("{what}; {why}")),
+        ))
+    }
+
+    pub(in crate::pool) fn waited_too_long(&self) -> Failure {
+        self.with_cause("the request waited too long in the queue")
+    }
+}

@@ -1,0 +1,91 @@
+//! Looks at a process's memory and idle time.
+
+use super::live::StopReason;
+use super::{Slot, Successor};
+use crate::logging::milliseconds;
+use std::time::{Duration, Instant};
+use tracing::{info, warn};
+
+/// While the worker drains, a process that has been idle for this long is stopped.
+const IDLE_IN_A_DRAIN: Duration = Duration::from_millis(100);
+
+/// How often a process's memory and idle time are looked at.
+const LOOK_PERIOD: Duration = Duration::from_secs(1);
+
+/// Idle time and memory of a process at the last looks.
+#[derive(Debug)]
+pub(super) struct IdleTime {
+    pub(super) next_look: Instant,
+    taken: u64,
+    idle_since: Instant,
+    /// Whether the process was over `--max-memory` before its first request.
+    is_too_large: bool,
+}
+
+impl IdleTime {
+    pub(super) fn now() -> IdleTime {
+        let now = Instant::now();
+        IdleTime {
+            next_look: now + LOOK_PERIOD,
+            taken: 0,
+            idle_since: now,
+            is_too_large: false,
+        }
+    }
+}
+
+impl Slot {
+    /// From now on the process is stopped as soon as it is idle.
+    pub(super) fn drain(&mut self) {
+        self.is_draining = true;
+        self.idle_timeout = self.idle_timeout.min(IDLE_IN_A_DRAIN);
+        self.idle_time.next_look = Instant::now() + look_period(self.idle_timeout);
+    }
+
+    /// Looks at the process's memory and idle time.
+    pub(super) fn look(&mut self) {
+        let now = Instant::now();
+        let Some(current) = &self.current else { return };
+        self.idle_time.next_look = now + look_period(self.idle_timeout);
+        let taken = current.member().taken();
+        if current.is_busy() || taken != self.idle_time.taken {
+            self.idle_time.taken = taken;
+            self.idle_time.idle_since = now;
+        }
+        let lifetime = current.lifetime();
+        let memory = lifetime.memory_bytes.and_then(|_| current.resident_bytes());
+        match memory.and_then(|bytes| lifetime.judge_memory(bytes)) {
+            Some(due) if taken > 0 || self.idle_time.is_too_large => return self.recycle(due),
+            Some(due) => {
+                // Its successor will be over the limit as well: replaced, but not at full speed for
+                // ever.
+                let delay = self.backoff.next(fastrand::f64());
+                warn!(
+                    process = current.number(),
+                    limit = %due,
+                    replaced_in_ms = milliseconds(delay),
+                    "process is over its limit before its first request"
+                );
+                self.idle_time.is_too_large = true;
+                self.idle_time.next_look = now + delay;
+            }
+            None if memory.is_some() => self.backoff.reset(),
+            None => {}
+        }
+        let is_idle = now.saturating_duration_since(self.idle_time.idle_since) >= self.idle_timeout;
+        if is_idle && self.starter.dispatcher.lock().scaling.shrink() {
+            self.successor = Successor::NotNeeded;
+            if let Some(idle) = self.current.take() {
+                info!(
+                    process = idle.number(),
+                    "process has had nothing to do, and is not needed"
+                );
+                self.stop_aside(idle, StopReason::Replaced);
+            }
+        }
+    }
+}
+
+fn look_period(idle_timeout: Duration) -> Duration {
+    (idle_timeout / 4).clamp(Duration::from_millis(10), LOOK_PERIOD)
+}
