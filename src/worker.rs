@@ -1,4 +1,4 @@
-//! A worker from its start to its end.
+//! A worker from its start to its end: what it sets up, what it runs, and how it shuts down.
 
 use crate::allocator::{Trimming, map_large_blocks, resident_bytes};
 use crate::budget::MemoryBudget;
@@ -20,8 +20,9 @@ use crate::process::launch::{
 use crate::reload::Watch;
 use crate::shutdown::{Shutdown, Stage};
 use crate::version::version;
+use rustix::process::Rlimit;
 use std::convert::Infallible;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -29,25 +30,25 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-/// How long the last responses may take to be written, after the processes ended.
+/// Longest time for the last responses to be written after the processes have ended.
 const LAST_WRITES: Duration = Duration::from_millis(500);
 
-/// How long processes may take to end when the time to drain is over.
+/// Longest time for processes to end by themselves when the time to drain is over.
 const PROCESSES_END_WITHIN: Duration = Duration::from_millis(1750);
 
-/// How long processes that were killed may take to be gone.
+/// Longest wait for killed processes to be gone.
 const KILLED_ARE_GONE_WITHIN: Duration = Duration::from_millis(250);
 
-/// How often to look whether memory is to be given back to the system.
+/// How often to look whether freed memory is to be given back to the system.
 const TRIMMING_PERIOD: Duration = Duration::from_secs(1);
 
-/// What a connection takes at least, in bytes: its buffer and its task.
+/// Least memory of a connection, in bytes: its buffer and its task.
 const CONNECTION_BYTES: u64 = 12 * 1024;
 
-/// How a running worker is told what to do. Clones share it.
+/// Tells a running worker what to do. Clones share it.
 #[derive(Debug, Clone, Default)]
 pub struct Control {
-    /// Replace all processes by new ones of the same command.
+    /// Notified to replace all processes by new ones of the same command.
     pub reload: Arc<Notify>,
     /// [`Stage::Draining`]: finish what has begun, then end. [`Stage::Killing`]: end now.
     pub shutdown: Shutdown,
@@ -56,109 +57,58 @@ pub struct Control {
 /// Serves until it is asked to stop, then finishes what has begun within the configured times.
 /// Nothing is started before the address is bound.
 pub async fn serve(config: Config, control: Control) -> Result<(), StartError> {
-    check_platform().map_err(StartError::Platform)?;
-    map_large_blocks();
-    check_sandbox(&config.isolation)?;
-    let handlers_limit = raise_descriptor_limit(&config, CONNECTIONS_BEYOND);
-    hide_from_processes();
-    take_in_orphans();
-    warn_of_group_kill(&config);
+    let handlers_limit = prepare_system(&config)?;
     let tokens = config.http.auth_token_file.as_deref();
     let tokens = tokens.map(Tokens::of_file).transpose()?;
-    let mut listener = Listener::bind(&config.http)?;
-    let addresses = listener.addresses();
-    let (version, command) = (version(), config.command.as_ref().map(Command::shown));
-    for address in &addresses {
-        let processes = config.pool.processes.get();
-        info!(%address, processes, version, command, "listening");
-    }
-    if let Some(memory_limit) = config.memory_limit {
-        info!(
-            memory_limit,
-            max_buffered = config.http.max_buffered_bytes,
-            max_connections = config.http.max_connections.get(),
-            "memory is limited by the control group"
-        );
-        listener = listener.holding_little();
-    }
-    let admin = config.http.admin.as_ref();
-    let admin = admin
-        .map(|address| Listener::bind_to(std::slice::from_ref(address)))
-        .transpose()?;
-    for address in admin.iter().flat_map(Listener::addresses) {
-        info!(%address, "listening for operators");
-    }
-    let directory = Directory::find(config.directory.as_deref());
-    let watch = match config.reload.as_deref() {
-        Some(root) => Some(Watch::start(root, &directory, config.command.as_ref()).await?),
-        None => None,
-    };
+    let listener = listen(&config)?;
+    let addresses: Vec<IpAddr> = listener.addresses().iter().map(SocketAddr::ip).collect();
+    let admin = listen_for_operators(&config.http)?;
+    let watch = watch_files(&config).await?;
+    let shutdown = control.shutdown;
     let budget = MemoryBudget::new(config.http.max_buffered_bytes);
     let listener = listener.giving_way(budget.clone());
     let large_bodies = LargeBodies::start().map_err(|source| StartError::Runtime {
         what: "the thread for large bodies",
         source,
     })?;
-    let shutdown = control.shutdown;
-    let pool = Pool::start(
-        &config,
-        Some(handlers_limit),
-        budget.clone(),
-        shutdown.clone(),
-    )?;
-    let pool = Arc::new(pool);
-    let ips: Vec<IpAddr> = addresses.iter().map(|address| address.ip()).collect();
+    let (limit, counted) = (Some(handlers_limit), budget.clone());
+    let pool = Arc::new(Pool::start(&config, limit, counted, shutdown.clone())?);
     let api = Arc::new(Api::new(
         config.http.clone(),
         Arc::clone(&pool),
-        &ips,
+        &addresses,
         tokens,
         budget.clone(),
         large_bodies.clone(),
         shutdown.clone(),
     ));
-    let connections_gone = CancellationToken::new();
-    let answering = Arc::clone(&api);
-    let answer = move |request| Arc::clone(&answering).answer(request, Surface::Public);
-    let connections = async {
-        let close = shutdown.child_token(Stage::Closed);
-        let abort = shutdown.child_token(Stage::Aborting);
-        listener.serve(&config.http, answer, close, abort).await;
+    let [connections_gone, admin_gone] = [(); 2].map(|()| CancellationToken::new());
+    let callers = async {
+        serve_callers(listener, &config.http, &api, &shutdown).await;
         connections_gone.cancel();
     };
-    let admin_gone = CancellationToken::new();
-    let operators_come = async {
+    let operators = async {
         if let Some(admin) = admin {
             serve_operators(admin, &config.http, &api, &shutdown).await;
         }
         admin_gone.cancel();
     };
     let mut never_up = None;
-    let ending = async {
-        // Cancel-safe: both are only asked whether they have happened.
-        tokio::select! {
-            () = shutdown.reached(Stage::Draining) => {}
-            why = pool.never_up(), if config.exit_on_failure => {
-                never_up = Some(why.to_owned());
-                shutdown.advance(Stage::Killing);
-            }
-        }
+    let ending = Ending {
+        shutdown: &shutdown,
+        pool: &pool,
+        connections_gone: &connections_gone,
+        admin_gone: &admin_gone,
+    };
+    let end = async {
+        never_up = wait_for_shutdown(&shutdown, &pool, config.exit_on_failure).await;
         info!("shutting down");
-        let ending = Ending {
-            shutdown: &shutdown,
-            pool: &pool,
-            connections_gone: &connections_gone,
-        };
         ending.run(&config.shutdown, config.process.grace).await;
-        shutdown.advance(Stage::Aborting);
-        // Cancel-safe: it is only asked whether the last connection has gone.
-        let _ = timeout(LAST_WRITES, admin_gone.cancelled()).await;
-        shutdown.advance(Stage::Ended);
     };
     let reloading = reload_when_told(&pool, &api, &control.reload, watch);
-    let served = async { tokio::join!(connections, operators_come, ending) };
-    // Cancel-safe: a reload that begins is the pool's, and a look for orphans that is lost with it
-    // is made up for below.
+    let served = async { tokio::join!(callers, operators, end) };
+    // Cancel-safe: a reload that has begun belongs to the pool, and `end_orphans` makes up for a
+    // lost search for orphans.
     tokio::select! {
         _ = served => {}
         never = reloading => match never {},
@@ -170,7 +120,79 @@ pub async fn serve(config: Config, control: Control) -> Result<(), StartError> {
     never_up.map_or(Ok(()), |why| Err(StartError::NeverUp(why)))
 }
 
-/// Has the pool reload when it is asked for, or when files have changed; never ends.
+/// Checks what the system can do, and sets this process up; returns the limit of open files that
+/// handlers get.
+fn prepare_system(config: &Config) -> Result<Rlimit, StartError> {
+    check_platform().map_err(StartError::Platform)?;
+    map_large_blocks();
+    check_sandbox(&config.isolation)?;
+    let handlers_limit = raise_descriptor_limit(config, CONNECTIONS_BEYOND);
+    hide_from_processes();
+    take_in_orphans();
+    warn_of_group_kill(config);
+    Ok(handlers_limit)
+}
+
+/// Listens for callers; logs where, and with how much memory.
+fn listen(config: &Config) -> Result<Listener, StartError> {
+    let listener = Listener::bind(&config.http)?;
+    let (version, command) = (version(), config.command.as_ref().map(Command::shown));
+    for address in listener.addresses() {
+        let processes = config.pool.processes.get();
+        info!(%address, processes, version, command, "listening");
+    }
+    let Some(memory_limit) = config.memory_limit else {
+        return Ok(listener);
+    };
+    info!(
+        memory_limit,
+        max_buffered = config.http.max_buffered_bytes,
+        max_connections = config.http.max_connections.get(),
+        "memory is limited by the control group"
+    );
+    Ok(listener.holding_little())
+}
+
+/// Listens at the address of `--admin`, if there is one.
+fn listen_for_operators(config: &HttpConfig) -> Result<Option<Listener>, StartError> {
+    let admin = config.admin.as_ref();
+    let admin = admin
+        .map(|address| Listener::bind_to(std::slice::from_ref(address)))
+        .transpose()?;
+    for address in admin.iter().flat_map(Listener::addresses) {
+        info!(%address, "listening for operators");
+    }
+    Ok(admin)
+}
+
+/// Watches the files of `--reload`, if there is one.
+async fn watch_files(config: &Config) -> Result<Option<Watch>, StartError> {
+    let Some(root) = config.reload.as_deref() else {
+        return Ok(None);
+    };
+    let directory = Directory::find(config.directory.as_deref());
+    let watch = Watch::start(root, &directory, config.command.as_ref()).await?;
+    Ok(Some(watch))
+}
+
+/// Waits until the worker is to end. With `exit_on_failure` the worker also ends when no process
+/// ever came up; returns the reason then.
+async fn wait_for_shutdown(
+    shutdown: &Shutdown,
+    pool: &Pool,
+    exit_on_failure: bool,
+) -> Option<String> {
+    // Cancel-safe: both are only asked whether they have happened.
+    tokio::select! {
+        () = shutdown.reached(Stage::Draining) => None,
+        why = pool.never_up(), if exit_on_failure => {
+            shutdown.advance(Stage::Killing);
+            Some(why.to_owned())
+        }
+    }
+}
+
+/// Reloads the pool on a notification or when files have changed; never ends.
 async fn reload_when_told(
     pool: &Pool,
     api: &Api,
@@ -184,7 +206,7 @@ async fn reload_when_told(
                 None => std::future::pending().await,
             }
         };
-        // Cancel-safe: a change that is being waited for is noticed again.
+        // Cancel-safe: a change that is lost with its future is noticed again.
         tokio::select! {
             () = asked.notified() => {
                 info!("asked to reload");
@@ -196,7 +218,7 @@ async fn reload_when_told(
     }
 }
 
-/// Has memory that was freed given back to the system after each storm; never ends.
+/// Gives freed memory back to the system after each storm; never ends.
 async fn give_back_memory(budget: &MemoryBudget, thread: &LargeBodies) -> Infallible {
     let tasks = tokio::runtime::Handle::current().metrics();
     let mut trimming = Trimming::new(resident_bytes());
@@ -212,7 +234,7 @@ async fn give_back_memory(budget: &MemoryBudget, thread: &LargeBodies) -> Infall
     }
 }
 
-/// Says what the kernel can do for the sandbox; fails if one is wanted, and it cannot.
+/// Logs what the kernel can do for the sandbox; fails if `--sandbox` is set and cannot be kept.
 fn check_sandbox(config: &IsolationConfig) -> Result<(), StartError> {
     match (sandbox_supported(), &config.sandbox) {
         (Ok(abi), Some(paths)) => {
@@ -227,8 +249,22 @@ fn check_sandbox(config: &IsolationConfig) -> Result<(), StartError> {
     Ok(())
 }
 
-/// Serves the address of `--admin`, which stays open until all else has ended, so that `/ready` says
-/// why.
+/// Serves the address that callers know.
+async fn serve_callers(
+    listener: Listener,
+    config: &HttpConfig,
+    api: &Arc<Api>,
+    shutdown: &Shutdown,
+) {
+    let api = Arc::clone(api);
+    let answer = move |request| Arc::clone(&api).answer(request, Surface::Public);
+    let close = shutdown.child_token(Stage::Closed);
+    let abort = shutdown.child_token(Stage::Aborting);
+    listener.serve(config, answer, close, abort).await;
+}
+
+/// Serves the address of `--admin`. It stays open until all else has ended, so that `/ready` can
+/// say why.
 async fn serve_operators(
     listener: Listener,
     config: &HttpConfig,
@@ -263,12 +299,14 @@ struct Ending<'a> {
     pool: &'a Pool,
     /// Cancelled when no connection of callers is left.
     connections_gone: &'a CancellationToken,
+    /// Cancelled when no connection of operators is left.
+    admin_gone: &'a CancellationToken,
 }
 
 impl Ending<'_> {
-    /// Finishes what has begun: requests, then processes, then the last responses. Requests have
-    /// all of the time to drain; what follows takes [`PROCESSES_END_WITHIN`], [`KILLED_ARE_GONE_WITHIN`]
-    /// and [`LAST_WRITES`] at most.
+    /// Finishes requests, then processes, then the last responses. Requests have all of the time to
+    /// drain; what follows takes [`PROCESSES_END_WITHIN`], [`KILLED_ARE_GONE_WITHIN`] and
+    /// [`LAST_WRITES`] at most.
     async fn run(&self, config: &ShutdownConfig, grace: Duration) {
         let delay = sleep(config.drain_delay);
         self.shutdown.run_until(Stage::Killing, delay).await;
@@ -290,10 +328,14 @@ impl Ending<'_> {
             () = sleep_until(last_writes_end) => {}
             () = self.shutdown.reached(Stage::Killing), if !has_killed => {}
         }
+        self.shutdown.advance(Stage::Aborting);
+        // Cancel-safe: it is only asked whether the last connection has gone.
+        let _ = timeout(LAST_WRITES, self.admin_gone.cancelled()).await;
+        self.shutdown.advance(Stage::Ended);
     }
 
-    /// Waits for what was accepted to be answered. Processes that have nothing to do are stopped as
-    /// soon as no idle connection is left, from which another request could come.
+    /// Waits for accepted requests to be answered. Idle processes are stopped as soon as no idle
+    /// connection is left from which another request could come.
     async fn drain(&self, end: Instant) -> Drained {
         let idle_processes_end = async {
             sleep(LAST_REQUESTS_COME_WITHIN).await;
@@ -309,9 +351,9 @@ impl Ending<'_> {
         }
     }
 
-    /// Ends the processes: they are asked by the end of their stdin, by SIGTERM when the time to
-    /// drain is over, and at last not asked any more. True if it was their time that was over, and
-    /// not a second signal.
+    /// Ends the processes: by the end of their stdin, by SIGTERM when the time to drain is over, at
+    /// last by SIGKILL. True if SIGKILL came because their time was over, and not by a second
+    /// signal.
     async fn end_processes(&self, end: Instant, grace: Duration) -> bool {
         let stopped = self.pool.stop();
         tokio::pin!(stopped);
@@ -321,7 +363,7 @@ impl Ending<'_> {
             self.shutdown.advance(Stage::Terminating);
             sleep_until(killed_at).await;
         };
-        // Cancel-safe: stopping goes on below if its time is over, the rest is only asked.
+        // Cancel-safe: stopping goes on below if its time is over; the rest is only asked.
         let is_stopped = tokio::select! {
             () = &mut stopped => true,
             () = asked_again => false,
@@ -337,7 +379,8 @@ impl Ending<'_> {
             warn!("the end is wanted at once: processes are killed");
         }
         self.shutdown.advance(Stage::Killing);
-        // What SIGKILL does not end by then, the worker cannot wait for.
+        // The worker cannot wait for a process that survives SIGKILL, in a system call of its own
+        // for example.
         drop(timeout(KILLED_ARE_GONE_WITHIN, stopped).await);
         is_their_time_over
     }

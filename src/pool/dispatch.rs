@@ -205,13 +205,10 @@ impl Dispatcher {
         }
         self.wake(other, could_grow);
         answer_all(too_late, failure);
-        match taken {
-            Some(mut call) => {
-                call.wait_left = call.waits_until.saturating_duration_since(now);
-                Poll::Ready(call)
-            }
-            None => Poll::Pending,
-        }
+        taken.map_or(Poll::Pending, |mut call| {
+            call.wait_left = call.waits_until.saturating_duration_since(now);
+            Poll::Ready(call)
+        })
     }
 
     /// Wakes one process for a waiting call, if there is one of each.

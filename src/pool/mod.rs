@@ -19,7 +19,7 @@ mod waiting;
 
 use crate::budget::{MemoryBudget, Reservation};
 use crate::cause::Cause;
-use crate::config::Config;
+use crate::config::{Command, Config};
 use crate::error::{Failure, StartError};
 pub use crate::process::call::Extras;
 use crate::process::call::{Call, Outcome};
@@ -86,17 +86,7 @@ impl Pool {
             error!("no handler: set HANDLER_FUNCTION, --handler, or give a command after --");
             return Ok(pool);
         };
-        let words = [
-            std::slice::from_ref(&command.program),
-            &command.arguments[..],
-        ]
-        .concat();
-        if let Some(syntax) = shell_syntax(&words) {
-            warn!(
-                syntax,
-                "no shell reads the handler's command; if it is meant for one: sh -c '…'"
-            );
-        }
+        warn_of_shell_syntax(&command);
         let directory = Directory::find(config.directory.as_deref());
         let isolation = config.isolation.clone();
         let launcher = Launcher::new(command, isolation, directory, descriptor_limit);
@@ -104,26 +94,7 @@ impl Pool {
             what: "the launcher thread",
             source,
         })?;
-        let mut slots = Vec::new();
-        for number in 0..config.pool.max_processes.get() {
-            let (renewal_sender, renewals) = mpsc::channel(1);
-            slots.push(renewal_sender);
-            let slot = slot::Slot::new(
-                Arc::clone(&pool.dispatcher),
-                launcher.clone(),
-                slot::Settings {
-                    process: config.process.clone(),
-                    idle_timeout: config.pool.idle_timeout,
-                    is_empty_at_first: number >= config.pool.processes.get(),
-                },
-                renewals,
-            );
-            pool.tasks.spawn(slot.keep_filled());
-        }
-        let grow = Arc::clone(&pool.dispatcher).grow_when_needed();
-        pool.run(grow);
-        let roll_out = rollout::roll_out(slots, Arc::clone(&pool.reload));
-        pool.run(roll_out);
+        pool.fill(config, &launcher);
         Ok(pool)
     }
 
@@ -220,12 +191,51 @@ impl Pool {
         self.tasks.wait().await;
     }
 
+    /// Makes the slots, and begins growth and reloads.
+    fn fill(&self, config: &Config, launcher: &Launcher) {
+        let mut slots = Vec::new();
+        for number in 0..config.pool.max_processes.get() {
+            let (renewal_sender, renewals) = mpsc::channel(1);
+            slots.push(renewal_sender);
+            let slot = slot::Slot::new(
+                Arc::clone(&self.dispatcher),
+                launcher.clone(),
+                slot::Settings {
+                    process: config.process.clone(),
+                    idle_timeout: config.pool.idle_timeout,
+                    is_empty_at_first: number >= config.pool.processes.get(),
+                },
+                renewals,
+            );
+            self.tasks.spawn(slot.keep_filled());
+        }
+        let grow = Arc::clone(&self.dispatcher).grow_when_needed();
+        self.run(grow);
+        let roll_out = rollout::roll_out(slots, Arc::clone(&self.reload));
+        self.run(roll_out);
+    }
+
     /// Runs one of the pool's own tasks until the pool stops.
     fn run(&self, task: impl Future<Output = ()> + Send + 'static) {
         let shutdown = self.dispatcher.shutdown.clone();
         self.tasks.spawn(async move {
             shutdown.run_until(Stage::Stopping, task).await;
         });
+    }
+}
+
+/// Says that no shell reads the command, if it looks as if it were meant for one.
+fn warn_of_shell_syntax(command: &Command) {
+    let words = [
+        std::slice::from_ref(&command.program),
+        &command.arguments[..],
+    ]
+    .concat();
+    if let Some(syntax) = shell_syntax(&words) {
+        warn!(
+            syntax,
+            "no shell reads the handler's command; if it is meant for one: sh -c '…'"
+        );
     }
 }
 
