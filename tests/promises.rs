@@ -16,19 +16,48 @@ fn rules() -> String {
         .collect()
 }
 
-/// All texts between backticks.
-fn quoted(text: &str) -> impl Iterator<Item = &str> {
-    text.split('`').skip(1).step_by(2)
+/// A promise or a fault: a heading such as `### A1. The command is missing`, and what is listed
+/// below it.
+struct Section {
+    id: String,
+    items: Vec<String>,
+    is_pending: bool,
 }
 
-/// The cells of each line of a table but its head.
-fn rows(text: &str) -> impl Iterator<Item = Vec<&str>> {
-    let lines = text.lines().filter(|line| line.starts_with("| "));
-    lines.map(|line| {
-        line.split(" | ")
-            .map(|c| c.trim_matches(['|', ' ']))
-            .collect()
-    })
+impl Section {
+    fn is_promise(&self) -> bool {
+        self.id.parse::<u32>().is_ok()
+    }
+
+    fn tests(&self) -> impl Iterator<Item = &String> {
+        let items = self.items.iter();
+        items.filter(|item| item.starts_with("it::") || item.starts_with("lib::"))
+    }
+
+    fn rules(&self) -> impl Iterator<Item = &String> {
+        self.items.iter().filter(|item| !item.contains([':', ' ']))
+    }
+}
+
+/// The sections that have a number.
+fn sections() -> Vec<Section> {
+    let mut sections: Vec<Section> = Vec::new();
+    for line in read("tests/PROMISES.md").lines() {
+        if line.starts_with('#') {
+            let id = line.trim_start_matches(['#', ' ']).split_once(". ");
+            sections.push(Section {
+                id: id.map_or("", |(id, _)| id).to_owned(),
+                items: Vec::new(),
+                is_pending: false,
+            });
+        } else if let (Some(section), Some(item)) = (sections.last_mut(), line.strip_prefix("- ")) {
+            section.items.push(item.replace('`', ""));
+        } else if let Some(section) = sections.last_mut() {
+            section.is_pending |= line.starts_with("Pending: ");
+        }
+    }
+    sections.retain(|section| !section.id.is_empty());
+    sections
 }
 
 /// The values of a key of the rules, which have one of them a line, or a list.
@@ -73,19 +102,16 @@ fn exists(test: &str) -> bool {
 
 #[test]
 fn every_test_that_is_named_exists() {
-    let table = read("tests/PROMISES.md");
-    let list = rules();
-    let named = quoted(&table).filter(|word| word.starts_with("it::") || word.starts_with("lib::"));
-    let mut named: BTreeSet<String> = named.map(str::to_owned).collect();
+    let sections = sections();
+    let mut named: BTreeSet<String> = sections.iter().flat_map(Section::tests).cloned().collect();
     assert!(named.len() > 100, "only {} tests are named", named.len());
-    named.extend(values(&list, "tests"));
+    named.extend(values(&rules(), "tests"));
     let missing: Vec<&String> = named.iter().filter(|test| !exists(test)).collect();
     assert!(missing.is_empty(), "{missing:#?}");
 }
 
 #[test]
-fn every_row_and_every_promise_is_there_once_and_has_a_test() {
-    let table = read("tests/PROMISES.md");
+fn every_promise_and_every_fault_is_there_once_and_has_a_test() {
     let counts = [
         ('A', 8),
         ('B', 16),
@@ -99,31 +125,25 @@ fn every_row_and_every_promise_is_there_once_and_has_a_test() {
     for (letter, count) in counts {
         wanted.extend((1..=count).map(|number| format!("{letter}{number}")));
     }
-    for id in &wanted {
-        let found: Vec<_> = rows(&table).filter(|row| row[0] == id).collect();
-        assert_eq!(found.len(), 1, "{id}");
-        let has_test = found[0][2].contains('`');
-        assert!(
-            has_test || found[0][3].starts_with("pending"),
-            "{id} has no test"
-        );
+    let sections = sections();
+    let ids: Vec<&str> = sections.iter().map(|section| section.id.as_str()).collect();
+    assert_eq!(ids, wanted);
+    for section in &sections {
+        let has_test = section.tests().next().is_some();
+        assert!(has_test || section.is_pending, "{} has no test", section.id);
     }
 }
 
 #[test]
-fn every_mutation_is_of_a_promise_and_every_promise_has_its_own() {
-    let table = read("tests/PROMISES.md");
+fn every_rule_is_of_a_promise_and_every_promise_has_its_own() {
     let list = rules();
     let names: BTreeSet<String> = values(&list, "name").into_iter().collect();
+    let sections = sections();
     let mut told = BTreeSet::new();
-    for row in rows(&table).filter(|row| row[0].parse::<u32>().is_ok()) {
-        let of_row: Vec<&str> = quoted(row[3]).collect();
-        assert!(
-            !of_row.is_empty(),
-            "promise {} has no rule taken out",
-            row[0]
-        );
-        told.extend(of_row.into_iter().map(str::to_owned));
+    for section in sections.iter().filter(|section| section.is_promise()) {
+        let count = section.rules().count();
+        assert!(count > 0, "promise {} has no rule taken out", section.id);
+        told.extend(section.rules().cloned());
     }
     let unknown: Vec<&String> = told.difference(&names).collect();
     let untold: Vec<&String> = names.difference(&told).collect();
@@ -133,7 +153,14 @@ fn every_mutation_is_of_a_promise_and_every_promise_has_its_own() {
     );
     for promise in values(&list, "promise") {
         for id in promise.split(' ') {
-            assert!(rows(&table).any(|row| row[0] == id), "{id}");
+            assert!(sections.iter().any(|section| section.id == id), "{id}");
         }
     }
+}
+
+#[test]
+fn no_line_of_the_page_is_too_long_to_be_read() {
+    let page = read("tests/PROMISES.md");
+    let long = page.lines().find(|line| line.chars().count() > 150);
+    assert_eq!(long, None);
 }
