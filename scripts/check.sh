@@ -56,7 +56,7 @@ fi
 run env RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps
 run env RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --document-private-items
 
-run shellcheck .ci/run scripts/*.sh tests/docker/*.sh examples/shell/*.sh
+run shellcheck .ci/run scripts/*.sh scripts/*/*.sh tests/docker/*.sh examples/shell/*.sh
 # Not python3 -m py_compile, which leaves its output beside the sources.
 run python3 -c 'import sys
 for name in sys.argv[1:]:
@@ -69,9 +69,9 @@ run cargo test --locked
 
 # Speed must not leak away: the instructions of a request's path against the recorded ones.
 if command -v valgrind >/dev/null; then
-    run scripts/instructions.sh
+    run scripts/check/instructions.sh
 else
-    printf '\nskipped: scripts/instructions.sh, because valgrind is not installed\n'
+    printf '\nskipped: scripts/check/instructions.sh, because valgrind is not installed\n'
 fi
 # That the tests see a rule which is gone, for a few rules; scripts/mutate.py has all of them.
 run scripts/mutate.py --sample

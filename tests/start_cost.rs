@@ -1,5 +1,5 @@
 //! What the launcher step adds to the start of a process. Measures rather than tests, so it runs
-//! only when it is asked for: `scripts/bench-start.sh`.
+//! only when it is asked for: `scripts/bench/start.sh`.
 
 use crate::support::rust_example;
 use rustix::pipe::pipe;
@@ -51,7 +51,7 @@ fn median(mut times: Vec<Duration>) -> f64 {
 
 /// Interleaved, so that whatever else the machine does hits all alike.
 #[test]
-#[ignore = "a measurement: scripts/bench-start.sh"]
+#[ignore = "a measurement: scripts/bench/start.sh"]
 fn what_the_launcher_step_costs() {
     let handler = rust_example("echo");
     let (mut plain, mut step, mut sandbox) = (Vec::new(), Vec::new(), Vec::new());

@@ -46,7 +46,7 @@ def versions():
 
 
 def main():
-    parser = argparse.ArgumentParser(prog="scripts/instructions.sh", description=__doc__)
+    parser = argparse.ArgumentParser(prog="scripts/check/instructions.sh", description=__doc__)
     parser.add_argument(
         "--record", action="store_true", help="take today's counts as what to hold against"
     )
@@ -73,7 +73,7 @@ def main():
     if has_grown:
         print(
             f"a request's path has grown by more than {TOLERANCE:.0%}: mend it, or if it is worth that,\n"
-            "record it with scripts/instructions.sh --record and say why"
+            "record it with scripts/check/instructions.sh --record and say why"
         )
     return 1 if has_grown else 0
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Asks workers in containers, for scripts/check-docker.sh; exits 1 with the reason on stderr.
+"""Asks workers in containers, for scripts/check/docker.sh; exits 1 with the reason on stderr.
 
     client.py cases ADDRESS HANDLER           the recorded cases of a handler hold
     client.py post ADDRESS PAYLOAD [HOST]     status, error code and body of one answer

@@ -1,5 +1,5 @@
 # What the checks of the image ask of the engine, each bounded in time. Sourced by
-# scripts/check-docker.sh, which owns the checks and sets $name, $image, $work, $fleet and $dev.
+# scripts/check/docker.sh, which owns the checks and sets $name, $image, $work, $fleet and $dev.
 # Every container made here bears the label, every image the name, so that remove_all finds it.
 # shellcheck shell=bash disable=SC2154
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Attacks a worker in a memory control group, for scripts/check-memory.sh, which makes the group.
+"""Attacks a worker in a memory control group, for scripts/check/memory.sh, which makes the group.
 
 Starts one worker for each attack of attacks.py, and one for all at once; asks for /health all the
 while, and looks at the group's memory and the worker's. Exits with 1 if a worker died, /health

@@ -1,7 +1,7 @@
 // Opens /docs of a running worker in headless Chromium, sends a payload from it, and looks for the
 // answer on the page. Any failed request, console error or request to elsewhere is a failure.
 //
-// node check-docs.mjs URL SCREENSHOT, with playwright-core in NODE_PATH and the browser in CHROMIUM
+// node docs.mjs URL SCREENSHOT, with playwright-core in NODE_PATH and the browser in CHROMIUM
 import { createRequire } from "node:module";
 import assert from "node:assert/strict";
 

@@ -3,16 +3,16 @@
 # docker-compose.yaml: by each attack alone, then by all at once. Prints one line an attack, and
 # exits with 1 if the worker died, /health was late, or memory was not given back.
 #
-#   scripts/check-memory.sh [--seconds N] [--each N] [--settings NAME] [--attack NAME]... [--p99 MS]
+#   scripts/check/memory.sh [--seconds N] [--each N] [--settings NAME] [--attack NAME]... [--p99 MS]
 #
 # --seconds is for all at once (20), --each for one alone (4), 0 leaves them out; settings are
 # defaults and compose. FAAS_WORKER names another worker than the one that is built here.
 # Needs root and a control group hierarchy for memory, of version 1 or 2: skipped without.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 skip() {
-    printf 'skipped: scripts/check-memory.sh: %s\n' "$1"
+    printf 'skipped: scripts/check/memory.sh: %s\n' "$1"
     exit 0
 }
 

@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
 # The image and the compose fleet on the real engine: builds them, runs them, attacks them a little.
 #
-#   scripts/check-docker.sh            some minutes; leaves no container, network, volume or image
-#   KEEP=1 scripts/check-docker.sh     keeps the images, so that the next run builds faster
-#   DOCKER_BUILD_FLAGS='--network host' scripts/check-docker.sh
+#   scripts/check/docker.sh            some minutes; leaves no container, network, volume or image
+#   KEEP=1 scripts/check/docker.sh     keeps the images, so that the next run builds faster
+#   DOCKER_BUILD_FLAGS='--network host' scripts/check/docker.sh
 #
 # Needs docker, docker compose (v2) or docker-compose (1.29), python3, and the ports 8001 to 8003.
 # Owns only what bears its own random name. One line a check, a table at the end, status 1 if any
 # failed.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 name=faas-check-$$-$RANDOM
 image=$name
@@ -342,7 +342,7 @@ check() {
     table+=("$(printf '%-6s %4ss  %-45s %s' "$outcome" "$((SECONDS - begin))" "$1" "${detail//$'\n'/; }")")
 }
 
-bounded docker info >/dev/null || { echo 'check-docker.sh: no Docker engine answers' >&2; exit 1; }
+bounded docker info >/dev/null || { echo 'check/docker.sh: no Docker engine answers' >&2; exit 1; }
 
 check 'the image builds' image_builds
 if [ "$failed" -eq 0 ]; then

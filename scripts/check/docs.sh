@@ -3,7 +3,7 @@
 # /openapi.json with schemathesis. Bounded in time; speaks with 127.0.0.1 only, but for fetching
 # the two tools, of fixed versions, into target/check-docs.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 readonly root=$PWD
 readonly tools=target/check-docs
@@ -17,13 +17,13 @@ at_exit() {
         wait "$worker" || true
     fi
     if [ "$status" -ne 0 ]; then
-        printf '\ncheck-docs.sh: failed, exit status %s\n' "$status" >&2
+        printf '\ncheck/docs.sh: failed, exit status %s\n' "$status" >&2
     fi
 }
 trap at_exit EXIT
 
 fail() {
-    printf 'check-docs.sh: %s\n' "$1" >&2
+    printf 'check/docs.sh: %s\n' "$1" >&2
     exit 1
 }
 
@@ -71,22 +71,22 @@ if [ ! -e "$tools/$playwright" ]; then
         "playwright-core@$playwright"
     touch "$tools/$playwright"
 fi
-if ! cmp -s scripts/check-docs.txt "$tools/python/installed.txt"; then
+if ! cmp -s scripts/check/docs.txt "$tools/python/installed.txt"; then
     python3 -m venv --clear "$tools/python"
-    "$tools/python/bin/pip" install --quiet --disable-pip-version-check -r scripts/check-docs.txt
-    cp scripts/check-docs.txt "$tools/python/installed.txt"
+    "$tools/python/bin/pip" install --quiet --disable-pip-version-check -r scripts/check/docs.txt
+    cp scripts/check/docs.txt "$tools/python/installed.txt"
 fi
 
 printf '\n/docs in a browser\n'
 start target/debug/examples/decode_type_a
-NODE_PATH=$tools/node_modules timeout 120 node scripts/check-docs.mjs "$url" target/docs.png
+NODE_PATH=$tools/node_modules timeout 120 node scripts/check/docs.mjs "$url" target/docs.png
 stop
 printf 'screenshots: target/docs.png target/docs-sent.png\n'
 
 printf '\n/openapi.json with schemathesis\n'
 start target/debug/examples/echo
 # It leaves its notes where it is run.
-(cd "$tools" && timeout 120 python/bin/schemathesis --config-file "$root/scripts/check-docs.toml" \
+(cd "$tools" && timeout 120 python/bin/schemathesis --config-file "$root/scripts/check/docs.toml" \
     run "$url/openapi.json")
 stop
-printf '\ncheck-docs.sh: all passed\n'
+printf '\ncheck/docs.sh: all passed\n'
