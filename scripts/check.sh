@@ -53,6 +53,9 @@ if server=$(grep -wE '^(hyper|tokio|clap|tracing)' <<<"$crates"); then
     fail "the feature 'handler' pulls in ${server//$'\n'/, }"
 fi
 
+# Where cargo-deny is installed; to build it takes minutes, which the workflow of CI gives to it.
+run scripts/check/deny.sh --installed
+
 run env RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps
 run env RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --document-private-items
 
