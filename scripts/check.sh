@@ -41,6 +41,7 @@ if [ "${CI:-}" = true ]; then
 fi
 needs c++ 'the package g++ in most distributions'
 
+run scripts/check/toolchain.sh
 run cargo fmt --check
 run cargo clippy --locked --all-targets -- -D warnings
 
