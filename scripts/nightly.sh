@@ -1,0 +1,62 @@
+#!/usr/bin/env bash
+# The checks that take hours, and find by chance or by length what scripts/check.sh cannot: runs all
+# parts, or those that are named, prints the time of each, and exits with 1 if one of them failed.
+#
+#   scripts/nightly.sh [fuzz|storm|mutations|memory|overload|deny]...
+#
+#   fuzz       ten minutes for each target
+#   storm      a million requests, once with the seed 1 and once with a seed of the day
+#   mutations  every rule of tests/mutations taken out
+#   memory     each attack alone, then all at once for five minutes, under 128 MiB; needs root
+#   overload   ten times the capacity for five minutes
+#   deny       licences, sources and reported vulnerabilities of all dependencies
+#
+# A storm is repeated by its seed: scripts/storm.sh --requests 1000000 --seed SEED
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+usage() {
+    sed -n '2,/^set/{s/^# \{0,1\}//p}' "$0" >&2
+    exit 2
+}
+
+storm() {
+    local seed
+    for seed in 1 "$(date +%Y%m%d)"; do
+        printf 'storm with seed %s\n' "$seed"
+        scripts/storm.sh --minutes 60 --requests 1000000 --seed "$seed" || return 1
+    done
+}
+
+run() {
+    case $1 in
+        fuzz) scripts/fuzz.sh --seconds 600 ;;
+        storm) storm ;;
+        mutations) scripts/mutate.py ;;
+        # Latency has a wide limit, for the machine may be busy.
+        memory) scripts/check/memory.sh --seconds 300 --each 10 --p99 3000 ;;
+        overload) scripts/overload.sh --seconds 300 ;;
+        deny) scripts/check/deny.sh --advisories ;;
+    esac
+}
+
+[ $# -gt 0 ] || set -- fuzz storm mutations memory overload deny
+for part in "$@"; do
+    case $part in
+        fuzz | storm | mutations | memory | overload | deny) ;;
+        *) usage ;;
+    esac
+done
+
+failed=()
+for part in "$@"; do
+    printf '\n==== %s\n' "$part"
+    begun=$SECONDS
+    run "$part" || failed+=("$part")
+    printf '==== %s: %s s\n' "$part" $((SECONDS - begun))
+done
+if [ "${#failed[@]}" -gt 0 ]; then
+    printf '\nnightly.sh: failed: %s\n' "${failed[*]}" >&2
+    exit 1
+fi
+printf '\nnightly.sh: all passed\n'
