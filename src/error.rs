@@ -1,7 +1,8 @@
 //! Why a request failed, and why a worker cannot start.
 //!
-//! A variant names what happened. What a caller is told (status, code, headers) is decided in one
-//! place only, `http::respond`; nothing below `http` knows HTTP.
+//! A variant names what happened. Its code, and whether the handler may have run, are facts of the
+//! contract and stand here; status, headers and words of a response are HTTP's, and stand in
+//! `http::api::respond`.
 
 use crate::cause::Cause;
 use bytes::Bytes;
@@ -70,7 +71,95 @@ pub enum Failure {
     TimedOut(Cause),
 }
 
+/// Whether the handler may have run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Executed {
+    /// No handler has seen the request: a retry is safe.
+    No,
+    /// A handler may have worked on the request, and may have finished.
+    Maybe,
+    /// The handler has answered.
+    Yes,
+}
+
+impl Executed {
+    /// As callers are told it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Executed::No => "no",
+            Executed::Maybe => "maybe",
+            Executed::Yes => "yes",
+        }
+    }
+}
+
+/// Makes the table of codes: variant, text for callers, whether the handler may have run.
+macro_rules! codes {
+    ($($code:ident $text:literal $executed:ident,)*) => {
+        /// The code of a failure.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        #[expect(missing_docs, reason = "the variants of Failure say what each means")]
+        pub enum Code { $($code),* }
+
+        impl Code {
+            /// All codes there are.
+            pub const ALL: &[Code] = &[$(Code::$code),*];
+
+            /// As callers are told it.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Code::$code => $text),* }
+            }
+
+            /// Whether the handler may have run.
+            pub fn executed(self) -> Executed {
+                match self { $(Code::$code => Executed::$executed),* }
+            }
+        }
+    };
+}
+
+codes! {
+    HandlerError "handler_error" Yes,
+    InvalidRequest "invalid_request" No,
+    BodyTimeout "body_timeout" No,
+    BodyTooLarge "body_too_large" No,
+    Unauthorized "unauthorized" No,
+    Forbidden "forbidden" No,
+    NotFound "not_found" No,
+    MethodNotAllowed "method_not_allowed" No,
+    Overloaded "overloaded" No,
+    HandlerNotLoaded "handler_not_loaded" No,
+    HandlerUnavailable "handler_unavailable" No,
+    Draining "draining" No,
+    HandlerExited "handler_exited" Maybe,
+    HandlerProtocol "handler_protocol" Maybe,
+    ReplyTooLarge "reply_too_large" Maybe,
+    HandlerTimeout "handler_timeout" Maybe,
+}
+
 impl Failure {
+    /// What callers and logs call it.
+    pub fn code(&self) -> Code {
+        match self {
+            Failure::Handler { .. } => Code::HandlerError,
+            Failure::Invalid { .. } => Code::InvalidRequest,
+            Failure::BodyTimeout(_) | Failure::BodyTooSlow => Code::BodyTimeout,
+            Failure::BodyTooLarge(_) => Code::BodyTooLarge,
+            Failure::Unauthorized => Code::Unauthorized,
+            Failure::Forbidden(_) => Code::Forbidden,
+            Failure::NotFound => Code::NotFound,
+            Failure::MethodNotAllowed { .. } => Code::MethodNotAllowed,
+            Failure::Overloaded { .. } => Code::Overloaded,
+            Failure::NotLoaded(_) => Code::HandlerNotLoaded,
+            Failure::Unavailable { .. } => Code::HandlerUnavailable,
+            Failure::Draining => Code::Draining,
+            Failure::Exited(_) => Code::HandlerExited,
+            Failure::Protocol(_) => Code::HandlerProtocol,
+            Failure::ReplyTooLarge(_) => Code::ReplyTooLarge,
+            Failure::TimedOut(_) => Code::HandlerTimeout,
+        }
+    }
+
     /// Why, where that was found out and is not only what happened.
     pub fn cause(&self) -> Option<&Cause> {
         match self {

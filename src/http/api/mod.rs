@@ -3,6 +3,8 @@
 //! Knows the pool by its call alone. What a failure looks like from outside is decided in
 //! `respond`.
 
+mod exchange;
+mod failure_log;
 mod guard;
 mod headers;
 mod invoke;
@@ -10,36 +12,34 @@ pub mod large_body;
 mod pages;
 pub mod payload;
 pub mod respond;
+mod routes;
 pub mod token;
 
 use crate::budget::MemoryBudget;
 use crate::config::HttpConfig;
 use crate::error::Failure;
 use crate::http::server::RequestBody;
-use crate::logging::milliseconds;
-use crate::logging::throttle::ThrottleByCode;
 use crate::pool::Pool;
 use crate::shutdown::{Shutdown, Stage};
 use bytes::Bytes;
 use compact_str::CompactString;
+use exchange::Exchange;
+use failure_log::FailureLog;
 use guard::Guard;
 use headers::{Headers, KnownHeader};
 use hyper::body::Body;
 use hyper::header::{CONNECTION, EXPECT, HeaderName, HeaderValue};
-use hyper::{Method, Request, StatusCode};
+use hyper::{Request, StatusCode};
 use invoke::Invocation;
 use large_body::LargeBodies;
 use respond::{ApiResponse, Reader};
+use routes::Target;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use time::OffsetDateTime;
 use token::Tokens;
-use tracing::{Level, debug, info, warn};
-
-/// The shortest time between two log lines about requests that failed with the same code.
-const FAILURE_PAUSE: Duration = Duration::from_secs(1);
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -69,7 +69,7 @@ pub struct Api {
     /// What the request ids of this run begin with.
     run: String,
     requests: AtomicU64,
-    failures: Mutex<ThrottleByCode>,
+    failures: FailureLog,
 }
 
 impl Api {
@@ -95,7 +95,7 @@ impl Api {
             shutdown,
             run: format!("{:08x}-", fastrand::u32(..)),
             requests: AtomicU64::new(0),
-            failures: Mutex::new(ThrottleByCode::once_in(FAILURE_PAUSE)),
+            failures: FailureLog::new(),
         }
     }
 
@@ -116,21 +116,15 @@ impl Api {
         let head = Headers::of(request.headers());
         let checked = Guard::check_head(request.version(), &head)
             .and_then(|()| Guard::check_target(request.uri()));
-        let exchange = Exchange {
-            arrived: Instant::now(),
-            id: self.request_id(&head),
-            is_sound: checked.is_ok(),
-            told: tracing::enabled!(Level::DEBUG)
-                .then(|| (request.method().clone(), request.uri().path().to_owned())),
-        };
-        let found = checked.and_then(|()| self.find(&request, &head, surface, &exchange));
+        let exchange = Exchange::new(&request, self.request_id(&head), checked.is_ok());
+        let route = checked.and_then(|()| self.route(&request, &head, surface, &exchange));
         // A client that waits for 100 is not made to send what nobody wants.
-        let is_discarded = !matches!(found, Ok(Route::Handler(_)))
+        let is_discarded = !matches!(route, Ok(Route::Handler(_)))
             && !request.body().is_end_stream()
             && !request.headers().contains_key(EXPECT);
         let body = request.into_body();
         async move {
-            let answered = match found {
+            let answered = match route {
                 Ok(Route::Handler(invocation)) => {
                     let invoker = invoke::Invoker {
                         config: &self.config,
@@ -157,7 +151,7 @@ impl Api {
     /// The response, with what every response has.
     fn finish(&self, exchange: Exchange, answered: Result<ApiResponse, Failure>) -> ApiResponse {
         let mut response = answered.unwrap_or_else(|failure| {
-            self.tell(&failure, &exchange.id);
+            self.failures.record(&failure, &exchange.id);
             let reader = self.reader(&exchange.id);
             let body = self.budget.count(respond::failure_body(&failure, reader));
             respond::failure_with(&failure, body)
@@ -171,16 +165,7 @@ impl Api {
         if !exchange.is_sound || self.shutdown.is_at_least(Stage::Draining) {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
-        if let Some((method, path)) = exchange.told {
-            debug!(
-                request_id = %exchange.id,
-                %method,
-                path,
-                status = response.status().as_u16(),
-                took_ms = milliseconds(exchange.arrived.elapsed()),
-                "answered"
-            );
-        }
+        exchange.answered(response.status());
         response
     }
 
@@ -192,57 +177,8 @@ impl Api {
         }
     }
 
-    /// Logs that a request has failed or was refused, and why; not what it was or what was said.
-    fn tell(&self, failure: &Failure, id: &str) {
-        let told = match failure {
-            Failure::Exited(_)
-            | Failure::Protocol(_)
-            | Failure::ReplyTooLarge(_)
-            | Failure::TimedOut(_) => Told::Failed(Level::WARN),
-            Failure::Handler { .. } => Told::Failed(Level::INFO),
-            Failure::Overloaded { .. } | Failure::NotLoaded(_) | Failure::Unavailable { .. } => {
-                Told::Refused(Level::WARN)
-            }
-            Failure::Invalid { .. }
-            | Failure::BodyTimeout(_)
-            | Failure::BodyTooSlow
-            | Failure::BodyTooLarge(_)
-            | Failure::Unauthorized
-            | Failure::Forbidden(_)
-            | Failure::Draining => Told::Refused(Level::INFO),
-            // Nobody's handler was meant.
-            Failure::NotFound | Failure::MethodNotAllowed { .. } => return,
-        };
-        let code = respond::code(failure);
-        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-        let due = failures.admit(code);
-        drop(failures);
-        let Some(withheld) = due else { return };
-        let cause = failure.cause().map(tracing::field::display);
-        match told {
-            Told::Failed(Level::INFO) => {
-                info!(request_id = id, code, withheld, "{FAILED}");
-            }
-            Told::Failed(_) => warn!(request_id = id, code, withheld, cause, "{FAILED}"),
-            Told::Refused(Level::INFO) => {
-                info!(request_id = id, code, withheld, "{REFUSED}");
-            }
-            Told::Refused(_) => warn!(request_id = id, code, withheld, cause, "{REFUSED}"),
-        }
-    }
-
-    /// Whether a path is there at this surface; what it is, `find` knows.
-    fn is_served_at(&self, surface: Surface, path: &str) -> bool {
-        let is_health = matches!(path, "/health" | "/_/health");
-        let is_for_operators = matches!(path, "/ready" | "/_/ready");
-        match surface {
-            Surface::Public => !is_for_operators || self.config.admin.is_none(),
-            Surface::Admin => is_health || is_for_operators,
-        }
-    }
-
-    /// Checks who asks, and finds what is exchange for.
-    fn find(
+    /// Finds what a request asks for, and checks whether it may.
+    fn route(
         &self,
         request: &Request<RequestBody>,
         head: &Headers<'_>,
@@ -250,14 +186,16 @@ impl Api {
         exchange: &Exchange,
     ) -> Result<Route, Failure> {
         let (uri, method) = (request.uri(), request.method());
-        if !self.is_served_at(surface, uri.path()) {
-            return Err(Failure::NotFound);
+        let has_admin = self.config.admin.is_some();
+        let target = routes::find(uri.path())
+            .filter(|target| target.is_served_at(surface, has_admin))
+            .ok_or(Failure::NotFound)?;
+        if !target.accepts(method) {
+            let allow = target.allow();
+            return Err(Failure::MethodNotAllowed { allow });
         }
-        match uri.path() {
-            "/" => {
-                if *method != Method::POST {
-                    return Err(Failure::MethodNotAllowed { allow: "POST" });
-                }
+        let page = match target {
+            Target::Function => {
                 self.guard.check_host(uri, head)?;
                 self.guard.check_origin(uri, head)?;
                 if let Some(tokens) = &self.tokens {
@@ -265,19 +203,17 @@ impl Api {
                 }
                 check_coding(head)?;
                 let (id, arrived) = (exchange.id.clone(), exchange.arrived);
-                Invocation::of(head, &self.config, id, arrived).map(Route::Handler)
+                let invocation = Invocation::of(head, &self.config, id, arrived)?;
+                return Ok(Route::Handler(invocation));
             }
-            "/health" | "/_/health" => only_get(method).map(|()| Route::Page(health())),
-            "/ready" | "/_/ready" => only_get(method).map(|()| Route::Page(self.ready())),
-            other => {
-                let page = pages::find(other).ok_or(Failure::NotFound)?;
-                match *method {
-                    Method::GET | Method::HEAD => Ok(Route::Page(page)),
-                    // As the Python worker says it for these, and for these alone.
-                    _ => Err(Failure::MethodNotAllowed { allow: "GET, HEAD" }),
-                }
-            }
-        }
+            Target::Health => health(),
+            Target::Ready => self.ready(),
+            Target::Document => pages::document(),
+            Target::Page => pages::page(),
+            Target::PageMoved => pages::page_moved(),
+            Target::PageFile(name) => pages::file(name).ok_or(Failure::NotFound)?,
+        };
+        Ok(Route::Page(page))
     }
 
     fn ready(&self) -> ApiResponse {
@@ -326,27 +262,6 @@ async fn let_go(body: RequestBody, is_discarded: bool) {
     }
 }
 
-/// What the log tells of a request that was not answered with a result, and at which level.
-enum Told {
-    /// By its handler.
-    Failed(Level),
-    /// Before a handler had it.
-    Refused(Level),
-}
-
-const FAILED: &str = "request failed, its answer has the cause";
-const REFUSED: &str = "request refused, its answer has the cause";
-
-/// What is kept of a request's head until its response is made.
-struct Exchange {
-    arrived: Instant,
-    id: CompactString,
-    /// Whether its end is known for sure.
-    is_sound: bool,
-    /// What the log tells of it, if it tells of each request.
-    told: Option<(Method, String)>,
-}
-
 /// What a request asks for.
 enum Route {
     Page(ApiResponse),
@@ -364,14 +279,6 @@ fn check_coding(head: &Headers<'_>) -> Result<(), Failure> {
         }
     }
     Ok(())
-}
-
-/// HEAD is answered like GET; hyper leaves out the body.
-fn only_get(method: &Method) -> Result<(), Failure> {
-    match *method {
-        Method::GET | Method::HEAD => Ok(()),
-        _ => Err(Failure::MethodNotAllowed { allow: "GET" }),
-    }
 }
 
 fn health() -> ApiResponse {

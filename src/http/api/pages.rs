@@ -3,10 +3,9 @@
 //! All of it comes from the binary, and none of it is secret or depends on a request: it is the
 //! same for every worker of one version, so neither `Host` nor `Origin` is looked at here.
 
-mod answers;
-mod document;
-mod failures;
-mod schemas;
+#[cfg(test)]
+#[path = "../../../tests/openapi/mod.rs"]
+mod openapi;
 
 use super::respond::{self, ApiResponse};
 use bytes::Bytes;
@@ -17,7 +16,7 @@ use hyper::header::{
 };
 use hyper::{Response, StatusCode};
 use std::borrow::Cow;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use utoipa_swagger_ui::Config;
 
 const PAGE: &str = include_str!("pages/page.html");
@@ -38,50 +37,44 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
                       img-src 'self' data:; connect-src 'self'; base-uri 'none'; \
                       form-action 'none'; frame-ancestors 'none'";
 
-/// The document never changes while a worker runs, and most workers are never asked for it.
-static DOCUMENT: LazyLock<Bytes> = LazyLock::new(|| {
-    let text = document::document().to_json();
-    text.expect("a document has text for keys only").into()
-});
+/// The OpenAPI document, made by a test in `tests/openapi`, which says when it is out of date.
+const DOCUMENT: &str = include_str!("pages/openapi.json");
 
-/// The answer to a GET of this path, if it is one of these.
-pub(super) fn find(path: &str) -> Option<ApiResponse> {
-    match path {
-        "/openapi.json" => Some(document_with(DOCUMENT.clone())),
-        "/docs" => Some(page()),
-        "/docs/" => Some(to_page()),
-        _ => file(path.strip_prefix("/docs/")?),
-    }
-}
-
-fn document_with(body: Bytes) -> ApiResponse {
-    let mut answer = respond::json(StatusCode::OK, body);
-    protect(&mut answer, Kept::No);
+/// The answer to a GET of the OpenAPI document.
+pub(super) fn document() -> ApiResponse {
+    let document = Bytes::from_static(DOCUMENT.as_bytes());
+    let mut answer = respond::json(StatusCode::OK, document);
+    protect(&mut answer, Cache::Never);
     answer
 }
 
-fn page() -> ApiResponse {
+/// The answer to a GET of the page.
+pub(super) fn page() -> ApiResponse {
     let mut answer = Response::new(Full::new(Bytes::from_static(PAGE.as_bytes())));
     let html = HeaderValue::from_static("text/html; charset=utf-8");
     answer.headers_mut().insert(CONTENT_TYPE, html);
-    protect(&mut answer, Kept::No);
+    protect(&mut answer, Cache::Never);
     answer
 }
 
-/// The page's links are relative to `/docs`, and the Python worker sent its readers there too.
-fn to_page() -> ApiResponse {
+/// The answer to a GET of `/docs/`: the page's links are relative to `/docs`, and the Python worker
+/// redirected there too.
+pub(super) fn page_moved() -> ApiResponse {
     let mut answer = Response::new(Full::new(Bytes::new()));
     *answer.status_mut() = StatusCode::TEMPORARY_REDIRECT;
     let page = HeaderValue::from_static("../docs");
     answer.headers_mut().insert(LOCATION, page);
-    protect(&mut answer, Kept::No);
+    protect(&mut answer, Cache::Never);
     answer
 }
 
-fn file(name: &str) -> Option<ApiResponse> {
-    if !FILES.contains(&name) {
-        return None;
-    }
+/// Whether the page has a file of this name.
+pub(super) fn has_file(name: &str) -> bool {
+    FILES.contains(&name)
+}
+
+/// The answer to a GET of a file of the page; `None` if the library has lost it.
+pub(super) fn file(name: &str) -> Option<ApiResponse> {
     let file = utoipa_swagger_ui::serve(name, Arc::new(swagger_ui())).ok()??;
     let bytes = match file.bytes {
         Cow::Borrowed(bytes) => Bytes::from_static(bytes),
@@ -100,7 +93,7 @@ fn file(name: &str) -> Option<ApiResponse> {
         // Also for a client that did not ask: no other form is held, and browsers all ask.
         headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     }
-    protect(&mut answer, Kept::ForAnHour);
+    protect(&mut answer, Cache::ForAnHour);
     Some(answer)
 }
 
@@ -121,18 +114,18 @@ fn swagger_ui() -> Config<'static> {
 
 /// How long a browser may use its copy without asking.
 #[derive(Clone, Copy)]
-enum Kept {
-    No,
+enum Cache {
+    Never,
     ForAnHour,
 }
 
-fn protect(answer: &mut ApiResponse, kept: Kept) {
-    let kept = match kept {
-        Kept::No => "no-cache",
-        Kept::ForAnHour => "max-age=3600",
+fn protect(answer: &mut ApiResponse, cache: Cache) {
+    let directive = match cache {
+        Cache::Never => "no-cache",
+        Cache::ForAnHour => "max-age=3600",
     };
     let headers = answer.headers_mut();
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static(kept));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static(directive));
     headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
 }

@@ -17,14 +17,6 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const ERROR_CODE: HeaderName = HeaderName::from_static("x-faas-error");
 const EXECUTED: HeaderName = HeaderName::from_static("x-faas-executed");
 
-/// Whether the handler may have run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Executed {
-    No,
-    Maybe,
-    Yes,
-}
-
 /// A response with a JSON body.
 pub fn json(status: StatusCode, body: Bytes) -> ApiResponse {
     let mut response = Response::new(Full::new(body));
@@ -49,18 +41,12 @@ pub fn failure(failure: &Failure, reader: Reader<'_>) -> ApiResponse {
 
 /// The same, with its [`failure_body`].
 pub fn failure_with(failure: &Failure, body: Bytes) -> ApiResponse {
-    let (status, code, executed) = classify(failure);
-    let mut response = json(status, body);
+    let code = failure.code();
+    let mut response = json(status(failure), body);
     let headers = response.headers_mut();
-    headers.insert(ERROR_CODE, HeaderValue::from_static(code));
-    headers.insert(
-        EXECUTED,
-        HeaderValue::from_static(match executed {
-            Executed::No => "no",
-            Executed::Maybe => "maybe",
-            Executed::Yes => "yes",
-        }),
-    );
+    headers.insert(ERROR_CODE, HeaderValue::from_static(code.as_str()));
+    let executed = code.executed().as_str();
+    headers.insert(EXECUTED, HeaderValue::from_static(executed));
     match failure {
         Failure::MethodNotAllowed { allow } => {
             headers.insert(ALLOW, HeaderValue::from_static(allow));
@@ -101,52 +87,25 @@ pub fn failure_body(failure: &Failure, reader: Reader<'_>) -> Bytes {
     body.into()
 }
 
-/// The code of a failure.
-pub fn code(failure: &Failure) -> &'static str {
-    classify(failure).1
-}
-
-fn classify(failure: &Failure) -> (StatusCode, &'static str, Executed) {
-    let chosen = |status| StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST);
+/// The status of a failure.
+fn status(failure: &Failure) -> StatusCode {
     match failure {
-        Failure::Handler { status, .. } => (chosen(*status), "handler_error", Executed::Yes),
-        Failure::Invalid { status, .. } => (chosen(*status), "invalid_request", Executed::No),
-        Failure::BodyTimeout(_) | Failure::BodyTooSlow => {
-            (StatusCode::REQUEST_TIMEOUT, "body_timeout", Executed::No)
+        Failure::Handler { status, .. } | Failure::Invalid { status, .. } => {
+            StatusCode::from_u16(*status).unwrap_or(StatusCode::BAD_REQUEST)
         }
-        Failure::BodyTooLarge(_) => (
-            StatusCode::PAYLOAD_TOO_LARGE,
-            "body_too_large",
-            Executed::No,
-        ),
-        Failure::Unauthorized => (StatusCode::UNAUTHORIZED, "unauthorized", Executed::No),
-        Failure::Forbidden(_) => (StatusCode::FORBIDDEN, "forbidden", Executed::No),
-        Failure::NotFound => (StatusCode::NOT_FOUND, "not_found", Executed::No),
-        Failure::MethodNotAllowed { .. } => (
-            StatusCode::METHOD_NOT_ALLOWED,
-            "method_not_allowed",
-            Executed::No,
-        ),
-        Failure::Overloaded { .. } => (StatusCode::TOO_MANY_REQUESTS, "overloaded", Executed::No),
-        Failure::NotLoaded(_) => (
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "handler_not_loaded",
-            Executed::No,
-        ),
-        Failure::Unavailable { .. } => (
-            StatusCode::SERVICE_UNAVAILABLE,
-            "handler_unavailable",
-            Executed::No,
-        ),
-        Failure::Draining => (StatusCode::SERVICE_UNAVAILABLE, "draining", Executed::No),
-        Failure::Exited(_) => (StatusCode::BAD_GATEWAY, "handler_exited", Executed::Maybe),
-        Failure::Protocol(_) => (StatusCode::BAD_GATEWAY, "handler_protocol", Executed::Maybe),
-        Failure::ReplyTooLarge(_) => (StatusCode::BAD_GATEWAY, "reply_too_large", Executed::Maybe),
-        Failure::TimedOut(_) => (
-            StatusCode::GATEWAY_TIMEOUT,
-            "handler_timeout",
-            Executed::Maybe,
-        ),
+        Failure::BodyTimeout(_) | Failure::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
+        Failure::BodyTooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+        Failure::Unauthorized => StatusCode::UNAUTHORIZED,
+        Failure::Forbidden(_) => StatusCode::FORBIDDEN,
+        Failure::NotFound => StatusCode::NOT_FOUND,
+        Failure::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
+        Failure::Overloaded { .. } => StatusCode::TOO_MANY_REQUESTS,
+        Failure::NotLoaded(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        Failure::Unavailable { .. } | Failure::Draining => StatusCode::SERVICE_UNAVAILABLE,
+        Failure::Exited(_) | Failure::Protocol(_) | Failure::ReplyTooLarge(_) => {
+            StatusCode::BAD_GATEWAY
+        }
+        Failure::TimedOut(_) => StatusCode::GATEWAY_TIMEOUT,
     }
 }
 

@@ -3,17 +3,17 @@
 //! Statuses, headers and bodies of answers are read off real ones (`answers`), those of `respond`
 //! and of the parts that serve each path, and not written here again.
 
-use super::super::{health, respond};
-use super::answers::{
-    Body, content, of_failures, plain, status_of, with_headers, with_json, with_text,
-};
-use super::failures;
-use super::schemas;
+mod answers;
+mod failures;
+mod schemas;
+
+use super::super::{health, respond, routes};
+use answers::{Body, content, of_failures, plain, status_of, with_headers, with_json, with_text};
 use bytes::Bytes;
 use hyper::StatusCode;
 use hyper::header::CONTENT_TYPE;
 use serde_json::json;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use utoipa::openapi::path::{
     OperationBuilder, Parameter, ParameterBuilder, ParameterIn, PathItem, PathItemBuilder,
 };
@@ -250,12 +250,12 @@ fn documentation() -> Vec<(&'static str, PathItem)> {
         },
     );
     let slash = of_get(DOCUMENTATION, "docs_slash", "The way to the page", |_| {
-        let moved = plain(&super::to_page(), "The page has no slash at its end.");
+        let moved = plain(&super::page_moved(), "The page has no slash at its end.");
         BTreeMap::from([("307".to_owned(), moved.build())])
     });
     let file = of_get(DOCUMENTATION, "docs_file", "A file of the page", of_file);
     let document = of_get(DOCUMENTATION, "openapi", "This document", |body| {
-        let ok = plain(&super::document_with(Bytes::new()), "OpenAPI 3.1.");
+        let ok = plain(&super::document(), "OpenAPI 3.1.");
         let any = schemas::any_object();
         let ok = match body {
             Body::Sent => ok.content(
@@ -325,22 +325,27 @@ fn request_id() -> Parameter {
     )
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::collections::BTreeSet;
+#[test]
+fn every_path_that_is_served_is_in_the_document_and_no_other() {
+    let document = document();
+    let shown: BTreeSet<&str> = document.paths.paths.keys().map(String::as_str).collect();
+    assert_eq!(shown, routes::documented_paths().collect());
+}
 
-    #[test]
-    fn every_path_that_is_routed_is_in_the_document_and_no_other() {
-        let document = document();
-        let told: BTreeSet<&str> = document.paths.paths.keys().map(String::as_str).collect();
-        let sources = [include_str!("../mod.rs"), include_str!("../pages.rs")];
-        let routed: BTreeSet<&str> = sources
-            .iter()
-            .flat_map(|source| source.split('"').skip(1).step_by(2))
-            .filter(|literal| literal.starts_with('/'))
-            .collect();
-        let files = BTreeSet::from(["/docs/{file}"]);
-        assert_eq!(told, routed.union(&files).copied().collect());
+#[test]
+fn the_file_is_what_the_code_answers() {
+    let made = document().to_json().unwrap();
+    if std::env::var_os("UPDATE").is_some() {
+        let file = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/src/http/api/pages/openapi.json"
+        );
+        std::fs::write(file, &made).unwrap();
+    } else {
+        assert!(
+            super::DOCUMENT == made,
+            "src/http/api/pages/openapi.json differs from what the code answers; renew it with: \
+             UPDATE=1 cargo test --lib openapi"
+        );
     }
 }

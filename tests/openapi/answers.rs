@@ -1,10 +1,10 @@
 //! Answers as the document shows them, read off real ones.
 
-use super::super::REQUEST_ID;
-use super::super::respond::{self, ApiResponse};
 use super::failures::Case;
 use super::schemas;
 use crate::error::Failure;
+use crate::http::api::REQUEST_ID;
+use crate::http::api::respond::{self, ApiResponse};
 use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderMap};
 use serde_json::Value;
 use std::collections::BTreeMap;
