@@ -15,9 +15,13 @@ fn recycling_after_every_request_fails_none() {
     worker.wait_until_ready();
     let load = Load::on(worker.address, 8);
     load.wait_for(3000);
+    // A process serves until its successor is ready, so the number of requests it answers depends
+    // on how long the machine takes to start a process.
+    eventually("more than twenty processes were replaced", || {
+        let replaced = worker.log.text().matches("due to be replaced").count();
+        (replaced > 20).then_some(())
+    });
     load.end();
-    let replaced = worker.log.text().matches("due to be replaced").count();
-    assert!(replaced > 20, "{replaced} processes were replaced");
 }
 
 /// The successor of a process that sends no ready line shows itself with a request.
