@@ -234,9 +234,7 @@ fn the_operators_address_answers_until_all_else_has_ended() {
     let ready = || get(admin, "/ready");
     eventually("is ready", || (ready().status == 200).then_some(()));
     let running = worker.post_aside("sleep 3000");
-    eventually("it runs", || {
-        (ledger.count("sleep 3000") == 1).then_some(())
-    });
+    ledger.wait_for_start("sleep 3000");
     worker.signal(Signal::TERM);
     eventually("the main door has closed", || {
         std::net::TcpStream::connect(worker.address)

@@ -79,14 +79,7 @@ fn warm_up(worker: &Worker) {
 fn send_at_once(worker: &Worker, payloads: &[&str]) -> Vec<Connection> {
     let mut connections: Vec<Connection> = payloads.iter().map(|_| worker.connect()).collect();
     for connection in &mut connections {
-        // The worker has accepted it.
-        assert_eq!(
-            connection
-                .request("GET", "/health", &[], None)
-                .unwrap()
-                .status,
-            200
-        );
+        connection.wait_until_accepted();
     }
     worker.signal(Signal::STOP);
     for (connection, payload) in connections.iter_mut().zip(payloads) {
@@ -214,9 +207,7 @@ fn a_broken_order_gives_each_its_own_answer_and_costs_the_process() {
     for (number, payload) in payloads.iter().enumerate() {
         assert_result(&staged.receive(number), *payload);
     }
-    eventually("the process is gone", || {
-        (!processes::is_alive(staged.pid)).then_some(())
-    });
+    processes::wait_until_gone(&[staged.pid]);
     assert_eq!(staged.runner("behind"), staged.pid);
 }
 
@@ -338,9 +329,7 @@ fn what_was_written_ahead_is_finished_by_a_process_that_is_replaced() {
         assert_result(&staged.receive(number), *payload);
         assert_eq!(staged.runner(payload), staged.pid);
     }
-    eventually("the process is gone", || {
-        (!processes::is_alive(staged.pid)).then_some(())
-    });
+    processes::wait_until_gone(&[staged.pid]);
 }
 
 /// A caller's budget ends while its request is behind another: told on time, and no process lost.

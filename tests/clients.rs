@@ -32,6 +32,7 @@ fn bytes_that_come_one_by_one_do_not_prolong_a_request() {
             if connection.send(&[*byte]).is_err() || connection.has_answer() {
                 break true;
             }
+            // The pace of a slow client.
             std::thread::sleep(Duration::from_millis(200));
         };
         assert!(is_cut_off, "{whole}: {:?}", start.elapsed());
@@ -79,9 +80,7 @@ fn a_client_that_closes_its_sending_side_counts_as_gone() {
     worker.wait_until_ready();
     let pid = worker.process();
     let running = worker.post_aside("sleep 1000");
-    eventually("it runs", || {
-        (ledger.count("sleep 1000") == 1).then_some(())
-    });
+    ledger.wait_for_start("sleep 1000");
     let mut leaving = worker.connect();
     leaving.send_payload("left").unwrap();
     leaving.stream.shutdown(Shutdown::Write).unwrap();
@@ -123,11 +122,10 @@ fn a_client_that_leaves_is_noticed_behind_what_it_sent_further() {
         for half in [true, false] {
             let held = format!("sleep 1500 #{name} {half}");
             let running = worker.post_aside(&held);
-            eventually("it runs", || (ledger.count(&held) == 1).then_some(()));
+            ledger.wait_for_start(&held);
             let mut leaving = worker.connect();
             leaving.send(&bytes).unwrap();
-            // The request is in the queue by now, or comes there with the news.
-            std::thread::sleep(Duration::from_millis(50));
+            worker.wait_until_read();
             if half {
                 leaving.stream.shutdown(Shutdown::Write).unwrap();
                 let ended = leaving.receive().map(|response| response.status);
@@ -242,6 +240,7 @@ fn without_descriptors_the_worker_waits_and_recovers() {
         })
         .collect();
     worker.log.wait_for(&["cannot accept connections"]);
+    // Nothing may happen while it waits.
     let before = processes::cpu_ticks(worker.pid());
     std::thread::sleep(Duration::from_secs(2));
     let ticks = processes::cpu_ticks(worker.pid()) - before;

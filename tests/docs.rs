@@ -288,7 +288,7 @@ fn try_pools(document: &mut Document) {
     full.wait_until_ready();
     let (mut working, mut waiting) = (full.connect(), full.connect());
     working.send_payload("hang").unwrap();
-    eventually("starts", || (ledger.count("hang") == 1).then_some(()));
+    ledger.wait_for_start("hang");
     let impatient = [("x-faas-timeout-ms", "50")];
     let body = body_of("x");
     document.expect(&full, ("POST", "/", &impatient, Some(&body)), 429);

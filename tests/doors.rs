@@ -160,9 +160,7 @@ fn a_place_beyond_the_limit_is_for_one_answer() {
         .start();
     let mut busy = worker.connect();
     busy.send_payload("sleep 3000").unwrap();
-    eventually("it runs", || {
-        (ledger.count("sleep 3000") == 1).then_some(())
-    });
+    ledger.wait_for_start("sleep 3000");
     let mut guest = worker.connect();
     let mut bytes = request_bytes(worker.address, "GET", "/health", &[], None);
     bytes.extend(request_bytes(

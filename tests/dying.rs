@@ -2,7 +2,6 @@
 
 use crate::support::{
     Ledger, Scratch, Worker, assert_error, assert_result, eventually, misbehave, processes, sh,
-    within,
 };
 use rustix::process::Signal;
 use std::time::{Duration, Instant};
@@ -12,9 +11,7 @@ use std::time::{Duration, Instant};
 fn assert_whole(worker: &Worker, count: usize) {
     assert_result(&worker.post("still there"), "still there");
     worker.wait_for_processes(count);
-    eventually("no zombie is left", || {
-        (processes::zombies(worker.pid()) == 0).then_some(())
-    });
+    processes::wait_for_no_zombie(worker.pid());
 }
 
 /// B5: no answer is waited for then, and nothing is looked at again and again.
@@ -28,6 +25,7 @@ fn a_process_that_takes_its_time_to_die_costs_no_processor_time() {
         .option("--grace", "3s")
         .start();
     assert_error(&worker.post("x"), 504, "handler_timeout", "maybe");
+    // Nothing may happen while it waits.
     let before = processes::cpu_ticks(worker.pid());
     std::thread::sleep(Duration::from_secs(1));
     let ticks = processes::cpu_ticks(worker.pid()) - before;
@@ -114,7 +112,7 @@ fn a_process_that_dies_idle_is_replaced_before_a_client_notices() {
     for round in 0..4 {
         for pid in worker.wait_for_processes(2) {
             processes::signal(pid, Signal::KILL);
-            eventually("is dead", || (!processes::is_alive(pid)).then_some(()));
+            processes::wait_until_gone(&[pid]);
         }
         let payload = format!("round {round}");
         assert_result(&worker.post(&payload), payload);
@@ -256,9 +254,7 @@ fn a_process_that_hangs_times_out_and_is_replaced_at_once() {
             processes::is_alive(pid),
             "SIGTERM is ignored, and SIGKILL comes later"
         );
-        within(Duration::from_secs(15), "the hung one is gone", || {
-            (!processes::is_alive(pid)).then_some(())
-        });
+        processes::wait_until_gone_within(Duration::from_secs(15), &[pid]);
     }
     assert_whole(&worker, 1);
 }
@@ -313,21 +309,17 @@ fn children_of_a_timed_out_process_go_with_it() {
         "maybe",
     );
     let child: u32 = std::fs::read_to_string(&note).unwrap().parse().unwrap();
-    eventually("the child is gone", || {
-        (!processes::is_alive(child)).then_some(())
-    });
+    processes::wait_until_gone(&[child]);
 }
 
 /// The whole group of a process goes with it, however it ends.
 #[test]
 fn children_of_a_process_that_died_go_with_it() {
     let worker = misbehave(&["--ready"]).option("--processes", "1").start();
-    let child = u32::try_from(worker.post("child").json()["result"].as_u64().unwrap()).unwrap();
+    let child = worker.post_for_pid("child");
     assert!(processes::is_alive(child));
     assert_error(&worker.post("exit 1"), 502, "handler_exited", "maybe");
-    eventually("the child is gone", || {
-        (!processes::is_alive(child)).then_some(())
-    });
+    processes::wait_until_gone(&[child]);
 }
 
 /// B8.
@@ -428,14 +420,19 @@ fn an_answer_already_in_the_pipe_at_the_timeout_wins() {
         &["--ready", "--ids", "never"],
         &["--announce", "4"],
     ] {
-        let worker = misbehave(options).option("--timeout", "600ms").start();
+        let ledger = Ledger::new();
+        let path = ledger.path();
+        let worker = misbehave(&[options, &["--ledger", &path]].concat())
+            .option("--timeout", "600ms")
+            .start();
         worker.wait_until_ready();
         for round in 0..3 {
             let payload = format!("sleep 150 #{round}");
             let waiting = worker.post_aside(&payload);
-            std::thread::sleep(Duration::from_millis(60));
+            ledger.wait_for_start(&payload);
             worker.signal(Signal::STOP);
-            std::thread::sleep(Duration::from_millis(800));
+            // The process answers and the time limit passes, both unseen by the worker.
+            std::thread::sleep(Duration::from_millis(1000));
             worker.signal(Signal::CONT);
             assert_result(&waiting.join().unwrap(), payload);
         }
@@ -469,7 +466,7 @@ fn a_process_that_closes_its_stdout_is_replaced() {
     // Without any request, too: the end of stdout is seen at once.
     let pid = worker.wait_for_processes(1)[0];
     assert_eq!(worker.post("x").status, 200);
-    eventually("is killed", || (!processes::is_alive(pid)).then_some(()));
+    processes::wait_until_gone(&[pid]);
 }
 
 /// Each process answers once and then has let go of a pipe: no request may be lost to that.
@@ -489,9 +486,7 @@ fn check_let_go(worker: &Worker) {
         seen.push(pid);
     }
     let (_, all_but_last) = seen.split_last().unwrap();
-    for &pid in all_but_last {
-        eventually("is gone", || (!processes::is_alive(pid)).then_some(()));
-    }
+    processes::wait_until_gone(all_but_last);
 }
 
 /// B12, the part that needs no more than the pool.
@@ -528,11 +523,7 @@ fn descriptors_come_back() {
         eprintln!("skipped: the worker is hidden from all but the superuser");
         return;
     }
-    let before = eventually("settles", || {
-        let count = processes::descriptor_count(worker.pid());
-        std::thread::sleep(Duration::from_millis(50));
-        (count == processes::descriptor_count(worker.pid())).then_some(count)
-    });
+    let before = processes::settled_descriptor_count(worker.pid());
     for payload in [
         "exit 1",
         "hang",

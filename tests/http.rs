@@ -18,7 +18,8 @@ fn single() -> Worker {
 #[test]
 fn a_client_that_leaves_harms_no_other() {
     for ids in ["always", "never"] {
-        let worker = misbehave(&["--ready", "--ids", ids])
+        let ledger = Ledger::new();
+        let worker = misbehave(&["--ready", "--ids", ids, "--ledger", &ledger.path()])
             .option("--processes", "1")
             .start();
         worker.wait_until_ready();
@@ -31,12 +32,12 @@ fn a_client_that_leaves_harms_no_other() {
             sending.reset();
             // While it runs.
             let mut running = worker.connect();
-            running.send_payload("sleep 30 #left").unwrap();
-            std::thread::sleep(Duration::from_millis(10));
+            running.send_payload("sleep 60 #left").unwrap();
+            ledger.wait_for_starts("sleep 60 #left", round + 1);
             // While it waits.
             let mut queued = worker.connect();
             queued.send_payload("left in the queue").unwrap();
-            std::thread::sleep(Duration::from_millis(2));
+            worker.wait_until_read();
             queued.reset();
             running.reset();
             // While it receives.
@@ -474,13 +475,7 @@ fn beyond_the_connection_limit_health_still_answers() {
     worker.wait_until_ready();
     let mut idle: Vec<_> = (0..8).map(|_| worker.connect()).collect();
     for connection in &mut idle {
-        assert_eq!(
-            connection
-                .request("GET", "/health", &[], None)
-                .unwrap()
-                .status,
-            200
-        );
+        connection.wait_until_accepted();
     }
     for _ in 0..20 {
         assert_eq!(worker.get("/health").status, 200);

@@ -64,21 +64,14 @@ fn no_process_that_hangs_or_is_stopped_outlives_a_killed_worker() {
         client.send_payload(payload).unwrap();
         clients.push(client);
     }
-    eventually("all four run", || {
-        (ledger.payloads().len() == 4).then_some(())
-    });
+    ledger.wait_for_entries(4);
     eventually("two are stopped", || {
         let children = processes::children(worker.pid());
         (children.iter().filter(|child| child.state == 'T').count() == 2).then_some(())
     });
     worker.signal(Signal::KILL);
     worker.wait_for_end(Duration::from_secs(5));
-    within(Duration::from_secs(2), "none is left", || {
-        below
-            .iter()
-            .all(|&pid| !processes::is_alive(pid))
-            .then_some(())
-    });
+    processes::wait_until_gone_within(Duration::from_secs(2), &below);
 }
 
 /// B14: a worker that dies before its process has asked to die with it.
@@ -118,8 +111,7 @@ fn a_daemon_ends_with_an_orderly_end_of_the_worker() {
          d=$!; until [ -s {note} ]; do sleep 0.01; done; printf '{{\"result\":%s}}\\n' $d; exit"
     );
     let mut worker = sh(&script, &[]).option("--processes", "1").start();
-    let response = worker.post("x");
-    let outer = u32::try_from(response.json()["result"].as_u64().unwrap()).unwrap();
+    let outer = worker.post_for_pid("x");
     let inner: u32 = eventually("the inner one is known", || {
         std::fs::read_to_string(&note).ok()?.trim().parse().ok()
     });
@@ -217,9 +209,7 @@ fn a_thousand_orphans_are_reaped_by_process_1() {
     assert_orphans_are_reaped(&worker, first);
     // Process 1 gets only the signals that it asked for.
     processes::signal(first, Signal::TERM);
-    eventually("it has ended", || {
-        (!processes::is_alive(first)).then_some(())
-    });
+    processes::wait_until_gone(&[first]);
 }
 
 /// What a handler finds out of another process: each thing that can be read names itself.

@@ -2,8 +2,8 @@
 
 use crate::support::client::{body_of, request_bytes};
 use crate::support::{
-    Builder, Ledger, Response, Worker, assert_error, assert_result, eventually, interpreter,
-    misbehave, processes, rust_example,
+    Builder, Ledger, Response, Worker, assert_error, assert_result, interpreter, misbehave,
+    processes, rust_example,
 };
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
@@ -23,9 +23,7 @@ fn single(ids: &str) -> Worker {
 /// The process that has misbehaved is never used again, and another one serves.
 #[track_caller]
 fn assert_replaced(worker: &Worker, pid: u32) {
-    eventually("the process in doubt is gone", || {
-        (!processes::is_alive(pid)).then_some(())
-    });
+    processes::wait_until_gone(&[pid]);
     assert_ne!(worker.process(), pid);
 }
 
@@ -437,7 +435,8 @@ fn ids_once_means_ids_always() {
 /// C10: with several at once, a wrong id costs its own request at most.
 #[test]
 fn a_wrong_id_among_several_at_once_costs_only_its_own() {
-    let worker = misbehave(&["--announce", "8"])
+    let ledger = Ledger::new();
+    let worker = misbehave(&["--announce", "8", "--ledger", &ledger.path()])
         .option("--processes", "1")
         .option("--timeout", "2s")
         .start();
@@ -448,7 +447,7 @@ fn a_wrong_id_among_several_at_once_costs_only_its_own() {
             (payload.clone(), worker.post_aside(&payload))
         })
         .collect();
-    std::thread::sleep(Duration::from_millis(200));
+    ledger.wait_for_entries(5);
     let pid = worker.wait_for_processes(1)[0];
     let response = worker.post("wrong-id");
     assert!([502, 504].contains(&response.status), "{}", response.text());

@@ -130,10 +130,12 @@ fn a_killed_process_under_load_costs_its_own_request_only() {
     worker.wait_for_processes(4);
     let stop = Arc::new(AtomicBool::new(false));
     let failed = Arc::new(AtomicU32::new(0));
+    let answered = Arc::new(AtomicU32::new(0));
     let address = worker.address;
     let clients: Vec<_> = (0..16)
         .map(|client| {
             let (stop, failed) = (Arc::clone(&stop), Arc::clone(&failed));
+            let answered = Arc::clone(&answered);
             std::thread::spawn(move || {
                 let mut connection = Connection::open(address).unwrap();
                 for round in 0.. {
@@ -152,6 +154,7 @@ fn a_killed_process_under_load_costs_its_own_request_only() {
                         failed.fetch_add(1, Ordering::Relaxed);
                     } else {
                         assert_result(&response, payload);
+                        answered.fetch_add(1, Ordering::Relaxed);
                     }
                 }
             })
@@ -160,7 +163,10 @@ fn a_killed_process_under_load_costs_its_own_request_only() {
     let mut slowest = Duration::ZERO;
     let kills = 5;
     for round in 0..kills {
-        std::thread::sleep(Duration::from_millis(200));
+        let goal = answered.load(Ordering::Relaxed) + 100;
+        eventually("the load goes on", || {
+            (answered.load(Ordering::Relaxed) >= goal).then_some(())
+        });
         let pids = worker.wait_for_processes(4);
         let victim = pids[round % 4];
         let start = Instant::now();
@@ -184,7 +190,5 @@ fn a_killed_process_under_load_costs_its_own_request_only() {
         "{failed} requests failed"
     );
     assert!(failed > 0, "no process was at work when it was killed");
-    eventually("no zombie is left", || {
-        (processes::zombies(worker.pid()) == 0).then_some(())
-    });
+    processes::wait_for_no_zombie(worker.pid());
 }

@@ -239,9 +239,7 @@ fn a_function_that_hangs_is_ended_long_before_the_grace_is_over() {
     worker.wait_until_ready();
     let pids = worker.wait_for_processes(1);
     assert_error(&worker.post(""), 504, "handler_timeout", "maybe");
-    eventually("the process is gone", || {
-        (!processes::is_alive(pids[0])).then_some(())
-    });
+    processes::wait_until_gone(&pids);
 }
 
 #[test]

@@ -7,13 +7,6 @@ use crate::support::{
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-/// Waits until the ledger has an entry: the request runs.
-fn wait_for_start(ledger: &Ledger, payload: &str) {
-    eventually("the request runs", || {
-        (ledger.count(payload) == 1).then_some(())
-    });
-}
-
 /// D1, in small.
 #[test]
 fn a_full_queue_refuses_at_once() {
@@ -24,7 +17,7 @@ fn a_full_queue_refuses_at_once() {
         .start();
     worker.wait_until_ready();
     let running = worker.post_aside("sleep 1500 #running");
-    wait_for_start(&ledger, "sleep 1500 #running");
+    ledger.wait_for_start("sleep 1500 #running");
     let waiting: Vec<_> = (0..6)
         .map(|number| {
             let payload = format!("waiting {number}");
@@ -66,7 +59,7 @@ fn a_request_that_waited_too_long_is_refused_and_never_run() {
         .start();
     worker.wait_until_ready();
     let running = worker.post_aside("sleep 5000 #running");
-    wait_for_start(&ledger, "sleep 5000 #running");
+    ledger.wait_for_start("sleep 5000 #running");
     let start = Instant::now();
     let response = worker.post("impatient");
     let took = start.elapsed();
@@ -106,7 +99,7 @@ fn a_caller_s_timeout_is_its_whole_budget() {
     );
     assert_result(&within("sleep 1", "5000"), "sleep 1");
     let running = worker.post_aside("sleep 1000 #running");
-    wait_for_start(&ledger, "sleep 1000 #running");
+    ledger.wait_for_start("sleep 1000 #running");
     assert_error(&within("impatient", "200"), 429, "overloaded", "no");
     running.join().unwrap();
     assert_result(&worker.post("last"), "last");
@@ -122,7 +115,7 @@ fn a_waiting_request_whose_client_has_left_is_never_run() {
         .start();
     worker.wait_until_ready();
     let running = worker.post_aside("sleep 700 #running");
-    wait_for_start(&ledger, "sleep 700 #running");
+    ledger.wait_for_start("sleep 700 #running");
     for number in 0..10 {
         let mut leaver = worker.connect();
         leaver.send_payload(&format!("left {number}")).unwrap();
@@ -145,14 +138,14 @@ fn requests_are_started_in_the_order_of_their_arrival() {
         .start();
     worker.wait_until_ready();
     let running = worker.post_aside("sleep 1000 #running");
-    wait_for_start(&ledger, "sleep 1000 #running");
+    ledger.wait_for_start("sleep 1000 #running");
     let mut connections: Vec<Connection> = Vec::new();
     for number in 0..8 {
         let mut connection = worker.connect();
         connection.send_payload(&format!("{number}")).unwrap();
         connections.push(connection);
-        // Far enough apart that their order at the worker is that of the sending.
-        std::thread::sleep(Duration::from_millis(20));
+        // Only then the order at the worker is that of the sending.
+        worker.wait_until_read();
     }
     running.join().unwrap();
     for (number, mut connection) in connections.into_iter().enumerate() {
@@ -314,20 +307,23 @@ fn a_process_is_given_as_many_at_once_as_it_announced() {
 /// A timeout among several at once costs its own request, and in the end the process.
 #[test]
 fn a_timeout_in_a_concurrent_process_fails_only_its_own_request() {
-    let worker = misbehave(&["--announce", "8"])
+    let ledger = Ledger::new();
+    let worker = misbehave(&["--announce", "8", "--ledger", &ledger.path()])
         .option("--processes", "1")
-        .option("--timeout", "1s")
+        .option("--timeout", "2s")
         .start();
     worker.wait_until_ready();
     let pid = worker.process();
     let hung = worker.post_aside("hang");
-    std::thread::sleep(Duration::from_millis(600));
+    ledger.wait_for_start("hang");
+    // So late that the others end after the time limit of the first, and well before their own.
+    std::thread::sleep(Duration::from_millis(1200));
     let others: Vec<_> = (0..4)
-        .map(|number| worker.post_aside(&format!("sleep 700 #{number}")))
+        .map(|number| worker.post_aside(&format!("sleep 1000 #{number}")))
         .collect();
     assert_error(&hung.join().unwrap(), 504, "handler_timeout", "maybe");
     for (number, waiting) in others.into_iter().enumerate() {
-        assert_result(&waiting.join().unwrap(), format!("sleep 700 #{number}"));
+        assert_result(&waiting.join().unwrap(), format!("sleep 1000 #{number}"));
     }
     assert_ne!(worker.process(), pid);
 }

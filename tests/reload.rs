@@ -64,12 +64,7 @@ fn sighup_replaces_every_process_and_says_so() {
     let before = worker.wait_for_processes(3);
     worker.signal(Signal::HUP);
     worker.log.wait_for(&["reload done"]);
-    eventually("the old ones are gone", || {
-        before
-            .iter()
-            .all(|pid| !processes::is_alive(*pid))
-            .then_some(())
-    });
+    processes::wait_until_gone(&before);
     worker.wait_for_processes(3);
     assert_eq!(worker.get("/ready").status, 200);
 }
@@ -146,9 +141,7 @@ fn a_request_that_runs_when_its_process_is_replaced_is_finished() {
         .start();
     worker.wait_until_ready();
     let running = worker.post_aside("sleep 1200");
-    eventually("it runs", || {
-        (ledger.count("sleep 1200") == 1).then_some(())
-    });
+    ledger.wait_for_start("sleep 1200");
     worker.signal(Signal::HUP);
     worker.log.wait_for(&["reload done"]);
     assert!(!running.is_finished());
@@ -277,7 +270,7 @@ fn a_worker_that_ends_while_it_reloads_leaves_nothing() {
     });
     worker.signal(Signal::TERM);
     assert!(worker.wait_for_end(Duration::from_secs(10)).success());
-    assert!(below.iter().all(|pid| !processes::is_alive(*pid)));
+    assert!(processes::are_gone(&below));
 }
 
 #[test]

@@ -21,7 +21,7 @@ fn sigquit_drains_like_sigterm() {
     let mut worker = misbehave(&["--ready", "--ledger", &ledger.path()]).start();
     worker.wait_until_ready();
     let running = worker.post_aside("sleep 500");
-    eventually("it runs", || (ledger.count("sleep 500") == 1).then_some(()));
+    ledger.wait_for_start("sleep 500");
     worker.signal(Signal::QUIT);
     assert_eq!(running.join().unwrap().status, 200);
     assert_eq!(worker.wait_for_end(PATIENCE).code(), Some(0));

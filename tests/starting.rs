@@ -206,6 +206,7 @@ fn a_command_that_is_not_found_is_backed_off() {
         let response = worker.post("x");
         (response.header("x-faas-error") == Some("handler_not_loaded")).then_some(())
     });
+    // Next to nothing may happen while it waits.
     let before = processes::cpu_ticks(worker.pid());
     std::thread::sleep(Duration::from_secs(1));
     let ticks = processes::cpu_ticks(worker.pid()) - before;
@@ -295,9 +296,7 @@ fn without_a_ready_line_in_time_a_start_has_failed() {
         .unwrap()
         .parse()
         .unwrap();
-    eventually("the first is gone", || {
-        (!processes::is_alive(first)).then_some(())
-    });
+    processes::wait_until_gone(&[first]);
     let response = eventually("fails fast", || {
         let response = worker.post("x");
         (response.status == 500).then_some(response)

@@ -2,8 +2,8 @@
 
 use crate::support::client::{body_of, request_bytes};
 use crate::support::{
-    Chance, Connection, Ledger, assert_error, assert_result, eventually, misbehave, processes, sh,
-    within,
+    Chance, Connection, Ledger, Scratch, assert_error, assert_result, eventually, misbehave,
+    processes, sh, wait_for_file, within,
 };
 use rustix::process::Signal;
 use std::collections::HashMap;
@@ -26,25 +26,27 @@ fn an_idle_worker_ends_at_once_and_leaves_nothing() {
             "{:?}",
             start.elapsed()
         );
-        assert!(
-            below.iter().all(|&pid| !processes::is_alive(pid)),
-            "a process is left"
-        );
+        assert!(processes::are_gone(&below), "a process is left");
     }
 }
 
 /// F1: what runs and what waits is answered; then the worker ends, and no later.
 #[test]
 fn a_drain_answers_what_was_accepted() {
-    let mut worker = misbehave(&["--ready"]).option("--processes", "2").start();
+    let ledger = Ledger::new();
+    let mut worker = misbehave(&["--ready", "--ledger", &ledger.path()])
+        .option("--processes", "2")
+        .start();
     worker.wait_until_ready();
+    worker.wait_for_starts(2);
     let accepted: Vec<_> = (0..6)
         .map(|number| {
             let payload = format!("sleep 400 #{number}");
             (payload.clone(), worker.post_aside(&payload))
         })
         .collect();
-    std::thread::sleep(Duration::from_millis(200));
+    ledger.wait_for_entries(2);
+    worker.wait_until_read();
     let start = Instant::now();
     worker.signal(Signal::TERM);
     let mut closing = 0;
@@ -117,7 +119,7 @@ fn sigterm_under_load_loses_no_accepted_request() {
                 })
             })
             .collect();
-        std::thread::sleep(Duration::from_millis(400));
+        ledger.wait_for_entries(100);
         worker.signal(Signal::TERM);
         let start = Instant::now();
         let status = worker.wait_for_end(Duration::from_secs(15));
@@ -163,9 +165,9 @@ fn a_hang_does_not_hold_up_the_end() {
         .start();
     worker.wait_until_ready();
     let hung = worker.post_aside("hang");
-    eventually("runs", || (ledger.count("hang") == 1).then_some(()));
+    ledger.wait_for_start("hang");
     let waiting = worker.post_aside("waiting");
-    std::thread::sleep(Duration::from_millis(100));
+    worker.wait_until_read();
     let pid = worker.wait_for_processes(1)[0];
     let start = Instant::now();
     worker.signal(Signal::TERM);
@@ -198,9 +200,7 @@ fn a_request_has_all_of_the_drain_and_idle_processes_end_before_it() {
     worker.wait_until_ready();
     worker.wait_for_processes(3);
     let working = worker.post_aside("sleep 4000");
-    eventually("it runs", || {
-        (ledger.count("sleep 4000") == 1).then_some(())
-    });
+    ledger.wait_for_start("sleep 4000");
     worker.signal(Signal::TERM);
     let alone = worker.wait_for_processes(1);
     assert!(!working.is_finished(), "the idle ones ended while it ran");
@@ -212,16 +212,18 @@ fn a_request_has_all_of_the_drain_and_idle_processes_end_before_it() {
 /// F2: a handler that heeds neither the end of its stdin nor SIGTERM.
 #[test]
 fn the_end_comes_three_seconds_after_the_drain_at_most_and_says_what_was_cut() {
-    let mut worker = sh("trap '' TERM; while :; do sleep 1; done", &[])
+    let scratch = Scratch::new();
+    let begun = scratch.path("begun");
+    let script = "trap '' TERM; read -r line; : > \"$1\"; while :; do sleep 1; done";
+    let mut worker = sh(script, &[&begun])
         .option("--processes", "1")
         .option("--drain-timeout", "1s")
         .option("--grace", "60s")
         .start();
     let hung = worker.post_aside("hang");
-    worker.log.wait_for(&["process started"]);
-    std::thread::sleep(Duration::from_millis(300));
+    wait_for_file(&begun);
     let waiting = worker.post_aside("waiting");
-    std::thread::sleep(Duration::from_millis(300));
+    worker.wait_until_read();
     let start = Instant::now();
     worker.signal(Signal::TERM);
     assert_error(&hung.join().unwrap(), 502, "handler_exited", "maybe");
@@ -237,27 +239,25 @@ fn the_end_comes_three_seconds_after_the_drain_at_most_and_says_what_was_cut() {
 /// F2.
 #[test]
 fn a_second_signal_cuts_the_drain_short() {
-    let mut worker = misbehave(&["--ready"])
+    let ledger = Ledger::new();
+    let mut worker = misbehave(&["--ready", "--ledger", &ledger.path()])
         // Without the second signal SIGTERM comes at half of the grace, long after the limit below.
         .option("--drain-timeout", "4m")
         .option("--grace", "2m")
         .start();
     worker.wait_until_ready();
     let hung = worker.post_aside("hang");
-    std::thread::sleep(Duration::from_millis(200));
+    ledger.wait_for_start("hang");
     let below = worker.wait_for_processes(2);
     worker.signal(Signal::TERM);
+    worker.log.wait_for(&["shutting down"]);
+    // Nothing may happen in this time.
     std::thread::sleep(Duration::from_millis(200));
     assert!(!worker.has_ended(), "drains while a request runs");
     worker.signal(Signal::TERM);
     worker.wait_for_end(Duration::from_secs(15));
     let _ = hung.join();
-    eventually("nothing is left", || {
-        below
-            .iter()
-            .all(|&pid| !processes::is_alive(pid))
-            .then_some(())
-    });
+    processes::wait_until_gone(&below);
 }
 
 /// F2.
@@ -270,10 +270,7 @@ fn a_signal_while_processes_start_leaves_nothing() {
     let below = worker.wait_for_processes(2);
     worker.signal(Signal::TERM);
     worker.wait_for_end(Duration::from_secs(15));
-    assert!(
-        below.iter().all(|&pid| !processes::is_alive(pid)),
-        "a process is left"
-    );
+    assert!(processes::are_gone(&below), "a process is left");
 }
 
 #[test]
@@ -307,7 +304,7 @@ fn while_the_drain_is_delayed_the_worker_serves_and_is_not_ready() {
 #[test]
 fn children_of_processes_end_with_the_worker() {
     let mut worker = misbehave(&["--ready"]).start();
-    let child = u32::try_from(worker.post("child").json()["result"].as_u64().unwrap()).unwrap();
+    let child = worker.post_for_pid("child");
     assert!(processes::is_alive(child));
     worker.signal(Signal::TERM);
     assert!(worker.wait_for_end(Duration::from_secs(10)).success());
@@ -324,12 +321,7 @@ fn no_process_outlives_a_killed_worker() {
     busy.send_payload("sleep 300").unwrap();
     worker.signal(Signal::KILL);
     worker.wait_for_end(Duration::from_secs(15));
-    within(Duration::from_secs(2), "none is left", || {
-        below
-            .iter()
-            .all(|&pid| !processes::is_alive(pid))
-            .then_some(())
-    });
+    processes::wait_until_gone_within(Duration::from_secs(2), &below);
 }
 
 /// A body that is still on its way when the time to finish is over.
@@ -343,8 +335,7 @@ fn half_a_body_at_the_end_of_a_drain_is_answered() {
     let mut half = worker.connect();
     let bytes = request_bytes(worker.address, "POST", "/", &[], Some(&body_of("x")));
     half.send(&bytes[..bytes.len() - 2]).unwrap();
-    // Its head has been read once a later request on another connection is answered.
-    assert_eq!(worker.post("later").status, 200);
+    worker.wait_until_read();
     worker.signal(Signal::TERM);
     assert_error(&half.receive().unwrap(), 503, "draining", "no");
     assert!(worker.wait_for_end(Duration::from_secs(15)).success());

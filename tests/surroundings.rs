@@ -3,7 +3,7 @@
 use crate::support::load::Load;
 use crate::support::{
     Connection, PATIENCE, Scratch, Worker, assert_error, assert_result, eventually, misbehave,
-    processes, sh,
+    processes, sh, wait_for_file,
 };
 use rustix::process::{Pid, Resource, Rlimit, Signal};
 use serde_json::Value;
@@ -238,13 +238,8 @@ fn hours_of_load_leave_nothing_behind() {
     };
     let settled = || {
         worker.wait_for_processes(2);
-        eventually("it is at rest", || {
-            let now = processes::descriptor_count(worker.pid());
-            std::thread::sleep(Duration::from_millis(50));
-            (now == processes::descriptor_count(worker.pid())
-                && processes::zombies(worker.pid()) == 0)
-                .then_some(now)
-        })
+        processes::wait_for_no_zombie(worker.pid());
+        processes::settled_descriptor_count(worker.pid())
     };
     (0..10).for_each(round);
     let descriptors = settled();
@@ -285,19 +280,19 @@ fn a_pool_of_which_all_died_at_once_is_whole_again() {
 #[test]
 fn an_interrupt_from_the_terminal_is_not_for_the_handlers() {
     let scratch = Scratch::new();
-    let told = scratch.path("told");
-    // Reads on after a signal, as a handler does that wants to know.
+    let (told, begun) = (scratch.path("told"), scratch.path("begun"));
+    // The shell reads on after a signal, and notes it.
     let script = r#"trap 'echo told > "$1"' INT
         printf '{"ready":true}\n'
-        while IFS= read -r line; do sleep 1; printf '{"result":1}\n'; done"#;
-    let mut worker = sh(script, &[&told])
+        while IFS= read -r line; do : > "$2"; sleep 1; printf '{"result":1}\n'; done"#;
+    let mut worker = sh(script, &[&told, &begun])
         .option("--processes", "1")
         // A session of its own, as a terminal gives one.
         .prepared_by("exec setsid \"$0\" \"$@\"")
         .start();
     worker.wait_until_ready();
     let running = worker.post_aside("x");
-    std::thread::sleep(Duration::from_millis(200));
+    wait_for_file(&begun);
     let group = Pid::from_raw(i32::try_from(worker.pid()).unwrap()).unwrap();
     rustix::process::kill_process_group(group, Signal::INT).unwrap();
     assert_result(&running.join().unwrap(), 1);

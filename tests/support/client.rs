@@ -139,6 +139,13 @@ impl Connection {
         self.receive_to(method)
     }
 
+    /// Waits until the worker has accepted the connection, by a question for its health.
+    #[track_caller]
+    pub(crate) fn wait_until_accepted(&mut self) {
+        let response = self.request("GET", "/health", &[], None).unwrap();
+        assert_eq!(response.status, 200, "{}", response.text());
+    }
+
     /// Reads one answer to a request that is not HEAD.
     pub(crate) fn receive(&mut self) -> Result<Response> {
         self.receive_to("POST")

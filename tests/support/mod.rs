@@ -40,6 +40,14 @@ pub(crate) fn within<T>(
     }
 }
 
+/// Waits until a handler has made this file.
+#[track_caller]
+pub(crate) fn wait_for_file(path: &str) {
+    eventually(&format!("{path} is there"), || {
+        Path::new(path).exists().then_some(())
+    });
+}
+
 /// Small pseudo-random numbers that a failed run can be repeated with (xorshift64*).
 pub(crate) struct Chance(u64);
 
@@ -139,6 +147,28 @@ impl Ledger {
             .iter()
             .filter(|entry| *entry == payload)
             .count()
+    }
+
+    /// Waits until a process has started on this payload.
+    #[track_caller]
+    pub(crate) fn wait_for_start(&self, payload: &str) {
+        self.wait_for_starts(payload, 1);
+    }
+
+    /// Waits until processes have started on this payload `count` times.
+    #[track_caller]
+    pub(crate) fn wait_for_starts(&self, payload: &str, count: usize) {
+        eventually(&format!("{payload:?} was started {count} times"), || {
+            (self.count(payload) >= count).then_some(())
+        });
+    }
+
+    /// Waits until processes have started on `count` requests.
+    #[track_caller]
+    pub(crate) fn wait_for_entries(&self, count: usize) {
+        eventually(&format!("{count} requests were started"), || {
+            (self.entries().len() >= count).then_some(())
+        });
     }
 
     /// Fails if any payload was started twice; the payloads of the test must differ.

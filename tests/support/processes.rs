@@ -1,7 +1,9 @@
 //! Processes as the kernel sees them.
 
+use super::{PATIENCE, eventually, within};
 use rustix::process::{Pid, Signal};
 use std::fs;
+use std::time::Duration;
 
 /// One line of the process table.
 #[derive(Debug, Clone)]
@@ -71,6 +73,26 @@ pub(crate) fn descendants(pid: u32) -> Vec<u32> {
     found.split_off(1)
 }
 
+/// Waits until none of these processes runs any more.
+#[track_caller]
+pub(crate) fn wait_until_gone(pids: &[u32]) {
+    wait_until_gone_within(PATIENCE, pids);
+}
+
+/// Waits until none of these processes runs any more, with a deadline of its own.
+#[track_caller]
+pub(crate) fn wait_until_gone_within(limit: Duration, pids: &[u32]) {
+    within(limit, &format!("processes {pids:?} are gone"), || {
+        are_gone(pids).then_some(())
+    });
+}
+
+/// Waits until a process has reaped all of its children that have ended.
+#[track_caller]
+pub(crate) fn wait_for_no_zombie(parent: u32) {
+    eventually("no zombie is left", || (zombies(parent) == 0).then_some(()));
+}
+
 pub(crate) fn zombies(pid: u32) -> usize {
     children(pid)
         .iter()
@@ -81,6 +103,11 @@ pub(crate) fn zombies(pid: u32) -> usize {
 /// Whether it runs; a zombie does not.
 pub(crate) fn is_alive(pid: u32) -> bool {
     look(pid).is_some_and(|process| process.state != 'Z' && process.state != 'X')
+}
+
+/// Whether none of these processes runs.
+pub(crate) fn are_gone(pids: &[u32]) -> bool {
+    !pids.iter().any(|&pid| is_alive(pid))
 }
 
 pub(crate) fn signal(pid: u32, signal: Signal) {
@@ -97,21 +124,17 @@ pub(crate) fn cpu_ticks(pid: u32) -> u64 {
 
 /// The most memory that a process has had, in KiB.
 pub(crate) fn peak_memory_kib(pid: u32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status
-        .lines()
-        .find(|line| line.starts_with("VmHWM:"))
-        .unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    memory_kib(pid, "VmHWM:")
 }
 
 /// The memory that a process has now, in KiB.
 pub(crate) fn resident_kib(pid: u32) -> u64 {
+    memory_kib(pid, "VmRSS:")
+}
+
+fn memory_kib(pid: u32, field: &str) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status
-        .lines()
-        .find(|line| line.starts_with("VmRSS:"))
-        .unwrap();
+    let line = status.lines().find(|line| line.starts_with(field)).unwrap();
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
@@ -131,4 +154,14 @@ pub(crate) fn with_variable(name: &str, value: &str) -> Vec<u32> {
 /// How many descriptors a process has open.
 pub(crate) fn descriptor_count(pid: u32) -> usize {
     fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count()
+}
+
+/// How many descriptors a process has open once their number has not changed for 50 ms.
+#[track_caller]
+pub(crate) fn settled_descriptor_count(pid: u32) -> usize {
+    eventually("the number of descriptors settles", || {
+        let count = descriptor_count(pid);
+        std::thread::sleep(Duration::from_millis(50));
+        (count == descriptor_count(pid)).then_some(count)
+    })
 }

@@ -286,16 +286,30 @@ impl Worker {
     /// The pid of the process that takes the next request; the handler must be the misbehaving one.
     #[track_caller]
     pub(crate) fn process(&self) -> u32 {
-        let response = self.post("pid");
+        self.post_for_pid("pid")
+    }
+
+    /// The pid that a handler answers to this payload.
+    #[track_caller]
+    pub(crate) fn post_for_pid(&self, payload: &str) -> u32 {
+        let response = self.post(payload);
         assert_eq!(response.status, 200, "{}", response.text());
         u32::try_from(response.json()["result"].as_u64().unwrap()).unwrap()
     }
 
-    /// Sends a request in a thread of its own.
+    /// Sends a request, and waits for its answer in a thread of its own.
     pub(crate) fn post_aside(&self, payload: &str) -> std::thread::JoinHandle<Response> {
         let mut connection = self.connect();
-        let payload = payload.to_owned();
-        std::thread::spawn(move || connection.post(&payload).unwrap())
+        connection.send_payload(payload).unwrap();
+        std::thread::spawn(move || connection.receive().unwrap())
+    }
+
+    /// Waits until the worker has read all that clients have sent so far. It accepts connections
+    /// and reads them in the order in which the kernel tells of them, so an answer on a connection
+    /// that is opened now comes after that.
+    #[track_caller]
+    pub(crate) fn wait_until_read(&self) {
+        self.connect().wait_until_accepted();
     }
 
     #[track_caller]
