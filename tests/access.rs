@@ -1,4 +1,4 @@
-//! Who may call, and where operators look: tokens, and an address of their own.
+//! Access: tokens for callers, and a separate address for operators.
 
 use crate::support::client::{Connection, body_of, request_bytes};
 use crate::support::{
@@ -27,7 +27,7 @@ fn post_as(worker: &Worker, authorization: &[&str], payload: &str) -> Response {
         .unwrap()
 }
 
-/// Whoever has a wrong token need not connect again for each try, nor lose what it sent behind it.
+/// A client with a wrong token keeps its connection, and the requests it sent behind the first.
 #[test]
 fn a_connection_outlives_a_request_that_was_refused_by_its_head() {
     let (scratch, ledger) = (Scratch::new(), Ledger::new());
@@ -187,7 +187,7 @@ fn a_file_of_tokens_that_others_may_read_or_that_holds_short_ones_is_told() {
     assert!(!said.contains("fedcba98"), "{said}");
 }
 
-/// Where the worker says that operators find it.
+/// The address for operators, as the worker logs it.
 fn admin_address(worker: &Worker) -> SocketAddr {
     let line = worker.log.wait_for(&["listening for operators"]);
     let line: serde_json::Value = serde_json::from_str(&line).unwrap();
@@ -223,7 +223,7 @@ fn what_is_for_operators_is_served_at_their_address_only() {
     assert_eq!(ledger.payloads(), ["own"]);
 }
 
-/// 14: during a drain, `/ready` is asked and must say why, although the main door has closed.
+/// 14: during a drain, `/ready` on the address for operators still answers, with the reason.
 #[test]
 fn the_operators_address_answers_until_all_else_has_ended() {
     let ledger = Ledger::new();

@@ -1,5 +1,5 @@
-//! Requests written ahead to a process that promised order: none is lost, run twice or answered
-//! with another's answer, and none waits where it need not.
+//! Requests written ahead to a process that promised order: no request is lost, run twice or
+//! answered with another's answer, and no request waits while a process is idle.
 
 use crate::support::client::{body_of, request_bytes};
 use crate::support::{
@@ -9,7 +9,7 @@ use crate::support::{
 use rustix::process::Signal;
 use std::time::{Duration, Instant};
 
-/// How a process has the requests that are behind the first.
+/// Where the requests behind the first are.
 #[derive(Clone, Copy, PartialEq)]
 enum Behind {
     /// It has read them.
@@ -37,7 +37,7 @@ impl Staged {
         self.connections[number].receive().unwrap()
     }
 
-    /// The pid of the process that started on this payload, which nobody else has.
+    /// The pid of the process that started on this payload; no other request has the same.
     fn runner(&self, payload: &str) -> u32 {
         self.ledger.assert_none_twice();
         let entries = self.ledger.entries();
@@ -75,7 +75,7 @@ fn warm_up(worker: &Worker) {
     }
 }
 
-/// Sends the payloads in such a way that the worker finds all of them at once.
+/// Sends the payloads while the worker is stopped, so that it finds all of them at once.
 fn send_at_once(worker: &Worker, payloads: &[&str]) -> Vec<Connection> {
     let mut connections: Vec<Connection> = payloads.iter().map(|_| worker.connect()).collect();
     for connection in &mut connections {
@@ -97,9 +97,9 @@ fn send_at_once(worker: &Worker, payloads: &[&str]) -> Vec<Connection> {
     connections
 }
 
-/// A worker whose process works on the first of these payloads and was given the others ahead.
-/// On a machine that is busy with other things that may take several attempts: a process that got
-/// no processor for a while is given less.
+/// A worker whose process works on the first of these payloads and has the rest written ahead.
+/// On a busy machine this may take several attempts: a process that got no processor for a while
+/// is given fewer requests ahead.
 fn staged(behind: Behind, change: fn(Builder) -> Builder, payloads: &[&str]) -> Staged {
     eventually("requests are written ahead", || {
         let ledger = Ledger::new();
@@ -153,7 +153,7 @@ fn a_death_fails_only_the_request_being_worked_on() {
     }
 }
 
-/// D5: it is killed at once, though it ignores SIGTERM and has a long grace.
+/// D5: the process is killed at once, though it ignores SIGTERM and has a long grace.
 #[test]
 fn a_timeout_fails_only_the_request_being_worked_on_and_holds_up_no_other() {
     let mut staged = staged(
@@ -178,8 +178,8 @@ fn a_timeout_fails_only_the_request_being_worked_on_and_holds_up_no_other() {
     assert_ne!(staged.runner("two"), staged.pid);
 }
 
-/// D5: replies that are there count. After the last of them the next request may have been begun
-/// with, unless it lies in the pipe.
+/// D5: replies written before the death count. The process may have started on the request behind
+/// the last reply, unless that request is still in the pipe.
 #[test]
 fn replies_that_are_there_at_the_death_count() {
     for behind in BOTH {
@@ -199,7 +199,7 @@ fn replies_that_are_there_at_the_death_count() {
     }
 }
 
-/// D5, C10: its own answer for each, and no more requests.
+/// D5, C10: each request gets its own answer, and the process is given no more.
 #[test]
 fn a_broken_order_gives_each_its_own_answer_and_costs_the_process() {
     let payloads = ["after-next", "own", "behind"];
@@ -211,7 +211,7 @@ fn a_broken_order_gives_each_its_own_answer_and_costs_the_process() {
     assert_eq!(staged.runner("behind"), staged.pid);
 }
 
-/// D5: after that, only what lies in the pipe is known not to have started.
+/// D5: after a broken order, only requests still in the pipe are known not to have started.
 #[test]
 fn after_a_broken_order_a_death_runs_nothing_twice() {
     for behind in BOTH {
@@ -229,7 +229,8 @@ fn after_a_broken_order_a_death_runs_nothing_twice() {
     }
 }
 
-/// C5, C10: a reply that is none may have been the first's: the second may have started.
+/// C5, C10: a broken reply may have been meant for the first request, so that the process may have
+/// started on the second.
 #[test]
 fn behind_a_botched_reply_nothing_is_run_twice() {
     let botched = r#"raw {"result":NaN,"id":$ID}"#;
@@ -252,7 +253,7 @@ fn a_process_in_doubt_starts_on_nothing_more() {
     assert_ne!(staged.runner("behind"), staged.pid);
 }
 
-/// D5: its client left.
+/// D5: the client of a request written ahead left.
 #[test]
 fn a_request_whose_client_left_behind_another_is_not_run_after_a_death() {
     let mut staged = staged(
@@ -266,7 +267,7 @@ fn a_request_whose_client_left_behind_another_is_not_run_after_a_death() {
     assert_eq!(staged.ledger.count("left"), 0);
 }
 
-/// D5: its queue time passed.
+/// D5: the queue time of a request written ahead passed.
 #[test]
 fn time_behind_another_request_is_not_time_in_the_queue() {
     let mut staged = staged(
@@ -278,7 +279,7 @@ fn time_behind_another_request_is_not_time_in_the_queue() {
     assert_result(&staged.receive(1), "next");
 }
 
-/// D5: what was written ahead takes up no room in the queue, nor does it when it comes back.
+/// D5: a request written ahead takes up no room in the queue, nor does it when it comes back.
 #[test]
 fn what_comes_back_is_not_refused_for_a_full_queue() {
     let payloads = ["sleep-exit 300", "one", "two", "three"];
@@ -319,7 +320,7 @@ fn what_never_started_when_the_worker_stops_is_told_so() {
     assert_eq!(staged.ledger.count("one") + staged.ledger.count("two"), 0);
 }
 
-/// D5: the processes are replaced meanwhile.
+/// D5: the processes are replaced while requests are written ahead.
 #[test]
 fn what_was_written_ahead_is_finished_by_a_process_that_is_replaced() {
     let payloads = ["sleep 700", "one", "two"];
@@ -332,7 +333,8 @@ fn what_was_written_ahead_is_finished_by_a_process_that_is_replaced() {
     processes::wait_until_gone(&[staged.pid]);
 }
 
-/// A caller's budget ends while its request is behind another: told on time, and no process lost.
+/// A caller's budget ends while its request is behind another: the caller is told on time, and no
+/// process is lost.
 #[test]
 fn a_budget_that_ends_behind_another_request_is_told_on_time() {
     let mut staged = staged(
@@ -425,7 +427,7 @@ fn without_the_promise_or_with_read_ahead_off_none_is_written_ahead() {
     }
 }
 
-/// None waits behind another while a process is idle.
+/// No request waits behind another while a process is idle.
 #[test]
 fn idle_processes_come_before_reading_ahead() {
     let ledger = Ledger::new();

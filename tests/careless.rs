@@ -1,7 +1,7 @@
 //! A handler of the Rust library whose function prints and starts programs without a thought for
 //! the pipes, for the integration tests.
 //!
-//! The first word of a payload says what is done, the rest is given to it; each is split at `|`.
+//! A payload is a command and its arguments, separated by `|`.
 #![allow(clippy::unwrap_used)]
 
 use faas_worker::handler;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-/// E2: who sends a byte now and then is as slow as who sends none.
+/// E2: a byte now and then does not prolong the time limit of a head or a body.
 #[test]
 fn bytes_that_come_one_by_one_do_not_prolong_a_request() {
     let ledger = Ledger::new();
@@ -69,8 +69,8 @@ fn a_budget_that_is_spent_on_the_body_ends_the_request() {
     assert!(ledger.payloads().is_empty(), "{:?}", ledger.payloads());
 }
 
-/// A connection of which only the sending side is closed looks like one that is closed: its client
-/// counts as gone, for nothing may be run for those who have left.
+/// A connection of which only the sending side is closed looks like a closed one. Its client counts
+/// as gone, because a request must not be run for a client that has left.
 #[test]
 fn a_client_that_closes_its_sending_side_counts_as_gone() {
     let ledger = Ledger::new();
@@ -96,7 +96,7 @@ fn a_client_that_closes_its_sending_side_counts_as_gone() {
     assert!(idle.is_closed_by_worker());
 }
 
-/// E1: so does one that has sent more behind its request: what is not read yet hides nothing.
+/// E1: a client also counts as gone when unread bytes stand between its request and the close.
 #[test]
 fn a_client_that_leaves_is_noticed_behind_what_it_sent_further() {
     let ledger = Ledger::new();
@@ -113,7 +113,7 @@ fn a_client_that_leaves_is_noticed_behind_what_it_sent_further() {
         ("a request", request("left 2").repeat(2)),
         ("ten requests", request("left 3").repeat(10)),
         (
-            // But not more than the kernel takes for us: its client's end stands behind that.
+            // Not more than the kernel's buffers hold: the close comes behind these bytes.
             "more than is read ahead",
             request(&format!("left 4 {long}")).repeat(16),
         ),
@@ -146,14 +146,14 @@ const ATTACKERS: usize = 16;
 /// Connections that an attacker holds open at one time.
 const HELD: usize = 150;
 
-/// A worker that may have so few descriptors that most connections find none.
+/// A worker with too few descriptors for most connections.
 fn narrow() -> Worker {
     let worker = misbehave(&["--ready"]).prepared_by("ulimit -n 256").start();
     worker.wait_until_ready();
     worker
 }
 
-/// One request by somebody who tries again when the connection is closed for want of room.
+/// Sends one request, again and again while the connection is closed for want of room.
 fn persist(worker: &Worker, payload: &str) -> usize {
     let limit = Duration::from_secs(60);
     let mut tries = 0;
@@ -226,7 +226,8 @@ fn a_flood_of_connections_neither_ends_the_worker_nor_keeps_others_out() {
     assert!(!worker.has_ended());
 }
 
-/// E3: when nothing can be accepted and nobody can be closed, the worker waits, and does not spin.
+/// E3: without a free descriptor, and without a connection that may be closed, the worker waits and
+/// does not spin.
 #[test]
 fn without_descriptors_the_worker_waits_and_recovers() {
     let worker = narrow();
@@ -255,12 +256,12 @@ fn without_descriptors_the_worker_waits_and_recovers() {
     assert_result(&worker.post("at once"), "at once");
 }
 
-/// Leaves nothing behind on this side, so that thousands do not use up the ports.
+/// Closes without TIME_WAIT on this side, so that thousands of connections do not use up the ports.
 fn reset(stream: TcpStream) {
     let _ = rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO));
 }
 
-/// E1: what a client does not take stays out of the kernel, whose memory a container's limit counts.
+/// E1: a client that reads nothing fills no kernel buffers: a container's memory limit counts them.
 #[test]
 fn a_client_that_takes_nothing_fills_no_buffers_of_the_kernel() {
     let worker = misbehave(&["--ready"]).start();

@@ -1,4 +1,4 @@
-//! What a person reads who types: the help, and what is said of a mistake.
+//! The command line: its help, and the messages about mistakes.
 
 use crate::support::{Builder, Scratch, assert_result, misbehave};
 use std::process::{Command, Output};
@@ -19,7 +19,7 @@ fn printed(words: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// What is said of words that are refused.
+/// The message about a command line that is refused.
 fn refused(words: &[&str]) -> String {
     said_by(typed(words), words)
 }
@@ -32,8 +32,8 @@ fn said_by(output: Output, what: impl std::fmt::Debug) -> String {
     said
 }
 
-/// Runs a command line of sh on a terminal of its own, and gives its exit status and what is seen;
-/// `None` where there is no `script` that makes one.
+/// Runs a command line of sh on a terminal of its own, and gives its exit status and output; `None`
+/// where there is no `script` to make a terminal.
 fn on_a_terminal(line: &str) -> Option<(i32, String)> {
     let mut script = Command::new("script");
     script
@@ -185,7 +185,7 @@ fn a_command_in_quotes_is_answered_with_what_to_type() {
 fn a_handler_is_given_once() {
     let said = refused(&["--handler", "a", "--", "b"]);
     assert!(said.contains("--handler and a command after --"), "{said}");
-    // What is typed wins over a variable, which is no second one.
+    // An option wins over its variable; the two are no contradiction.
     let worker = misbehave(&["--ready"])
         .environment("HANDLER_FUNCTION", "/nowhere")
         .start();
@@ -229,7 +229,7 @@ fn a_value_that_is_no_text_is_named() {
             "{said}"
         );
     }
-    // A path may hold any bytes: what is wrong with this one is that it is not there.
+    // A path may hold any bytes; the fault of this path is that it does not exist.
     let path = nothing()
         .prepared_by("FAAS_AUTH_TOKEN_FILE=$(printf '/nowhere/\\377'); export FAAS_AUTH_TOKEN_FILE")
         .output();
@@ -249,7 +249,7 @@ fn without_a_handler_a_terminal_is_told_what_to_type() {
     assert_eq!(status, 2, "{seen}");
     assert!(seen.contains("no handler"), "{seen}");
     assert!(seen.contains("Usage: faas-worker"), "{seen}");
-    // A container stays up, and says it to those who ask.
+    // A container without a command stays up, and answers requests with the reason.
     let worker = Builder::new(Vec::new()).start();
     assert_eq!(worker.post("x").status, 500);
 }

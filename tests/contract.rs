@@ -1,5 +1,5 @@
-//! The recorded answers of the Python worker hold, with handlers in Rust and in Python; and what
-//! the contract says beyond them.
+//! The recorded answers of the Python worker hold with handlers in Rust and in Python, and so do
+//! the promises of the contract that no recording shows.
 
 use crate::support::client::body_of;
 use crate::support::worker::python;
@@ -37,7 +37,7 @@ fn check_cases(builder_of: impl Fn(&str) -> Builder) {
     );
 }
 
-/// What is wrong with the answer to one case.
+/// Every difference between the answer to a case and the recorded one.
 fn check_case(worker: &Worker, case: &Value) -> Vec<String> {
     let text = |name: &str| case[name].as_str();
     let headers: Vec<(&str, &str)> = case["headers"]

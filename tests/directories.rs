@@ -100,7 +100,7 @@ fn a_folder_that_took_the_place_of_the_working_directory_is_the_one_that_counts(
     assert_result(&worker.post("which"), "2 in 1");
 }
 
-/// A path in `PWD` that means another folder is a leftover of whatever started the worker.
+/// A `PWD` that names another folder is left over from the parent of the worker.
 #[test]
 fn the_working_directory_counts_where_pwd_means_another() {
     let releases = Releases::new();
@@ -149,7 +149,7 @@ fn a_folder_that_cannot_be_entered_is_named() {
         said.contains("--chdir (FAAS_CHDIR)") && said.contains("/no/such/folder"),
         "{said}"
     );
-    // One that goes later fails what comes, says why, and is found again.
+    // A folder that disappears later fails the next starts with the reason, and is found again.
     let worker = releases.worker().start();
     assert_result(&worker.post("which"), "1 in current");
     std::fs::remove_file(releases.current()).unwrap();
@@ -185,7 +185,7 @@ fn a_moved_link_is_a_change_for_a_watch() {
         wait_for(&worker, "1 in current");
         releases.link(&releases.0.path("2"), "current");
         wait_for(&worker, "2 in current");
-        // And what is edited in the new place.
+        // An edit in the new folder counts too.
         releases.0.file(
             "2/handler.sh",
             0o755,
@@ -242,7 +242,7 @@ fn links_to_folders_elsewhere_are_not_watched() {
     assert!((1..=10).contains(&watches), "{watches} watches");
 }
 
-/// A program that is copied in pieces, whose writer closes it long after its last write.
+/// A program whose writer keeps it open long after its last write, as a slow copy does.
 #[test]
 fn a_program_that_is_being_written_is_waited_for() {
     let scratch = Scratch::new();
@@ -276,7 +276,7 @@ fn a_program_that_is_being_written_is_waited_for() {
     }
 }
 
-/// Puts a new file in the place of the handler; gives its writer, which is not closed.
+/// Puts a new file in the place of the handler; gives the file, still open for writing.
 fn replace_slowly(handler: &str, program: &[u8]) -> std::fs::File {
     use std::io::Write;
     use std::os::unix::fs::OpenOptionsExt;

@@ -1,4 +1,4 @@
-//! The API's document and the page that shows it: what they promise is what is served.
+//! The OpenAPI document and its page: every answer of the worker is held against the document.
 
 use crate::support::client::{body_of, request_bytes};
 use crate::support::{
@@ -111,7 +111,7 @@ impl Document {
         let kind = answer.header("content-type").unwrap_or_default();
         let is_told = match (method, content) {
             ("HEAD", None) => true,
-            // The general ones are written for any method.
+            // The answers for all paths are written for any method.
             ("HEAD", Some(_)) => !operation.contains('/'),
             (_, None) => answer.body.is_empty(),
             (_, Some(kinds)) => kinds.contains_key(kind.split(';').next().unwrap()),
@@ -177,7 +177,7 @@ fn limited() -> Builder {
         .option("--timeout", "2s")
 }
 
-/// Everything that a worker in good order answers.
+/// Every answer of a worker whose handler works.
 fn try_paths(document: &mut Document) {
     let worker = limited().start();
     worker.wait_until_ready();
@@ -205,7 +205,7 @@ fn try_paths(document: &mut Document) {
     document.expect(&worker, ("DELETE", "/", &[], None), 405);
 }
 
-/// Everything that `POST /` answers of the request alone.
+/// Every answer of `POST /` that comes from the request alone.
 fn try_requests(document: &mut Document) {
     let worker = limited().start();
     let post =
@@ -236,7 +236,7 @@ fn try_requests(document: &mut Document) {
     document.hold("POST", "/", &answer);
 }
 
-/// Everything that `POST /` answers of what a handler does.
+/// Every answer of `POST /` that comes from the handler.
 fn try_handlers(document: &mut Document) {
     let worker = limited().start();
     document.expect_of_payload(&worker, "error no such device", 400);
@@ -257,7 +257,7 @@ fn try_handlers(document: &mut Document) {
     document.expect_of_payload(&none, "x", 500);
 }
 
-/// Everything that a worker in need answers.
+/// Every answer of a worker that is starting, failing, full or draining.
 fn try_pools(document: &mut Document) {
     let starting = sh("sleep 60", &[]).start();
     for path in ["/ready", "/_/ready"] {
@@ -364,7 +364,7 @@ fn the_document_is_of_this_version_and_of_every_error() {
         }
     }
     assert!(without_example.is_empty(), "{without_example:?}");
-    // The README's table of errors has each, but for those of other paths.
+    // The README's table of errors has each code, but for the codes of other paths.
     let readme = include_str!("../README.md");
     let (_, table) = readme.split_once("\n## Errors\n").unwrap();
     let (table, _) = table.split_once("\n## ").unwrap();

@@ -1,4 +1,4 @@
-//! Nobody holds the door: clients that take places, or that are too slow, keep no others out.
+//! Places for connections: clients that hold places, or are too slow, keep no other client out.
 
 use crate::support::client::{body_of, request_bytes};
 use crate::support::{
@@ -22,8 +22,8 @@ fn narrow() -> Worker {
     worker
 }
 
-/// Asks for health and readiness, each on a connection of its own; gives the slowest time of all
-/// but one in a hundred, and of all.
+/// Asks for health and readiness, each on a connection of its own; gives the 99th percentile of the
+/// times, and the slowest.
 fn times_of_health(worker: &Worker) -> (Duration, Duration) {
     let mut times: Vec<Duration> = (0..100)
         .map(|number| {
@@ -135,6 +135,7 @@ fn health_answers_while_silent_connections_come_all_the_time() {
                 if silent.len() > 400 {
                     silent.pop_front();
                 }
+                // The pace of the flood.
                 std::thread::sleep(Duration::from_micros(200));
             }
             opened
@@ -150,7 +151,7 @@ fn health_answers_while_silent_connections_come_all_the_time() {
     assert_result(&worker.post("after"), "after");
 }
 
-/// A place beyond the limit is for one question: what is asked after it is not answered.
+/// A connection beyond the limit gets one answer: a second request on it is not answered.
 #[test]
 fn a_place_beyond_the_limit_is_for_one_answer() {
     let ledger = Ledger::new();
@@ -180,7 +181,7 @@ fn a_place_beyond_the_limit_is_for_one_answer() {
     assert_eq!(ledger.payloads(), ["sleep 3000", "after"]);
 }
 
-/// E3: who waits for a place longer than for a head is told so.
+/// E3: a request that waits for a place longer than the time limit of a head is refused.
 #[test]
 fn a_request_that_finds_no_place_in_time_is_refused() {
     let worker = misbehave(&["--ready"])
@@ -196,7 +197,7 @@ fn a_request_that_finds_no_place_in_time_is_refused() {
     let took = start.elapsed();
     assert!(took >= Duration::from_millis(490), "{took:?}");
     assert!(took < Duration::from_secs(4), "{took:?}");
-    // Who says nothing is closed without a word.
+    // A connection that sends nothing is closed without an answer.
     assert!(worker.connect().is_closed_by_worker());
     assert_eq!(busy.receive().unwrap().status, 200);
 }
@@ -242,7 +243,7 @@ fn a_body_below_the_least_rate_is_answered() {
     assert!(slow.is_closed_by_worker());
 }
 
-/// E2: so has a response, however often some of it is taken.
+/// E2: a response has a least rate, however often a few bytes of it are taken.
 #[test]
 fn a_response_below_the_least_rate_is_cut_short() {
     let start = |rate: &str| {
@@ -283,7 +284,7 @@ fn a_response_below_the_least_rate_is_cut_short() {
     assert!(end.is_err() || rest.len() < 12_000_000, "{}", rest.len());
 }
 
-/// E11: who takes a reply slowly gives way when its memory is needed, whatever the least rate.
+/// E11: a slow reader of a reply is closed when its memory is needed, even without a least rate.
 #[test]
 fn slow_readers_give_way_when_memory_is_short() {
     let worker = misbehave(&["--ready"])
@@ -309,6 +310,7 @@ fn slow_readers_give_way_when_memory_is_short() {
                 for reader in &mut readers {
                     let _ = reader.stream.read_exact(&mut [0; 100]);
                 }
+                // The pace of slow readers.
                 std::thread::sleep(Duration::from_millis(200));
             }
         });

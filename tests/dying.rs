@@ -1,7 +1,8 @@
-//! Processes that exit, crash, hang, or let go of their pipes.
+//! Processes that exit, crash, hang, or close their pipes.
 
 use crate::support::{
     Ledger, Scratch, Worker, assert_error, assert_result, eventually, misbehave, processes, sh,
+    wait_for_file,
 };
 use rustix::process::Signal;
 use std::time::{Duration, Instant};
@@ -14,7 +15,7 @@ fn assert_whole(worker: &Worker, count: usize) {
     processes::wait_for_no_zombie(worker.pid());
 }
 
-/// B5: no answer is waited for then, and nothing is looked at again and again.
+/// B5: a process that is dying is not polled.
 #[test]
 fn a_process_that_takes_its_time_to_die_costs_no_processor_time() {
     let script = "trap '' TERM; while read -r line; do while :; do sleep 60; done; done";
@@ -32,7 +33,7 @@ fn a_process_that_takes_its_time_to_die_costs_no_processor_time() {
     assert!(ticks < 30, "{ticks} ticks of 10 ms in a second");
 }
 
-/// B1: the next request may well have been written before the exit is seen.
+/// B1: the next request may already be in the pipe when the worker sees the exit.
 #[test]
 fn a_process_that_exits_after_each_reply_costs_no_request() {
     let ledger = Ledger::new();
@@ -56,7 +57,7 @@ fn a_process_that_exits_after_each_reply_costs_no_request() {
     assert_whole(&worker, 2);
 }
 
-/// B1: what comes back out of its stdin may look like what was never read.
+/// B1: a handler may write a request that it has read back into its stdin, where it looks unread.
 #[test]
 fn a_request_that_its_process_puts_back_is_given_to_two_others_at_most() {
     let ledger = Scratch::new();
@@ -80,7 +81,7 @@ fn a_request_that_its_process_puts_back_is_given_to_two_others_at_most() {
     }
 }
 
-/// B1: a descendant out of its group, which outlives it.
+/// B1: a descendant outside the process's group outlives it and keeps its stdin full.
 #[test]
 fn a_stdin_that_is_kept_full_after_a_death_holds_up_nobody() {
     let script = r#"while IFS= read -r line; do
@@ -108,7 +109,7 @@ fn a_stdin_that_is_kept_full_after_a_death_holds_up_nobody() {
 fn a_process_that_dies_idle_is_replaced_before_a_client_notices() {
     let worker = misbehave(&["--ready"]).start();
     worker.wait_until_ready();
-    // Few rounds: one that never served before it died is started again later each time.
+    // Few rounds: the pause before a restart grows while processes die before they have served.
     for round in 0..4 {
         for pid in worker.wait_for_processes(2) {
             processes::signal(pid, Signal::KILL);
@@ -120,7 +121,7 @@ fn a_process_that_dies_idle_is_replaced_before_a_client_notices() {
     assert_whole(&worker, 2);
 }
 
-/// B2: what was printed for an earlier request is not told to the caller of the next.
+/// B2: a line printed for an earlier request is not shown to the caller of the next.
 #[test]
 fn what_a_process_printed_for_an_earlier_request_is_not_told_of_the_next() {
     let script = r#"while IFS= read -r line; do
@@ -168,7 +169,7 @@ fn a_process_that_exits_with_a_request_fails_it_at_once_and_names_the_status() {
     assert_whole(&worker, 2);
 }
 
-/// B2: nobody but the one whose process it was.
+/// B2: only the request that the process worked on fails.
 #[test]
 fn a_death_fails_no_other_request() {
     let worker = misbehave(&[]).start();
@@ -227,7 +228,7 @@ fn a_crash_leaves_no_core_file() {
 /// B5.
 #[test]
 fn a_process_that_hangs_times_out_and_is_replaced_at_once() {
-    // Ignored by the shell, and therefore by what it executes.
+    // The shell ignores SIGTERM, and the program that it executes inherits that.
     let program = crate::support::rust_example("misbehave");
     let worker = sh("trap '' TERM; exec \"$1\"", &[&program])
         .option("--processes", "1")
@@ -242,7 +243,7 @@ fn a_process_that_hangs_times_out_and_is_replaced_at_once() {
         assert_error(&response, 504, "handler_timeout", "maybe");
         assert!(took >= Duration::from_millis(990), "{took:?}");
         assert!(took < Duration::from_millis(4000), "{took:?}");
-        // The replacement does not wait for the end of what it replaces.
+        // The replacement does not wait for the end of the old process.
         assert_ne!(worker.process(), pid);
         assert!(
             start.elapsed() < Duration::from_millis(6000),
@@ -259,7 +260,7 @@ fn a_process_that_hangs_times_out_and_is_replaced_at_once() {
     assert_whole(&worker, 1);
 }
 
-/// B5: on time, never before it and hardly after it.
+/// B5: the timeout is told on time, never before it and hardly after it.
 #[test]
 fn a_timeout_is_told_on_time() {
     let worker = misbehave(&["--ready"]).option("--timeout", "200ms").start();
@@ -278,7 +279,7 @@ fn a_timeout_is_told_on_time() {
     assert!(fastest < Duration::from_millis(250), "{fastest:?}");
 }
 
-/// What ends in order when it is asked to, is asked first.
+/// A handler that can end in order gets SIGTERM before SIGKILL.
 #[test]
 fn a_timed_out_process_is_asked_to_end_before_it_is_killed() {
     let scratch = Scratch::new();
@@ -291,9 +292,7 @@ fn a_timed_out_process_is_asked_to_end_before_it_is_killed() {
         .option("--grace", "15s")
         .start();
     assert_error(&worker.post("x"), 504, "handler_timeout", "maybe");
-    eventually("it was asked", || {
-        std::path::Path::new(&told).exists().then_some(())
-    });
+    wait_for_file(&told);
 }
 
 /// The whole group of a process goes with it.
@@ -390,11 +389,11 @@ fn check_straddling(worker: &Worker) {
                             assert_error(&response, 504, "handler_timeout", "maybe");
                             late += 1;
                         }
-                        // Waited too long behind the others, or shared a process in doubt.
+                        // The request waited too long, or shared a process in doubt.
                         429 | 502 => {}
                         other => panic!("{other}: {}", response.text()),
                     }
-                    // What the next one on the same connection, and perhaps process, gets.
+                    // The next request on the same connection, and perhaps the same process.
                     let next = format!("next {client}-{round}");
                     let response = connection.post(&next).unwrap();
                     if response.status == 200 {
@@ -412,7 +411,7 @@ fn check_straddling(worker: &Worker) {
     eprintln!("answered in time and late, by client: {counts:?}");
 }
 
-/// B6: what is in the pipe at the timeout wins, as after a freeze of the worker.
+/// B6: an answer that is in the pipe at the timeout wins, as after a freeze of the worker.
 #[test]
 fn an_answer_already_in_the_pipe_at_the_timeout_wins() {
     for options in [
@@ -469,7 +468,7 @@ fn a_process_that_closes_its_stdout_is_replaced() {
     processes::wait_until_gone(&[pid]);
 }
 
-/// Each process answers once and then has let go of a pipe: no request may be lost to that.
+/// Each process answers once and then closes a pipe: no request may be lost to that.
 fn check_let_go(worker: &Worker) {
     let mut seen = Vec::new();
     for _ in 0..4 {

@@ -1,4 +1,4 @@
-//! Where one request ends and the next begins, and what is said when a connection closes.
+//! Framing: the end of a request, the begin of the next, and `connection: close`.
 
 use crate::support::client::{body_of, request_bytes};
 use crate::support::{Ledger, Response, Worker, assert_error, misbehave};
@@ -37,7 +37,7 @@ fn chunked(path: &str, rest: &str) -> String {
     format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n{rest}")
 }
 
-/// E5: what stands behind trailers is never taken for a request, however they end.
+/// E5: bytes behind trailers are never taken for a request, however the trailers end.
 #[test]
 fn after_trailers_the_connection_closes() {
     let ledger = Ledger::new();
@@ -71,7 +71,7 @@ fn after_trailers_the_connection_closes() {
     assert!(ledger.payloads().iter().all(|payload| payload == "a"));
 }
 
-/// E5: without trailers it goes on.
+/// E5: without trailers the connection goes on.
 #[test]
 fn a_body_in_chunks_keeps_its_connection() {
     let ledger = Ledger::new();
@@ -82,7 +82,7 @@ fn a_body_in_chunks_keeps_its_connection() {
     assert_eq!((statuses.as_slice(), has_closed), (&[200; 3][..], false));
 }
 
-/// RFC 9112, section 9.6: what closes says so, and what does not close does not.
+/// RFC 9112, section 9.6: an answer says `connection: close` exactly when the connection closes.
 #[test]
 fn an_answer_to_a_body_that_was_not_read_says_whether_it_closes() {
     let ledger = Ledger::new();
@@ -134,7 +134,7 @@ fn an_answer_to_a_body_that_was_not_read_says_whether_it_closes() {
             "{bytes:.100}"
         );
     }
-    // What came whole costs no connection.
+    // A request that was read whole costs no connection.
     let next = String::from_utf8(request_bytes(worker.address, "GET", "/health", &[], None));
     let next = next.unwrap();
     let short = "POST /nothing HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nxxxxx";
@@ -151,7 +151,7 @@ fn an_answer_to_a_body_that_was_not_read_says_whether_it_closes() {
     assert!(ledger.payloads().is_empty(), "{:?}", ledger.payloads());
 }
 
-/// A client that waits for leave to send is told to close, not to send.
+/// A client that waits for `100 Continue` gets the refusal instead.
 #[test]
 fn a_refused_client_is_not_asked_for_its_body() {
     let ledger = Ledger::new();
@@ -217,7 +217,7 @@ fn a_malformed_host_is_refused_on_every_address() {
     }
 }
 
-/// A body that is coded is not read as if it were not.
+/// A body with a content coding is refused, not read as plain bytes.
 #[test]
 fn a_coded_body_is_refused_with_the_name_of_its_coding() {
     let ledger = Ledger::new();

@@ -1,4 +1,4 @@
-//! `faas-worker health`: one line and an exit status, whatever answers.
+//! `faas-worker health`: one line and an exit status, for any peer.
 
 use crate::support::{Builder, misbehave, processes, within};
 use rustix::net::{AddressFamily, SocketType};
@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// Two seconds, and what a start may take on a busy machine.
+/// Two seconds, and one for the start of the command on a busy machine.
 const LIMIT: Duration = Duration::from_secs(3);
 
 fn health() -> Builder {
@@ -20,7 +20,7 @@ fn of_port(port: u16) -> Builder {
     health().option("--port", &port.to_string())
 }
 
-/// Its one line and its exit status.
+/// The line that the command prints, and its exit status.
 #[track_caller]
 fn ask(builder: &Builder) -> (String, Option<i32>) {
     let start = Instant::now();
@@ -113,7 +113,7 @@ fn peer(answer: impl FnOnce(&mut TcpStream) + Send + 'static) -> (u16, JoinHandl
     (port, thread)
 }
 
-/// Waits until the other side has closed.
+/// Waits until the peer has closed.
 fn wait_for_close(stream: &mut TcpStream) {
     let mut rest = Vec::new();
     drop(stream.read_to_end(&mut rest));
@@ -148,7 +148,7 @@ fn what_is_no_whole_answer_of_a_worker_is_not_well() {
         let sent = answer.to_owned();
         let (port, thread) = peer(move |stream| drop(stream.write_all(sent.as_bytes())));
         let (line, status) = ask(&of_port(port));
-        // What a peer that closed early left unsent ends in a reset.
+        // A peer that closes with unread bytes sends a reset.
         let is_reset = answer.len() > 4096 && line.contains("reset");
         assert!(line.contains(shown) || is_reset, "{line}");
         assert_eq!(status, Some(1), "{line}");
@@ -191,7 +191,7 @@ fn a_peer_that_is_silent_or_slow_is_not_waited_for() {
     }
 }
 
-/// A listener whose backlog is full lets nobody in and refuses nobody.
+/// A listener whose backlog is full accepts and refuses no connection.
 #[test]
 fn a_peer_that_takes_no_connection_is_not_waited_for() {
     let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
@@ -245,8 +245,8 @@ fn the_exit_status_holds_when_nobody_can_read_the_line() {
     assert_eq!(check.output().status.code(), Some(0));
 }
 
-/// A container that is paused and goes on stops in the middle of a read with a time limit, which
-/// the kernel then ends with EINTR.
+/// A container is paused in the middle of a read with a time limit; when it goes on, the kernel
+/// ends that read with EINTR.
 #[test]
 fn a_health_check_that_was_stopped_for_a_moment_goes_on() {
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
@@ -272,14 +272,14 @@ fn a_health_check_that_was_stopped_for_a_moment_goes_on() {
         processes::signal(child.id(), Signal::CONT);
     }
     within(limit, "goes on", || state(&['S', 'Z']));
-    // An error means that it has given up: what it says tells.
+    // A failed write means that the command has given up: its line tells.
     let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 15\r\n\r\n{\"status\":\"ok\"}");
     let output = child.wait_with_output().unwrap();
     let line = String::from_utf8_lossy(&output.stdout);
     assert_eq!(output.status.code(), Some(0), "{line}");
 }
 
-/// A caller who comes by IPv4 must be answered too, where a worker listens on `::`.
+/// A worker that listens on `::` must answer callers by IPv4 too.
 #[test]
 fn both_loopback_addresses_must_answer_where_the_worker_listens_on_all() {
     let worker = misbehave(&[]).option("--host", "::1").start();
@@ -312,7 +312,7 @@ fn a_broken_function_is_alive_and_not_ready() {
     assert_eq!(ask(&of_port(port).flag("--ready")), ready);
 }
 
-/// Readiness is asked where `--admin` has moved it to; in a container, the variable tells.
+/// Readiness is asked at the address of `--admin`, which a container knows from its variable.
 #[test]
 fn readiness_is_asked_at_the_address_for_operators() {
     let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();

@@ -14,7 +14,7 @@ fn single() -> Worker {
     worker
 }
 
-/// E1: whoever leaves, the next one on that process gets its own answer.
+/// E1: after a client has left, the next request to the same process gets its own answer.
 #[test]
 fn a_client_that_leaves_harms_no_other() {
     for ids in ["always", "never"] {
@@ -53,8 +53,8 @@ fn a_client_that_leaves_harms_no_other() {
     }
 }
 
-/// What the worker's side holds of connections is seen from its descriptors, but only by a
-/// superuser: it is hidden from others.
+/// How many sockets the worker has open; `None` without a superuser's rights, because the worker
+/// hides its descriptors.
 fn sockets_of(pid: u32) -> Option<usize> {
     let links = std::fs::read_dir(format!("/proc/{pid}/fd")).ok()?;
     let targets = links.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
@@ -113,7 +113,7 @@ fn slow_clients_are_cut_off_and_hold_no_process() {
     drop(reader);
 }
 
-/// E2, the part that answers: however long the rest takes to come.
+/// E2: a body that does not come in time is answered with 408.
 #[test]
 fn a_body_that_does_not_come_is_answered_in_time() {
     let worker = misbehave(&[]).option("--body-timeout", "300ms").start();
@@ -399,7 +399,7 @@ fn a_page_of_another_site_cannot_make_a_call() {
             ("Origin", "http://evil.test"),
             ("Content-Type", "text/plain"),
         ],
-        // What a name under the attacker's control sends once it points here.
+        // DNS rebinding: a page of the attacker's name, which now points to this machine.
         &[
             ("Host", &hosts[0]),
             ("Origin", &format!("http://evil.test:{port}")),
@@ -491,7 +491,7 @@ fn beyond_the_connection_limit_health_still_answers() {
     );
 }
 
-/// What comes in parts is one request all the same.
+/// A request that comes in parts is one request all the same.
 #[test]
 fn requests_in_any_pieces_are_understood() {
     let worker = single();
@@ -546,7 +546,7 @@ fn reader_of_a_large_reply(worker: &Worker) -> Connection {
     reader
 }
 
-/// E11: what does not fit is refused before it is read, and the room comes back.
+/// E11: a body that does not fit is refused before it is read, and the room comes back.
 #[test]
 fn a_body_for_which_there_is_no_room_is_refused_before_it_is_read() {
     let worker = misbehave(&["--ready"])
@@ -568,7 +568,7 @@ fn a_body_for_which_there_is_no_room_is_refused_before_it_is_read() {
     });
 }
 
-/// What was only announced takes no room: bodies that do not come refuse nobody.
+/// A body that was only announced takes no room, so it causes no refusal.
 #[test]
 fn bodies_that_are_only_announced_take_no_room() {
     let worker = misbehave(&["--ready"])
@@ -591,8 +591,8 @@ fn bodies_that_are_only_announced_take_no_room() {
     }
 }
 
-/// An error shows little of a large body: it is no way to make the worker hold and send more than
-/// it was sent.
+/// An error shows little of a large body, so that it cannot make the worker hold and send more than
+/// the client sent.
 #[test]
 fn an_error_repeats_a_kilobyte_of_a_body_at_most() {
     let worker = misbehave(&["--ready"]).start();
@@ -618,7 +618,7 @@ fn an_error_repeats_a_kilobyte_of_a_body_at_most() {
     }
 }
 
-/// E11: replies that nobody reads count as well: nothing is run that could add to them.
+/// E11: unread replies count as well: no request is run that could add to them.
 #[test]
 fn replies_that_are_not_read_hold_up_the_queue() {
     let ledger = Ledger::new();
@@ -637,8 +637,8 @@ fn replies_that_are_not_read_hold_up_the_queue() {
     });
 }
 
-/// A hundred readers of four megabytes each: held is what the budget allows, not what they asked
-/// for.
+/// A hundred clients ask for four megabytes each and read nothing: the worker holds no more than
+/// its budget.
 #[test]
 fn many_replies_that_are_not_read_stay_within_the_budget() {
     let worker = misbehave(&["--ready"])

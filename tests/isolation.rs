@@ -1,5 +1,5 @@
-//! What a process may not do whatever was set, and what becomes of it and of what it leaves
-//! behind.
+//! Isolation that no option turns off: the rights of processes, their end, and the end of the
+//! processes they leave behind.
 
 use crate::support::{
     Builder, Ledger, Scratch, Worker, assert_error, assert_result, eventually, misbehave,
@@ -14,7 +14,8 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_faas-worker");
 /// Some user that owns nothing.
 const STRANGER: &str = "setpriv --reuid 54321 --regid 54321 --clear-groups";
 
-/// A handler that answers each request with what this line of sh prints: no quotes, no line breaks.
+/// A handler that answers each request with the output of a line of sh, which must have no quotes
+/// and no line breaks.
 fn answers(script: &str) -> Builder {
     let whole = format!(
         "while IFS= read -r line; do value=$({script}); printf '{{\"result\":\"%s\"}}\\n' \"$value\"; done"
@@ -22,7 +23,7 @@ fn answers(script: &str) -> Builder {
     sh(&whole, &[]).option("--processes", "1")
 }
 
-/// What such a handler answers.
+/// The answer of a handler made by [`answers`].
 #[track_caller]
 fn answer(worker: &Worker) -> String {
     let response = worker.post("x");
@@ -48,7 +49,7 @@ fn can_be_a_stranger() -> bool {
     can("start the worker as another user", &programs)
 }
 
-/// B14: hung ones and stopped ones, which read no more and get no other signal.
+/// B14: hung and stopped processes do not notice the end of their stdin.
 #[test]
 fn no_process_that_hangs_or_is_stopped_outlives_a_killed_worker() {
     let ledger = Ledger::new();
@@ -128,7 +129,7 @@ fn a_daemon_ends_with_an_orderly_end_of_the_worker() {
     assert!(!processes::is_alive(inner), "the daemon's daemon is left");
 }
 
-/// What a shell has started before it became the worker is not the worker's to end.
+/// A child that a shell started before it became the worker is not ended by the worker.
 #[test]
 fn a_child_from_before_the_worker_is_left_alone() {
     let scratch = Scratch::new();
@@ -161,7 +162,7 @@ fn leaving_orphans() -> Builder {
         .option("--timeout", "60s")
 }
 
-/// `pid` is the worker's, as this test sees it.
+/// `pid` is the worker's in the namespace of the test.
 #[track_caller]
 fn assert_orphans_are_reaped(worker: &Worker, pid: u32) {
     assert_result(&worker.post("orphans"), 1000);
@@ -212,7 +213,8 @@ fn a_thousand_orphans_are_reaped_by_process_1() {
     processes::wait_until_gone(&[first]);
 }
 
-/// What a handler finds out of another process: each thing that can be read names itself.
+/// A handler that tries to read everything of another process, and answers with a word for each
+/// success.
 fn snoop(pid: &str) -> Builder {
     // Builtins, and programs that are executed: rights might differ.
     let script = format!(
@@ -228,7 +230,7 @@ fn snoop(pid: &str) -> Builder {
 
 #[track_caller]
 fn assert_worker_is_hidden(prepare: impl Fn(Builder) -> Builder) {
-    // Its own are open to it, so what it tries is the right thing.
+    // A process can read its own files, which shows that the attempts work.
     let own = answer(&prepare(snoop("$$")).start());
     for found in ["open-environ", "environment", "maps", "descriptor", "/"] {
         assert!(own.contains(found), "not its own {found}: {own}");
@@ -242,7 +244,7 @@ fn the_worker_s_memory_and_environment_are_hidden_from_its_processes() {
     assert_worker_is_hidden(|builder| builder);
 }
 
-/// G3: also where nobody has a superuser's rights.
+/// G3: also without a superuser's rights.
 #[test]
 fn the_worker_is_hidden_from_processes_of_any_user() {
     if can_be_a_stranger() {
@@ -252,7 +254,7 @@ fn the_worker_is_hidden_from_processes_of_any_user() {
     }
 }
 
-/// What the worker itself needs of `/proc` is not hidden from it.
+/// The worker can read the files of `/proc` that it needs itself.
 #[test]
 fn a_hidden_worker_of_any_user_takes_back_what_was_not_read() {
     if !can_be_a_stranger() {
@@ -286,7 +288,7 @@ fn a_process_gets_no_new_privileges_no_core_file_and_a_higher_score() {
     );
 }
 
-/// B16 has its own test; this is what else a terminal and a service manager do to signals.
+/// Signals that a service manager ignores are not ignored in a process; B16 has a test of its own.
 #[test]
 fn a_process_ignores_and_blocks_no_signal_of_its_own() {
     let script = "grep -E 'SigIgn|SigBlk' /proc/self/status | tr -d '\\t\\n'";
@@ -384,8 +386,8 @@ fn a_start_that_the_system_refuses_is_tried_again() {
     assert_result(&worker.post("after"), "after");
 }
 
-/// How a worker is started in a control group in whose place this makes files; `None` where that
-/// cannot be had.
+/// A line of sh that starts a worker with these files in place of its control group; `None` where
+/// they cannot be mounted.
 fn group_with(files: &str) -> Option<String> {
     let place = format!("mount -t tmpfs none /sys/fs/cgroup && {files}");
     let namespace = "unshare --mount";
@@ -425,7 +427,7 @@ fn a_death_for_want_of_memory_is_named() {
     }
 }
 
-/// As Kubernetes sets it for each container: then a limit of each process is what helps.
+/// With `memory.oom.group`, as Kubernetes sets it, only a limit of each process helps.
 #[test]
 fn a_group_that_is_killed_as_a_whole_is_warned_of() {
     let group = "/sys/fs/cgroup/memory.oom.group";
@@ -444,7 +446,7 @@ fn a_group_that_is_killed_as_a_whole_is_warned_of() {
     assert!(!limited.contains("memory.oom.group"), "{limited}");
 }
 
-/// Only the worker itself asks for it.
+/// Only the worker itself uses the launcher step.
 #[test]
 fn the_launcher_step_is_no_command_for_people() {
     let output = Command::new(PROGRAM)

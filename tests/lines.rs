@@ -1,4 +1,4 @@
-//! What processes write that they should not, and what payloads try to smuggle in.
+//! Lines: broken replies of processes, and payloads that try to smuggle in a line.
 
 use crate::support::client::{body_of, request_bytes};
 use crate::support::{
@@ -20,7 +20,7 @@ fn single(ids: &str) -> Worker {
     worker
 }
 
-/// The process that has misbehaved is never used again, and another one serves.
+/// Fails unless the process that has misbehaved is replaced by another.
 #[track_caller]
 fn assert_replaced(worker: &Worker, pid: u32) {
     processes::wait_until_gone(&[pid]);
@@ -176,7 +176,7 @@ fn one_byte_order_mark_and_one_carriage_return_are_forgiven() {
     }
 }
 
-/// C5: what is a stray line, and what is an answer.
+/// C5: the difference between a stray line and an answer.
 #[test]
 fn only_a_reply_answers() {
     let worker = single("always");
@@ -284,7 +284,7 @@ fn print_debugging_is_logged_and_never_an_answer() {
     }
 }
 
-/// C6: what Python's `print(x, end="")` before the reply makes of it.
+/// C6: Python's `print(x, end="")` puts its text on the line of the reply.
 #[test]
 fn debugging_glued_to_the_reply_is_told_in_the_504() {
     for ids in BOTH {
@@ -305,7 +305,7 @@ fn debugging_glued_to_the_reply_is_told_in_the_504() {
     }
 }
 
-/// C7: one gibibyte when asked for (`FAAS_TEST_FLOOD=1073741824`), a part of that else.
+/// C7: as many bytes as `FAAS_TEST_FLOOD` says (1073741824 for a gibibyte), else a part of that.
 #[test]
 fn a_flood_is_drained_and_the_reply_still_arrives() {
     let bytes = std::env::var("FAAS_TEST_FLOOD").unwrap_or_else(|_| "16000000".to_owned());
@@ -346,7 +346,7 @@ fn a_second_reply_is_never_an_answer() {
     }
 }
 
-/// C8: only with ids can it be told then, and therefore only then is it promised.
+/// C8: promised only with ids, which tell a second reply from the reply to the next request.
 #[test]
 fn a_second_reply_after_the_next_request_was_written_is_never_an_answer() {
     for payload in ["own", "sleep 50"] {
@@ -490,7 +490,7 @@ fn a_large_payload_is_written_while_its_reply_is_read() {
     }
 }
 
-/// C12: one line in is one request, whatever the payload holds and however lines are split.
+/// C12: one line is one request, for any bytes of the payload and any runtime that splits lines.
 #[test]
 fn no_payload_smuggles_in_a_second_line() {
     let smuggled = r#"{"id":999,"payload":"smuggled"}"#;
@@ -543,7 +543,7 @@ while True:
     }
 }
 
-/// The line that a handler reads is the shortest that says the same.
+/// The line that a handler reads is the shortest encoding of the request.
 #[test]
 fn a_request_line_is_the_shortest_json_for_its_payload() {
     let worker = misbehave(&["--function", "line"])
@@ -632,7 +632,7 @@ fn lone_surrogates_are_refused() {
     assert_result(&response, "\0");
 }
 
-/// C14, and C15: whatever a process writes, our body is one JSON value.
+/// C14, C15: the body of an answer is one JSON value, for any output of a process.
 #[test]
 fn no_reply_breaks_out_of_the_body() {
     let mut worker = single("always");

@@ -119,7 +119,7 @@ fn ten_thousand_requests_to_an_async_python_function() {
     );
 }
 
-/// Its own request fails, with the cause; the others do not, and the pool is whole at once.
+/// Only the request of the killed process fails, with the cause, and the pool is whole at once.
 #[test]
 fn a_killed_process_under_load_costs_its_own_request_only() {
     let worker = misbehave(&["--ready"])

@@ -1,4 +1,4 @@
-//! The log: what it tells of requests and processes, how much, and in which form.
+//! The log: its events, their number, and their form.
 
 use crate::support::client::body_of;
 use crate::support::{Scratch, assert_result, eventually, misbehave, sh};
@@ -93,7 +93,7 @@ fn overload_is_told_once_a_second_with_how_many_were_left_out() {
         .option("--queue", "1")
         .start();
     worker.wait_until_ready();
-    // One is at work, one waits, the others are refused; nobody waits for an answer here.
+    // One request is at work, one waits, the rest are refused; the test waits for no answer.
     let mut held = Vec::new();
     let second = eventually("another line tells of the others", || {
         let mut connection = worker.connect();
@@ -137,7 +137,7 @@ fn the_processes_of_a_slot_share_what_may_be_logged() {
     eventually("what was left out is told", || {
         (!events(&worker, left_out).is_empty()).then_some(())
     });
-    // 3.5 MiB were printed. A burst, what came in since, and what is not the handler's.
+    // 3.5 MiB were printed. Allowed: a burst, the rate since then, and the worker's own lines.
     let seconds = usize::try_from(begun.elapsed().as_secs()).unwrap() + 1;
     let most = 256 * 1024 + seconds * 64 * 1024 + 64 * 1024;
     let logged = bytes_logged(&worker);

@@ -1,8 +1,8 @@
-//! Requests that are none: for each an answer that is documented, or the end of its connection.
+//! Malformed requests: each gets a documented answer, or the end of its connection.
 //!
 //! A table of ways to be wrong, each sent in several shapes (whole, in pieces, after another
-//! request, …), which a seed picks. Whatever is wrong, no more is answered than was asked, nothing
-//! is run that was smuggled in, and the worker serves the next one as if nothing had been.
+//! request, …), which a seed picks. In all cases there are no more answers than requests, no
+//! smuggled request is run, and the worker serves the next request.
 
 use crate::support::client::{body_of, request_bytes};
 use crate::support::{Chance, Connection, Ledger, Response, Worker, assert_result, misbehave};
@@ -45,7 +45,7 @@ const SHAPES: [Shape; 5] = [
 fn no_malformed_request_is_run_or_hangs_or_harms_another() {
     let ledger = Ledger::new();
     let mut worker = misbehave(&["--ready", "--ledger", &ledger.path()])
-        // Some wait for these, and the others need not hurry.
+        // Some cases last until these limits.
         .option("--header-timeout", "3s")
         .option("--body-timeout", "3s")
         .option("--keep-alive", "6s")
@@ -74,7 +74,7 @@ fn no_malformed_request_is_run_or_hangs_or_harms_another() {
         }
         wrong
     };
-    // All have ended when this has, one that panics too: then the worker is ours to end.
+    // The scope ends after all of its threads, even after a panic: then the worker may be ended.
     let wrong: Vec<String> = std::thread::scope(|scope| {
         let clients: Vec<_> = (0..CLIENTS).map(|_| scope.spawn(send_all)).collect();
         let complaints = clients.into_iter().map(|client| client.join().unwrap());
@@ -96,7 +96,7 @@ fn no_malformed_request_is_run_or_hangs_or_harms_another() {
     assert_eq!(worker.wait_for_processes(2), processes, "none was replaced");
 }
 
-/// Sends one case in one shape; says what came back that is not allowed.
+/// Sends one case in one shape; gives the answers that are not allowed.
 fn check(worker: &Worker, case: &Case, shape: Shape, chance: &mut Chance) -> Option<String> {
     let mut connection = worker.connect();
     let mut bytes = case.bytes.clone();

@@ -1,8 +1,8 @@
 //! A handler that misbehaves on purpose, for the integration tests.
 //!
-//! Options say what it is (with ids or without, announced concurrency, slow or failing start);
-//! each payload says what it does with that request. Everything from ` #` on in a payload is a
-//! mark of the test's own and steers nothing. A payload that is no command is echoed.
+//! Options set its kind (with ids or without, announced concurrency, slow or failing start); the
+//! payload of a request is a command. Everything from ` #` on in a payload is a mark of the test's
+//! own and steers nothing. A payload that is no command is echoed.
 //!
 //! Each request that it starts is written to the ledger first, so that a test can prove that a
 //! request was not run, or was run once.
@@ -31,7 +31,7 @@ struct Options {
     ids: Ids,
     /// `--ready`: a plain ready line. `--announce N`: one with a concurrency.
     ready_line: Option<String>,
-    /// `--threads`: starts requests as they come, whatever was announced.
+    /// `--threads`: starts requests as they come, with any announcement.
     threads: bool,
     ledger: Option<String>,
     function: Option<String>,
@@ -49,15 +49,15 @@ static REPLIES: AtomicU64 = AtomicU64::new(0);
 static LAST_ID: AtomicU64 = AtomicU64::new(0);
 static IN_FLIGHT: AtomicUsize = AtomicUsize::new(0);
 static MOST_IN_FLIGHT: AtomicUsize = AtomicUsize::new(0);
-/// What is to be written when the next request has been read.
+/// A line to write when the next request has been read.
 static AT_NEXT_REQUEST: Mutex<Option<String>> = Mutex::new(None);
-/// What is to be written when the next request has been answered.
+/// A line to write when the next request has been answered.
 static AFTER_NEXT_REPLY: Mutex<Option<String>> = Mutex::new(None);
-/// Whole lines that have been read and not begun with.
+/// Whole lines that have been read, of requests that have not been started.
 static LINES_BEHIND: AtomicUsize = AtomicUsize::new(0);
 
-/// The descriptor itself: std's own buffer would read further than this handler means to, and a
-/// second descriptor would be one more than a handler has.
+/// The descriptor 0 itself: the buffer of `std::io::stdin` would read further than this handler
+/// means to, and a test counts the descriptors of the handler, so it has no duplicate.
 struct Stdin;
 
 impl Read for Stdin {
@@ -200,7 +200,7 @@ fn append(path: &str, text: &str) {
 /// write what stands behind the last line break in a second one.
 fn write(bytes: &[u8]) {
     let _guard = STDOUT.lock().unwrap();
-    // What was printed before comes first.
+    // Earlier prints come first.
     let mut stdout = std::io::stdout().lock();
     if stdout.flush().is_err() {
         exit(1);
@@ -268,7 +268,7 @@ fn serve(text: &str) {
             "pid": std::process::id(),
             "id": id,
             "payload": payload,
-            // What was written ahead: lines that it has read already, and bytes that it has not.
+            // Requests written ahead: lines that are read already, and bytes that are not.
             "lines_behind": LINES_BEHIND.load(Ordering::SeqCst),
             "bytes_unread": unread,
         });
@@ -351,7 +351,7 @@ fn obey(id: u64, payload: &str) {
             answer(id, &json!(most));
         }
 
-        // Replies that are not what they should be.
+        // Breaks the rules of replies.
         "partial" => {
             write(line(id, "result", "\"par").trim_end().as_bytes());
             forever();
@@ -475,7 +475,7 @@ fn obey(id: u64, payload: &str) {
     }
 }
 
-/// The open descriptors and what they are, without the one that reads the list.
+/// The open descriptors and their targets, without the descriptor that reads the list.
 fn descriptors() -> Value {
     let names: Vec<String> = std::fs::read_dir("/proc/self/fd")
         .unwrap()
@@ -491,8 +491,8 @@ fn descriptors() -> Value {
         .into()
 }
 
-/// Writes each block of a reply before it reads the next block of the request, so that whoever
-/// writes all before reading any deadlocks with it.
+/// Writes each block of a reply before it reads the next block of the request: a worker that wrote
+/// the whole request before reading would deadlock.
 fn stream() {
     let mut stdin = std::io::stdin().lock();
     let mut block = vec![0; 4096];

@@ -1,4 +1,4 @@
-//! What the worker cannot do without, and what becomes of it where that is not to be had.
+//! Platforms that lack a system call, `/proc` or threads: the worker ends, or does without.
 
 use crate::support::{
     Builder, Scratch, assert_error, assert_result, eventually, interpreter, misbehave, rust_example,
@@ -105,7 +105,7 @@ fn without_proc_the_worker_says_so_and_ends() {
     }
 }
 
-/// The numbers in it would be those of other processes, which are killed by their numbers.
+/// The pids in it are of another namespace: to kill by them would end other processes.
 #[test]
 fn with_the_proc_of_another_namespace_the_worker_says_so_and_ends() {
     if can("unshare -p -f true") {
@@ -118,7 +118,7 @@ fn with_the_proc_of_another_namespace_the_worker_says_so_and_ends() {
     }
 }
 
-/// A user of whom nobody else has processes, with a limit of so many processes and threads.
+/// A worker of a user without other processes, with a limit of `tasks` processes and threads.
 fn limited_to(tasks: usize, user: u32, worker: Builder) -> Option<Builder> {
     let limited =
         format!("setpriv --reuid {user} --regid {user} --clear-groups prlimit --nproc={tasks}");
@@ -129,8 +129,8 @@ fn limited_to(tasks: usize, user: u32, worker: Builder) -> Option<Builder> {
     can(&programs).then(|| worker.prepared_by(&format!("exec {limited} \"$0\" \"$@\"")))
 }
 
-/// C7: the log, the large bodies, the reload, its events and the starts of processes have threads of
-/// their own.
+/// C7: the log, the large bodies, the reload, its events and the starts of processes have threads
+/// of their own.
 #[test]
 fn a_start_without_room_for_a_thread_is_one_line_and_no_panic() {
     let scratch = Scratch::new();
@@ -151,7 +151,7 @@ fn a_start_without_room_for_a_thread_is_one_line_and_no_panic() {
     }
 }
 
-/// C7: threads are there, and nothing is left for processes.
+/// C7: the limit leaves room for the worker's threads, and none for processes.
 #[test]
 fn where_no_process_can_be_had_requests_are_refused_and_nothing_panics() {
     let worker = misbehave(&["--ready"]).option("--queue-timeout", "300ms");

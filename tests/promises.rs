@@ -1,4 +1,4 @@
-//! Holds `PROMISES.md` and the rules in `mutations` to each other and to the tests that exist.
+//! Compares `PROMISES.md` with the rules in `mutations`, and both with the tests that exist.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -60,7 +60,7 @@ fn sections() -> Vec<Section> {
     sections
 }
 
-/// The values of a key of the rules, which have one of them a line, or a list.
+/// The values of a key of the rules: one on its line, or a list over several lines.
 fn values(list: &str, key: &str) -> Vec<String> {
     let mut values = Vec::new();
     let mut is_inside = false;

@@ -1,5 +1,5 @@
-//! What Python functions may return, raise and do, run by `examples/python/serve.py`: what the
-//! Python worker made of it, or an error that says what is wrong.
+//! Python functions run by `examples/python/serve.py`: values, exceptions and side effects end in
+//! the answer of the former Python worker, or in an error with the cause.
 
 use crate::support::client::Response;
 use crate::support::worker::python_path;
@@ -208,7 +208,7 @@ fn cancelling_every_task_leaves_no_caller_without_an_answer() {
     assert_eq!(worker.wait_for_processes(1), processes);
 }
 
-/// What a service manager does that sends SIGTERM to all processes of a service.
+/// A service manager may send SIGTERM to all processes of a service.
 #[test]
 fn sigterm_to_a_process_at_work_costs_no_request() {
     let scratch = Scratch::new();

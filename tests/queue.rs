@@ -1,4 +1,4 @@
-//! Requests that wait, and requests whose callers do not.
+//! Requests that wait, and callers that leave.
 
 use crate::support::client::{body_of, request_bytes};
 use crate::support::{
@@ -304,7 +304,7 @@ fn a_process_is_given_as_many_at_once_as_it_announced() {
     }
 }
 
-/// A timeout among several at once costs its own request, and in the end the process.
+/// A timeout among concurrent requests fails its own request, and the process is replaced.
 #[test]
 fn a_timeout_in_a_concurrent_process_fails_only_its_own_request() {
     let ledger = Ledger::new();
@@ -316,7 +316,7 @@ fn a_timeout_in_a_concurrent_process_fails_only_its_own_request() {
     let pid = worker.process();
     let hung = worker.post_aside("hang");
     ledger.wait_for_start("hang");
-    // So late that the others end after the time limit of the first, and well before their own.
+    // The sleepers sent now end after the time limit of the hung request, and well before theirs.
     std::thread::sleep(Duration::from_millis(1200));
     let others: Vec<_> = (0..4)
         .map(|number| worker.post_aside(&format!("sleep 1000 #{number}")))

@@ -85,7 +85,7 @@ fn a_process_that_leaks_is_replaced() {
     worker.log.wait_for(&["due to be replaced", "--max-memory"]);
 }
 
-/// No process fits: 10 starts in 6 s before, for ever.
+/// Every new process is over the limit; without a back-off, one was started every 0.6 s for ever.
 #[test]
 fn a_process_that_is_too_large_from_the_start_is_replaced_ever_more_slowly() {
     let worker = misbehave(&["--ready"])
@@ -143,7 +143,7 @@ fn the_pool_grows_while_requests_wait_and_shrinks_when_they_do_not() {
     worker.log.wait_for(&["is not needed"]);
 }
 
-/// What waits for no longer than its turn is no reason to grow.
+/// A request that waits for no longer than its turn is no reason to grow.
 #[test]
 fn the_pool_does_not_grow_while_requests_do_not_wait() {
     let worker = misbehave(&["--ready"])

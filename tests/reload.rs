@@ -1,4 +1,4 @@
-//! New processes take over from old ones: on SIGHUP, and when files change.
+//! New processes take over from the old: on SIGHUP, and when files change.
 
 use crate::support::load::Load;
 use crate::support::{
@@ -69,7 +69,7 @@ fn sighup_replaces_every_process_and_says_so() {
     assert_eq!(worker.get("/ready").status, 200);
 }
 
-/// F3: a hundred in a row, each before the one before is done.
+/// F3: a hundred in a row, each before the last is done.
 #[test]
 fn a_hundred_sighups_under_load_fail_no_request() {
     let worker = misbehave(&["--ready"]).option("--timeout", "20s").start();
@@ -93,7 +93,7 @@ fn a_hundred_sighups_under_load_fail_no_request() {
     worker.wait_for_processes(2);
 }
 
-/// F3: with a ready line nobody is given to a process that does not come up.
+/// F3: with a ready line, no request is given to a process that does not come up.
 #[test]
 fn a_reload_that_fails_leaves_the_old_processes_serving() {
     let scratch = Scratch::new();
@@ -131,7 +131,7 @@ fn a_reload_that_fails_leaves_the_old_processes_serving() {
     load.end();
 }
 
-/// However long: the grace begins when nothing is left to answer.
+/// A request may take longer than the grace, which begins when nothing is left to answer.
 #[test]
 fn a_request_that_runs_when_its_process_is_replaced_is_finished() {
     let ledger = Ledger::new();
@@ -180,7 +180,7 @@ fn no_edit_fails_a_request_and_the_newest_version_wins() {
     }
 }
 
-/// Twenty times; the request that a broken one was given unread is answered by an old one.
+/// Twenty times; a request that a broken process left unread is answered by an old process.
 #[test]
 fn an_edit_that_breaks_the_handler_leaves_the_old_one_serving() {
     for content in [version(1), silent_version(1)] {
@@ -217,7 +217,7 @@ fn a_handler_without_a_ready_line_is_live_with_the_first_request() {
     assert!(fastest < Duration::from_millis(600), "{fastest:?}");
 }
 
-/// An edit is what one does about a broken handler: no back-off stands before it.
+/// An edit may repair a broken handler, so it ends the back-off.
 #[test]
 fn an_edit_mends_a_handler_that_never_came_up_at_once() {
     let scratch = Scratch::new();
@@ -240,7 +240,7 @@ fn an_edit_mends_a_handler_that_never_came_up_at_once() {
     );
 }
 
-/// The next edit need not wait for the time that the one before has for its start.
+/// The next edit does not wait for the start timeout of the last.
 #[test]
 fn an_edit_that_hangs_is_given_up_for_the_next() {
     let scratch = Scratch::new();

@@ -13,7 +13,7 @@ fn run(worker: &Worker, words: &[&str]) {
     assert_result(&worker.post(&payload), "exit status: 0");
 }
 
-/// The line of the log that has what a handler printed.
+/// The log line with this text of a handler.
 #[track_caller]
 fn printed(worker: &Worker, text: &str) -> serde_json::Value {
     let text = serde_json::Value::from(text).to_string();
@@ -86,7 +86,7 @@ fn children_of_a_function_inherit_no_descriptor_of_the_pipes() {
     let listed = listed["text"].as_str().unwrap_or_default();
     // Its stdout and stderr, which are the handler's stderr both.
     assert_eq!(listed.matches("-> pipe:").count(), 2, "{listed}");
-    // One that stays behind does not keep the worker from seeing the handler's end.
+    // A program that stays behind does not hide the handler's end from the worker.
     run(&worker, &["sh", "-c", "sleep 600 & exit 0"]);
     let process = processes::living_children(worker.pid())[0];
     processes::signal(process, rustix::process::Signal::KILL);

@@ -1,4 +1,4 @@
-//! Limits and the sandbox: what a process may not do because it was set so.
+//! Limits and the sandbox: rights of processes that options take away.
 
 use crate::support::worker::python;
 use crate::support::{Builder, Scratch, Worker, assert_error, eventually, misbehave, sh};
@@ -101,7 +101,7 @@ fn sandboxed(builder: Builder) -> Option<Worker> {
         .flag("--sandbox")
         .option("--host", "192.0.2.1");
     let said = String::from_utf8(trial.output().stderr).unwrap();
-    // It ends either way, for that address is nobody's; the sandbox is looked at first.
+    // The worker ends either way: no interface has that address. It checks the sandbox before that.
     if said.contains("cannot be kept here") {
         eprintln!("skipped: {said}");
         return None;

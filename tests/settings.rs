@@ -1,4 +1,4 @@
-//! Settings: where they come from, what is said of bad ones, and what a handler is given.
+//! Settings: their sources, the messages about bad values, and the environment of handlers.
 
 use crate::support::client::body_of;
 use crate::support::{Builder, assert_result, eventually, misbehave, processes};
@@ -99,7 +99,7 @@ fn flags_win_over_variables_and_variables_over_defaults() {
         .environment("HANDLER_FUNCTION", "/nowhere")
         .start();
     assert_result(&command.post("x"), "x");
-    // An empty variable is one that is not set.
+    // An empty variable counts as not set.
     let empty = misbehave(&["--ready"])
         .bare()
         .environment("FAAS_PROCESSES", "")
@@ -270,7 +270,7 @@ fn a_handler_has_the_descriptor_limit_that_the_worker_was_given() {
     assert_eq!(line(&handler), line(&own));
 }
 
-/// The worker raises its own limit to fit its connections; that is none of the handlers' business.
+/// The worker raises its own limit of descriptors to fit its connections; handlers keep theirs.
 #[test]
 fn the_limit_that_the_worker_raised_for_itself_is_not_the_handlers() {
     let worker = misbehave(&[]).prepared_by("ulimit -Sn 300").start();
@@ -290,7 +290,7 @@ fn the_limit_that_the_worker_raised_for_itself_is_not_the_handlers() {
     });
 }
 
-/// Logs are for operators; what passes through is not theirs to read.
+/// Logs are for operators, and hold no payloads, results or tokens.
 #[test]
 fn payloads_and_results_are_never_logged() {
     let worker = misbehave(&["--ready"])

@@ -1,5 +1,4 @@
-//! What signals mean to the worker, and what the terminal that it was started on means to it and to
-//! its processes.
+//! Signals to the worker, and the effect of the terminal it was started on.
 
 use crate::support::{
     Builder, Ledger, PATIENCE, Scratch, assert_result, eventually, interpreter, misbehave,
@@ -146,7 +145,7 @@ os.kill(pid, signal.SIGTERM)
 os.waitpid(pid, 0)
 "#;
 
-/// What came of a worker on a terminal that was closed, and its log.
+/// The end of a worker on a terminal that was closed, and its log.
 fn on_a_terminal(wrapper: &[&str], asks: &str, handler: &[&str]) -> Option<(String, String)> {
     let python = interpreter("python3")?;
     let scratch = Scratch::new();
@@ -198,7 +197,7 @@ fn under_nohup_a_worker_outlives_its_terminal() {
     }
 }
 
-/// A process in the background of a terminal is stopped as soon as it wants something of it.
+/// The kernel stops a background process that reads from its terminal.
 #[test]
 fn processes_have_no_terminal_that_could_stop_them() {
     let scratch = Scratch::new();

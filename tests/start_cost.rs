@@ -1,5 +1,5 @@
-//! What the launcher step adds to the start of a process. Measures rather than tests, so it runs
-//! only when it is asked for: `scripts/bench/start.sh`.
+//! The time that the launcher step adds to the start of a process. A measurement, which runs only
+//! when it is asked for: `scripts/bench/start.sh`.
 
 use crate::support::rust_example;
 use rustix::pipe::pipe;
@@ -49,7 +49,7 @@ fn median(mut times: Vec<Duration>) -> f64 {
     times[times.len() / 2].as_secs_f64() * 1e3
 }
 
-/// Interleaved, so that whatever else the machine does hits all alike.
+/// Interleaved, so that other work of the machine slows all three alike.
 #[test]
 #[ignore = "a measurement: scripts/bench/start.sh"]
 fn what_the_launcher_step_costs() {

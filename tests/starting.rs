@@ -8,7 +8,8 @@ use rustix::process::Signal;
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
-/// A worker whose handler never came up says so everywhere, and what `parts` name.
+/// Fails unless the answers and the log name this handler, which never came up, and the answer to a
+/// request has all `parts`.
 #[track_caller]
 fn assert_not_loaded(handler: &str, parts: &[&str]) {
     let worker = Builder::new(vec![handler.to_owned()]).start();
@@ -121,7 +122,7 @@ fn what_keeps_the_interpreter_from_being_found_is_named() {
     assert_not_loaded(&empty, &["empty line"]);
 }
 
-/// A1: what a caller is told, not only the log.
+/// A1: the answer to a caller names the cause, as the log does.
 #[test]
 fn a_command_line_that_was_meant_otherwise_is_answered_with_what_was_meant() {
     let scratch = Scratch::new();
@@ -228,7 +229,7 @@ fn a_handler_whose_need_is_met_later_comes_up() {
     worker.wait_for_processes(2);
 }
 
-/// A3: also when nobody asks.
+/// A3: also without a request.
 #[test]
 fn a_handler_that_keeps_failing_is_an_error_in_the_log() {
     let worker = sh("exit 1", &[]).start();
@@ -237,7 +238,7 @@ fn a_handler_that_keeps_failing_is_an_error_in_the_log() {
         .wait_for(&["handler keeps failing", "exit status: 1"]);
 }
 
-/// A3: what every start prints again tells nothing new, and fills the log.
+/// A3: lines that every start prints again are logged once.
 #[test]
 fn what_failed_starts_print_alike_is_logged_once() {
     let handler = "echo 'Traceback: no such key' >&2; echo 'after it' >&2; exit 1";
@@ -252,7 +253,7 @@ fn what_failed_starts_print_alike_is_logged_once() {
         text.contains("before it was up; the last line on its stderr: after it"),
         "{text}"
     );
-    // Whoever sees to it that it is tried again gets to see what comes of it.
+    // After a reload by hand, the failure is logged again.
     worker.signal(Signal::HUP);
     eventually("logged again", || {
         (worker.log.text().matches(r#""text":"Traceback"#).count() >= 2).then_some(())
@@ -442,11 +443,11 @@ fn a_start_slower_than_the_timeout_comes_up_all_the_same() {
     });
     let count = std::fs::read_to_string(&starts).unwrap().lines().count();
     assert_eq!(count, 1, "started again instead of being spared");
-    // The reply to the first request came late, and went to nobody.
+    // The late reply to the first request was delivered to no other request.
     assert_result(&worker.post("own"), "own");
 }
 
-/// D7: nor are starts that have become slower than any before a loop without end.
+/// D7: starts that have become slower than all before do not end in a loop of kills.
 #[test]
 fn starts_that_become_slower_come_up_in_the_end() {
     let scratch = Scratch::new();

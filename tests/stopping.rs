@@ -1,4 +1,4 @@
-//! The end of the worker: bounded, orderly, and without anything left.
+//! The end of the worker: it is bounded and orderly, and leaves no process.
 
 use crate::support::client::{body_of, request_bytes};
 use crate::support::{
@@ -30,7 +30,7 @@ fn an_idle_worker_ends_at_once_and_leaves_nothing() {
     }
 }
 
-/// F1: what runs and what waits is answered; then the worker ends, and no later.
+/// F1: running and waiting requests are answered; then the worker ends, and no later.
 #[test]
 fn a_drain_answers_what_was_accepted() {
     let ledger = Ledger::new();
@@ -96,7 +96,7 @@ fn sigterm_under_load_loses_no_accepted_request() {
                             .take()
                             .or_else(|| crate::support::Connection::open(address).ok())
                         else {
-                            // Nobody listens any more.
+                            // The listener is closed.
                             break;
                         };
                         let mut open = open;
@@ -145,7 +145,7 @@ fn sigterm_under_load_loses_no_accepted_request() {
                         served += 1;
                     }
                     Some(503) => assert_eq!(count, 0, "{payload} was refused, and run"),
-                    // The connection ended first: then nobody may have started on it.
+                    // The connection ended first: then no process may have started on it.
                     _ => assert_eq!(count, 0, "{payload} was run, and its answer lost"),
                 }
             }
@@ -187,14 +187,14 @@ fn a_hang_does_not_hold_up_the_end() {
     assert_eq!(ledger.payloads(), ["hang"]);
 }
 
-/// F1: requests have all of the time to drain; what has nothing to do ends before.
+/// F1: a request has all of the time to drain; idle processes end before.
 #[test]
 fn a_request_has_all_of_the_drain_and_idle_processes_end_before_it() {
     let ledger = Ledger::new();
     let mut worker = misbehave(&["--ready", "--ledger", &ledger.path()])
         .option("--processes", "3")
         .option("--drain-timeout", "5s")
-        // It used to be taken from the time of the requests.
+        // The grace is not taken from the time of the requests.
         .option("--grace", "5s")
         .start();
     worker.wait_until_ready();
@@ -324,7 +324,7 @@ fn no_process_outlives_a_killed_worker() {
     processes::wait_until_gone_within(Duration::from_secs(2), &below);
 }
 
-/// A body that is still on its way when the time to finish is over.
+/// The rest of the body has not come when the time to drain is over.
 #[test]
 fn half_a_body_at_the_end_of_a_drain_is_answered() {
     let mut worker = misbehave(&["--ready"])
@@ -341,8 +341,8 @@ fn half_a_body_at_the_end_of_a_drain_is_answered() {
     assert!(worker.wait_for_end(Duration::from_secs(15)).success());
 }
 
-/// Promise 10: a connection that is idle when the signal comes is told so by its next answer. A
-/// request that is just on its way then is not lost.
+/// Promise 10: a connection that is idle when the signal comes gets `connection: close` with its
+/// next answer. A request that is on its way at the signal is not lost.
 #[test]
 fn requests_on_their_way_at_the_signal_are_answered() {
     let mut told = 0;
@@ -382,7 +382,7 @@ fn requests_on_their_way_at_the_signal_are_answered() {
     assert_eq!(told, 3 * 64);
 }
 
-/// The moment that idle connections are left is over within a second or so.
+/// Idle connections are closed about a second after the signal.
 #[test]
 fn idle_connections_hold_up_the_end_for_a_moment_only() {
     let mut worker = misbehave(&["--ready"]).start();

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-/// The parts in front of what they may use; what all may use is below.
+/// Each part with the parts that it may use; the parts that all may use are below.
 const MAY_USE: [(&str, &[&str]); 21] = [
     ("main", &["cli", "commands", "config", "process", "worker"]),
     ("signals", &[]),
@@ -148,8 +148,8 @@ fn libraries_stay_in_their_rooms() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
-/// A step of the wall clock can only change what is shown: the time of a log line, and that of
-/// `/health`. Everything that is decided goes by the monotonic clock, which no step moves.
+/// A step of the wall clock changes only the times that are shown: in a log line and in `/health`.
+/// Decisions go by the monotonic clock, which has no steps.
 #[test]
 fn the_wall_clock_decides_nothing() {
     let mut wrong = Vec::new();

@@ -1,4 +1,4 @@
-//! What the worker stands in: its log, its descriptors, the clock, and the hours.
+//! Surroundings: a log that fills up, few descriptors, a clock that steps, and hours of load.
 
 use crate::support::load::Load;
 use crate::support::{
@@ -10,7 +10,7 @@ use serde_json::Value;
 use std::io::Read;
 use std::time::{Duration, Instant};
 
-/// Sets the soft limit of descriptors of a running worker; gives what it was.
+/// Sets the soft limit of descriptors of a running worker; gives the limit before.
 fn limit_descriptors(worker: &Worker, soft: Option<u64>) -> Option<u64> {
     let pid = Pid::from_raw(i32::try_from(worker.pid()).unwrap());
     let text = std::fs::read_to_string(format!("/proc/{}/limits", worker.pid())).unwrap();
@@ -112,7 +112,7 @@ fn a_log_that_is_full_or_closed_costs_no_request() {
     }
 }
 
-/// G1: the log is a pipe that nobody reads, and later somebody does.
+/// G1: the log is a pipe that is not read for a while.
 #[test]
 fn a_log_that_nobody_reads_holds_up_no_request() {
     let scratch = Scratch::new();
@@ -153,7 +153,7 @@ fn a_log_that_nobody_reads_holds_up_no_request() {
     assert!(worker.wait_for_end(PATIENCE).success());
 }
 
-/// What somebody writes who would like to pass for the worker, or to play with a terminal.
+/// Lines that imitate the worker's log, or hold terminal sequences.
 const FORGERIES: [&str; 6] = [
     "x\n2026-01-01T00:00:00.000000Z ERROR forged by hand",
     "x\r2026-01-01T00:00:00.000000Z ERROR forged by hand",
@@ -216,7 +216,7 @@ fn thread_count(pid: u32) -> usize {
         .count()
 }
 
-/// G6, in small: after the first of them, a thousand more cost nothing.
+/// G6, in small: after the first thousand requests, two thousand more leave nothing behind.
 #[test]
 fn hours_of_load_leave_nothing_behind() {
     let worker = misbehave(&["--ready"])
@@ -256,7 +256,7 @@ fn hours_of_load_leave_nothing_behind() {
     assert!(grown < 2048, "{grown} KiB more");
 }
 
-/// B11: all of them at once, under load.
+/// B11: all processes are killed at once.
 #[test]
 fn a_pool_of_which_all_died_at_once_is_whole_again() {
     let worker = misbehave(&["--ready"]).option("--processes", "8").start();
@@ -276,7 +276,7 @@ fn a_pool_of_which_all_died_at_once_is_whole_again() {
     }
 }
 
-/// B16: a Ctrl-C in a terminal reaches the whole group of the worker, of which no handler is.
+/// B16: a Ctrl-C in a terminal reaches the process group of the worker, which has no handler in it.
 #[test]
 fn an_interrupt_from_the_terminal_is_not_for_the_handlers() {
     let scratch = Scratch::new();

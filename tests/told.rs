@@ -1,4 +1,4 @@
-//! What callers, operators and the log are told of a failure.
+//! The words about a failure, for callers, operators and the log.
 
 use crate::support::{assert_error, misbehave, sh};
 

@@ -1,4 +1,4 @@
-//! A conversation with its clock, and what came of each request.
+//! A conversation with its clock, and the outcome of each request.
 
 use faas_worker::error::Failure;
 use faas_worker::process::activity::Activity;
@@ -135,7 +135,7 @@ impl Table {
     }
 }
 
-/// An answer that says whose it is, is that of its request; each is one JSON value.
+/// Fails unless each answer is one JSON value, and names no other request than its own.
 fn check(number: u64, outcome: Result<&[u8], &Failure>) {
     let Ok(result) = outcome else { return };
     let object = std::str::from_utf8(result).expect("a result is text");

@@ -1,4 +1,4 @@
-//! The table: what is sent, and which answers are allowed.
+//! The table of malformed requests, with the answers that are allowed.
 
 use super::{accepted, smuggled};
 use crate::support::Chance;
@@ -361,7 +361,7 @@ fn pipelines(table: &mut Vec<Case>) {
         ("half a body", post(HOST, &smuggled())[..60].to_vec()),
     ];
     for (name, second) in broken {
-        // Behind what is broken nothing can be found any more.
+        // Behind a broken request no further request can be found.
         let bytes = [first.clone(), second, hidden()].concat();
         add(table, &format!("a second with {name}"), &[200, 400, 408, 422], bytes);
         table.last_mut().unwrap().requests = 3;

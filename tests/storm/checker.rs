@@ -1,4 +1,5 @@
-//! Holds every answer to what may come back for its request, and to the handler's own ledger.
+//! Compares every answer with the outcomes that its request may have, and with the ledger of the
+//! handler.
 //!
 //! Knows the contract only: nothing here is taken from the code that it checks.
 
@@ -19,10 +20,10 @@ const COMMON_ERRORS: [(u16, &str); 5] = [
     (504, "handler_timeout"),
 ];
 
-/// Broken promises that are kept; more of them add nothing.
+/// Broken promises that are kept for the report.
 const MOST_KEPT: usize = 20;
 
-/// What a storm did and what came of it.
+/// The counts of a storm, and its broken promises.
 pub(crate) struct Report {
     mode: Mode,
     took: Duration,

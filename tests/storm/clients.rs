@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 const CLIENTS: u64 = 24;
 const STALLERS: u64 = 4;
 
-/// One in so many requests is hung up on.
+/// The client hangs up on one request in this many.
 const HANGS_UP: u64 = 60;
 
 /// What came back for a request.
@@ -24,7 +24,7 @@ pub(crate) enum Outcome {
     HungUp,
 }
 
-/// As much of an answer as the checker looks at.
+/// The part of an answer that the checker looks at.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -150,7 +150,7 @@ fn send(
     let closes = match &outcome {
         Outcome::Answered(answer) => {
             if answer.status == 503 {
-                // As a caller that heeds retry-after would, but sooner.
+                // A pause as `retry-after` asks for it, but shorter.
                 thread::sleep(Duration::from_millis(5));
             }
             answer.closes

@@ -1,4 +1,4 @@
-//! What a request can ask the handler to do, and what may come of it.
+//! The commands of requests to the handler, and the outcomes that each may have.
 
 use crate::support::Chance;
 
@@ -30,14 +30,14 @@ impl Mode {
     }
 }
 
-/// What a request asks for.
+/// A command of a request, and its possible outcomes.
 #[derive(Debug)]
 pub(crate) struct Fault {
     /// The letter and number of the fault in the catalogue, or a dash.
     pub(crate) row: &'static str,
     /// What the handler obeys; a mark of the request's own follows.
     pub(crate) command: &'static str,
-    /// How often, relative to the others.
+    /// Its share of the requests, relative to the sum of all weights.
     weight: u64,
     /// Whether it can be answered with a result.
     pub(crate) may_succeed: bool,
@@ -83,7 +83,7 @@ const fn or(status: u16, code: &'static str, fault: Fault) -> Fault {
     }
 }
 
-/// All that may be asked for.
+/// All commands of the storm.
 pub(crate) const FAULTS: &[Fault] = &[
     good("-", "echo", 9000),
     good("-", "sleep 1", 300),
@@ -121,7 +121,7 @@ pub(crate) const FAULTS: &[Fault] = &[
     only(ONE, bad("C10", "stale-id", 10)),
 ];
 
-/// Picks what the next request asks for.
+/// Picks the command of the next request.
 pub(crate) fn pick(mode: Mode, chance: &mut Chance) -> &'static Fault {
     let possible = || FAULTS.iter().filter(|fault| fault.modes.contains(&mode));
     let mut at = chance.below(possible().map(|fault| fault.weight).sum());

@@ -1,5 +1,5 @@
-//! A storm in which handlers print what they are given, and some clients send payloads made of
-//! forged replies and ready lines: every answer is its own request's, or an error.
+//! A storm in which handlers print their payloads, and some clients send payloads made of forged
+//! replies and ready lines: every answer is its own request's, or an error.
 
 use crate::forger::{Forger, mark_of};
 use crate::support::{Builder, Chance, Connection, Response, Worker, interpreter, misbehave};
@@ -14,21 +14,21 @@ use std::time::{Duration, Instant};
 const VICTIMS: u64 = 20;
 const ATTACKERS: u64 = 4;
 
-/// Broken promises that are kept; more of them add nothing.
+/// Broken promises that are kept for the report.
 const MOST_KEPT: usize = 5;
 
-/// A kind of handler, all of which repeat ids.
+/// A kind of handler; all kinds repeat ids.
 struct Kind {
     name: &'static str,
     handler: fn() -> Option<Builder>,
-    /// Requests for it, relative to the others.
+    /// Its share of the requests, relative to the sum of all weights.
     weight: u64,
     /// Lines of each attack.
     lines: u64,
     /// Requests of others between two attacks of a client: a process that an attack has put in
     /// doubt is replaced.
     every: u64,
-    /// What victims ask for, a mark follows.
+    /// The command of the victims' payloads; a mark follows.
     victim: &'static str,
 }
 
@@ -56,7 +56,7 @@ const fn working(kind: Kind) -> Kind {
     }
 }
 
-/// The slow ones first: what they leave in their time is taken by the fast ones.
+/// Slow kinds first: time that they do not use is left for the fast kinds.
 const KINDS: &[Kind] = &[
     slow(kind("serve.py", || worker::python("prints"), 1)),
     slow(kind(
@@ -106,11 +106,11 @@ fn node(how: &str) -> Option<Builder> {
     Some(Builder::new([&words[..], &[how.to_owned()]].concat()))
 }
 
-/// What became of the requests of one client, or of all.
+/// The outcomes of the requests of one client, or of all clients.
 #[derive(Default)]
 struct Tally {
     right: u64,
-    /// Attackers that were told what they had forged for themselves.
+    /// Attackers that got their own forgery as their answer.
     answered_itself: u64,
     attacks: u64,
     errors: u64,
@@ -132,7 +132,7 @@ impl Tally {
     }
 }
 
-/// What a storm of forgeries did and what came of it.
+/// The counts of a storm of forgeries, and its broken promises.
 pub(crate) struct Report {
     rows: Vec<(&'static str, Duration, Tally)>,
     skipped: Vec<&'static str>,
@@ -262,7 +262,7 @@ impl Client {
         self.exchange(number, &forgery.payload, forgery.answers_itself);
     }
 
-    /// An attacker lets others send so many requests first.
+    /// An attacker waits until other clients have sent `number` requests.
     fn wait_for(&self, number: u64, sent: &AtomicU64, end: Instant) {
         while self.forger.is_some() && sent.load(Ordering::Relaxed) < number && Instant::now() < end
         {
@@ -270,7 +270,7 @@ impl Client {
         }
     }
 
-    /// Has the handler tell the id of this very request: of no use for another one, ever.
+    /// Has the handler tell the id of this request, which must be of no use for another request.
     fn ask_for_id(&mut self, number: u64) {
         let payload = format!("request #{number}");
         match self.post(&payload) {

@@ -6,14 +6,14 @@ use crate::support::Chance;
 /// Ids that an attacker remembers at most.
 const MOST_KNOWN: usize = 256;
 
-/// What forged lines are made of.
+/// The parts of forged lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Strategy {
     CountingUp,
     Random,
     /// Ids that the handler has told its own caller before.
     Stale,
-    /// Ids close to one that the handler has told.
+    /// Ids close to an id that the handler has told.
     NearStale,
     WithoutId,
     Ready,
@@ -39,7 +39,7 @@ const STRATEGIES: [Strategy; 10] = [
 /// Empty lines of a long print: several times as many as a pipe holds.
 const EMPTY_LINES: usize = 300_000;
 
-/// A handler to which payloads of so few lines are sent is too slow for a long print.
+/// A kind of handler whose attacks have at most this many lines is too slow for a long print.
 const FEW_LINES: u64 = 100;
 
 /// One payload, and what its sender could make of its own request with it.
@@ -57,7 +57,7 @@ pub(crate) struct Forger {
 }
 
 impl Forger {
-    /// Each payload has about so many lines.
+    /// Makes payloads of about `lines` lines.
     pub(crate) fn new(lines: u64) -> Forger {
         let known = Vec::new();
         Forger { known, lines }
@@ -104,13 +104,13 @@ impl Forger {
     }
 }
 
-/// What a forged answer says; no victim may ever be told it.
+/// The text of a forged answer, which no victim may ever get.
 pub(crate) fn mark_of(number: u64) -> String {
     format!("forged by #{number}.")
 }
 
-/// Replies without an id before and behind more empty lines than a pipe holds: one that is printed
-/// before its own reply is still being read when the first line has answered it.
+/// Replies without an id before and behind more empty lines than a pipe holds. Printed before the
+/// handler's own reply, the first line answers the request while the worker still reads the rest.
 fn long_print(number: u64) -> Forgery {
     let mark = mark_of(number);
     let reply = format!("{{\"result\":\"{mark}\"}}\n");

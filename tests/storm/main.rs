@@ -13,7 +13,7 @@ mod forge;
 mod forger;
 mod killer;
 mod options;
-// The fixtures of the other tests, of which the storm needs a part.
+// The fixtures of the integration tests; the storm uses a part of them.
 #[allow(unused_imports)]
 #[path = "../support/mod.rs"]
 mod support;
@@ -34,10 +34,10 @@ const PROCESSES: usize = 4;
 const WHOLE_WITHIN: Duration = Duration::from_secs(10);
 
 /// Memory that a worker may have gained between the first part of a storm and its end. It holds
-/// no more than its buffers; an allocator that keeps what was freed needs some room.
+/// no more than its buffers; the rest is freed memory that the allocator keeps.
 const MOST_GAINED_KIB: u64 = 24 * 1024;
 
-/// What all that a worker starts has in its environment, descendants included.
+/// A variable in the environment of all processes of a worker, descendants included.
 const MARK: &str = "STORM_LEDGER";
 
 fn main() -> ExitCode {
@@ -69,7 +69,7 @@ fn main() -> ExitCode {
     ExitCode::from(u8::from(broken > 0))
 }
 
-/// Prints what came of it; gives how many requests there were, and whether a promise was broken.
+/// Prints the report; gives the number of requests, and whether a promise was broken.
 fn run(what: What, requests: u64, limit: Duration, seed: u64) -> (u64, bool) {
     match what {
         What::Faults(mode) => {
@@ -151,7 +151,7 @@ fn storm(mode: Mode, requests: u64, limit: Duration, seed: u64) -> Report {
     report
 }
 
-/// All processes are there, none is a zombie, and what is asked is answered.
+/// Waits until all processes run, none is a zombie, and requests are answered.
 fn wait_until_whole(worker: &Worker) -> Result<(), String> {
     let begun = Instant::now();
     let mut answered = 0;

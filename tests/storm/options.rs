@@ -1,4 +1,4 @@
-//! What the storm is told on its command line.
+//! The command line of the storm.
 
 use crate::faults::Mode;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use std::time::Duration;
 pub(crate) enum What {
     /// A handler that misbehaves by chance.
     Faults(Mode),
-    /// Handlers that print what they are given.
+    /// Handlers that print their payloads.
     Forge,
 }
 

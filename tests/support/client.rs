@@ -1,4 +1,4 @@
-//! A small blocking HTTP/1.1 client, which can also send what no client should.
+//! A small blocking HTTP/1.1 client, which can also send broken requests.
 
 use super::PATIENCE;
 use serde_json::{Value, json};
@@ -151,7 +151,7 @@ impl Connection {
         self.receive_to("POST")
     }
 
-    /// Reads one answer, interim ones left out.
+    /// Reads one answer, after any interim (1xx) answers.
     pub(crate) fn receive_to(&mut self, method: &str) -> Result<Response> {
         loop {
             let end = loop {
@@ -267,7 +267,7 @@ impl Connection {
         matches!(self.fill(), Err(error) if error.kind() != ErrorKind::WouldBlock)
     }
 
-    /// Hangs up with a reset, which leaves nothing behind on this side.
+    /// Hangs up with a reset, which leaves no TIME_WAIT on this side.
     pub(crate) fn reset(self) {
         let linger = Some(std::time::Duration::ZERO);
         let _ = rustix::net::sockopt::set_socket_linger(&self.stream, linger);
@@ -280,7 +280,7 @@ fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
         .position(|window| window == wanted)
 }
 
-/// Holds an answer to everything that the contract says of an error made by the worker.
+/// Fails unless the answer has everything that the contract says of an error made by the worker.
 #[track_caller]
 pub(crate) fn assert_error(response: &Response, status: u16, code: &str, executed: &str) {
     let seen = (
@@ -303,7 +303,7 @@ pub(crate) fn assert_error(response: &Response, status: u16, code: &str, execute
     }
 }
 
-/// Holds an answer to be 200 with exactly this result.
+/// Fails unless the answer is 200 with exactly this result.
 #[track_caller]
 pub(crate) fn assert_result(response: &Response, result: impl Into<Value>) {
     assert_eq!(response.status, 200, "body: {}", response.text());

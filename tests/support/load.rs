@@ -36,7 +36,7 @@ impl Load {
         }
     }
 
-    /// Waits until this many more have been answered: the load goes on.
+    /// Waits until this many more requests have been answered.
     pub(crate) fn wait_for(&self, more: u64) {
         let goal = self.answered.load(Ordering::Relaxed) + more;
         eventually("the load goes on", || {

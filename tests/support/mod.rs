@@ -1,4 +1,4 @@
-//! What all tests stand on: the worker as a fixture, a client, and a look at `/proc`.
+//! Fixtures of all tests: the worker, a client, the ledger of a handler, and a look at `/proc`.
 // Two test programs share this, and neither uses all of it.
 #![allow(dead_code)]
 
@@ -17,13 +17,13 @@ pub(crate) use worker::{Builder, Worker, misbehave, rust_example, sh};
 /// Long enough for anything that happens at all, on a machine with much else to do.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Looks again and again until `condition` gives a value, and fails the test at the deadline.
+/// Polls `condition` until it gives a value; fails the test at the deadline, [`PATIENCE`].
 #[track_caller]
 pub(crate) fn eventually<T>(what: &str, condition: impl FnMut() -> Option<T>) -> T {
     within(PATIENCE, what, condition)
 }
 
-/// The same with a deadline of its own.
+/// Polls `condition` until it gives a value; fails the test after `limit`.
 #[track_caller]
 pub(crate) fn within<T>(
     limit: Duration,
@@ -103,7 +103,7 @@ impl Drop for Scratch {
     }
 }
 
-/// What the misbehaving handler started on, one entry a request.
+/// The ledger of the misbehaving handler: one entry for each request that it started.
 pub(crate) struct Ledger {
     scratch: Scratch,
 }
@@ -130,8 +130,8 @@ impl Ledger {
     /// All that was noted, in order.
     pub(crate) fn entries(&self) -> Vec<serde_json::Value> {
         let text = std::fs::read_to_string(self.path()).unwrap();
-        // An entry is one write, but the kernel lets a SIGKILL cut one that crosses a page: the
-        // process noted the request and got no further.
+        // An entry is one write, but a SIGKILL may cut a write that crosses a page. The process had
+        // noted the request then, and got no further.
         text.lines()
             .filter(|line| !line.is_empty())
             .filter_map(|line| match serde_json::from_str(line) {

@@ -1,4 +1,4 @@
-//! The worker as a fixture: the real program, its log, and its end.
+//! The worker as a fixture: starts the real program, collects its log, and kills it at the end.
 
 use super::client::{Connection, Response};
 use super::{PATIENCE, eventually, processes, within};
@@ -71,7 +71,7 @@ impl Builder {
             .option("--grace", "500ms")
     }
 
-    /// Sets an option, in place of what it was.
+    /// Sets an option, in place of its earlier value.
     pub(crate) fn option(mut self, name: &str, value: &str) -> Builder {
         if let Some(at) = self.options.iter().position(|option| option == name) {
             self.options.drain(at..at + 2);
@@ -121,7 +121,7 @@ impl Builder {
         if !self.handler.is_empty() {
             command.arg("--").args(&self.handler);
         }
-        // The settings of whoever runs the tests are not those of the tests.
+        // The tests do not inherit settings from the environment that runs them.
         for (name, _) in std::env::vars() {
             if name.starts_with("FAAS_") || ["HANDLER_FUNCTION", "HOST", "PORT"].contains(&&*name) {
                 command.env_remove(name);
@@ -138,7 +138,7 @@ impl Builder {
         command
     }
 
-    /// Runs a worker that ends by itself, and gives what it said.
+    /// Runs a worker that ends by itself, and gives its output.
     pub(crate) fn output(&self) -> Output {
         let mut child = self.command().spawn().unwrap();
         let start = Instant::now();
@@ -153,7 +153,7 @@ impl Builder {
         child.wait_with_output().unwrap()
     }
 
-    /// Starts it like [`Builder::start`], for a log level that leaves out the line with its address.
+    /// Starts it like [`Builder::start`], for a log level without the line that has the address.
     pub(crate) fn start_quietly(self) -> Worker {
         let port = TcpListener::bind("127.0.0.1:0")
             .unwrap()
@@ -369,12 +369,12 @@ impl Drop for Worker {
     }
 }
 
-/// Kills a worker that still runs, and what it started.
+/// Kills a worker that still runs, and all of its processes.
 fn end(child: &mut Child) -> String {
     if let Ok(Some(status)) = child.try_wait() {
         return status.to_string();
     }
-    // Stopped first, so that it cannot replace what is killed here.
+    // Stopped first, so that it cannot replace a process that is killed here.
     processes::signal(child.id(), Signal::STOP);
     for pid in processes::descendants(child.id()) {
         processes::signal(pid, Signal::KILL);

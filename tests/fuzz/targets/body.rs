@@ -1,4 +1,4 @@
-//! The payload of a body is what a plain JSON reader finds, and its line is one line.
+//! The payload of a body is the same as by a plain JSON reader, and its line is one line.
 #![no_main]
 
 use bytes::Bytes;
@@ -22,7 +22,7 @@ const BREAKS: [char; 10] = [
     '\n', '\r', '\u{b}', '\u{c}', '\u{1c}', '\u{1d}', '\u{1e}', '\u{85}', '\u{2028}', '\u{2029}',
 ];
 
-/// The payload as written, decoded by somebody else.
+/// The payload as written, decoded by `serde_json`.
 fn decoded(payload: &[u8]) -> String {
     let text = std::str::from_utf8(payload).expect("a payload is UTF-8");
     serde_json::from_str(&format!("\"{text}\"")).expect("the inside of a JSON string")

@@ -1,4 +1,4 @@
-//! Lines do not depend on how the bytes are cut into reads, and are those of a plain split.
+//! Lines do not depend on the cut of the bytes into reads, and equal the lines of a plain split.
 #![no_main]
 
 use faas_worker::process::line::{Framer, Line, STRAY_LIMIT, is_braced};

@@ -156,7 +156,7 @@ fn check_response(output: &[u8]) -> &[u8] {
         .expect("a length")
         .parse()
         .expect("a number");
-    // hyper's own answer to what is no HTTP.
+    // hyper's own answer to bytes that are no HTTP.
     let Some(kind) = header("content-type") else {
         assert!([400, 431, 505].contains(&status) && length == 0, "{head}");
         return rest;
@@ -195,8 +195,8 @@ fuzz_target!(|input: &[u8]| {
         rest = check_response(rest);
         responses += 1;
     }
-    // The shortest request has 16 bytes; each may be told to go on; what is no request is
-    // answered once.
+    // The shortest request has 16 bytes; each may get a `100 Continue` too; bytes that are no
+    // request are answered once.
     assert!(
         responses <= 2 * (input.len() / 16) + 1,
         "{responses} responses"

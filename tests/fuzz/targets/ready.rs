@@ -1,4 +1,4 @@
-//! Whatever a ready line announces, the room it gives is within the configured bound.
+//! The concurrency that a ready line announces is never above the configured bound.
 #![no_main]
 
 #[path = "../table.rs"]

@@ -1,4 +1,4 @@
-//! A line means what a plain JSON reader makes of it, and what is passed on is one JSON value.
+//! A line means the same as to a plain JSON reader, and the result passed on is one JSON value.
 #![no_main]
 
 use faas_worker::process::line::{Answer, Id, Parsed, leading_id, parse};
