@@ -10,7 +10,8 @@ use std::time::Duration;
 
 fn with_tokens(scratch: &Scratch, tokens: &str, ledger: &Ledger) -> Builder {
     let path = scratch.file("tokens", 0o600, tokens);
-    misbehave(&["--ready", "--ledger", &ledger.path()])
+    ledger
+        .misbehave(&["--ready"])
         .option("--auth-token-file", &path)
         .option("--log-level", "debug")
 }
@@ -202,7 +203,8 @@ fn get(address: SocketAddr, path: &str) -> Response {
 #[test]
 fn what_is_for_operators_is_served_at_their_address_only() {
     let ledger = Ledger::new();
-    let worker = misbehave(&["--ready", "--ledger", &ledger.path()])
+    let worker = ledger
+        .misbehave(&["--ready"])
         .option("--admin", "127.0.0.1:0")
         .start();
     let admin = admin_address(&worker);
@@ -227,7 +229,8 @@ fn what_is_for_operators_is_served_at_their_address_only() {
 #[test]
 fn the_operators_address_answers_until_all_else_has_ended() {
     let ledger = Ledger::new();
-    let mut worker = misbehave(&["--ready", "--ledger", &ledger.path()])
+    let mut worker = ledger
+        .misbehave(&["--ready"])
         .option("--admin", "127.0.0.1:0")
         .start();
     let admin = admin_address(&worker);

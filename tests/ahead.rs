@@ -3,8 +3,8 @@
 
 use crate::support::client::{body_of, request_bytes};
 use crate::support::{
-    Builder, Connection, Ledger, Response, Worker, assert_error, assert_result, eventually,
-    misbehave, processes, within,
+    Builder, Connection, Ledger, Response, Worker, assert_error, assert_result, assert_within,
+    eventually, processes, within,
 };
 use rustix::process::Signal;
 use std::time::{Duration, Instant};
@@ -52,17 +52,10 @@ fn orderly(ledger: &Ledger, behind: Behind) -> Builder {
         Behind::Read => "8192",
         Behind::Unread => "1",
     };
-    let path = ledger.path();
-    misbehave(&[
-        "--announce",
-        "1",
-        "--block-bytes",
-        block_bytes,
-        "--ledger",
-        &path,
-    ])
-    .option("--processes", "1")
-    .option("--timeout", "10s")
+    ledger
+        .misbehave(&["--announce", "1", "--block-bytes", block_bytes])
+        .option("--processes", "1")
+        .option("--timeout", "10s")
 }
 
 /// Has the process answer until it may be given requests ahead.
@@ -169,11 +162,7 @@ fn a_timeout_fails_only_the_request_being_worked_on_and_holds_up_no_other() {
     let told = Instant::now();
     assert_result(&staged.receive(1), "one");
     assert_result(&staged.receive(2), "two");
-    assert!(
-        told.elapsed() < Duration::from_secs(15),
-        "{:?}",
-        told.elapsed()
-    );
+    assert_within(Duration::from_secs(15), told);
     assert!(!processes::is_alive(staged.pid));
     assert_ne!(staged.runner("two"), staged.pid);
 }
@@ -408,9 +397,8 @@ fn assert_nothing_ahead(ledger: &Ledger, payloads: &[&str]) {
 fn without_the_promise_or_with_read_ahead_off_none_is_written_ahead() {
     for (announced, setting) in [(&["--ready"][..], "32"), (&["--announce", "1"], "1")] {
         let ledger = Ledger::new();
-        let path = ledger.path();
-        let options = [announced, &["--ledger", &path]].concat();
-        let worker = misbehave(&options)
+        let worker = ledger
+            .misbehave(announced)
             .option("--processes", "1")
             .option("--read-ahead", setting)
             .start();

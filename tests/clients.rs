@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 #[test]
 fn bytes_that_come_one_by_one_do_not_prolong_a_request() {
     let ledger = Ledger::new();
-    let worker = misbehave(&["--ready", "--ledger", &ledger.path()])
+    let worker = ledger
+        .misbehave(&["--ready"])
         .option("--header-timeout", "500ms")
         .option("--body-timeout", "500ms")
         .start();
@@ -49,7 +50,7 @@ fn bytes_that_come_one_by_one_do_not_prolong_a_request() {
 #[test]
 fn a_budget_that_is_spent_on_the_body_ends_the_request() {
     let ledger = Ledger::new();
-    let worker = misbehave(&["--ready", "--ledger", &ledger.path()]).start();
+    let worker = ledger.misbehave(&["--ready"]).start();
     let headers = [("x-faas-timeout-ms", "300")];
     let bytes = request_bytes(
         worker.address,
@@ -74,7 +75,8 @@ fn a_budget_that_is_spent_on_the_body_ends_the_request() {
 #[test]
 fn a_client_that_closes_its_sending_side_counts_as_gone() {
     let ledger = Ledger::new();
-    let worker = misbehave(&["--ready", "--ledger", &ledger.path()])
+    let worker = ledger
+        .misbehave(&["--ready"])
         .option("--processes", "1")
         .start();
     worker.wait_until_ready();
@@ -100,7 +102,8 @@ fn a_client_that_closes_its_sending_side_counts_as_gone() {
 #[test]
 fn a_client_that_leaves_is_noticed_behind_what_it_sent_further() {
     let ledger = Ledger::new();
-    let worker = misbehave(&["--ready", "--ledger", &ledger.path()])
+    let worker = ledger
+        .misbehave(&["--ready"])
         .option("--processes", "1")
         .start();
     worker.wait_until_ready();

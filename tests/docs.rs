@@ -280,7 +280,8 @@ fn try_pools(document: &mut Document) {
     document.hold("POST", "/", &unavailable);
 
     let ledger = Ledger::new();
-    let full = misbehave(&["--ready", "--ledger", &ledger.path()])
+    let full = ledger
+        .misbehave(&["--ready"])
         .option("--processes", "1")
         .option("--drain-delay", "2s")
         .option("--drain-timeout", "500ms")

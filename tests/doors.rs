@@ -155,7 +155,8 @@ fn health_answers_while_silent_connections_come_all_the_time() {
 #[test]
 fn a_place_beyond_the_limit_is_for_one_answer() {
     let ledger = Ledger::new();
-    let worker = misbehave(&["--ready", "--ledger", &ledger.path()])
+    let worker = ledger
+        .misbehave(&["--ready"])
         .option("--processes", "1")
         .option("--max-connections", "1")
         .start();

@@ -1,8 +1,8 @@
 //! Processes that exit, crash, hang, or close their pipes.
 
 use crate::support::{
-    Ledger, Scratch, Worker, assert_error, assert_result, eventually, misbehave, processes, sh,
-    wait_for_file,
+    Ledger, Scratch, Worker, assert_error, assert_result, assert_within, eventually, misbehave,
+    processes, sh, wait_for_file,
 };
 use rustix::process::Signal;
 use std::time::{Duration, Instant};
@@ -37,7 +37,7 @@ fn a_process_that_takes_its_time_to_die_costs_no_processor_time() {
 #[test]
 fn a_process_that_exits_after_each_reply_costs_no_request() {
     let ledger = Ledger::new();
-    let worker = misbehave(&["--ledger", &ledger.path()]).start();
+    let worker = ledger.misbehave(&[]).start();
     let clients: Vec<_> = (0..4)
         .map(|client| {
             let mut connection = worker.connect();
@@ -146,9 +146,7 @@ fn what_a_process_printed_for_an_earlier_request_is_not_told_of_the_next() {
 #[test]
 fn a_process_that_exits_with_a_request_fails_it_at_once_and_names_the_status() {
     let ledger = Ledger::new();
-    let worker = misbehave(&["--ledger", &ledger.path()])
-        .option("--timeout", "10s")
-        .start();
+    let worker = ledger.misbehave(&[]).option("--timeout", "10s").start();
     for command in ["exit 3", "exit-in-line 3"] {
         let mut fastest = Duration::MAX;
         for round in 0..5 {
@@ -245,11 +243,7 @@ fn a_process_that_hangs_times_out_and_is_replaced_at_once() {
         assert!(took < Duration::from_millis(4000), "{took:?}");
         // The replacement does not wait for the end of the old process.
         assert_ne!(worker.process(), pid);
-        assert!(
-            start.elapsed() < Duration::from_millis(6000),
-            "{:?}",
-            start.elapsed()
-        );
+        assert_within(Duration::from_millis(6000), start);
         // B7: gone at the grace.
         assert!(
             processes::is_alive(pid),
@@ -350,7 +344,8 @@ fn a_grandchild_that_holds_the_pipe_holds_up_nothing() {
 #[test]
 fn an_answer_around_the_timeout_never_reaches_another_request() {
     let ledger = Ledger::new();
-    let worker = misbehave(&["--announce", "4", "--ledger", &ledger.path()])
+    let worker = ledger
+        .misbehave(&["--announce", "4"])
         .option("--timeout", "300ms")
         .start();
     check_straddling(&worker);
@@ -359,7 +354,8 @@ fn an_answer_around_the_timeout_never_reaches_another_request() {
     // One at a time, with ids and without.
     for ids in ["always", "never"] {
         let ledger = Ledger::new();
-        let worker = misbehave(&["--ready", "--ids", ids, "--ledger", &ledger.path()])
+        let worker = ledger
+            .misbehave(&["--ready", "--ids", ids])
             .option("--processes", "4")
             .option("--timeout", "300ms")
             .start();
@@ -420,8 +416,8 @@ fn an_answer_already_in_the_pipe_at_the_timeout_wins() {
         &["--announce", "4"],
     ] {
         let ledger = Ledger::new();
-        let path = ledger.path();
-        let worker = misbehave(&[options, &["--ledger", &path]].concat())
+        let worker = ledger
+            .misbehave(options)
             .option("--timeout", "600ms")
             .start();
         worker.wait_until_ready();
@@ -475,11 +471,7 @@ fn check_let_go(worker: &Worker) {
         let start = Instant::now();
         let response = worker.post("x");
         assert_eq!(response.status, 200, "{}", response.text());
-        assert!(
-            start.elapsed() < Duration::from_millis(9000),
-            "{:?}",
-            start.elapsed()
-        );
+        assert_within(Duration::from_millis(9000), start);
         let pid = u32::try_from(response.json()["result"].as_u64().unwrap()).unwrap();
         assert!(!seen.contains(&pid), "the same process again");
         seen.push(pid);

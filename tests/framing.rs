@@ -7,7 +7,8 @@ use std::time::Duration;
 
 /// A worker on all addresses, which accepts any host.
 fn open_to_all(ledger: &Ledger) -> Worker {
-    let mut worker = misbehave(&["--ready", "--ledger", &ledger.path()])
+    let mut worker = ledger
+        .misbehave(&["--ready"])
         .option("--host", "0.0.0.0")
         .option("--max-body", "64KiB")
         .start();
@@ -170,7 +171,7 @@ fn a_refused_client_is_not_asked_for_its_body() {
 fn a_malformed_host_is_refused_on_every_address() {
     let ledger = Ledger::new();
     let everywhere = open_to_all(&ledger);
-    let loopback = misbehave(&["--ready", "--ledger", &ledger.path()]).start();
+    let loopback = ledger.misbehave(&["--ready"]).start();
     for host in [
         "a, b",
         "a,b",

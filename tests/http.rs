@@ -2,7 +2,8 @@
 
 use crate::support::client::{Connection, body_of, request_bytes};
 use crate::support::{
-    Chance, Ledger, Worker, assert_error, assert_result, eventually, misbehave, processes,
+    Chance, Ledger, Worker, assert_error, assert_result, assert_within, eventually, misbehave,
+    processes,
 };
 use serde_json::json;
 use std::io::{Read, Write};
@@ -19,7 +20,8 @@ fn single() -> Worker {
 fn a_client_that_leaves_harms_no_other() {
     for ids in ["always", "never"] {
         let ledger = Ledger::new();
-        let worker = misbehave(&["--ready", "--ids", ids, "--ledger", &ledger.path()])
+        let worker = ledger
+            .misbehave(&["--ready", "--ids", ids])
             .option("--processes", "1")
             .start();
         worker.wait_until_ready();
@@ -102,11 +104,7 @@ fn slow_clients_are_cut_off_and_hold_no_process() {
         head.receive()
             .map_or(true, |response| response.status == 408)
     );
-    assert!(
-        start.elapsed() < Duration::from_secs(15),
-        "{:?}",
-        start.elapsed()
-    );
+    assert_within(Duration::from_secs(15), start);
     eventually("the slow reader is cut off", || {
         (sockets_of(worker.pid()) <= before).then_some(())
     });
@@ -127,7 +125,8 @@ fn a_body_that_does_not_come_is_answered_in_time() {
 #[test]
 fn a_body_over_the_limit_is_refused_before_it_is_read() {
     let ledger = Ledger::new();
-    let worker = misbehave(&["--ready", "--ledger", &ledger.path()])
+    let worker = ledger
+        .misbehave(&["--ready"])
         .option("--max-body", "1KiB")
         .start();
     let mut told = worker.connect();
@@ -161,7 +160,7 @@ fn a_body_over_the_limit_is_refused_before_it_is_read() {
 #[test]
 fn a_body_in_chunks_is_run_when_it_is_whole() {
     let ledger = Ledger::new();
-    let worker = misbehave(&["--ready", "--ledger", &ledger.path()]).start();
+    let worker = ledger.misbehave(&["--ready"]).start();
     let headers = [("transfer-encoding", "chunked")];
     let mut connection = worker.connect();
     connection
@@ -203,7 +202,7 @@ fn a_body_in_chunks_is_run_when_it_is_whole() {
 #[test]
 fn heads_that_could_be_read_in_two_ways_are_refused() {
     let ledger = Ledger::new();
-    let worker = misbehave(&["--ready", "--ledger", &ledger.path()]).start();
+    let worker = ledger.misbehave(&["--ready"]).start();
     let good = body_of("smuggled");
     let length = good.len();
     for head in [
@@ -327,7 +326,7 @@ fn an_error_message_stays_in_the_body() {
 #[test]
 fn odd_bodies_are_refused_and_not_run() {
     let ledger = Ledger::new();
-    let worker = misbehave(&["--ready", "--ledger", &ledger.path()]).start();
+    let worker = ledger.misbehave(&["--ready"]).start();
     let mut connection = worker.connect();
     let deep = "[".repeat(1_000_000);
     let nested = format!("{{\"payload\":{deep}");
@@ -371,7 +370,7 @@ fn odd_bodies_are_refused_and_not_run() {
 #[test]
 fn a_page_of_another_site_cannot_make_a_call() {
     let ledger = Ledger::new();
-    let worker = misbehave(&["--ready", "--ledger", &ledger.path()]).start();
+    let worker = ledger.misbehave(&["--ready"]).start();
     let port = worker.address.port();
     let own = format!("http://{}", worker.address);
     let near = format!("http://{}", worker.address.ip());
@@ -622,8 +621,8 @@ fn an_error_repeats_a_kilobyte_of_a_body_at_most() {
 #[test]
 fn replies_that_are_not_read_hold_up_the_queue() {
     let ledger = Ledger::new();
-    let path = ledger.path();
-    let worker = misbehave(&["--ready", "--ledger", &path])
+    let worker = ledger
+        .misbehave(&["--ready"])
         .option("--max-reply", "64MiB")
         .option("--max-buffered", "4MiB")
         .option("--queue-timeout", "300ms")

@@ -53,7 +53,8 @@ fn can_be_a_stranger() -> bool {
 #[test]
 fn no_process_that_hangs_or_is_stopped_outlives_a_killed_worker() {
     let ledger = Ledger::new();
-    let mut worker = misbehave(&["--ready", "--ledger", &ledger.path()])
+    let mut worker = ledger
+        .misbehave(&["--ready"])
         .option("--processes", "4")
         .option("--timeout", "60s")
         .start();

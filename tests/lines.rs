@@ -2,8 +2,8 @@
 
 use crate::support::client::{body_of, request_bytes};
 use crate::support::{
-    Builder, Ledger, Response, Worker, assert_error, assert_result, interpreter, misbehave,
-    processes, rust_example,
+    Builder, Ledger, Response, Worker, assert_error, assert_result, assert_within, interpreter,
+    misbehave, processes, rust_example,
 };
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
@@ -25,6 +25,15 @@ fn single(ids: &str) -> Worker {
 fn assert_replaced(worker: &Worker, pid: u32) {
     processes::wait_until_gone(&[pid]);
     assert_ne!(worker.process(), pid);
+}
+
+/// Fails unless the message tells of the line break that a reply did not have.
+#[track_caller]
+fn assert_names_line_break(detail: &str) {
+    assert!(
+        detail.contains("newline") || detail.contains("line break"),
+        "{detail}"
+    );
 }
 
 /// An answer for a broken protocol: no handler's words in it.
@@ -87,11 +96,7 @@ fn half_a_line_and_then_silence_times_out() {
         let pid = worker.process();
         let response = worker.post("partial");
         assert_error(&response, 504, "handler_timeout", "maybe");
-        let detail = response.detail();
-        assert!(
-            detail.contains("newline") || detail.contains("line break"),
-            "{detail}"
-        );
+        assert_names_line_break(&response.detail());
         assert_replaced(&worker, pid);
     }
 }
@@ -139,11 +144,7 @@ fn an_endless_line_is_cut_off_and_memory_stays_bounded() {
     for _ in 0..3 {
         let start = Instant::now();
         assert_error(&worker.post("endless"), 502, "reply_too_large", "maybe");
-        assert!(
-            start.elapsed() < Duration::from_secs(9),
-            "{:?}",
-            start.elapsed()
-        );
+        assert_within(Duration::from_secs(9), start);
     }
     let grown = processes::peak_memory_kib(worker.pid()) - before;
     assert!(grown < 8 * 1024, "{grown} KiB more");
@@ -293,10 +294,7 @@ fn debugging_glued_to_the_reply_is_told_in_the_504() {
         let response = worker.post(&format!("raw value is 5{{{id}\"result\":1}}"));
         assert_error(&response, 504, "handler_timeout", "maybe");
         let detail = response.detail();
-        assert!(
-            detail.contains("newline") || detail.contains("line break"),
-            "{detail}"
-        );
+        assert_names_line_break(&detail);
         assert!(
             detail.contains("value is 5"),
             "names what was seen: {detail}"
@@ -436,7 +434,8 @@ fn ids_once_means_ids_always() {
 #[test]
 fn a_wrong_id_among_several_at_once_costs_only_its_own() {
     let ledger = Ledger::new();
-    let worker = misbehave(&["--announce", "8", "--ledger", &ledger.path()])
+    let worker = ledger
+        .misbehave(&["--announce", "8"])
         .option("--processes", "1")
         .option("--timeout", "2s")
         .start();
@@ -467,11 +466,7 @@ fn a_process_that_stops_reading_times_out() {
         let start = Instant::now();
         let response = worker.post(&"x".repeat(1 << 20));
         assert_error(&response, 504, "handler_timeout", "maybe");
-        assert!(
-            start.elapsed() < Duration::from_secs(10),
-            "{:?}",
-            start.elapsed()
-        );
+        assert_within(Duration::from_secs(10), start);
         assert_replaced(&worker, pid);
     }
 }
@@ -502,7 +497,7 @@ fn no_payload_smuggles_in_a_second_line() {
     .map(|end| format!("begin{end}{smuggled}{end}end"))
     .collect();
     let ledger = Ledger::new();
-    let worker = misbehave(&["--ledger", &ledger.path()]).start();
+    let worker = ledger.misbehave(&[]).start();
     for payload in &payloads {
         assert_result(&worker.post(payload), payload.as_str());
     }

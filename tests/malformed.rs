@@ -5,7 +5,7 @@
 //! smuggled request is run, and the worker serves the next request.
 
 use crate::support::client::{body_of, request_bytes};
-use crate::support::{Chance, Connection, Ledger, Response, Worker, assert_result, misbehave};
+use crate::support::{Chance, Connection, Ledger, Response, Worker, assert_result};
 use std::io::ErrorKind;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -44,7 +44,8 @@ const SHAPES: [Shape; 5] = [
 #[test]
 fn no_malformed_request_is_run_or_hangs_or_harms_another() {
     let ledger = Ledger::new();
-    let mut worker = misbehave(&["--ready", "--ledger", &ledger.path()])
+    let mut worker = ledger
+        .misbehave(&["--ready"])
         // Some cases last until these limits.
         .option("--header-timeout", "3s")
         .option("--body-timeout", "3s")

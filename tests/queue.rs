@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 #[test]
 fn a_full_queue_refuses_at_once() {
     let ledger = Ledger::new();
-    let worker = misbehave(&["--ready", "--ledger", &ledger.path()])
+    let worker = ledger
+        .misbehave(&["--ready"])
         .option("--processes", "1")
         .option("--queue", "2")
         .start();
@@ -53,7 +54,8 @@ fn a_full_queue_refuses_at_once() {
 #[test]
 fn a_request_that_waited_too_long_is_refused_and_never_run() {
     let ledger = Ledger::new();
-    let worker = misbehave(&["--ready", "--ledger", &ledger.path()])
+    let worker = ledger
+        .misbehave(&["--ready"])
         .option("--processes", "1")
         .option("--queue-timeout", "300ms")
         .start();
@@ -79,7 +81,8 @@ fn a_request_that_waited_too_long_is_refused_and_never_run() {
 #[test]
 fn a_caller_s_timeout_is_its_whole_budget() {
     let ledger = Ledger::new();
-    let worker = misbehave(&["--ready", "--ledger", &ledger.path()])
+    let worker = ledger
+        .misbehave(&["--ready"])
         .option("--processes", "1")
         .start();
     worker.wait_until_ready();
@@ -110,7 +113,8 @@ fn a_caller_s_timeout_is_its_whole_budget() {
 #[test]
 fn a_waiting_request_whose_client_has_left_is_never_run() {
     let ledger = Ledger::new();
-    let worker = misbehave(&["--ready", "--ledger", &ledger.path()])
+    let worker = ledger
+        .misbehave(&["--ready"])
         .option("--processes", "1")
         .start();
     worker.wait_until_ready();
@@ -133,7 +137,8 @@ fn a_waiting_request_whose_client_has_left_is_never_run() {
 #[test]
 fn requests_are_started_in_the_order_of_their_arrival() {
     let ledger = Ledger::new();
-    let worker = misbehave(&["--ready", "--ledger", &ledger.path()])
+    let worker = ledger
+        .misbehave(&["--ready"])
         .option("--processes", "1")
         .start();
     worker.wait_until_ready();
@@ -192,7 +197,8 @@ fn assert_all_slots_work(worker: &Worker, slots: usize) {
 #[test]
 fn callers_that_hang_up_at_any_point_cost_no_slot() {
     let ledger = Ledger::new();
-    let worker = misbehave(&["--ready", "--ledger", &ledger.path()])
+    let worker = ledger
+        .misbehave(&["--ready"])
         .option("--processes", "4")
         .start();
     worker.wait_until_ready();
@@ -308,7 +314,8 @@ fn a_process_is_given_as_many_at_once_as_it_announced() {
 #[test]
 fn a_timeout_in_a_concurrent_process_fails_only_its_own_request() {
     let ledger = Ledger::new();
-    let worker = misbehave(&["--announce", "8", "--ledger", &ledger.path()])
+    let worker = ledger
+        .misbehave(&["--announce", "8"])
         .option("--processes", "1")
         .option("--timeout", "2s")
         .start();

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 #[test]
 fn recycling_after_every_request_fails_none() {
     let ledger = Ledger::new();
-    let worker = misbehave(&["--ready", "--ledger", &ledger.path()])
+    let worker = ledger
+        .misbehave(&["--ready"])
         .option("--max-requests", "1")
         .option("--timeout", "20s")
         .start();

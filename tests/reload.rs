@@ -2,8 +2,8 @@
 
 use crate::support::load::Load;
 use crate::support::{
-    Builder, Chance, Ledger, Scratch, Worker, assert_error, assert_result, eventually, misbehave,
-    processes,
+    Builder, Chance, Ledger, Scratch, Worker, assert_error, assert_result, assert_within,
+    eventually, misbehave, processes,
 };
 use rustix::process::Signal;
 use std::time::{Duration, Instant};
@@ -135,7 +135,8 @@ fn a_reload_that_fails_leaves_the_old_processes_serving() {
 #[test]
 fn a_request_that_runs_when_its_process_is_replaced_is_finished() {
     let ledger = Ledger::new();
-    let worker = misbehave(&["--ready", "--ledger", &ledger.path()])
+    let worker = ledger
+        .misbehave(&["--ready"])
         .option("--processes", "1")
         .option("--grace", "100ms")
         .start();
@@ -233,11 +234,7 @@ fn an_edit_mends_a_handler_that_never_came_up_at_once() {
     eventually("it answers", || {
         (worker.post("which").status == 200).then_some(())
     });
-    assert!(
-        begun.elapsed() < Duration::from_secs(3),
-        "{:?}",
-        begun.elapsed()
-    );
+    assert_within(Duration::from_secs(3), begun);
 }
 
 /// The next edit does not wait for the start timeout of the last.

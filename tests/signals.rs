@@ -17,7 +17,7 @@ os.execvp(sys.argv[1], sys.argv[1:])' \"$0\" \"$@\"";
 #[test]
 fn sigquit_drains_like_sigterm() {
     let ledger = Ledger::new();
-    let mut worker = misbehave(&["--ready", "--ledger", &ledger.path()]).start();
+    let mut worker = ledger.misbehave(&["--ready"]).start();
     worker.wait_until_ready();
     let running = worker.post_aside("sleep 500");
     ledger.wait_for_start("sleep 500");

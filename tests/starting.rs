@@ -1,8 +1,8 @@
 //! Commands that do not start, start badly, or start slowly.
 
 use crate::support::{
-    Builder, PATIENCE, Scratch, assert_error, assert_result, eventually, misbehave, processes,
-    rust_example, sh, within,
+    Builder, PATIENCE, Scratch, assert_error, assert_result, assert_within, eventually, misbehave,
+    processes, rust_example, sh, within,
 };
 use rustix::process::Signal;
 use std::net::TcpListener;
@@ -433,11 +433,7 @@ fn a_start_slower_than_the_timeout_comes_up_all_the_same() {
         "{}",
         response.detail()
     );
-    assert!(
-        begin.elapsed() < Duration::from_millis(4500),
-        "{:?}",
-        begin.elapsed()
-    );
+    assert_within(Duration::from_millis(4500), begin);
     within(PATIENCE, "answers", || {
         (worker.post("later").status == 200).then_some(())
     });

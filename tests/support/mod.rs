@@ -40,6 +40,13 @@ pub(crate) fn within<T>(
     }
 }
 
+/// Fails unless less than `limit` has passed since `start`.
+#[track_caller]
+pub(crate) fn assert_within(limit: Duration, start: Instant) {
+    let took = start.elapsed();
+    assert!(took < limit, "{took:?}, and {limit:?} at most");
+}
+
 /// Waits until a handler has made this file.
 #[track_caller]
 pub(crate) fn wait_for_file(path: &str) {
@@ -117,6 +124,11 @@ impl Ledger {
 
     pub(crate) fn path(&self) -> String {
         self.scratch.path("ledger")
+    }
+
+    /// The misbehaving handler with these options and this ledger.
+    pub(crate) fn misbehave(&self, options: &[&str]) -> Builder {
+        misbehave(&[options, &["--ledger", &self.path()]].concat())
     }
 
     /// The payloads started, in order.
