@@ -9,13 +9,13 @@ mod upkeep;
 
 use super::health::Health;
 use super::queue::{First, Queue, Taken};
+use super::queued_call::QueuedCall;
 use super::scaling::Scaling;
 use super::waiting::{Priority, WaitingProcesses};
 use crate::budget::MemoryBudget;
 use crate::cause::Cause;
 use crate::config::PoolConfig;
 use crate::error::Failure;
-use crate::process::call::Call;
 use crate::process::conversation::Position;
 use crate::process::owner::Load;
 use crate::process::repeats::FailedOutput;
@@ -69,7 +69,7 @@ pub(super) struct Dispatcher {
 
 #[derive(Debug)]
 pub(super) struct State {
-    pub(super) queue: Queue<Call>,
+    pub(super) queue: Queue<QueuedCall>,
     pub(super) waiting_processes: WaitingProcesses<Waker>,
     pub(super) health: Health,
     pub(super) is_closed: bool,
@@ -132,7 +132,7 @@ impl Dispatcher {
     }
 
     /// Closes the queue; returns the calls that were waiting in it.
-    pub(super) fn close(&self) -> Vec<Call> {
+    pub(super) fn close(&self) -> Vec<QueuedCall> {
         let mut state = self.lock();
         state.is_closed = true;
         state.queue.clear()
@@ -158,7 +158,7 @@ impl Dispatcher {
         process: u64,
         priority: Priority,
         load: Load,
-    ) -> Poll<Call> {
+    ) -> Poll<QueuedCall> {
         let mut too_late = Vec::new();
         let mut state = self.lock();
         state.waiting_processes.withdraw(process);
@@ -238,7 +238,7 @@ impl Dispatcher {
     }
 
     /// Puts calls that never started back into the queue, at the places that they had.
-    pub(super) fn hand_back(&self, calls: Vec<Call>) {
+    pub(super) fn hand_back(&self, calls: Vec<QueuedCall>) {
         if calls.is_empty() {
             return;
         }
@@ -270,7 +270,11 @@ impl Dispatcher {
                 }
             }
             let longest = now + call.wait_left;
-            call.waits_until = call.latest.map_or(longest, |latest| latest.min(longest));
+            call.waits_until = call
+                .call
+                .job
+                .latest
+                .map_or(longest, |latest| latest.min(longest));
             state.queue.hand_back(call.place, call.waits_until, call);
             wakers.extend(state.waiting_processes.pop());
         }
@@ -333,7 +337,7 @@ impl State {
         // Idle processes come first, each with as many calls as this process would have.
         let is_needed_elsewhere =
             self.queue.len() <= self.waiting_processes.idle() * (load.in_flight + 1);
-        first.payload.len() as u64 <= room_bytes && !is_needed_elsewhere
+        first.call.job.payload.len() as u64 <= room_bytes && !is_needed_elsewhere
     }
 
     /// True when the first call may be given to one more process only, and this process may be
@@ -370,7 +374,7 @@ fn why_of(failure: &Option<Failure>) -> Option<&Cause> {
     }
 }
 
-pub(super) fn answer_all(calls: Vec<Call>, failure: Option<Failure>) {
+pub(super) fn answer_all(calls: Vec<QueuedCall>, failure: Option<Failure>) {
     let Some(failure) = failure else { return };
     for call in calls {
         call.answer(Err(failure.clone()));

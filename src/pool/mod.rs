@@ -12,29 +12,30 @@ mod batching;
 mod dispatch;
 mod health;
 mod queue;
+mod queued_call;
 mod rollout;
 mod scaling;
 mod slot;
 mod waiting;
 
-use crate::budget::{MemoryBudget, Reservation};
+use crate::budget::MemoryBudget;
 use crate::cause::Cause;
 use crate::config::{Command, Config};
 use crate::error::{Failure, StartError};
-pub use crate::process::call::Extras;
 use crate::process::call::{Call, Outcome};
+pub use crate::process::call::{Extras, Job};
 use crate::process::launch::{Directory, Launcher, shell_syntax};
 use crate::shutdown::{Shutdown, Stage};
-use bytes::Bytes;
 use dispatch::{Dispatcher, answer_all};
 use health::Health;
+use queued_call::QueuedCall;
 use rustix::process::Rlimit;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::task::TaskTracker;
 use tracing::{error, warn};
@@ -98,25 +99,14 @@ impl Pool {
         Ok(pool)
     }
 
-    /// Gives a payload to a process. `payload` is the inside of its JSON string; `latest` is the
-    /// end of the caller's own time budget; `held` counts the bytes of the payload. Dropping the
-    /// returned future takes a waiting call out of the queue; a call that a process has already is
-    /// finished, and its result dropped.
-    pub fn call(
-        &self,
-        payload: Bytes,
-        extras: Extras,
-        timeout: Duration,
-        latest: Option<Instant>,
-        held: Reservation,
-    ) -> Result<PendingAnswer, Failure> {
-        let now = Instant::now();
-        let longest = now + self.dispatcher.queue_timeout;
-        let until = latest.map_or(longest, |latest| latest.min(longest));
-        let (mut call, receiver) = Call::new(payload, extras, timeout, latest, held, now);
-        call.waits_until = until;
+    /// Puts a job into the queue. Dropping the future before its end takes a job that still waits
+    /// out of the queue; a process that has the job finishes it, and its result is dropped.
+    pub fn call(&self, job: Job) -> Result<PendingAnswer, Failure> {
+        let longest = Instant::now() + self.dispatcher.queue_timeout;
+        let until = job.latest.map_or(longest, |latest| latest.min(longest));
         // Time in the queue, behind another request, and with the process that takes the call then.
-        call.gives_up_at = longest + 2 * timeout;
+        let gives_up_at = longest + 2 * job.timeout;
+        let (call, receiver) = Call::new(job);
         let mut state = self.dispatcher.lock();
         if state.is_closed {
             return Err(Failure::Draining);
@@ -124,11 +114,8 @@ impl Pool {
         if let Some(failure) = state.health.failure() {
             return Err(failure);
         }
-        let place = state.queue.push(until, |place| {
-            call.place = place;
-            call
-        });
-        let Some(place) = place else {
+        let queued = |place| QueuedCall::new(call, place, until, gives_up_at);
+        let Some(place) = state.queue.push(until, queued) else {
             return Err(state.with_cause("the queue is full"));
         };
         let is_next = state.next_look.is_none_or(|look| until < look);

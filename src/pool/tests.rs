@@ -7,6 +7,7 @@ use crate::process::owner::Load;
 use std::num::NonZeroUsize;
 use std::sync::atomic::AtomicBool;
 use std::task::{Wake, Waker};
+use std::time::Duration;
 
 const LONG: Duration = Duration::from_secs(3600);
 const IDLE: Load = Load {
@@ -50,13 +51,18 @@ fn pool_up_to(max_processes: NonZeroUsize, queue: usize) -> Pool {
 }
 
 pub(super) fn call(pool: &Pool) -> Result<PendingAnswer, Failure> {
-    pool.call(
-        "p".into(),
-        Extras::default(),
-        LONG,
-        None,
-        crate::budget::MemoryBudget::new(1 << 20).reservation(),
-    )
+    pool.call(job("p"))
+}
+
+/// A job without any limit.
+fn job(payload: &'static str) -> Job {
+    Job {
+        payload: payload.into(),
+        context: Extras::default(),
+        timeout: LONG,
+        latest: None,
+        reservation: MemoryBudget::new(1 << 20).reservation(),
+    }
 }
 
 /// Whether a process has been woken.
@@ -76,7 +82,7 @@ impl Wake for Woken {
 }
 
 /// An idle process asks for a request.
-fn ask(pool: &Pool, process: u64, woken: &Arc<Woken>) -> Poll<Call> {
+fn ask(pool: &Pool, process: u64, woken: &Arc<Woken>) -> Poll<QueuedCall> {
     let waker = Arc::clone(woken).into();
     pool.dispatcher.poll_take(
         &mut Context::from_waker(&waker),
@@ -139,17 +145,11 @@ fn a_caller_that_leaves_leaves_its_place_in_the_queue() {
 #[test]
 fn a_request_whose_caller_has_left_is_given_to_nobody() {
     let pool = pool_for(2);
-    let (left, receiver) = Call::new(
-        "left".into(),
-        Extras::default(),
-        LONG,
-        None,
-        crate::budget::MemoryBudget::new(1 << 20).reservation(),
-        Instant::now(),
-    );
+    let (left, receiver) = Call::new(job("left"));
     drop(receiver);
     let until = Instant::now() + LONG;
-    pool.dispatcher.lock().queue.push(until, |_| left);
+    let queued = |place| QueuedCall::new(left, place, until, until);
+    pool.dispatcher.lock().queue.push(until, queued);
     assert!(ask(&pool, 1, &Arc::default()).is_pending());
 }
 

@@ -6,41 +6,40 @@ use crate::budget::Reservation;
 use crate::error::Failure;
 use bytes::Bytes;
 use compact_str::CompactString;
+use std::borrow::Borrow;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 /// What came of a call: `{"result":…}`, or why there is none.
 pub type Outcome = Result<Bytes, Failure>;
 
-/// A request on its way to a process.
+/// A request for the handler, as a front door asks it of the pool.
+#[derive(Debug)]
+pub struct Job {
+    /// The inside of the payload's JSON string, as the client wrote it.
+    pub payload: Bytes,
+    /// Members that a handler may ask for beside the payload.
+    pub context: Extras,
+    /// Longest time that a process is given to answer.
+    pub timeout: Duration,
+    /// The end of the caller's own time budget.
+    pub latest: Option<Instant>,
+    /// Counts the bytes of the payload as held until the job is answered, even after the caller
+    /// has left.
+    pub reservation: Reservation,
+}
+
+/// A job on its way to a process, with the channel for its answer.
 ///
 /// Dropping it without [`Call::answer`] closes the channel; the caller gets a failure.
 #[derive(Debug)]
 pub struct Call {
-    /// The inside of the payload's JSON string, as the client wrote it.
-    pub payload: Bytes,
-    /// What a handler may ask for beside the payload.
-    pub extras: Extras,
-    /// The longest time that a process is given.
-    pub timeout: Duration,
-    /// The end of the caller's own budget.
-    pub latest: Option<Instant>,
-    /// Its place in the queue; stays when it is handed back.
-    pub place: u64,
-    /// When it has waited too long.
-    pub waits_until: Instant,
-    /// When it is handed back no more; a process may end again and again without reading it.
-    pub gives_up_at: Instant,
-    /// How much of its waiting time was left when it was last taken from the queue.
-    pub wait_left: Duration,
-    /// How often it was given to another process after one had ended.
-    pub handed_on: u32,
+    /// The request.
+    pub job: Job,
     answer: oneshot::Sender<Outcome>,
-    /// The bytes of the payload count as held as long as the call lives, caller or no caller.
-    held: Reservation,
 }
 
-/// What a handler may ask for beside the payload.
+/// Members that a handler may ask for beside the payload.
 #[derive(Debug, Clone, Default)]
 pub struct Extras {
     /// Names (lower case) and values of the headers that may be passed on.
@@ -60,41 +59,21 @@ impl Extras {
 }
 
 impl Call {
-    /// A call, and where its answer will come out.
-    pub fn new(
-        payload: Bytes,
-        extras: Extras,
-        timeout: Duration,
-        latest: Option<Instant>,
-        held: Reservation,
-        now: Instant,
-    ) -> (Call, oneshot::Receiver<Outcome>) {
+    /// A call for this job, and the receiver of its answer.
+    pub fn new(job: Job) -> (Call, oneshot::Receiver<Outcome>) {
         let (answer, answered) = oneshot::channel();
-        let call = Call {
-            payload,
-            extras,
-            timeout,
-            latest,
-            place: 0,
-            waits_until: now,
-            wait_left: Duration::ZERO,
-            gives_up_at: now,
-            handed_on: 0,
-            held,
-            answer,
-        };
-        (call, answered)
+        (Call { job, answer }, answered)
     }
 
-    /// True when nobody waits for the answer any more.
+    /// True when the caller has dropped the receiver of the answer.
     pub fn is_abandoned(&self) -> bool {
         self.answer.is_closed()
     }
 
-    /// Delivers the answer; without a waiting caller it is dropped. Its bytes count as held until
-    /// it has been written to the caller.
+    /// Delivers the answer, or drops it when the caller has left. The bytes of an answer count as
+    /// held until the caller has written them out.
     pub fn answer(self, outcome: Outcome) {
-        let budget = self.held.budget();
+        let budget = self.job.reservation.budget();
         let outcome = match outcome {
             Ok(body) => Ok(budget.count(body)),
             Err(Failure::Handler { message, status }) => Err(Failure::Handler {
@@ -107,38 +86,42 @@ impl Call {
     }
 
     fn time_left_ms(&self, now: Instant) -> u64 {
-        let budget = self
-            .latest
-            .map(|latest| latest.saturating_duration_since(now));
-        let left = budget.map_or(self.timeout, |budget| budget.min(self.timeout));
+        let Job {
+            timeout, latest, ..
+        } = self.job;
+        let budget = latest.map(|latest| latest.saturating_duration_since(now));
+        let left = budget.map_or(timeout, |budget| budget.min(timeout));
         u64::try_from(left.as_millis()).unwrap_or(u64::MAX)
     }
 }
 
-impl Ticket for Call {
+/// A source of requests may wrap its calls, so that it gets back with a call all that it knows of it.
+impl<R: Borrow<Call>> Ticket for R {
     fn payload(&self) -> &[u8] {
-        &self.payload
+        &self.borrow().job.payload
     }
 
     fn timeout(&self) -> Duration {
-        self.timeout
+        self.borrow().job.timeout
     }
 
     fn latest(&self) -> Option<Instant> {
-        self.latest
+        self.borrow().job.latest
     }
 
     fn context(&self, now: Instant, members: &[ContextMember]) -> Context<'_> {
+        let call = self.borrow();
+        let extras = &call.job.context;
         let mut context = Context::default();
         for member in members {
             match member {
-                ContextMember::Headers => context.headers = Some(&self.extras.headers),
-                ContextMember::TimeoutMs => context.timeout_ms = Some(self.time_left_ms(now)),
+                ContextMember::Headers => context.headers = Some(&extras.headers),
+                ContextMember::TimeoutMs => context.timeout_ms = Some(call.time_left_ms(now)),
                 ContextMember::RequestId => {
-                    context.request_id = Some(&self.extras.request_id);
+                    context.request_id = Some(&extras.request_id);
                 }
                 ContextMember::Traceparent => {
-                    context.traceparent = self.extras.traceparent.as_deref();
+                    context.traceparent = extras.traceparent.as_deref();
                 }
             }
         }
@@ -163,14 +146,13 @@ mod tests {
             }),
         ];
         for outcome in outcomes {
-            let (call, mut answered) = Call::new(
-                "p".into(),
-                Extras::default(),
-                Duration::ZERO,
-                None,
-                budget.reservation(),
-                Instant::now(),
-            );
+            let (call, mut answered) = Call::new(Job {
+                payload: "p".into(),
+                context: Extras::default(),
+                timeout: Duration::ZERO,
+                latest: None,
+                reservation: budget.reservation(),
+            });
             call.answer(outcome);
             let outcome = answered.try_recv().unwrap();
             assert_eq!(budget.held(), 100_000, "{}", outcome.is_ok());

@@ -77,8 +77,11 @@ enum Received {
 
 /// Where a process's requests come from.
 pub trait RequestSource {
+    /// A call, with all that the source must know of it if [`Owner::settle`] gives it back.
+    type Request: std::borrow::Borrow<Call> + Into<Call>;
+
     /// The next request for this process, or a promise to wake it when there is one.
-    fn poll_take(&mut self, cx: &mut Context<'_>, load: Load) -> Poll<Call>;
+    fn poll_take(&mut self, cx: &mut Context<'_>, load: Load) -> Poll<Self::Request>;
     /// Whether the requests for a process with this much room are better left in the queue for a
     /// moment, because more are coming that can be written together with them. The process is woken
     /// after that moment.
@@ -116,10 +119,10 @@ pub struct Load {
 
 /// The owner of one process's stdin and stdout.
 #[derive(Debug)]
-pub struct Owner<S> {
+pub struct Owner<S: RequestSource> {
     process: u64,
     pid: u32,
-    conversation: Conversation<Call>,
+    conversation: Conversation<S::Request>,
     ids: RandomIds,
     /// Drawn for the next request.
     next_id: Option<u64>,
@@ -292,7 +295,7 @@ impl<S: RequestSource + ProcessObserver> Owner<S> {
     /// The process has been reaped. Delivers the answers that are still in its stdout, fails what
     /// it may have started with `cause`, and gives back what it never started.
     // Not cancel-safe: what was taken back is lost with it.
-    pub async fn settle(&mut self, cause: &Cause) -> Vec<Call> {
+    pub async fn settle(&mut self, cause: &Cause) -> Vec<S::Request> {
         self.source.leave();
         // First, before somebody who has left the group reads more of it.
         let unread = self.take_back_unread();
@@ -307,11 +310,11 @@ impl<S: RequestSource + ProcessObserver> Owner<S> {
             None => PipeHolders::None,
         };
         let mut never_started = Vec::new();
-        for (call, is_untouched) in self.conversation.end(&unread, holders) {
+        for (request, is_untouched) in self.conversation.end(&unread, holders) {
             if is_untouched {
-                never_started.push(call);
+                never_started.push(request);
             } else {
-                call.answer(Err(Failure::Exited(cause.clone())));
+                request.into().answer(Err(Failure::Exited(cause.clone())));
             }
         }
         never_started
@@ -436,7 +439,7 @@ impl<S: RequestSource + ProcessObserver> Owner<S> {
         let count = events.len();
         for event in events {
             match event {
-                Event::Answered(call, outcome) => call.answer(outcome),
+                Event::Answered(request, outcome) => request.into().answer(outcome),
                 Event::CameUp { shown_after } => self.source.came_up(shown_after),
                 Event::Unanswered => self.source.went_unanswered(),
                 Event::Ready(announcement) => {

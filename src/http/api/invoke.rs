@@ -8,7 +8,7 @@ use crate::budget::{COUNTED_FROM, MemoryBudget, Reservation};
 use crate::config::HttpConfig;
 use crate::error::Failure;
 use crate::http::server::RequestBody;
-use crate::pool::{Extras, Pool};
+use crate::pool::{Extras, Job, Pool};
 use crate::shutdown::{Shutdown, Stage};
 use bytes::{Bytes, BytesMut};
 use compact_str::CompactString;
@@ -115,7 +115,13 @@ pub(super) async fn invoke(
         return Err(no_memory());
     }
     let latest = time_budget.map(|time| arrived + time);
-    let call = pool.call(payload, extras, config.timeout, latest, reservation)?;
+    let call = pool.call(Job {
+        payload,
+        context: extras,
+        timeout: config.timeout,
+        latest,
+        reservation,
+    })?;
     Ok(respond::json(StatusCode::OK, call.await?))
 }
 

@@ -7,8 +7,8 @@ use crate::logging::milliseconds;
 use crate::pool::batching::Batching;
 use crate::pool::dispatch::Dispatcher;
 use crate::pool::health::Health;
+use crate::pool::queued_call::QueuedCall;
 use crate::pool::waiting::Priority;
-use crate::process::call::Call;
 use crate::process::owner::{Load, ProcessObserver, RequestSource};
 use std::pin::pin;
 use std::sync::Arc;
@@ -161,7 +161,9 @@ impl Member {
 }
 
 impl RequestSource for Member {
-    fn poll_take(&mut self, cx: &mut Context<'_>, load: Load) -> Poll<Call> {
+    type Request = QueuedCall;
+
+    fn poll_take(&mut self, cx: &mut Context<'_>, load: Load) -> Poll<QueuedCall> {
         if self.role == Role::Candidate || self.standing == Membership::Left {
             // A candidate registers when its role changes: its slot polls it then.
             self.give_up_turn();
@@ -280,7 +282,7 @@ mod tests {
         member
     }
 
-    fn ask(member: &mut Member, woken: &Arc<Woken>) -> Poll<Call> {
+    fn ask(member: &mut Member, woken: &Arc<Woken>) -> Poll<QueuedCall> {
         let waker = Arc::clone(woken).into();
         member.poll_take(&mut Context::from_waker(&waker), IDLE)
     }

@@ -1326,19 +1326,18 @@ proptest! {
 
 #[test]
 fn a_caller_s_budget_that_ran_in_the_queue_ends_before_the_process_s_time() {
-    use crate::process::call::{Call, Extras};
+    use crate::process::call::{Call, Extras, Job};
     let now = Instant::now();
     let limits = Table::new().talk.limits;
     let mut talk = Conversation::new(limits, now);
     talk.received(now, b"{\"ready\":true}\n");
-    let (call, _answered) = Call::new(
-        "p".into(),
-        Extras::default(),
-        TIMEOUT,
-        Some(now + MS),
-        crate::budget::MemoryBudget::new(1 << 20).reservation(),
-        now,
-    );
+    let (call, _answered) = Call::new(Job {
+        payload: "p".into(),
+        context: Extras::default(),
+        timeout: TIMEOUT,
+        latest: Some(now + MS),
+        reservation: crate::budget::MemoryBudget::new(1 << 20).reservation(),
+    });
     talk.give(now, 1, call);
     talk.sent(now, talk.outgoing().len());
     assert_eq!(talk.next_deadline(None), Some(now + MS));
@@ -1407,19 +1406,18 @@ fn whoever_gave_up_earlier_a_process_has_its_timeout_and_no_more() {
 
 #[test]
 fn a_line_is_made_again_as_it_was_to_be_compared() {
-    use crate::process::call::{Call, Extras};
+    use crate::process::call::{Call, Extras, Job};
     let now = Instant::now();
     let limits = Table::new().talk.limits;
     let mut talk = Conversation::new(limits, now);
     let give = |talk: &mut Conversation<Call>, id| {
-        let (call, answered) = Call::new(
-            "p".into(),
-            Extras::default(),
-            TIMEOUT,
-            Some(now + TIMEOUT / 2),
-            crate::budget::MemoryBudget::new(1024).reservation(),
-            now,
-        );
+        let (call, answered) = Call::new(Job {
+            payload: "p".into(),
+            context: Extras::default(),
+            timeout: TIMEOUT,
+            latest: Some(now + TIMEOUT / 2),
+            reservation: crate::budget::MemoryBudget::new(1024).reservation(),
+        });
         talk.give(now + id as u32 * MS, id, call);
         answered
     };

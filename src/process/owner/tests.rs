@@ -1,5 +1,5 @@
 use super::*;
-use crate::process::call::{Extras, Outcome};
+use crate::process::call::{Extras, Job, Outcome};
 use crate::process::output_log::LogAllowance;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -19,6 +19,8 @@ struct Waiting {
 }
 
 impl RequestSource for Waiting {
+    type Request = Call;
+
     fn poll_take(&mut self, _: &mut Context<'_>, _: Load) -> Poll<Call> {
         let call = self.calls.borrow_mut().pop_front();
         call.map_or(Poll::Pending, Poll::Ready)
@@ -85,14 +87,13 @@ impl Bench {
     }
 
     fn ask(&self, timeout: Duration) -> oneshot::Receiver<Outcome> {
-        let (call, answered) = Call::new(
-            "p".into(),
-            Extras::default(),
+        let (call, answered) = Call::new(Job {
+            payload: "p".into(),
+            context: Extras::default(),
             timeout,
-            None,
-            crate::budget::MemoryBudget::new(1 << 20).reservation(),
-            Instant::now(),
-        );
+            latest: None,
+            reservation: MemoryBudget::new(1 << 20).reservation(),
+        });
         self.waiting.calls.borrow_mut().push_back(call);
         answered
     }

@@ -1,0 +1,64 @@
+//! A call in the queue, with the place, the times and the count that the queue keeps for it.
+
+use crate::process::call::{Call, Outcome};
+use std::borrow::Borrow;
+use std::time::{Duration, Instant};
+
+/// A call in the queue. The process that takes it holds all of it, so that a process which ends
+/// before it started on the call gives it back complete.
+#[derive(Debug)]
+pub(super) struct QueuedCall {
+    pub(super) call: Call,
+    /// Place in the queue; a call that is handed back keeps it.
+    pub(super) place: u64,
+    /// End of the waiting time.
+    pub(super) waits_until: Instant,
+    /// From then on the call is handed back no more: process after process may end without reading
+    /// it.
+    pub(super) gives_up_at: Instant,
+    /// Waiting time left when the call was last taken from the queue.
+    pub(super) wait_left: Duration,
+    /// How often the call was handed back after the end of a process.
+    pub(super) handed_on: u32,
+}
+
+impl QueuedCall {
+    /// A call that no process has had.
+    pub(super) fn new(
+        call: Call,
+        place: u64,
+        waits_until: Instant,
+        gives_up_at: Instant,
+    ) -> QueuedCall {
+        QueuedCall {
+            call,
+            place,
+            waits_until,
+            gives_up_at,
+            wait_left: Duration::ZERO,
+            handed_on: 0,
+        }
+    }
+
+    /// True when the caller has left.
+    pub(super) fn is_abandoned(&self) -> bool {
+        self.call.is_abandoned()
+    }
+
+    /// Delivers the answer.
+    pub(super) fn answer(self, outcome: Outcome) {
+        self.call.answer(outcome);
+    }
+}
+
+impl Borrow<Call> for QueuedCall {
+    fn borrow(&self) -> &Call {
+        &self.call
+    }
+}
+
+impl From<QueuedCall> for Call {
+    fn from(queued: QueuedCall) -> Call {
+        queued.call
+    }
+}
