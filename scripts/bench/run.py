@@ -13,7 +13,7 @@ import machine
 import servers
 import table
 
-CHARTS = servers.ROOT / "scripts" / "bench" / "charts"
+CHARTS = servers.ROOT / "docs" / "charts"
 
 
 class Run:
@@ -91,7 +91,7 @@ def parse():
     parser.add_argument(
         "--publish",
         action="store_true",
-        help="put table and charts into the README's place for them",
+        help="put table and charts into docs/performance.md",
     )
     parser.add_argument(
         "--again", action="store_true", help="measure nothing: table and charts of the last results"
@@ -154,13 +154,13 @@ def main():
 
 
 def publish(text, made):
-    readme = servers.ROOT / "README.md"
-    section = table.with_charts(text, made, CHARTS.relative_to(servers.ROOT))
-    readme.write_text(table.put_into(readme.read_text(), section))
+    page = servers.ROOT / "docs" / "performance.md"
+    section = table.with_charts(text, made, CHARTS.relative_to(page.parent))
+    page.write_text(table.put_into(page.read_text(), section))
     CHARTS.mkdir(exist_ok=True)
     for chart, _ in made:
         shutil.copy(chart, CHARTS)
-    print(f"README.md and {CHARTS} have them too")
+    print(f"{page} and {CHARTS} have them too")
 
 
 if __name__ == "__main__":

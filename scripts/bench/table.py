@@ -1,4 +1,4 @@
-"""The table of goals and figures as Markdown, and its place in the README."""
+"""The table of goals and figures as Markdown, and its place in docs/performance.md."""
 
 BEGIN = "<!-- measured: begin -->"
 END = "<!-- measured: end -->"
