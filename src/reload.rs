@@ -134,8 +134,13 @@ fn scope(root: &Path, directory: &Directory, command: Option<&Command>) -> std::
     });
     let named = named.filter(|file| file.is_file()).collect();
     let file_system = rustix::fs::statfs(&root)?;
+    #[expect(
+        clippy::cast_sign_loss,
+        reason = "a magic number, which the kernel compares by its bits"
+    )]
+    let kind = file_system.f_type as u64;
     Ok(Scope {
-        is_remote: WITHOUT_EVENTS.contains(&(file_system.f_type as u64)),
+        is_remote: WITHOUT_EVENTS.contains(&kind),
         root,
         named,
     })

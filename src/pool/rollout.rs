@@ -54,7 +54,7 @@ pub(super) async fn roll_out(slots: Slots, asked: Arc<Notify>) {
                 biased;
                 () = asked.notified() => info!("reload asked for again, starting over"),
                 outcome = renew_all(&slots) => {
-                    let took_ms = begun.elapsed().as_millis() as u64;
+                    let took_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
                     match outcome {
                         Ok(()) => info!(took_ms, "reload done, the new processes serve"),
                         Err(why) => {

@@ -224,7 +224,8 @@ impl Slot {
         let number = running.number();
         match reason {
             StopReason::Ended => {
-                let lived_ms = running.started().elapsed().as_millis() as u64;
+                let lived = running.started().elapsed();
+                let lived_ms = u64::try_from(lived.as_millis()).unwrap_or(u64::MAX);
                 let was_up = running.member().is_up();
                 let end = running.reap(!was_up);
                 let is_repeated = end.repeated > 0;

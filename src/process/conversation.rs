@@ -621,4 +621,5 @@ impl<T: Ticket> Conversation<T> {
 }
 
 #[cfg(test)]
+#[expect(clippy::cast_possible_truncation, reason = "small numbers")]
 mod tests;

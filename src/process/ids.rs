@@ -89,11 +89,12 @@ impl IdDigits {
             }
             Some(_) | None => digits[..text.len()].copy_from_slice(text),
         }
-        IdDigits {
-            digits,
-            // The largest number of 64 bits has 20.
-            length: text.len() as u8,
-        }
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "the largest number of 64 bits has 20 digits"
+        )]
+        let length = text.len() as u8;
+        IdDigits { digits, length }
     }
 
     /// What stands behind the digits, if the text begins with them.

@@ -155,7 +155,8 @@ impl Allowance {
     }
 
     fn take(&mut self, now: Instant, bytes: u64) -> bool {
-        let gained = now.saturating_duration_since(self.at).as_millis() as u64;
+        let passed = now.saturating_duration_since(self.at);
+        let gained = u64::try_from(passed.as_millis()).unwrap_or(u64::MAX);
         let gained = gained.saturating_mul(BYTES_PER_SECOND) / 1000;
         if gained > 0 {
             self.bytes = self.bytes.saturating_add(gained).min(BURST);

@@ -10,6 +10,7 @@ mod checker;
 mod clients;
 mod faults;
 mod forge;
+#[expect(clippy::cast_possible_truncation, reason = "numbers drawn by chance")]
 mod forger;
 mod killer;
 mod options;

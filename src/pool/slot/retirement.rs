@@ -42,10 +42,14 @@ impl fmt::Display for Due {
 impl Lifetime {
     /// The limits of one process; `chance` is from 0 to 1. The memory limit is not spread: growth
     /// is spread by itself, and the limit may be a hard one of the machine.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a part of a positive number; exact up to 2^53 requests"
+    )]
     pub(super) fn new(config: &RecycleConfig, chance: f64) -> Lifetime {
         let kept = 1.0 - JITTER * chance.clamp(0.0, 1.0);
         Lifetime {
-            // Exact up to 2^53 requests.
             requests: config
                 .max_requests
                 .map(|limit| (limit.get() as f64 * kept).ceil() as u64),

@@ -153,7 +153,8 @@ impl<T> Flight<T> {
         match self.latest {
             Some(latest) if latest < self.own_deadline() => {
                 let left = latest.saturating_duration_since(self.since);
-                let left = Duration::from_millis(left.as_millis() as u64);
+                let left = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
+                let left = Duration::from_millis(left);
                 let left = humantime::format_duration(left);
                 format!("the {left} that x-faas-timeout-ms left for it")
             }
