@@ -47,6 +47,7 @@ fn main() -> ExitCode {
                     let cause = cause.map_or_else(String::new, |cause| format!(": {cause}"));
                     match start_error.exit_status() {
                         // As any other bad setting is told.
+                        #[expect(clippy::print_stderr, reason = "as clap tells of a setting")]
                         2 => eprintln!("{start_error}{cause}"),
                         _ => error!("{start_error}{cause}"),
                     }

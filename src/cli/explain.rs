@@ -11,6 +11,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// Prints what clap has to say of these words, or what is shorter and says more.
+#[expect(
+    clippy::print_stderr,
+    reason = "there is no log before the settings are read"
+)]
 pub(super) fn explain(error: &clap::Error, words: &[OsString]) -> ExitCode {
     match message(error, words) {
         Some(message) => {

@@ -45,6 +45,10 @@ pub struct LogSettings {
 
 /// Reads the command line and the environment. On a mistake, or when help was asked for, prints
 /// what there is to say and gives the exit status.
+#[expect(
+    clippy::print_stderr,
+    reason = "there is no log before the settings are read"
+)]
 pub fn parse() -> Result<Task, ExitCode> {
     let words = words::joined(std::env::args_os());
     let command = without_empty_variables(Cli::command());

@@ -26,6 +26,7 @@ const OOM_SCORE_MORE: i32 = 900;
 const DEFAULT_PATH: &str = "/bin:/usr/bin";
 
 /// Does the launcher step if the command line asks for it, and returns only if that failed.
+#[expect(clippy::print_stderr, reason = "the launcher step has no log")]
 pub fn launch_if_asked() -> Option<ExitCode> {
     let mut words = std::env::args_os().skip(1);
     if words.next()? != COMMAND {
