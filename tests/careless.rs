@@ -3,6 +3,7 @@
 //!
 //! A payload is a command and its arguments, separated by `|`.
 #![allow(clippy::unwrap_used)]
+#![allow(clippy::disallowed_methods)]
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 use faas_worker::handler;

@@ -4,6 +4,7 @@
 //! do not (`misbehave.rs`). A letter and a number in a test's documentation, such as B6, name the
 //! fault that it stages.
 #![allow(clippy::unwrap_used)]
+#![allow(clippy::disallowed_methods)]
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod support;

@@ -7,6 +7,7 @@
 //! Each request that it starts is written to the ledger first, so that a test can prove that a
 //! request was not run, or was run once.
 #![allow(clippy::unwrap_used, clippy::zombie_processes)]
+#![allow(clippy::disallowed_methods)]
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 use serde_json::{Value, json};

@@ -67,6 +67,7 @@ mod tests {
 
     #[test]
     fn one_that_sleeps_is_told_from_one_that_is_gone() {
+        #[expect(clippy::disallowed_methods, reason = "any process will do")]
         let mut child = std::process::Command::new("sleep")
             .arg("60")
             .spawn()

@@ -286,6 +286,10 @@ fn prepare(order: &LaunchSpec, status: &OwnedFd) -> std::process::Command {
         program: order.command.program.clone(),
         arguments: order.command.arguments.clone(),
     };
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one place where processes are started"
+    )]
     let mut prepared = std::process::Command::new(OWN_PROGRAM);
     prepared
         .arg0("faas-worker")

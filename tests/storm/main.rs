@@ -5,6 +5,7 @@
 //! `--requests N`, `--minutes N`, `--seed S` and `--mode NAME`, which can be repeated. Ends with
 //! status 1 at the first broken promise.
 #![allow(clippy::unwrap_used)]
+#![allow(clippy::disallowed_methods)]
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod checker;

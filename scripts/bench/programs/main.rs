@@ -3,6 +3,7 @@
 //! Nothing of the worker is in here but the handler library and, for `path`, the parts that a
 //! request passes on its way.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
+#![allow(clippy::disallowed_methods)]
 
 mod bare_hyper;
 mod first_answer;

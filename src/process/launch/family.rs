@@ -219,6 +219,7 @@ mod tests {
 
     #[test]
     fn both_ways_to_list_children_find_one_that_has_ended() {
+        #[expect(clippy::disallowed_methods, reason = "any process will do")]
         let mut child = std::process::Command::new("true").spawn().unwrap();
         let pid = Pid::from_child(&child);
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
