@@ -2,51 +2,52 @@
 //!
 //! # Theory of operation
 //!
-//! The worker starts the handler's command several times ahead of need and keeps those processes
+//! The worker starts the handler's command several times ahead of need and keeps the processes
 //! alive. A connection task ([`http`]) reads a request's body, finds the payload's bytes in it
-//! without decoding them, and puts a call into the pool's one first-in first-out queue
-//! ([`pool`]). Each process has one owner ([`process::owner`]), the only one that touches its
-//! pipes: when the process has room, the owner takes what waits, writes the lines for it together,
-//! reads lines back, and sends each answer, as the object `{"result":…}` that the caller gets, over
-//! the call's own channel to the connection task, which puts it into a response.
+//! without decoding them, and puts a call into the pool's one first-in first-out queue ([`pool`]).
+//! Each process has one owner ([`process::owner`]), and only the owner touches its pipes: when the
+//! process has room, the owner takes waiting calls, writes their lines together, reads lines back,
+//! and sends each answer, as the object `{"result":…}` that the caller gets, over the call's own
+//! channel to the connection task, which puts it into a response.
 //!
 //! A client that hangs up drops its connection task at any await; the owner lives as long as the
-//! process, so nothing that a client does can stop it in the middle of a line.
+//! process, so no client can stop it in the middle of a line.
 //!
-//! What decides is pure, and is given bytes and time from outside: [`process::line`] (framing and
-//! JSON of lines), [`process::conversation`] (ids, what is in flight, deadlines, when a process is
-//! in doubt), and the queue, the back-off and the condition of the pool. What acts is thin: the
-//! owner moves bytes, a slot of the pool starts, signals and reaps.
+//! The parts that decide are pure, and get bytes and time from outside: [`process::line`] (framing
+//! and JSON of lines), [`process::conversation`] (ids, unanswered requests, deadlines, doubt), and
+//! the queue, the back-off and the health of the pool. The parts that act are thin: the owner moves
+//! bytes, a slot of the pool starts, signals and reaps.
 //!
 //! # Invariants
 //!
 //! * A request is in one place: the queue, one process, or its answer's channel. It moves by
 //!   value, so it is answered at most once, and given to one process at a time.
-//! * What a process may have started is never given to another. What it never read is, and what
-//!   it never started by its own promise of order.
-//! * A process in doubt is given nothing more.
-//! * Only a slot signals and reaps a process, its group before the process itself. What processes
-//!   leave behind is reaped by the thread that starts them, and ended when all slots are empty.
+//! * A request that a process may have started is never given to another. A request that it never read is,
+//!   and so is one that it never started by its own promise of order.
+//! * A process in doubt gets no further request.
+//! * Only a slot signals and reaps a process, its group before the process itself. Descendants that
+//!   processes leave behind are reaped by the thread that starts processes, and killed when all slots are
+//!   empty.
 //! * A handler's command is executed only in a process that the launcher step has set up.
 //!
 //! # Map
 //!
 //! | module | owns |
 //! |---|---|
-//! | [`cli`], [`config`] | what was typed; what was meant |
-//! | [`http`] | listener, routes, bodies, limits, responses, the API's own page |
+//! | [`cli`], [`config`] | settings as they are typed, and as they are meant |
+//! | [`http`] | connections and their limits (`server`), the meaning of requests (`api`) |
 //! | [`pool`] | the queue, the slots, whether the pool can serve |
-//! | [`process`] | one process: start, lines, conversation, log |
-//! | [`serve()`] | a worker from its start to its end |
+//! | [`process`] | one process: start, lines, conversation, log, end |
+//! | [`serve()`], [`shutdown`] | a worker from its start to its end; the stages of the end |
 //! | `reload` | the watch over the handler's files |
 //! | [`commands`] | what the program does besides serving |
 //! | [`budget`], `allocator` | bytes held at one time; memory given back to the system |
-//! | `limits`, [`control_group`] | what the system grants; how much memory the container may have |
+//! | `limits`, [`control_group`] | limits of the system; how much memory the container may have |
 //! | [`error`], [`logging`], [`version`] | how starts and requests fail; how the log looks; which build this is |
 //! | [`handler`] | for people who write handlers in Rust; needs none of the others |
 //!
-//! Dependencies point one way: `cli → config`, `http → pool → process`. Nothing below `http`
-//! knows HTTP, and nothing above `process` knows pipes.
+//! Dependencies point one way: `cli → config`, `http → pool → process`. Nothing below `http` knows
+//! HTTP, and nothing above `process` knows pipes.
 
 #[cfg(all(feature = "worker", not(target_os = "linux")))]
 compile_error!(

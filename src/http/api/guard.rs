@@ -1,9 +1,10 @@
-//! Who may call: keeps pages of other sites, open in a browser on the same machine, away.
+//! The guard against pages of other sites, open in a browser on the same machine, and against heads
+//! that can be read in two ways.
 //!
-//! A JSON body needs no content-type here, so a browser sends it without a preflight; that a page
-//! cannot read the answer does not help when the call alone does harm. Two things are checked: a
-//! browser's own words on where a request comes from (`Origin`, `Sec-Fetch-Site`), and, against
-//! DNS rebinding, that `Host` is a name of ours.
+//! A JSON body needs no content-type here, so a browser sends it without a preflight; a page that
+//! cannot read the answer may still do harm by the call. Two things are checked: a browser's own
+//! statement of a request's origin (`Origin`, `Sec-Fetch-Site`), and, against DNS rebinding, that
+//! `Host` is a name of this worker.
 
 use super::headers::{Headers, KnownHeader};
 use crate::error::Failure;
@@ -36,9 +37,9 @@ impl Guard {
         }
     }
 
-    /// Refuses a head that HTTP/1.1 forbids and hyper lets pass: none or several `Host`, or a
-    /// coding of the body that is not understood. hyper takes a body for chunked when that is the
-    /// last coding of several; what is inside would be a body that nobody sent.
+    /// Refuses a head that HTTP/1.1 forbids and hyper lets pass: none or several `Host`, or an
+    /// unknown coding of the body. hyper takes a body for chunked when that is the last coding of
+    /// several; its content would be a body that was never sent.
     pub(super) fn check_head(version: Version, head: &Headers<'_>) -> Result<(), Failure> {
         let hosts = head.hosts();
         if hosts > 1 || (hosts == 0 && version == Version::HTTP_11) {
@@ -62,8 +63,9 @@ impl Guard {
         Ok(())
     }
 
-    /// Refuses a target that is no path and no address in HTTP, such as `://host/`: the parser
-    /// takes its end for a path. (It leaves out a fragment, which is never seen here.)
+    /// Refuses a target that is neither a path nor an address in HTTP, such as `://host/`: the
+    /// parser takes its end for a path. (The parser leaves out a fragment, which is never seen
+    /// here.)
     pub(super) fn check_target(uri: &Uri) -> Result<(), Failure> {
         let host = uri.authority().map(|authority| authority.as_str());
         if host.is_some_and(|host| !is_host(host.as_bytes())) {
@@ -80,7 +82,7 @@ impl Guard {
         Err(Failure::bad_request("the request's target is not in HTTP"))
     }
 
-    /// Refuses a request whose `Host` is not a name of ours.
+    /// Refuses a request whose `Host` is not a name of this worker.
     pub(super) fn check_host(&self, uri: &Uri, head: &Headers<'_>) -> Result<(), Failure> {
         let Some(host) = authority(uri, head).filter(|_| self.checks_host) else {
             return Ok(());
@@ -100,8 +102,8 @@ impl Guard {
         let site = head
             .get(KnownHeader::SecFetchSite)
             .map(HeaderValue::as_bytes);
-        // Only a browser sets it, and no page can forge it. Behind a proxy that ends TLS, the
-        // scheme and port of the origin are not those that this worker knows.
+        // Only a browser sets it, and no page can forge it. Behind a proxy that ends TLS, scheme
+        // and port of the origin differ from the scheme and port that this worker knows.
         if site == Some(b"same-origin") {
             return Ok(());
         }
@@ -129,8 +131,8 @@ impl Guard {
     }
 }
 
-/// Whether this is a host with or without a port, as RFC 9110, section 7.2, has it. The name may be
-/// empty, as there. A comma, which RFC 3986 allows, is none: `a,b` is two hosts put together.
+/// Whether this is a host with or without a port (RFC 9110, section 7.2). The name may be empty, as
+/// there. A comma, which RFC 3986 allows, is refused: `a,b` is two hosts put together.
 fn is_host(host: &[u8]) -> bool {
     let is_port = |port: &[u8]| {
         let digits = port.strip_prefix(b":").unwrap_or(port);
@@ -163,7 +165,7 @@ fn is_host(host: &[u8]) -> bool {
     is_port(port)
 }
 
-/// Whether an origin's host is this host. A port that is not written is the scheme's own.
+/// Whether an origin's host is this host. A port that is left out is the scheme's own.
 fn is_same(scheme: &str, from: &str, host: &str) -> bool {
     let port = match scheme {
         "http" => ":80",
@@ -174,14 +176,14 @@ fn is_same(scheme: &str, from: &str, host: &str) -> bool {
     bare(from) == bare(host)
 }
 
-/// `host[:port]` that the request is for, as it was written.
+/// `host[:port]` of the request's target, as it was written.
 fn authority<'a>(uri: &'a Uri, head: &Headers<'a>) -> Option<&'a str> {
     let host = head.host().and_then(|host| host.to_str().ok());
     uri.authority().map(|authority| authority.as_str()).or(host)
 }
 
-/// The name in `name`, `name:port`, `[v6]` or `[v6]:port`, without brackets; what has another
-/// shape is no name that could be ours.
+/// The name in `name`, `name:port`, `[v6]` or `[v6]:port`, without brackets; `None` for other
+/// shapes.
 fn host_name(host: &str) -> &str {
     let (name, rest) = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         Some(split) => split,

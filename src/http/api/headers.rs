@@ -1,12 +1,12 @@
-//! The headers that the worker looks at, found in one pass: most requests have few of them, and a
-//! look-up costs as much where there is nothing to find.
+//! The headers that the worker reads, found in one pass over the head: most requests have few of
+//! them, and a look-up of a header that is missing costs as much as one that is there.
 
 use hyper::header::{
     CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN,
     TRANSFER_ENCODING,
 };
 
-/// A header that most requests do not have.
+/// A header that the worker reads and that most requests do not have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum KnownHeader {
     ContentEncoding,
@@ -56,7 +56,7 @@ pub(super) struct Headers<'a> {
     hosts: usize,
     host: Option<&'a HeaderValue>,
     content_type: Option<&'a HeaderValue>,
-    /// One bit for each [`KnownHeader`] that is there.
+    /// One bit for each [`KnownHeader`] that is present.
     rare: u8,
 }
 
@@ -86,7 +86,7 @@ impl<'a> Headers<'a> {
         self.all
     }
 
-    /// How many `Host` there are.
+    /// Number of `Host` headers.
     pub(super) fn hosts(&self) -> usize {
         self.hosts
     }

@@ -20,32 +20,31 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
-/// A payload below this size is copied, in bytes: one that is a part of the buffer that was read
-/// into keeps all of that buffer, and makes hyper get another one.
+/// Largest payload that is copied, in bytes: a payload that is a part of the read buffer keeps all
+/// of that buffer, and makes hyper allocate another one.
 const SMALL_PAYLOAD: usize = COUNTED_FROM;
 
-/// A body from this size on, in bytes, is looked at on another thread unless it is an ordinary one:
-/// a hostile one of this size takes half a millisecond.
+/// Size from which a body is searched on another thread, in bytes, unless it is an ordinary one: a
+/// hostile body of this size takes half a millisecond.
 const LARGE_BODY: usize = 32 * 1024;
 
-/// An ordinary body from this size on, in bytes, is looked at on another thread as well.
+/// Size from which an ordinary body is searched on another thread as well, in bytes.
 const LARGE_ORDINARY_BODY: usize = 256 * 1024;
 
-/// What answering a payload takes.
+/// The parts of the worker that an invocation uses.
 pub(super) struct Invoker<'a> {
     pub(super) config: &'a HttpConfig,
     pub(super) pool: &'a Pool,
     pub(super) budget: &'a MemoryBudget,
     pub(super) large_bodies: &'a LargeBodies,
-    /// Cancelled when bodies that are still on their way come too late.
     pub(super) shutdown: &'a Shutdown,
 }
 
-/// What the head of a request for the handler says.
+/// The request for the handler, as far as its head tells.
 pub(super) struct Invocation {
     is_json: bool,
     extras: Extras,
-    /// The caller's whole time.
+    /// The caller's whole time budget.
     time_budget: Option<Duration>,
     arrived: Instant,
 }
@@ -66,10 +65,10 @@ impl Invocation {
     }
 }
 
-/// Answers a request with what a handler makes of its body.
+/// Invokes the handler: collects the body, finds the payload, calls the pool.
 ///
-/// Kept small, because it is moved about with the future that answers the request: what is needed
-/// only where a body comes late or is large is made when that is so.
+/// The future is kept small, because it is moved about with the future that answers the request:
+/// parts for late or large bodies are allocated when they are needed.
 pub(super) async fn invoke(
     invoker: Invoker<'_>,
     invocation: Invocation,
@@ -98,7 +97,7 @@ pub(super) async fn invoke(
             Box::pin(body.within(timeout, shutdown)).await?
         }
     };
-    // The body itself is gone before there is anything to wait for.
+    // The body is dropped before the wait for the answer.
     let (payload, mut reservation) = match find_here(is_json, &body) {
         Some(found) => {
             drop(body);
@@ -125,12 +124,12 @@ pub(super) async fn invoke(
     Ok(respond::json(StatusCode::OK, call.await?))
 }
 
-/// Time that a request may take for something: the caller may have less.
+/// The shorter of a limit and the caller's own budget.
 fn shorter(time_budget: Option<Duration>, limit: Duration) -> Duration {
     time_budget.map_or(limit, |time| time.min(limit))
 }
 
-/// The payload in a body that can be looked at here, without making other requests wait.
+/// The payload, if the body can be searched here without making other requests wait.
 fn find_here(is_json: bool, body: &Bytes) -> Option<Result<Bytes, Failure>> {
     if body.len() >= LARGE_BODY {
         let is_short = is_json && body.len() < LARGE_ORDINARY_BODY;
@@ -143,7 +142,7 @@ fn find_here(is_json: bool, body: &Bytes) -> Option<Result<Bytes, Failure>> {
     Some(find_payload(is_json, body).map(copied))
 }
 
-/// The caller's whole time, from `x-faas-timeout-ms`.
+/// The caller's whole time budget, from `x-faas-timeout-ms`.
 fn time_budget(head: &Headers<'_>) -> Result<Option<Duration>, Failure> {
     let Some(value) = head.get(KnownHeader::TimeoutMs) else {
         return Ok(None);
@@ -176,7 +175,7 @@ fn extras(config: &HttpConfig, head: &Headers<'_>, request_id: CompactString) ->
     }
 }
 
-/// A `traceparent` that is one: version, trace, span and flags in hexadecimal digits. The W3C's
+/// A valid `traceparent`: version, trace, span and flags in hexadecimal digits. The W3C's
 /// recommendation on trace context lets later versions add more behind these, which is left out
 /// here as it says.
 fn trace_context(text: &str) -> Option<&str> {
@@ -192,13 +191,13 @@ fn trace_context(text: &str) -> Option<&str> {
     (is_ended && is_shaped && !text.starts_with("ff")).then_some(context)
 }
 
-/// A body on its way.
+/// Collects a body, up to its limit.
 struct Collecting {
     body: RequestBody,
     limit: u64,
-    /// What has come counts as held; what is only announced does not.
+    /// Counts the bytes that have come, not the bytes that were announced.
     reservation: Reservation,
-    /// Mostly there is one piece only, and nothing is copied.
+    /// Mostly the only piece, which is not copied.
     first: Bytes,
     rest: BytesMut,
 }
@@ -221,7 +220,7 @@ impl Collecting {
         })
     }
 
-    /// The whole body, within its limits; not to be asked again after that.
+    /// Polls for the whole body, within its limits; not to be polled again after it is ready.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Bytes, Failure>> {
         while let Some(frame) = ready!(Pin::new(&mut self.body).poll_frame(cx)) {
             if let Ok(data) = frame?.into_data() {
@@ -236,8 +235,8 @@ impl Collecting {
         Poll::Ready(Ok(body))
     }
 
-    /// The whole body, if all of it is there. Nobody is woken for the rest: [`Self::within`] asks
-    /// again.
+    /// The whole body, if all of it has come. No waker is registered for the rest: [`Self::within`]
+    /// polls again.
     fn at_hand(&mut self) -> Option<Result<Bytes, Failure>> {
         match self.poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(collected) => Some(collected),
@@ -250,8 +249,7 @@ impl Collecting {
         timeout: Duration,
         shutdown: &Shutdown,
     ) -> Result<(Bytes, Reservation), Failure> {
-        // Cancel-safe: a body that is not awaited to its end is answered with a failure, and read no
-        // more.
+        // Cancel-safe: a body that is late is answered with a failure, and read no more.
         let in_time = tokio::time::timeout(timeout, poll_fn(|cx| self.poll(cx)));
         match shutdown.run_until(Stage::Stopping, in_time).await {
             Some(Ok(collected)) => Ok((collected?, self.reservation)),
@@ -273,7 +271,7 @@ impl Collecting {
             return Ok(());
         }
         if self.rest.capacity() < length {
-            // As much again as has come, so that what is only announced takes no room.
+            // At most as much again as has come, so that announced bytes take no room.
             let announced = length as u64 + self.body.size_hint().lower();
             let announced = usize::try_from(announced).unwrap_or(usize::MAX);
             let wanted = (2 * length).min(announced.max(length));

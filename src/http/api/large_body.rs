@@ -1,8 +1,8 @@
-//! The thread that looks at large bodies, so that no other request waits for one.
+//! The thread that searches large bodies for their payload, so that no other request waits for one.
 //!
-//! The thread is started with the worker and kept: where the system has no thread to give later,
-//! large bodies are looked at all the same. It also gives freed memory back to the system, which
-//! takes a moment as well.
+//! The thread is started with the worker and kept: if the system has no thread to give later, large
+//! bodies are still searched. The thread also gives freed memory back to the system, which takes a
+//! moment as well.
 
 use super::payload::find_payload;
 use crate::allocator;
@@ -26,7 +26,7 @@ enum Work {
     Trim,
 }
 
-/// The way to the thread; clones share it, and the thread ends with the last of them.
+/// The handle of the thread; clones share it, and the thread ends with the last of them.
 #[derive(Debug, Clone)]
 pub struct LargeBodies {
     work: mpsc::Sender<Work>,
@@ -42,9 +42,9 @@ impl LargeBodies {
         Ok(LargeBodies { work })
     }
 
-    /// The payload of a body. The body counts as held until it was looked at, also when its client
-    /// does not wait; bodies are looked at one after the other. Fails with
-    /// [`Failure::Overloaded`] when that takes longer than `limit`.
+    /// The payload of a body. The body counts as held until it was searched, also when its client
+    /// has left; bodies are searched one after the other. Fails with [`Failure::Overloaded`] when
+    /// that takes longer than `limit`.
     pub(super) async fn find_payload(
         &self,
         is_json: bool,
@@ -64,16 +64,16 @@ impl LargeBodies {
             retry_after: Duration::from_secs(1),
         };
         self.work.send(work).map_err(|_| overloaded())?;
-        // Cancel-safe: a body that nobody waits for any more is dropped by the thread.
+        // Cancel-safe: the thread drops a body whose receiver is gone.
         match tokio::time::timeout(limit, found).await {
             Ok(Ok(found)) => found,
             Ok(Err(_)) | Err(_) => Err(overloaded()),
         }
     }
 
-    /// Has freed memory given back to the system.
+    /// Gives freed memory back to the system.
     pub fn trim(&self) {
-        // A thread that has ended leaves nothing to do.
+        // Without the thread nothing is left to be given back.
         drop(self.work.send(Work::Trim));
     }
 }

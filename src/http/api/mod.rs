@@ -1,7 +1,7 @@
-//! The front api: from a request's head to its response.
+//! The HTTP API: from a request's head to its response.
 //!
-//! Knows the pool by its call alone. What a failure looks like from outside is decided in
-//! `respond`.
+//! Knows the pool by its call alone. Status, headers and words of a failure are decided in
+//! `respond`, paths and methods in `routes`.
 
 mod exchange;
 mod failure_log;
@@ -46,7 +46,7 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Longest request id that is taken over from a caller, in bytes.
 const LONGEST_REQUEST_ID: usize = 128;
 
-/// Where a request came in.
+/// The address at which a request came in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Surface {
     /// The address that callers know.
@@ -61,19 +61,19 @@ pub struct Api {
     config: HttpConfig,
     pool: Arc<Pool>,
     guard: Guard,
-    /// `None` when everybody may call.
+    /// `None` without `--auth-token-file`: every caller is accepted.
     tokens: Option<Tokens>,
     budget: MemoryBudget,
     large_bodies: LargeBodies,
     shutdown: Shutdown,
-    /// What the request ids of this run begin with.
+    /// The beginning of the request ids of this run.
     run: String,
     requests: AtomicU64,
     failures: FailureLog,
 }
 
 impl Api {
-    /// A api to this pool, on these addresses, for those who have one of the tokens.
+    /// The API of this pool, on these addresses, for callers with one of the tokens.
     pub fn new(
         config: HttpConfig,
         pool: Arc<Pool>,
@@ -99,15 +99,15 @@ impl Api {
         }
     }
 
-    /// Reads the file of tokens again, if there is one; if that fails, the old ones stay.
+    /// Reads the file of tokens again, if there is one; if that fails, the old tokens stay.
     pub fn reread_token(&self) {
         if let Some(tokens) = &self.tokens {
             tokens.reread();
         }
     }
 
-    /// Answers one request that came in by this surface. No `async fn`: the head is looked at and
-    /// dropped before there is a future, which is moved about and does not hold it.
+    /// Answers one request. No `async fn`: the head is read and dropped before the future is made,
+    /// which is moved about and must not hold it.
     pub fn answer(
         self: Arc<Api>,
         request: Request<RequestBody>,
@@ -118,7 +118,7 @@ impl Api {
             .and_then(|()| Guard::check_target(request.uri()));
         let exchange = Exchange::new(&request, self.request_id(&head), checked.is_ok());
         let route = checked.and_then(|()| self.route(&request, &head, surface, &exchange));
-        // A client that waits for 100 is not made to send what nobody wants.
+        // A client that waits for 100 (Continue) is not made to send a body that is not read.
         let is_discarded = !matches!(route, Ok(Route::Handler(_)))
             && !request.body().is_end_stream()
             && !request.headers().contains_key(EXPECT);
@@ -148,7 +148,7 @@ impl Api {
         }
     }
 
-    /// The response, with what every response has.
+    /// Completes the response by the headers of every response.
     fn finish(&self, exchange: Exchange, answered: Result<ApiResponse, Failure>) -> ApiResponse {
         let mut response = answered.unwrap_or_else(|failure| {
             self.failures.record(&failure, &exchange.id);
@@ -157,11 +157,11 @@ impl Api {
             respond::failure_with(&failure, body)
         });
         let headers = response.headers_mut();
-        // Never left out: `request_id` gives graphic ASCII only.
+        // Never left out: `request_id` consists of graphic ASCII.
         if let Ok(id) = HeaderValue::from_str(&exchange.id) {
             headers.insert(REQUEST_ID, id);
         }
-        // After a head that can be read in two ways, nobody knows where the next one begins.
+        // After a head that can be read in two ways, the beginning of the next one is unknown.
         if !exchange.is_sound || self.shutdown.is_at_least(Stage::Draining) {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
@@ -169,7 +169,7 @@ impl Api {
         response
     }
 
-    /// Who reads the answer to this request.
+    /// The reader of the response to this request.
     fn reader<'a>(&self, id: &'a str) -> Reader<'a> {
         match self.config.verbose_errors {
             true => Reader::Operator,
@@ -177,7 +177,7 @@ impl Api {
         }
     }
 
-    /// Finds what a request asks for, and checks whether it may.
+    /// Finds the target of a request, and checks whether the caller may have it.
     fn route(
         &self,
         request: &Request<RequestBody>,
@@ -236,7 +236,7 @@ impl Api {
         }
     }
 
-    /// The caller's request id if it sent one that can be written anywhere, else ours.
+    /// The caller's request id, if it can be written anywhere, else one of the worker's.
     fn request_id(&self, head: &Headers<'_>) -> CompactString {
         let sane = |id: &HeaderValue| {
             let id = id.to_str().ok()?;
@@ -255,14 +255,15 @@ impl Api {
     }
 }
 
-/// Drops a body that nobody wants, and takes what is there of it first where that is allowed.
+/// Drops a body that is not read; if allowed, takes first what has come of it, so that the
+/// connection can go on.
 async fn let_go(body: RequestBody, is_discarded: bool) {
     if is_discarded {
         Box::pin(body.discard()).await;
     }
 }
 
-/// What a request asks for.
+/// The target of a request.
 enum Route {
     Page(ApiResponse),
     Handler(Invocation),

@@ -1,7 +1,8 @@
-//! `GET /docs`, the page to read and try the API, and `GET /openapi.json`, what it shows.
+//! `GET /docs`, a page to read and try the API, and `GET /openapi.json`, the document that it
+//! shows.
 //!
-//! All of it comes from the binary, and none of it is secret or depends on a request: it is the
-//! same for every worker of one version, so neither `Host` nor `Origin` is looked at here.
+//! Both come from the binary, hold no secret and depend on no request: they are the same for every
+//! worker of one version, so neither `Host` nor `Origin` is checked here.
 
 #[cfg(test)]
 #[path = "../../../tests/openapi/mod.rs"]

@@ -1,4 +1,4 @@
-//! Responses; the one place that decides which failure becomes which status.
+//! Responses: the one place that decides the status, headers and words of a failure.
 
 use crate::cause::Cause;
 use crate::error::Failure;
@@ -10,7 +10,7 @@ use hyper::header::{
 use hyper::{Response, StatusCode};
 use std::time::Duration;
 
-/// A response with a body that is all there.
+/// A response whose body is complete.
 pub type ApiResponse = Response<Full<Bytes>>;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -25,21 +25,22 @@ pub fn json(status: StatusCode, body: Bytes) -> ApiResponse {
     response
 }
 
-/// Who reads a response.
+/// The reader of a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reader<'a> {
-    /// Somebody who may read what a handler printed, and paths of the machine.
+    /// May read a handler's output and paths of the machine.
     Operator,
-    /// Somebody who may not; where it is known, the log has it under this request id.
+    /// May not; where the request id is known, `detail` names it, because the log has the rest
+    /// under it.
     Caller(Option<&'a str>),
 }
 
-/// What a failure looks like from outside.
+/// The response to a failure.
 pub fn failure(failure: &Failure, reader: Reader<'_>) -> ApiResponse {
     failure_with(failure, failure_body(failure, reader))
 }
 
-/// The same, with its [`failure_body`].
+/// The response to a failure, with its [`failure_body`].
 pub fn failure_with(failure: &Failure, body: Bytes) -> ApiResponse {
     let code = failure.code();
     let mut response = json(status(failure), body);
@@ -60,7 +61,7 @@ pub fn failure_with(failure: &Failure, body: Bytes) -> ApiResponse {
         Failure::Draining => {
             headers.insert(RETRY_AFTER, whole_seconds(Duration::from_secs(1)));
         }
-        // The rest of the body is not wanted.
+        // The rest of the body is not read.
         Failure::BodyTimeout(_) | Failure::BodyTooSlow | Failure::BodyTooLarge(_) => {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
@@ -109,7 +110,7 @@ fn status(failure: &Failure) -> StatusCode {
     }
 }
 
-/// A cause as this reader may know it.
+/// The words of a cause for this reader.
 fn told(cause: &Cause, reader: Reader<'_>) -> String {
     match reader {
         Reader::Operator => cause.full().to_owned(),

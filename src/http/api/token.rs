@@ -1,8 +1,8 @@
-//! Who may call when a token is asked for: `Authorization: Bearer`, held to the tokens of a file.
+//! Bearer tokens: callers must show one of the tokens of a file in `Authorization`.
 //!
-//! The file holds one token a line, so that a new one can be added before the old one goes. It is
-//! read at the start and whenever the worker is told to; a file that is bad by then changes
-//! nothing. No part of a token is ever logged or repeated in an error.
+//! The file holds one token a line, so that a new one can be added before the old one is removed.
+//! It is read at the start and on each reload; a file that is bad by then changes nothing. No part
+//! of a token is ever logged or repeated in an error.
 
 use crate::error::{Failure, StartError};
 use hyper::header::{AUTHORIZATION, HeaderMap};
@@ -15,13 +15,13 @@ use std::sync::{PoisonError, RwLock};
 use subtle::{Choice, ConstantTimeEq};
 use tracing::{error, info, warn};
 
-/// The most that a file of tokens may hold, in bytes.
+/// Largest file of tokens, in bytes.
 const LARGEST_FILE: u64 = 64 * 1024;
 
-/// The most tokens that are accepted at one time: all of them are looked at for each request.
+/// Most tokens at one time: every request is compared with all of them.
 const MOST_TOKENS: usize = 64;
 
-/// The length from which a token is not guessed, in bytes; half of one is mostly shorter.
+/// Shortest token that is safe from guessing, in bytes; a shorter one is warned of.
 const GOOD_LENGTH: usize = 16;
 
 /// The permissions of group and others to write a file.
@@ -30,10 +30,10 @@ const OTHERS_WRITE: u32 = 0o022;
 /// The permissions of group and others to read a file.
 const OTHERS_READ: u32 = 0o044;
 
-/// Where containers have their secrets; Docker and Kubernetes make them readable for everybody.
+/// Where containers have their secrets; Docker and Kubernetes make them readable for all users.
 const SECRETS: [&str; 2] = ["/run/secrets", "/var/run/secrets"];
 
-/// The tokens that are accepted, and the file that they came from.
+/// The accepted tokens, and their file.
 pub struct Tokens {
     path: PathBuf,
     accepted: RwLock<Vec<Vec<u8>>>,
@@ -83,8 +83,7 @@ impl Tokens {
         };
         let given = bearer(value.as_bytes()).ok_or(Failure::Unauthorized)?;
         let accepted = self.accepted.read().unwrap_or_else(PoisonError::into_inner);
-        // Each is compared to its end, whatever came out before: time tells nothing of a token but
-        // its length.
+        // Each is compared to its end, also after a match: time tells only a token's length.
         let is_known = accepted.iter().fold(Choice::from(0), |known, token| {
             known | token.as_slice().ct_eq(given)
         });
@@ -96,7 +95,7 @@ impl Tokens {
     }
 }
 
-/// What stands behind `Bearer`, whose case does not count (RFC 9110, section 11.1).
+/// The text behind `Bearer`, whose case does not count (RFC 9110, section 11.1).
 fn bearer(value: &[u8]) -> Option<&[u8]> {
     let (scheme, rest) = value.split_at_checked(b"bearer ".len())?;
     let token = rest.trim_ascii();
@@ -104,7 +103,7 @@ fn bearer(value: &[u8]) -> Option<&[u8]> {
 }
 
 fn read(path: &Path) -> io::Result<Vec<Vec<u8>>> {
-    // Without waiting for a writer, should it be a pipe: the worker reads it while it serves.
+    // Without waiting for a writer, should the path be a pipe: the worker reads it while it serves.
     let flags = OFlags::NONBLOCK.bits().cast_signed();
     let file = OpenOptions::new()
         .read(true)
@@ -127,7 +126,7 @@ fn read(path: &Path) -> io::Result<Vec<Vec<u8>>> {
     Ok(tokens)
 }
 
-/// What is accepted, and most likely not meant so.
+/// Warns of settings that are accepted and most likely a mistake.
 fn warn_of_risks(path: &Path, mode: u32, tokens: &[Vec<u8>]) {
     let is_open = is_open_to_others(path, mode);
     let path = path.display();
@@ -148,7 +147,8 @@ fn warn_of_risks(path: &Path, mode: u32, tokens: &[Vec<u8>]) {
     }
 }
 
-/// True when others than its owner can change the file, or read it where that is not the custom.
+/// True when users other than the file's owner can change it, or read it where that is not the
+/// custom.
 fn is_open_to_others(path: &Path, mode: u32) -> bool {
     let is_secret = SECRETS.iter().any(|folder| path.starts_with(folder));
     mode & OTHERS_WRITE != 0 || mode & OTHERS_READ != 0 && !is_secret

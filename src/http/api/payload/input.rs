@@ -1,8 +1,8 @@
-//! `input` in an error answer: the part of the body that is wrong, cut where it is long.
+//! `input` in an error answer: the faulty part of the body, cut where it is long.
 //!
 //! The Python worker repeats all of it, rendered anew, which for a hostile body is many times its
-//! size and takes long. Here `input` is at most [`LONGEST_INPUT`] bytes of it: what is longer is
-//! a string with its beginning and `… (cut)`.
+//! size and takes long. Here `input` is at most [`LONGEST_INPUT`] bytes of it: a longer one is a
+//! string with its beginning and `… (cut)`.
 
 use super::json::Stop;
 use super::render::{render, render_text};
