@@ -16,8 +16,7 @@ fn rules() -> String {
         .collect()
 }
 
-/// A promise or a fault: a heading such as `### A1. The command is missing`, and what is listed
-/// below it.
+/// A promise or a fault: a heading such as `### A1. The command is missing`, and the list below it.
 struct Section {
     id: String,
     items: Vec<String>,

@@ -1,4 +1,4 @@
-//! Answers as the document shows them, read off real ones.
+//! Answers as the document shows them, made from real responses.
 
 use super::failures::Case;
 use super::schemas;
@@ -13,7 +13,7 @@ use utoipa::openapi::{
     Content, ContentBuilder, HeaderBuilder, RefOr, Response, ResponseBuilder, Schema,
 };
 
-/// Whether an answer has a body: those to HEAD have none.
+/// Whether an answer has a body: an answer to HEAD has none.
 #[derive(Clone, Copy)]
 pub(super) enum Body {
     Sent,
@@ -85,7 +85,7 @@ pub(super) fn plain(answer: &ApiResponse, description: &str) -> ResponseBuilder 
     with_headers(response, [answer.headers()])
 }
 
-/// Adds what these responses have of headers, and the one that all have.
+/// Adds the headers of these responses, and the request id, which all responses have.
 pub(super) fn with_headers<'a>(
     response: ResponseBuilder,
     answers: impl IntoIterator<Item = &'a HeaderMap>,
@@ -94,7 +94,7 @@ pub(super) fn with_headers<'a>(
     values.insert(REQUEST_ID.to_string(), Vec::new());
     for headers in answers {
         for (name, value) in headers {
-            // The one is `content` here, and the other no matter of the API.
+            // `content-type` is described under `content`; `connection` is not part of the API.
             if *name == CONTENT_TYPE || *name == CONNECTION {
                 continue;
             }

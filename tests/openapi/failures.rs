@@ -1,7 +1,7 @@
 //! Each way in which a request may fail, once, as the document shows it.
 //!
-//! Holds what happened and nothing of its looks: status, code, headers and body of an example are
-//! those that `respond` gives it, so that the document cannot say anything else.
+//! A case holds the failure alone: status, code, headers and body of its example are made by
+//! `respond`, as in a real answer.
 
 use crate::error::{Code, Failure};
 use bytes::Bytes;
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 /// One way to fail.
 pub(super) struct Case {
-    /// Differs from the others of its status.
+    /// Differs between the cases of a status.
     pub(super) name: &'static str,
     /// When it happens, as a sentence.
     pub(super) when: &'static str,
@@ -24,7 +24,7 @@ fn case(name: &'static str, when: &'static str, failure: Failure) -> Case {
     }
 }
 
-/// What a request of any path may be answered.
+/// Failures of requests for any path.
 pub(super) fn of_any_path() -> Vec<Case> {
     vec![case(
         "host",
@@ -33,7 +33,7 @@ pub(super) fn of_any_path() -> Vec<Case> {
     )]
 }
 
-/// What a request of a path that is not served is answered.
+/// Failures of requests for a path that is not served.
 pub(super) fn of_other_paths() -> Vec<Case> {
     vec![case(
         "not_found",
@@ -42,7 +42,7 @@ pub(super) fn of_other_paths() -> Vec<Case> {
     )]
 }
 
-/// What a path that has other methods answers; they are in `allow`.
+/// Failures of requests with a method that the path does not have; `allow` lists its methods.
 pub(super) fn of_other_methods(allow: &'static str) -> Vec<Case> {
     vec![case(
         "method_not_allowed",
@@ -51,7 +51,7 @@ pub(super) fn of_other_methods(allow: &'static str) -> Vec<Case> {
     )]
 }
 
-/// What `/ready` answers while it is not.
+/// Failures of `/ready`.
 pub(super) fn of_ready() -> Vec<Case> {
     vec![
         case(
@@ -68,7 +68,7 @@ pub(super) fn of_ready() -> Vec<Case> {
     ]
 }
 
-/// What `POST /` may be answered but for a result.
+/// Failures of `POST /`.
 pub(super) fn of_function() -> Vec<Case> {
     let mut cases = of_request();
     cases.extend(of_pool());

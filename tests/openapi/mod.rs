@@ -1,7 +1,7 @@
-//! The OpenAPI document: every path, and what each may answer.
+//! The OpenAPI document: every path, and its possible answers.
 //!
-//! Statuses, headers and bodies of answers are read off real ones (`answers`), those of `respond`
-//! and of the parts that serve each path, and not written here again.
+//! Statuses, headers and bodies are not written here again: `answers` takes them from responses
+//! that `respond` and the parts that serve each path make.
 
 mod answers;
 mod failures;
@@ -33,7 +33,7 @@ const HEAD: &str = "HEAD";
 /// The name of the way to show a token.
 const TOKEN: &str = "token";
 
-/// What the document says before its paths.
+/// The description of the API, in front of its paths.
 const ABOUT: &str = "\
 Runs a command as a function: one payload in, one result out.\n\n\
 Every error is `{\"detail\":…}`. Its code is in `x-faas-error`, and `x-faas-executed` says whether \

@@ -107,7 +107,7 @@ pub(super) fn one_of<'a>(values: impl IntoIterator<Item = &'a str>) -> ObjectBui
     typed(Type::String).enum_values(Some(values))
 }
 
-/// What a header of this name says, and its shape; `values` are those that are known.
+/// The description and the schema of a header; `values` are its known values.
 pub(super) fn header(name: &str, values: &[String]) -> (&'static str, Object) {
     let values = || one_of(values.iter().map(String::as_str)).build();
     let text = |example: &str| typed(Type::String).examples([json!(example)]).build();
