@@ -5,8 +5,6 @@
 //! memory that is missing elsewhere. glibc gives such memory back only when asked, and has no safe
 //! way to be asked: this file holds the crate's only `unsafe`.
 
-use std::fs;
-
 /// Growth that is not worth giving back, in bytes.
 const SPARE_BYTES: u64 = 1024 * 1024;
 
@@ -84,16 +82,6 @@ impl Trimming {
     }
 }
 
-/// Resident memory of this program, in bytes; 0 where the system does not say.
-pub fn resident_bytes() -> u64 {
-    let statm = fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    let pages = statm
-        .split(' ')
-        .nth(1)
-        .and_then(|pages| pages.parse::<u64>().ok());
-    pages.unwrap_or(0) * rustix::param::page_size() as u64
-}
-
 /// Has large blocks go back to the system as soon as they are freed, from now on.
 #[cfg(target_env = "gnu")]
 #[expect(unsafe_code)]
@@ -126,6 +114,7 @@ pub fn give_back() {}
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::procfs::own_resident_bytes;
 
     const MIB: u64 = 1024 * 1024;
 
@@ -198,11 +187,11 @@ mod tests {
         let mut blocks: Vec<(Vec<u8>, Box<[u8; 1000]>)> = (0..12)
             .map(|_| (vec![1; 4 << 20], Box::new([1; 1000])))
             .collect();
-        let before = resident_bytes();
+        let before = own_resident_bytes();
         for (large, _) in &mut blocks {
             *large = Vec::new();
         }
-        let given = before.saturating_sub(resident_bytes());
+        let given = before.saturating_sub(own_resident_bytes());
         assert!(given > 24 * MIB || cfg!(not(target_env = "gnu")), "{given}");
         drop(blocks);
     }
@@ -215,9 +204,9 @@ mod tests {
         for block in blocks.iter_mut().step_by(2) {
             *block = None;
         }
-        let before = resident_bytes();
+        let before = own_resident_bytes();
         give_back();
-        let given = before.saturating_sub(resident_bytes());
+        let given = before.saturating_sub(own_resident_bytes());
         assert!(given > 16 * MIB || cfg!(not(target_env = "gnu")), "{given}");
         drop(blocks);
     }

@@ -84,6 +84,8 @@ pub mod pool;
 #[cfg(feature = "worker")]
 pub mod process;
 #[cfg(feature = "worker")]
+pub mod procfs;
+#[cfg(feature = "worker")]
 mod reload;
 #[cfg(feature = "worker")]
 pub mod shutdown;

@@ -1,6 +1,6 @@
 //! A worker from its start to its end: what it sets up, what it runs, and how it shuts down.
 
-use crate::allocator::{Trimming, map_large_blocks, resident_bytes};
+use crate::allocator::{Trimming, map_large_blocks};
 use crate::budget::MemoryBudget;
 use crate::config::{Command, Config, HttpConfig, IsolationConfig, ShutdownConfig};
 use crate::error::StartError;
@@ -14,9 +14,9 @@ use crate::limits::{
 };
 use crate::logging::{listed, milliseconds};
 use crate::pool::Pool;
-use crate::process::launch::{
-    Directory, check_platform, end_orphans, reap_in_time, sandbox_supported, take_in_orphans,
-};
+use crate::process::launch::{Directory, check_platform, sandbox_supported};
+use crate::process::reaping::{end_orphans, reap_in_time, take_in_orphans};
+use crate::procfs::own_resident_bytes;
 use crate::reload::Watch;
 use crate::shutdown::{Shutdown, Stage};
 use crate::version::version;
@@ -221,15 +221,15 @@ async fn reload_when_told(
 /// Gives freed memory back to the system after each storm; never ends.
 async fn give_back_memory(budget: &MemoryBudget, thread: &LargeBodies) -> Infallible {
     let tasks = tokio::runtime::Handle::current().metrics();
-    let mut trimming = Trimming::new(resident_bytes());
+    let mut trimming = Trimming::new(own_resident_bytes());
     loop {
         sleep(TRIMMING_PERIOD).await;
         // Nearly all tasks are connections.
         let load = budget.held() + tasks.num_alive_tasks() as u64 * CONNECTION_BYTES;
-        if trimming.is_due(load, resident_bytes()) {
+        if trimming.is_due(load, own_resident_bytes()) {
             thread.trim();
             sleep(TRIMMING_PERIOD).await;
-            trimming.done(load, resident_bytes());
+            trimming.done(load, own_resident_bytes());
         }
     }
 }

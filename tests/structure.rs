@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 /// Each part with the parts that it may use; the parts that all may use are below.
-const MAY_USE: [(&str, &[&str]); 21] = [
+const MAY_USE: [(&str, &[&str]); 22] = [
     ("main", &["cli", "commands", "config", "process", "worker"]),
     ("signals", &[]),
     ("lib", &["worker"]),
@@ -20,17 +20,19 @@ const MAY_USE: [(&str, &[&str]); 21] = [
             "limits",
             "pool",
             "process",
+            "procfs",
             "reload",
         ],
     ),
     ("http", &["allocator", "budget", "config", "pool"]),
     ("pool", &["budget", "config", "process"]),
-    ("process", &["budget", "config", "control_group"]),
+    ("process", &["budget", "config", "control_group", "procfs"]),
     ("reload", &["config", "process"]),
     ("limits", &["config", "control_group"]),
-    ("allocator", &[]),
+    ("allocator", &["procfs"]),
     ("budget", &[]),
     ("control_group", &[]),
+    ("procfs", &[]),
     ("config", &[]),
     ("handler", &[]),
     ("cause", &[]),

@@ -2,7 +2,6 @@
 //!
 //! Knows nothing of the queue or of HTTP: requests come in through [`owner::RequestSource`].
 
-pub mod activity;
 pub mod call;
 pub mod conversation;
 pub mod ids;
@@ -11,4 +10,6 @@ pub mod line;
 pub mod memory;
 pub mod output_log;
 pub mod owner;
+mod parent_thread;
+pub mod reaping;
 pub mod repeats;

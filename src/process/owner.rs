@@ -6,7 +6,6 @@
 
 mod gate;
 
-use super::activity::{activity, is_stopped};
 use super::call::Call;
 use super::conversation::{
     Conversation, ConversationConfig, Event, Fault, PipeHolders, Position, Trust,
@@ -18,6 +17,7 @@ use crate::budget::MemoryBudget;
 use crate::cause::Cause;
 use crate::error::Failure;
 use crate::logging::listed;
+use crate::procfs::{activity, is_stopped};
 use gate::Gate;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;

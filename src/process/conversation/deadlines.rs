@@ -5,7 +5,7 @@ use super::{
     silence::Waited,
 };
 use crate::error::Failure;
-use crate::process::activity::Activity;
+use crate::procfs::Activity;
 use std::time::{Duration, Instant};
 
 impl<T: Ticket> Conversation<T> {

@@ -11,7 +11,7 @@
 //! that is ready to run may wait for a processor for several milliseconds, and requests would wait
 //! no less anywhere else.
 
-use crate::process::activity::Activity;
+use crate::procfs::Activity;
 use std::time::{Duration, Instant};
 
 /// No request is written ahead that is expected to wait for longer.

@@ -1,5 +1,5 @@
 use super::*;
-use crate::process::activity::Activity;
+use crate::procfs::Activity;
 use proptest::prelude::*;
 
 const MS: Duration = Duration::from_millis(1);

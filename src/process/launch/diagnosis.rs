@@ -1,25 +1,39 @@
 //! Why a command could not be started, in words that are enough to mend it.
 
-use super::LaunchError;
+use super::platform::is_lasting;
 use crate::config::Command;
+use rustix::io::Errno;
 use std::ffi::{OsStr, OsString};
+use std::fmt;
 use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+/// Why a process could not be started.
+#[derive(Debug, Clone)]
+pub enum LaunchError {
+    /// The command cannot be executed, and will not be until somebody mends it or the system.
+    Command(String),
+    /// The system has no room for a process now.
+    System(String),
+}
+
+impl fmt::Display for LaunchError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            LaunchError::Command(why) | LaunchError::System(why) => f.write_str(why),
+        }
+    }
+}
+
 /// Says why `command` could not be started in `directory`.
 pub(super) fn explain(command: &Command, directory: &Path, error: &io::Error) -> LaunchError {
-    let passing = [
-        rustix::io::Errno::AGAIN,
-        rustix::io::Errno::NOMEM,
-        rustix::io::Errno::MFILE,
-        rustix::io::Errno::NFILE,
-    ];
-    let is = |errno: rustix::io::Errno| error.raw_os_error() == Some(errno.raw_os_error());
+    let passing = [Errno::AGAIN, Errno::NOMEM, Errno::MFILE, Errno::NFILE];
+    let is = |errno: Errno| error.raw_os_error() == Some(errno.raw_os_error());
     if passing.into_iter().any(is) {
         return LaunchError::System(format!("the system cannot start a process now: {error}"));
     }
-    if is(rustix::io::Errno::TXTBSY) {
+    if is(Errno::TXTBSY) {
         let name = command.program.to_string_lossy();
         return LaunchError::System(format!("\"{name}\" is being written: {error}"));
     }
@@ -157,7 +171,7 @@ fn explain_file(file: &Path, error: &io::Error) -> String {
             let interpreter = line.split_whitespace().next().unwrap_or("");
             format!("\"{shown}\" names the interpreter \"{interpreter}\": {error}")
         }
-        Ok(None) if error.raw_os_error() == Some(rustix::io::Errno::NOEXEC.raw_os_error()) => {
+        Ok(None) if error.raw_os_error() == Some(Errno::NOEXEC.raw_os_error()) => {
             if let Some(before) = before_the_interpreter(file) {
                 return format!(
                     "\"{shown}\" must begin with its #! line, and has {before} before that: remove it"
@@ -282,6 +296,16 @@ pub fn shell_syntax(words: &[OsString]) -> Option<&'static str> {
             _ => None,
         }
     })
+}
+
+/// Why the system would not start a process.
+pub(super) fn cannot(error: &io::Error) -> LaunchError {
+    let errno = error.raw_os_error().map(Errno::from_raw_os_error);
+    if errno.is_some_and(is_lasting) {
+        let why = format!("the system does not let the worker start a process: {error}");
+        return LaunchError::Command(why);
+    }
+    LaunchError::System(format!("the system cannot start a process now: {error}"))
 }
 
 #[cfg(test)]
@@ -422,5 +446,21 @@ mod tests {
             assert_eq!(before_the_interpreter(&file), before, "{content:?}");
         }
         std::fs::remove_file(&file).unwrap();
+    }
+
+    #[test]
+    fn a_refusal_that_will_be_repeated_is_told_from_a_lack_of_room() {
+        for (errno, is_for_good) in [
+            (Errno::NOSYS, true),
+            (Errno::PERM, true),
+            (Errno::NOENT, true),
+            (Errno::AGAIN, false),
+            (Errno::NOMEM, false),
+            (Errno::MFILE, false),
+        ] {
+            let error = cannot(&io::Error::from_raw_os_error(errno.raw_os_error()));
+            let told = matches!(error, LaunchError::Command(_));
+            assert_eq!(told, is_for_good, "{error}");
+        }
     }
 }

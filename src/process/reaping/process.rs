@@ -2,7 +2,7 @@
 //!
 //! Never reads or writes its pipes, and decides nothing: the slot does.
 
-use super::family;
+use super::family::family;
 use super::oom::OomWatch;
 use rustix::process::{Pid, PidfdFlags, Signal};
 use std::io;
@@ -49,7 +49,7 @@ enum Cause {
 
 impl Process {
     /// Takes over a process that was just started, on the thread that starts and reaps.
-    pub(super) fn new(mut child: Child, oom: Arc<OomWatch>) -> io::Result<Process> {
+    pub(in crate::process) fn new(mut child: Child, oom: Arc<OomWatch>) -> io::Result<Process> {
         let found = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
         let pidfd = found
             .ok_or_else(|| io::Error::other("no process id"))
@@ -62,7 +62,7 @@ impl Process {
                 return Err(error);
             }
         };
-        family::own(pid);
+        family().own(pid);
         Ok(Process {
             child,
             pid,
@@ -113,7 +113,7 @@ impl Process {
         let was_killed_by_us = self.state == State::Killed;
         self.state = State::Reaped;
         let status = self.child.wait();
-        family::disown(self.pid);
+        family().disown(self.pid);
         let status = status?;
         let is_unexplained = status.signal() == Some(Signal::KILL.as_raw()) && !was_killed_by_us;
         let cause = match is_unexplained && self.oom.explains_a_kill() {
@@ -131,7 +131,7 @@ impl Drop for Process {
             // Not waited for: this may be the runtime's thread, and the process unkillable. If it
             // is not dead yet, it is reaped as an orphan.
             let _ = self.child.try_wait();
-            family::disown(self.pid);
+            family().disown(self.pid);
         }
     }
 }

@@ -14,7 +14,7 @@ const COUNTS_FOR: Duration = Duration::from_secs(1);
 
 /// The count of the control group that the worker and its processes are in.
 #[derive(Debug)]
-pub(super) struct OomWatch {
+pub(in crate::process) struct OomWatch {
     /// `None` where there is no such count: then nothing is ever explained.
     file: Option<PathBuf>,
     tally: Mutex<Tally>,
@@ -30,7 +30,7 @@ struct Tally {
 
 impl OomWatch {
     /// Starts from the count as it is now.
-    pub(super) fn start() -> OomWatch {
+    pub(in crate::process) fn start() -> OomWatch {
         let file = control_group::files("memory.events", "memory.oom_control")
             .into_iter()
             .find(|file| count(file).is_some());
@@ -46,14 +46,14 @@ impl OomWatch {
     }
 
     /// Looks at the count, so that a later death is not explained by what is old then.
-    pub(super) fn look(&self) {
+    pub(in crate::process) fn look(&self) {
         if let Some(counted) = self.file.as_deref().and_then(count) {
             self.tally().update(counted, Instant::now());
         }
     }
 
     /// Whether a process that was killed by nobody we know of was killed for its memory.
-    pub(super) fn explains_a_kill(&self) -> bool {
+    pub(in crate::process) fn explains_a_kill(&self) -> bool {
         self.look();
         self.tally().take()
     }

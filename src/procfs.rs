@@ -1,0 +1,221 @@
+//! State, processor time, memory and children of a process, as `/proc` tells them: see proc(5).
+//!
+//! Reading is apart from parsing, which is pure. A process that has ended, or never was, has no
+//! state, no memory and no children.
+
+use rustix::io::Errno;
+use rustix::process::Pid;
+use std::path::Path;
+use std::time::Duration;
+use std::{fs, io};
+
+/// Most processes of one tree that [`tree_resident_bytes`] counts, so that one measurement stays
+/// short.
+const MOST_PROCESSES: usize = 256;
+
+/// State of the main thread of a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Activity {
+    /// The thread waits for something other than a processor.
+    Asleep,
+    /// The thread runs, or would if it had a processor.
+    Runnable {
+        /// Processor time used since the thread began.
+        used: Duration,
+    },
+    /// The system does not say.
+    Unknown,
+}
+
+/// The state of the main thread of a process.
+pub fn activity(pid: u32) -> Activity {
+    match state(pid) {
+        None => Activity::Unknown,
+        Some(b'R') => {
+            let schedstat = fs::read_to_string(format!("/proc/{pid}/schedstat"));
+            let used = schedstat.ok().as_deref().and_then(processor_time);
+            used.map_or(Activity::Unknown, |used| Activity::Runnable { used })
+        }
+        Some(_) => Activity::Asleep,
+    }
+}
+
+/// True when a process is stopped: by SIGSTOP, or because it wanted something of a terminal.
+pub fn is_stopped(pid: u32) -> bool {
+    matches!(state(pid), Some(b'T' | b't'))
+}
+
+fn state(pid: u32) -> Option<u8> {
+    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    fields_behind_name(&stat)?.bytes().next()
+}
+
+/// Resident memory of this program, in bytes; 0 where the system does not say.
+pub fn own_resident_bytes() -> u64 {
+    resident_bytes(Path::new("/proc/self"))
+}
+
+/// Resident memory of a process and its descendants, in bytes. Memory that several of them share is
+/// counted once for each.
+pub fn tree_resident_bytes(pid: u32) -> u64 {
+    let mut bytes = 0;
+    let mut found = vec![pid];
+    let mut looked_at = 0;
+    while let Some(&pid) = found.get(looked_at).filter(|_| looked_at < MOST_PROCESSES) {
+        looked_at += 1;
+        let process = format!("/proc/{pid}");
+        let process = Path::new(&process);
+        bytes += resident_bytes(process);
+        let children = children_by_thread(process).unwrap_or_default();
+        found.extend(
+            children
+                .iter()
+                .map(|child| child.as_raw_pid().unsigned_abs()),
+        );
+    }
+    bytes
+}
+
+fn resident_bytes(process: &Path) -> u64 {
+    let statm = fs::read_to_string(process.join("statm"));
+    let pages = statm.ok().as_deref().and_then(resident_pages);
+    pages.unwrap_or(0) * rustix::param::page_size() as u64
+}
+
+/// The children of this program, ended ones included that nobody has reaped.
+pub fn own_children() -> Vec<Pid> {
+    children_by_thread(Path::new("/proc/self")).unwrap_or_else(|_| own_children_by_parent())
+}
+
+/// The children of a process by the kernel's lists, one a thread. Fails where the kernel was built
+/// without these lists.
+fn children_by_thread(process: &Path) -> io::Result<Vec<Pid>> {
+    let mut found = Vec::new();
+    for thread in fs::read_dir(process.join("task"))? {
+        match fs::read_to_string(thread?.path().join("children")) {
+            Ok(list) => found.extend(list.split_whitespace().filter_map(parse_pid)),
+            // The thread has just ended. Without the lists, this thread has none either.
+            Err(error) if is_gone(&error) && fs::exists("/proc/thread-self/children")? => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(found)
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    [Errno::NOENT, Errno::SRCH]
+        .iter()
+        .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+}
+
+/// The children of this program, by the parent of every process of the system.
+fn own_children_by_parent() -> Vec<Pid> {
+    let own = rustix::process::getpid();
+    let Ok(entries) = fs::read_dir("/proc") else {
+        return Vec::new();
+    };
+    let children = entries.flatten().filter_map(|entry| {
+        let pid = parse_pid(entry.file_name().to_str()?)?;
+        let stat = fs::read(entry.path().join("stat")).ok()?;
+        (parent(&stat) == Some(own)).then_some(pid)
+    });
+    children.collect()
+}
+
+fn parse_pid(text: &str) -> Option<Pid> {
+    text.parse().ok().and_then(Pid::from_raw)
+}
+
+/// The fields of `/proc/PID/stat` behind the name: state, parent and more. The name stands in
+/// parentheses and may hold anything, further parentheses included.
+fn fields_behind_name(stat: &[u8]) -> Option<&str> {
+    let name_ends = stat.iter().rposition(|byte| *byte == b')')?;
+    let fields = std::str::from_utf8(&stat[name_ends + 1..]).ok()?;
+    Some(fields.trim_start())
+}
+
+/// The parent in `/proc/PID/stat`.
+fn parent(stat: &[u8]) -> Option<Pid> {
+    parse_pid(fields_behind_name(stat)?.split_whitespace().nth(1)?)
+}
+
+/// Time on a processor, in `/proc/PID/schedstat`: the first number, in nanoseconds.
+fn processor_time(schedstat: &str) -> Option<Duration> {
+    let nanos = schedstat.split_ascii_whitespace().next()?.parse().ok()?;
+    Some(Duration::from_nanos(nanos))
+}
+
+/// Resident memory in `/proc/PID/statm`: the second number, in pages.
+fn resident_pages(statm: &str) -> Option<u64> {
+    statm.split(' ').nth(1)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::process::{WaitId, WaitIdOptions, waitid};
+    use std::process::Command;
+
+    #[test]
+    fn state_and_parent_are_found_behind_any_name() {
+        let table: [(&[u8], Option<u8>, Option<i32>); 7] = [
+            (b"7 (sh) S 3 7 7 0", Some(b'S'), Some(3)),
+            (b"17 (a) R (b) S 1 17", Some(b'S'), Some(1)),
+            (b"7 (a) b) (c)) Z 12 7", Some(b'Z'), Some(12)),
+            (b"7 (\xff\n) R 1 7", Some(b'R'), Some(1)),
+            (b"7 (kthreadd) S 0 0", Some(b'S'), None),
+            (b"17", None, None),
+            (b"", None, None),
+        ];
+        for (stat, state, parent_pid) in table {
+            let fields = fields_behind_name(stat);
+            let found = fields.and_then(|fields| fields.bytes().next());
+            assert_eq!(found, state, "{}", String::from_utf8_lossy(stat));
+            let found = parent(stat).map(Pid::as_raw_pid);
+            assert_eq!(found, parent_pid, "{}", String::from_utf8_lossy(stat));
+        }
+    }
+
+    #[test]
+    fn processor_time_is_the_first_number_and_resident_memory_the_second() {
+        let used = processor_time("83087099 90956626 272\n");
+        assert_eq!(used, Some(Duration::from_nanos(83_087_099)));
+        assert_eq!(processor_time(""), None);
+        assert_eq!(resident_pages("1000 23 4 5 0 6 0\n"), Some(23));
+        assert_eq!(resident_pages(""), None);
+    }
+
+    #[test]
+    fn a_sleeping_process_is_told_from_one_that_is_gone() {
+        #[expect(clippy::disallowed_methods, reason = "any process will do")]
+        let mut child = Command::new("sleep").arg("60").spawn().unwrap();
+        while activity(child.id()) != Activity::Asleep {
+            std::thread::yield_now();
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(activity(child.id()), Activity::Unknown);
+    }
+
+    #[test]
+    fn memory_that_is_held_counts_and_that_of_no_process_does_not() {
+        let held = std::hint::black_box(vec![1u8; 32 << 20]);
+        assert!(tree_resident_bytes(std::process::id()) > held.len() as u64);
+        assert!(own_resident_bytes() > held.len() as u64);
+        assert_eq!(tree_resident_bytes(u32::MAX), 0);
+    }
+
+    #[test]
+    fn both_ways_to_list_children_find_one_that_has_ended() {
+        #[expect(clippy::disallowed_methods, reason = "any process will do")]
+        let mut child = Command::new("true").spawn().unwrap();
+        let pid = Pid::from_child(&child);
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+        waitid(WaitId::Pid(pid), options).unwrap();
+        assert!(
+            children_by_thread(Path::new("/proc/self")).is_ok_and(|found| found.contains(&pid))
+        );
+        assert!(own_children_by_parent().contains(&pid));
+        child.wait().unwrap();
+    }
+}
