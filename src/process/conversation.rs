@@ -1,47 +1,68 @@
-//! What is said to one process, what it says back, and when it can no longer be trusted.
+//! The conversation with one process: requests, replies, deadlines, and trust.
 //!
 //! Sans I/O: bytes, time and the end of the process come in; answers, log lines and the
-//! [`Trust`] of the process come out. I never read a clock, touch a pipe or signal anything.
+//! [`Trust`] of the process come out. Never reads a clock, touches a pipe or signals a process.
 //!
-//! Invariants, whatever the process sends and in whatever order:
+//! # Methods and their order
+//!
+//! A driver (the owner of the process's pipes) calls methods of four kinds:
+//!
+//! * *Bytes in*: [`Conversation::received`] for bytes of stdout, [`Conversation::output_closed`] and
+//!   [`Conversation::input_closed`] for the end of a pipe.
+//! * *Time*: [`Conversation::next_deadline`] says when [`Conversation::expire`] has something to do.
+//!   All bytes that stdout holds must have been received before `expire`: a reply that is there wins
+//!   over its deadline. `expire` follows [`Conversation::record_stopped`], or comes before
+//!   [`Conversation::record_activity`] when [`Conversation::must_look_at_process`] says so.
+//! * *Bytes out*: while there is [`Conversation::room`], [`Conversation::give`] puts a request into
+//!   [`Conversation::outgoing`]; [`Conversation::sent`] takes out the bytes that the pipe accepted.
+//! * *Questions*, which change nothing: [`Conversation::trust`], [`Conversation::room`],
+//!   [`Conversation::in_flight`] and more.
+//!
+//! At each look the driver calls them in this order: bytes in, time, bytes out. Each method that takes
+//! `&mut self` may leave events behind, for [`Conversation::take_events`] after it. When the process
+//! has been reaped and its stdout read to the end, [`Conversation::end`] gives the open requests back.
+//!
+//! # Invariants
+//!
+//! Whatever the process sends and in whatever order:
+//!
 //! * every ticket that was given comes out exactly once: answered, or handed back by
 //!   [`Conversation::end`];
 //! * an answer is made from the line that answers that request, or is a failure;
 //! * a process that is not [`Trust::Sound`] has no room.
 
 mod deadlines;
+mod end;
+mod event;
 mod finished;
+mod flight;
+mod outgoing;
 mod read_ahead;
 mod replies;
 mod silence;
+mod strays;
 mod timeout_detail;
 mod trust;
 
 use super::ids::IdDigits;
-use super::line::{self, Announcement, Context, ContextMember, Framer};
-use crate::error::Failure;
-use bytes::Bytes;
+use super::line::{self, Context, ContextMember, Framer};
+use event::EVENTS_AT_ONCE;
 use finished::Finished;
+use flight::Flight;
+use outgoing::Outgoing;
 use read_ahead::ReadAhead;
 use silence::Silence;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
+use strays::Strays;
 
+pub use end::PipeHolders;
+pub use event::Event;
 pub use trust::{Fault, Trust};
 
-/// Stray lines are told one by one up to this many events; beyond, they are only counted.
-const EVENTS_AT_ONCE: usize = 256;
-
-/// A half line must be finished within this time. Some print a line and its end in two writes
-/// (Python without buffering does): that alone is no reason to doubt a process.
-const HALF_LINE_LASTS: Duration = Duration::from_millis(100);
-
-/// Lines that a process was given and has not answered, in bytes: no request is written ahead once
-/// there are so many. A pipe holds them by default.
+/// Most bytes of request lines that a process has unanswered before the next request is written
+/// ahead. A pipe holds as many by default.
 const AHEAD_BYTES: u64 = 64 * 1024;
-
-/// A process that has neither announced itself nor answered counts as up after this long.
-const UP_AFTER: Duration = Duration::from_secs(10);
 
 /// A request, as far as a conversation needs to know it.
 pub trait Ticket {
@@ -55,14 +76,14 @@ pub trait Ticket {
     fn latest(&self) -> Option<Instant>;
 }
 
-/// ConversationConfig of a conversation.
+/// Settings of a conversation.
 #[derive(Debug, Clone)]
 pub struct ConversationConfig {
     /// Caps the concurrency that a process announces.
     pub max_concurrency: usize,
     /// Caps how many requests a process that promised order may have at the same time.
     pub read_ahead: usize,
-    /// No request before the ready line.
+    /// No request is given before the ready line.
     pub wait_ready: bool,
     /// How long the ready line may take, and how long a first slow start is spared.
     pub startup_timeout: Duration,
@@ -75,54 +96,14 @@ pub struct ConversationConfig {
 pub enum Position {
     /// At once.
     First,
-    /// After those that it has.
+    /// After the requests that it has.
     Behind {
-        /// What the line of the request may have, in bytes.
+        /// Longest line that the request may have, in bytes.
         room_bytes: u64,
     },
 }
 
-/// Whether anybody else still holds the pipes of a process that is dead.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PipeHolders {
-    /// Its stdout has ended.
-    None,
-    /// A descendant that has left its group may have.
-    Some,
-}
-
-/// Something that happened and that somebody must be told.
-#[derive(Debug)]
-pub enum Event<T> {
-    /// This request has its answer: `{"result":…}`, or why there is none.
-    Answered(T, Result<Bytes, Failure>),
-    /// The process is up.
-    CameUp {
-        /// How long it took to show life with a line; `None` if it has merely lived long enough.
-        shown_after: Option<Duration>,
-    },
-    /// It has had its time for a request, and has never answered any.
-    Unanswered,
-    /// The ready line.
-    Ready(Announcement),
-    /// A ready line that was not the first line, and announces nothing; told once.
-    ReadyTooLate,
-    /// A line that is no reply.
-    Stray {
-        /// The line, cut to the limit of a log line.
-        text: Bytes,
-        /// The request that it was written during, if there was just one.
-        request: Option<u64>,
-        /// True when the line was longer.
-        is_cut: bool,
-    },
-    /// This many lines that are no reply came too fast to be told one by one.
-    StraysLeftOut(u64),
-    /// A reply had an error beside a result; the error was taken.
-    ErrorBesideResult,
-}
-
-/// The conversation with one process. `T` is the ticket of a request: what its answer goes to.
+/// The conversation with one process. `T` is the ticket of a request, to which its answer goes.
 #[derive(Debug)]
 pub struct Conversation<T> {
     limits: ConversationConfig,
@@ -131,122 +112,54 @@ pub struct Conversation<T> {
     promise: Promise,
     ids: Ids,
     context: Vec<ContextMember>,
-    life: Life,
+    /// The process has shown no life by a line, but has lived long enough to count as up.
+    is_up_by_age: bool,
+    /// A ready line came as the first line.
     is_ready: bool,
-    /// Whether it has written a line, whatever that was.
+    /// The process has written a line of any kind.
     has_spoken: bool,
-    /// Whether a ready line came that was not the first line.
+    /// A ready line came that was not the first line.
     was_ready_late: bool,
     has_replied: bool,
     last_replied: Option<Instant>,
     trust: Trust,
-    /// When the first piece of a half line came that keeps the process from being given a request.
+    /// Arrival of the first piece of a line that keeps the process from being given a request as
+    /// long as the line has no end.
     half_line_since: Option<Instant>,
     silence: Silence,
+    /// Requests without a reply, in the order in which they were given.
     flight: VecDeque<Flight<T>>,
     finished: Finished,
     read_ahead: ReadAhead,
     /// Replies in the promised order so far.
     in_order: u64,
-    /// What may have been meant as replies since the last one in order: so many requests further
-    /// the process may be than its replies say.
+    /// Lines since the last reply in order that may have been meant as replies: the process may be
+    /// as many requests further than its replies say.
     unmatched_lines: usize,
     strays: Strays,
-    /// At the last look it was stopped.
+    /// The process was stopped when [`Conversation::expire`] last looked.
     is_stopped: bool,
     outgoing: Outgoing,
     events: Vec<Event<T>>,
 }
 
-/// What a process announced about requests at the same time.
+/// The announcement of a process about requests at the same time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Promise {
     /// Nothing: one at a time.
     Nothing,
-    /// One at a time, strictly in order, ids echoed.
+    /// One at a time, strictly in order, ids repeated.
     Order,
-    /// That many at once, in any order, ids echoed.
+    /// This many at once, in any order, ids repeated.
     Concurrency(usize),
 }
 
-/// What is known about a process's ids.
+/// Whether the replies of a process repeat the ids of requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ids {
     Unknown,
     Never,
     Echoed,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Life {
-    /// Nothing seen, and young.
-    Starting,
-    /// Nothing seen, but it has lived long enough to count as up.
-    Lived,
-    /// It has sent a ready line or a reply.
-    Shown,
-}
-
-/// A request that was given and has no reply.
-#[derive(Debug)]
-struct Flight<T> {
-    id: u64,
-    digits: IdDigits,
-    /// `None` once the caller has been told that it took too long.
-    ticket: Option<T>,
-    /// Where its line begins and ends in all that was ever written to the process, in bytes.
-    line: std::ops::Range<u64>,
-    /// When the process could start on it; while its line is being written, when that began.
-    since: Instant,
-    timeout: Duration,
-    /// The end of the caller's own budget.
-    latest: Option<Instant>,
-    strays_before: u64,
-    /// When its line was made, and whether with what the ready line asked for: so it can be made
-    /// again.
-    made: Instant,
-    has_context: bool,
-}
-
-impl<T> Flight<T> {
-    /// When its caller waits no longer.
-    fn deadline(&self) -> Instant {
-        let own = self.own_deadline();
-        self.latest.map_or(own, |latest| latest.min(own))
-    }
-
-    /// When the process has had its time for it.
-    fn own_deadline(&self) -> Instant {
-        self.since + self.timeout
-    }
-}
-
-#[derive(Debug, Default)]
-struct Strays {
-    count: u64,
-    /// How many came too fast to be told one by one, since the last telling.
-    left_out: u64,
-    /// The beginning of the last one.
-    last: Vec<u8>,
-    /// The last one with a brace and those behind it, as long as that is little: together they may
-    /// be one reply over several lines.
-    joined: Vec<u8>,
-}
-
-/// Bytes on their way into the process.
-#[derive(Debug, Default)]
-struct Outgoing {
-    bytes: Vec<u8>,
-    taken: usize,
-    /// All bytes that the pipe has ever accepted.
-    sent: u64,
-}
-
-impl Outgoing {
-    /// Where the next byte put in will stand in all that was ever written.
-    fn end(&self) -> u64 {
-        self.sent + (self.bytes.len() - self.taken) as u64
-    }
 }
 
 impl<T: Ticket> Conversation<T> {
@@ -260,7 +173,7 @@ impl<T: Ticket> Conversation<T> {
             promise: Promise::Nothing,
             ids: Ids::Unknown,
             context: Vec::new(),
-            life: Life::Starting,
+            is_up_by_age: false,
             is_ready: false,
             has_spoken: false,
             was_ready_late: false,
@@ -317,8 +230,8 @@ impl<T: Ticket> Conversation<T> {
         }
     }
 
-    /// True when stdout must be looked at before [`Conversation::give`]: without ids, only what is
-    /// not there tells that the last reply was the only one.
+    /// True when stdout must be read before [`Conversation::give`]: without ids, only the absence of
+    /// further output shows that the last reply was the only one.
     pub fn must_look_before_giving(&self) -> bool {
         self.ids != Ids::Echoed
     }
@@ -338,34 +251,35 @@ impl<T: Ticket> Conversation<T> {
         self.last_replied
     }
 
-    /// True when requests are written ahead, which its end gives back by its promise.
+    /// True when requests are written ahead. By the promise of order, they are given back at the end
+    /// of the process.
     pub fn is_ahead(&self) -> bool {
         self.promise == Promise::Order && self.flight.len() > 1
     }
 
-    /// True when the process may work on requests of several callers at once, or has them.
+    /// True when the process has requests of several callers at once, or may have.
     pub fn is_shared(&self) -> bool {
         self.flight.len() > 1 || matches!(self.promise, Promise::Concurrency(_))
     }
 
-    /// When the process could start on the oldest request that it has.
+    /// When the process could start on its oldest request.
     pub fn working_since(&self) -> Option<Instant> {
         self.flight.front().map(|flight| flight.since)
     }
 
-    /// True while somebody waits for an answer from this process.
+    /// True while a caller waits for an answer from this process.
     pub fn is_awaited(&self) -> bool {
         self.flight.iter().any(|flight| flight.ticket.is_some())
     }
 
-    /// True when no request that the process has is known by this id. That it is one of those that
-    /// were answered lately is as unlikely as a guess.
+    /// True when no open request has this id. Ids of answered requests are not looked up: drawing one
+    /// again is as unlikely as guessing one.
     pub fn is_free(&self, id: u64) -> bool {
         self.position(id).is_none()
     }
 
-    /// Gives a request to the process, which must have room, under a free id that nobody outside
-    /// can guess. Its clock starts when its line has been written.
+    /// Gives a request to the process, which must have room. The id must be free, and impossible to
+    /// guess for anyone outside. The clock of the request starts when its line has been written.
     pub fn give(&mut self, now: Instant, id: u64, ticket: T) {
         debug_assert!(self.is_free(id), "an id was given to two requests");
         debug_assert!(
@@ -378,12 +292,7 @@ impl<T: Ticket> Conversation<T> {
         let begin = self.outgoing.end();
         let context = ticket.context(now, &self.context);
         let digits = IdDigits::new(id);
-        line::encode_request(
-            &mut self.outgoing.bytes,
-            &digits,
-            ticket.payload(),
-            &context,
-        );
+        line::encode_request(self.outgoing.buffer(), &digits, ticket.payload(), &context);
         self.flight.push_back(Flight {
             id,
             digits,
@@ -403,37 +312,26 @@ impl<T: Ticket> Conversation<T> {
         self.framer.partial().len()
     }
 
-    /// Bytes that are on their way into the process, and of a line that was read in part.
+    /// Bytes on their way into the process, and bytes of a line that was read in part.
     pub fn buffered_bytes(&self) -> usize {
-        self.outgoing.bytes.len() + self.partial_bytes()
+        self.outgoing.buffered_bytes() + self.partial_bytes()
     }
 
-    /// What is to be written next.
+    /// Bytes for stdin that the pipe has not accepted yet.
     pub fn outgoing(&self) -> &[u8] {
-        &self.outgoing.bytes[self.outgoing.taken..]
+        self.outgoing.unsent()
     }
 
     /// The pipe has accepted this many bytes of [`Conversation::outgoing`].
     pub fn sent(&mut self, now: Instant, bytes: usize) {
-        let before = self.outgoing.sent;
-        self.outgoing.taken += bytes;
-        self.outgoing.sent += bytes as u64;
-        let after = self.outgoing.sent;
-        // The last ones given are the last ones written.
+        let written = self.outgoing.sent(bytes);
+        // Lines are written in the order of the requests, so the newest ones end last.
         for flight in self.flight.iter_mut().rev() {
-            if flight.line.end <= before {
+            if flight.line.end <= written.start {
                 break;
             }
-            if flight.line.end <= after {
+            if flight.line.end <= written.end {
                 flight.since = now;
-            }
-        }
-        if self.outgoing.taken == self.outgoing.bytes.len() {
-            self.outgoing.taken = 0;
-            if self.outgoing.bytes.capacity() > 64 * 1024 {
-                self.outgoing.bytes = Vec::new();
-            } else {
-                self.outgoing.bytes.clear();
             }
         }
     }
@@ -460,152 +358,22 @@ impl<T: Ticket> Conversation<T> {
         }
     }
 
-    /// The process has closed its stdin with `unread` bytes in it. What it has read it may still
-    /// answer; what it has not, it never will.
-    pub fn input_closed(&mut self, unread: u64) {
-        if unread > 0 || !self.outgoing().is_empty() {
-            self.condemn(Fault::InputClosed);
-        } else {
-            self.finish_only(Fault::InputClosed);
-        }
+    /// True when the process has shown life by a ready line or a reply.
+    fn has_shown_life(&self) -> bool {
+        self.is_ready || self.has_replied
     }
 
-    /// The process has closed its stdout: no reply can come.
-    pub fn output_closed(&mut self) {
-        self.condemn(Fault::OutputClosed);
-    }
-
-    /// True when the process starts on this request only after others.
-    fn is_written_ahead(&self, index: usize) -> bool {
-        index > 0 && self.promise == Promise::Order
-    }
-
-    /// What has happened since the last call, in order.
-    pub fn take_events(&mut self) -> Vec<Event<T>> {
-        let left_out = std::mem::take(&mut self.strays.left_out);
-        if left_out > 0 {
-            self.events.push(Event::StraysLeftOut(left_out));
-        }
-        if self.events.is_empty() {
-            // The owner looks once more after each batch: the room for the next one stays.
-            return Vec::new();
-        }
-        // The next ones are about as many.
-        let room = self.events.len().min(EVENTS_AT_ONCE);
-        std::mem::replace(&mut self.events, Vec::with_capacity(room))
-    }
-
-    /// The process is dead and reaped, its stdout read, and `unread` was taken back out of its
-    /// stdin. Gives each open ticket, in order, and whether its request never started. That is
-    /// known in two ways: its line lies wholly in the part that was never read, or the process
-    /// promised order and an earlier request has no reply. The promise says nothing while somebody
-    /// may still be working on what was read. Nor does the pipe, when something else comes out of
-    /// it than was written: somebody has put that there, in place of what was read.
-    pub fn end(&mut self, unread: &[u8], holders: PipeHolders) -> Vec<(T, bool)> {
-        let read = self.outgoing.sent.checked_sub(unread.len() as u64);
-        let read = read.filter(|read| self.is_end_of_what_was_sent(unread, *read));
-        let read = read.unwrap_or(self.outgoing.sent);
-        let may_have_started = match (self.promise, holders) {
-            (Promise::Order, PipeHolders::None) => self.may_have_started(),
-            (Promise::Order, PipeHolders::Some) => usize::MAX,
-            (Promise::Nothing | Promise::Concurrency(_), _) => usize::MAX,
-        };
-        let flights = self.flight.drain(..).enumerate();
-        flights
-            .filter_map(|(index, flight)| {
-                let is_untouched = flight.line.start >= read || index >= may_have_started;
-                flight.ticket.map(|ticket| (ticket, is_untouched))
-            })
-            .collect()
-    }
-
-    /// True when these bytes, which follow the first `read` ones, are those that were written there
-    /// for the open requests.
-    fn is_end_of_what_was_sent(&self, unread: &[u8], read: u64) -> bool {
-        let mut line = Vec::new();
-        let whole = self
-            .flight
-            .iter()
-            .filter(|flight| flight.line.start >= read);
-        for flight in whole {
-            let Some(ticket) = &flight.ticket else {
-                continue;
-            };
-            let members = match flight.has_context {
-                true => &self.context[..],
-                false => &[],
-            };
-            line.clear();
-            let context = ticket.context(flight.made, members);
-            line::encode_request(&mut line, &flight.digits, ticket.payload(), &context);
-            // Of the last one, less may have been sent.
-            let begin = usize::try_from(flight.line.start - read).unwrap_or(usize::MAX);
-            let found = unread.get(begin..).unwrap_or_default();
-            let length = found.len().min(line.len());
-            if found[..length] != line[..length] {
-                return false;
-            }
-        }
-        true
-    }
-
-    /// How many requests a process that keeps its promise of order may have started on.
-    fn may_have_started(&self) -> usize {
-        // A reply without its line end is one as well.
-        let half = line::replies_at_most(self.framer.partial());
-        self.unmatched_lines.saturating_add(half).saturating_add(1)
-    }
-
-    /// From here on the process is given nothing. If it echoes ids it may finish.
-    fn doubt(&mut self, fault: Fault) {
-        if self.ids == Ids::Echoed {
-            // What it has not started on it must not, or another could not be given it.
-            let mut flights = self.flight.iter().skip(self.may_have_started());
-            let is_written_ahead = self.promise == Promise::Order;
-            if is_written_ahead && flights.any(|flight| flight.ticket.is_some()) {
-                return self.condemn(fault);
-            }
-            return self.finish_only(fault);
-        }
-        for flight in self.flight.drain(..) {
-            let failure = Failure::Protocol(fault.to_string().into());
-            let answered = flight
-                .ticket
-                .map(|ticket| Event::Answered(ticket, Err(failure)));
-            self.events.extend(answered);
-        }
-        self.condemn(fault);
-    }
-
-    fn finish_only(&mut self, fault: Fault) {
-        if self.trust == Trust::Sound {
-            self.trust = Trust::Finishing(fault);
-        }
-        if self.flight.is_empty() {
-            self.condemn_if_finishing();
-        }
-    }
-
-    fn condemn(&mut self, fault: Fault) {
-        match self.trust {
-            Trust::Sound => self.trust = Trust::Condemned(fault),
-            Trust::Finishing(_) | Trust::Condemned(_) => self.condemn_if_finishing(),
-        }
-    }
-
-    /// The first fault is the one that is told.
-    fn condemn_if_finishing(&mut self) {
-        if let Trust::Finishing(fault) = self.trust {
-            self.trust = Trust::Condemned(fault);
-        }
-    }
-
-    /// True when a process without requests is in the middle of a line that could be a reply, or
-    /// has answered before: what is given now might get the end of that line for its answer. What
-    /// a process prints while it starts may be cut anywhere.
+    /// True when a process without requests is in the middle of a line, and that line could be a
+    /// reply or the process has answered before: its end might answer a request that is given now.
+    /// Output during a start may be cut anywhere, and is no reason to wait.
     fn is_in_half_a_line(&self) -> bool {
         let could_answer = self.has_replied || line::is_braced(self.framer.partial());
         self.flight.is_empty() && self.framer.is_inside_line() && could_answer
+    }
+
+    /// True when the process starts on this request only after an earlier one.
+    fn is_written_ahead(&self, index: usize) -> bool {
+        index > 0 && self.promise == Promise::Order
     }
 
     fn position(&self, id: u64) -> Option<usize> {

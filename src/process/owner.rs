@@ -303,7 +303,7 @@ impl<S: RequestSource + ProcessObserver> Owner<S> {
         if self.conversation.is_ahead() {
             self.wait_for_end_of_stdout().await;
         }
-        let left = self.conversation.what_it_left();
+        let left = self.conversation.progress_at_end();
         let cause = &cause.clone().map(|cause| format!("{cause}{left}"));
         let holders = match &self.stdout {
             Some(_) => PipeHolders::Some,
@@ -504,13 +504,12 @@ impl<S: RequestSource + ProcessObserver> Owner<S> {
         }
         self.expires_behind = None;
         if !self.conversation.must_look_at_process(now) {
-            self.conversation
-                .looked_whether_stopped(is_stopped(self.pid));
+            self.conversation.record_stopped(is_stopped(self.pid));
         }
         self.conversation.expire(now, slowest_start);
         if self.conversation.must_look_at_process(now) {
             let activity = activity(self.pid);
-            self.conversation.looked_at_process(now, activity);
+            self.conversation.record_activity(now, activity);
         }
         self.handle_events();
     }

@@ -1,16 +1,21 @@
-//! When something is over its time, and what follows.
+//! Deadlines of a conversation: of its requests, of the start, of half lines and of silence.
 
-use super::{
-    Conversation, Event, Fault, HALF_LINE_LASTS, Life, Promise, Ticket, Trust, UP_AFTER,
-    silence::Waited,
-};
+use super::{Conversation, Event, Fault, Promise, Ticket, Trust, silence::Waited};
 use crate::error::Failure;
 use crate::procfs::Activity;
 use std::time::{Duration, Instant};
 
+/// A line whose first part keeps the process from being given a request must end within this time.
+/// Python without buffering prints a line and its end in two writes: a part of a line alone is no
+/// reason to doubt a process.
+pub(super) const HALF_LINE_LASTS: Duration = Duration::from_millis(100);
+
+/// A process that has sent neither a ready line nor a reply counts as up after this long.
+pub(super) const UP_AFTER: Duration = Duration::from_secs(10);
+
 impl<T: Ticket> Conversation<T> {
     /// When [`Conversation::expire`] has something to do next. `slowest_start` is that of the pool.
-    /// Of a process that is condemned already, nothing is late any more.
+    /// A condemned process has no deadlines.
     pub fn next_deadline(&self, slowest_start: Option<Duration>) -> Option<Instant> {
         if matches!(self.trust, Trust::Condemned(_)) {
             return None;
@@ -19,42 +24,42 @@ impl<T: Ticket> Conversation<T> {
             (0..self.flight.len()).filter_map(|index| self.deadline_of(index, slowest_start));
         let waits_for_ready = self.limits.wait_ready && !self.is_ready;
         let startup = waits_for_ready.then(|| self.started + self.limits.startup_timeout);
-        let lived = (self.life == Life::Starting && !self.limits.wait_ready)
-            .then(|| self.started + UP_AFTER);
+        let lived =
+            (self.is_starting() && !self.limits.wait_ready).then(|| self.started + UP_AFTER);
         let half_line = self.half_line_since.map(|since| since + HALF_LINE_LASTS);
         let silence = self.silence.deadline();
         let rest = [startup, lived, half_line, silence, self.next_look()];
         flights.chain(rest.into_iter().flatten()).min()
     }
 
-    /// True when a reply is overdue, and what the process does meanwhile decides whether it may be
-    /// given requests ahead. Everything that stdout holds must have been received before.
+    /// True when a reply is overdue, and the activity of the process decides whether it may be given
+    /// requests ahead. All bytes that stdout holds must have been received before.
     pub fn must_look_at_process(&self, now: Instant) -> bool {
         self.next_look().is_some_and(|look| now >= look)
     }
 
-    /// What the process does while its reply is overdue.
-    pub fn looked_at_process(&mut self, now: Instant, activity: Activity) {
+    /// The activity of the process while its reply is overdue.
+    pub fn record_activity(&mut self, now: Instant, activity: Activity) {
         if let Some(first) = self.flight.front() {
             self.read_ahead.looked(now, first.since, activity);
         }
     }
 
     /// Whether the process was stopped when its time was over.
-    pub fn looked_whether_stopped(&mut self, is_stopped: bool) {
+    pub fn record_stopped(&mut self, is_stopped: bool) {
         self.is_stopped = is_stopped;
     }
 
-    /// Ends what is over its time. Everything that stdout holds must have been received before:
-    /// an answer that is there wins.
+    /// Fails requests whose time is over, and condemns a process that is too slow. All bytes that
+    /// stdout holds must have been received before: an answer that is there wins.
     pub fn expire(&mut self, now: Instant, slowest_start: Option<Duration>) {
         let age = now.saturating_duration_since(self.started);
         if self.limits.wait_ready && !self.is_ready {
             if age >= self.limits.startup_timeout {
                 self.condemn(Fault::TooSlowToStart);
             }
-        } else if self.life == Life::Starting && age >= UP_AFTER {
-            self.life = Life::Lived;
+        } else if self.is_starting() && age >= UP_AFTER {
+            self.is_up_by_age = true;
             self.events.push(Event::CameUp { shown_after: None });
         }
         if self
@@ -69,7 +74,7 @@ impl<T: Ticket> Conversation<T> {
         if self.silence.look(now) == Waited::InVain {
             self.doubt(Fault::NeverSilent);
         }
-        let is_spared = self.life != Life::Shown && age < self.spared_for(slowest_start);
+        let is_spared = !self.has_shown_life() && age < self.spared_for(slowest_start);
         let mut index = 0;
         while index < self.flight.len() {
             let deadline = self.deadline_of(index, slowest_start);
@@ -80,25 +85,25 @@ impl<T: Ticket> Conversation<T> {
             let is_written_ahead = self.is_written_ahead(index);
             let is_own_time_over = now >= self.flight[index].own_deadline();
             let failure = Failure::TimedOut(if is_written_ahead {
-                self.what_it_waited_for(index).into()
+                self.behind_detail(index).into()
             } else {
-                self.what_was_seen(&self.flight[index])
+                self.timeout_cause(&self.flight[index])
             });
             let ticket = self.flight[index].ticket.take();
             let is_told_only_now = ticket.is_some();
             self.events
                 .extend(ticket.map(|ticket| Event::Answered(ticket, Err(failure))));
-            if is_own_time_over && !is_written_ahead && self.life != Life::Shown {
+            if is_own_time_over && !is_written_ahead && !self.has_shown_life() {
                 self.events.push(Event::Unanswered);
             }
-            // A caller's budget ends the wait of the caller, and no process.
+            // The end of a caller's budget ends the caller's wait, and no process.
             if is_told_only_now && (is_spared || is_written_ahead || !is_own_time_over) {
                 index += 1;
             } else if matches!(self.promise, Promise::Concurrency(_)) {
                 self.take_flight(index);
                 self.finish_only(Fault::TimedOut);
             } else {
-                self.condemn(if is_told_only_now || self.life == Life::Shown {
+                self.condemn(if is_told_only_now || self.has_shown_life() {
                     Fault::TimedOut
                 } else {
                     Fault::TooSlowToStart
@@ -110,7 +115,7 @@ impl<T: Ticket> Conversation<T> {
 
     fn next_look(&self) -> Option<Instant> {
         let first = self.flight.front()?;
-        let can_start = first.line.end <= self.outgoing.sent;
+        let can_start = first.line.end <= self.outgoing.total_sent();
         let is_ahead = self.promise == Promise::Order && self.has_replied && can_start;
         if is_ahead && self.trust == Trust::Sound {
             self.read_ahead.next_look(first.since)
@@ -119,20 +124,26 @@ impl<T: Ticket> Conversation<T> {
         }
     }
 
-    /// When something is to be done about a request: its caller told, or the process given up.
+    /// When the caller of a request is told of its timeout, or after that, when the process is
+    /// condemned.
     fn deadline_of(&self, index: usize, slowest_start: Option<Duration>) -> Option<Instant> {
         let flight = &self.flight[index];
         match (&flight.ticket, self.is_written_ahead(index)) {
             (Some(_), false) => Some(flight.deadline()),
-            // Its own time has not begun, but its caller's budget runs.
+            // The time of the request has not begun, but the caller's budget runs.
             (Some(_), true) => flight.latest,
             (None, true) => None,
-            (None, false) if self.life == Life::Shown => Some(flight.own_deadline()),
+            (None, false) if self.has_shown_life() => Some(flight.own_deadline()),
             (None, false) => {
                 let spared = self.started + self.spared_for(slowest_start);
                 Some(spared.max(flight.own_deadline()))
             }
         }
+    }
+
+    /// True while the process has shown no life and is too young to count as up.
+    fn is_starting(&self) -> bool {
+        !self.is_up_by_age && !self.has_shown_life()
     }
 
     fn spared_for(&self, slowest_start: Option<Duration>) -> Duration {

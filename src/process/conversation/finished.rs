@@ -1,6 +1,6 @@
 //! The ids of requests that were answered lately.
 
-/// How many are remembered: several times as many as a process has at one time by default.
+/// Number of ids that are remembered: several times as many as a process has requests by default.
 const REMEMBERED: usize = 256;
 
 /// The ids of requests that were answered lately, so that a second reply to one of them is told
@@ -21,7 +21,7 @@ impl Default for Finished {
 }
 
 impl Finished {
-    /// This one is answered; the oldest one is forgotten for it.
+    /// Remembers the id of an answered request, in the place of the oldest id.
     pub(super) fn record(&mut self, id: u64) {
         self.ids[self.next] = id;
         self.next = (self.next + 1) % REMEMBERED;
@@ -38,7 +38,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_ones_are_remembered_and_no_others() {
+    fn only_the_last_ids_are_remembered() {
         let mut finished = Finished::default();
         assert!(!finished.contains(0));
         let last = REMEMBERED as u64 + 10;

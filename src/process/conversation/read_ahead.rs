@@ -1,57 +1,58 @@
 //! How many requests a process that promised order may be given before it has answered the first.
 //!
-//! Pure: as many as it is expected to finish within [`WINDOW_LASTS`], by its own measured times.
-//! A time is what passed since the process could start on the oldest request, shared by all the
-//! replies that were there when it was looked at: replies that are read together took no less
-//! for that.
+//! Pure: as many as the process is expected to finish within [`WINDOW_LASTS`], by its measured
+//! service time. Service time = (time of a read − time when the process could start on its oldest
+//! request) ÷ replies in that read. A read that brings several replies tells nothing of each alone.
 //!
-//! A reply that takes longer than the window closes it until it is there, and for [`CLOSED_FOR`]
-//! after that. That is told by looks
-//! at the process while the reply is overdue, not by the clock alone: on a busy machine a process
-//! that is ready to run may wait for a processor for several milliseconds, and requests would wait
-//! no less anywhere else.
+//! A reply that takes longer than the window closes the window until it comes, and for
+//! [`CLOSED_FOR`] after that. The activity of the process decides that, not the clock alone: on a
+//! busy machine a process that is ready to run may wait several milliseconds for a processor, and
+//! requests would wait as long for any other process.
 
 use crate::procfs::Activity;
 use std::time::{Duration, Instant};
 
-/// No request is written ahead that is expected to wait for longer.
+/// Longest expected wait of a request that is written ahead.
 const WINDOW_LASTS: Duration = Duration::from_millis(1);
 
 /// How long the window stays closed after a slow reply. Long against one slow request a second
 /// among fast ones; short enough that a handler which was only slow at first is soon at its best.
 const CLOSED_FOR: Duration = Duration::from_secs(3);
 
-/// Replies after which what was measured before counts half.
+/// Number of replies after which earlier measurements count half.
 const REMEMBERED: u64 = 64;
 
-/// Parts of a reply that are counted, so that halves are exact enough.
+/// Parts of a reply that are counted, so that halving rounds little.
 const PARTS: u64 = 1024;
 
-/// The measured times of one process, and what they allow.
+/// The measured service times of one process, and the window that they allow.
 #[derive(Debug)]
 pub(super) struct ReadAhead {
     most: usize,
-    /// Time and parts of replies measured lately.
+    /// Time of the replies measured lately.
     spent: Duration,
+    /// The replies measured lately, in parts.
     parts: u64,
     has_first: bool,
     /// The window is closed until a reply comes.
     is_overdue: bool,
     closed_until: Option<Instant>,
-    /// The last look at an overdue reply: since when it was worked on, when that was, and the
-    /// processor time that the process had used.
+    /// The last look at the process while a reply was overdue.
     look: Option<Look>,
 }
 
+/// A look at the process while a reply was overdue.
 #[derive(Debug, Clone, Copy)]
 struct Look {
+    /// When the process could start on the request.
     since: Instant,
     at: Instant,
+    /// Processor time that the process had used at the first look at this request.
     used: Duration,
 }
 
 impl ReadAhead {
-    /// Nothing measured yet; never more than `most` requests.
+    /// A window of one request until something is measured, and of at most `most` then.
     pub(super) fn new(most: usize) -> ReadAhead {
         ReadAhead {
             most,
@@ -64,12 +65,12 @@ impl ReadAhead {
         }
     }
 
-    /// This many replies were there at a look, `spent` after the process could start on the first.
+    /// A read brought this many replies, `spent` after the process could start on the first.
     pub(super) fn replied(&mut self, now: Instant, spent: Duration, replies: u64) {
         if std::mem::take(&mut self.is_overdue) {
             self.closed_until = Some(now + CLOSED_FOR);
         }
-        // The first may hold what is done once only.
+        // The first reply may take longer: many programs load something for it, once.
         if !self.has_first {
             self.has_first = true;
             return;
@@ -96,15 +97,15 @@ impl ReadAhead {
             .max(1)
     }
 
-    /// When the process is to be looked at, if it has not answered by then what it could start on
-    /// at `since`. `None` while the window is closed anyway.
+    /// When the activity of the process is to be looked at, if a request that it could start on at
+    /// `since` has no reply by then. `None` while the window is closed anyway.
     pub(super) fn next_look(&self, since: Instant) -> Option<Instant> {
         let last = self.look.filter(|look| look.since == since);
         let next = last.map_or(since, |look| look.at) + WINDOW_LASTS;
         (self.window(next) > 1).then_some(next)
     }
 
-    /// What the process is seen doing while its reply is overdue.
+    /// The activity of the process while its reply is overdue.
     pub(super) fn looked(&mut self, now: Instant, since: Instant, activity: Activity) {
         let last = self.look.take().filter(|look| look.since == since);
         match activity {
@@ -133,17 +134,17 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
     const US: Duration = Duration::from_micros(1);
 
-    /// One that has answered often, each time after `each`.
+    /// A process that has answered often, each time after `each`.
     fn paced(each: Duration, most: usize) -> ReadAhead {
-        let mut pace = ReadAhead::new(most);
+        let mut ahead = ReadAhead::new(most);
         for _ in 0..200 {
-            pace.replied(Instant::now(), each, 1);
+            ahead.replied(Instant::now(), each, 1);
         }
-        pace
+        ahead
     }
 
     #[test]
-    fn the_window_holds_what_is_done_within_a_millisecond() {
+    fn the_window_holds_as_many_as_are_done_within_a_millisecond() {
         for (each, most, window) in [
             (Duration::ZERO, 32, 32),
             (5 * US, 32, 32),
@@ -154,106 +155,106 @@ mod tests {
             (50 * MS, 32, 1),
             (5 * US, 1, 1),
         ] {
-            let pace = paced(each, most);
-            assert_eq!(pace.window(Instant::now()), window, "{each:?} {most}");
+            let ahead = paced(each, most);
+            assert_eq!(ahead.window(Instant::now()), window, "{each:?} {most}");
         }
     }
 
     #[test]
     fn nothing_is_known_before_the_second_reply() {
         let now = Instant::now();
-        let mut pace = ReadAhead::new(32);
-        assert_eq!(pace.window(now), 1);
+        let mut ahead = ReadAhead::new(32);
+        assert_eq!(ahead.window(now), 1);
         // It imported something.
-        pace.replied(Instant::now(), 300 * MS, 1);
-        assert_eq!(pace.window(now), 1);
-        pace.replied(Instant::now(), 10 * US, 1);
-        assert_eq!(pace.window(now), 32);
+        ahead.replied(Instant::now(), 300 * MS, 1);
+        assert_eq!(ahead.window(now), 1);
+        ahead.replied(Instant::now(), 10 * US, 1);
+        assert_eq!(ahead.window(now), 32);
     }
 
     #[test]
     fn replies_read_together_share_their_time() {
         let now = Instant::now();
-        let mut pace = ReadAhead::new(100);
-        pace.replied(Instant::now(), MS, 1);
+        let mut ahead = ReadAhead::new(100);
+        ahead.replied(Instant::now(), MS, 1);
         for _ in 0..50 {
-            pace.replied(Instant::now(), MS, 20);
+            ahead.replied(Instant::now(), MS, 20);
         }
-        assert_eq!(pace.window(now), 20);
+        assert_eq!(ahead.window(now), 20);
     }
 
     #[test]
-    fn one_that_becomes_slow_is_soon_given_one_at_a_time() {
-        let mut pace = paced(5 * US, 32);
+    fn a_process_that_becomes_slow_is_soon_given_one_request_at_a_time() {
+        let mut ahead = paced(5 * US, 32);
         let mut count = 0;
-        while pace.window(Instant::now()) > 1 {
-            pace.replied(Instant::now(), 2 * MS, 1);
+        while ahead.window(Instant::now()) > 1 {
+            ahead.replied(Instant::now(), 2 * MS, 1);
             count += 1;
         }
         assert!(count <= 32, "{count}");
     }
 
     #[test]
-    fn one_that_sleeps_over_an_overdue_reply_is_closed_for_some_seconds() {
+    fn a_process_asleep_over_an_overdue_reply_is_given_one_at_a_time_for_some_seconds() {
         let since = Instant::now();
         for activity in [Activity::Asleep, Activity::Unknown] {
-            let mut pace = paced(5 * US, 32);
-            let due = pace.next_look(since).unwrap();
+            let mut ahead = paced(5 * US, 32);
+            let due = ahead.next_look(since).unwrap();
             assert_eq!(due, since + MS);
-            pace.looked(due, since, activity);
-            assert_eq!(pace.window(due), 1);
+            ahead.looked(due, since, activity);
+            assert_eq!(ahead.window(due), 1);
             assert_eq!(
-                pace.next_look(since),
+                ahead.next_look(since),
                 None,
                 "there is nothing left to close"
             );
             let answered = due + 2 * CLOSED_FOR;
-            assert_eq!(pace.window(answered), 1, "it is still overdue");
-            pace.replied(answered, 5 * US, 1);
-            assert_eq!(pace.window(answered + CLOSED_FOR - US), 1);
-            assert_eq!(pace.window(answered + CLOSED_FOR), 32);
+            assert_eq!(ahead.window(answered), 1, "it is still overdue");
+            ahead.replied(answered, 5 * US, 1);
+            assert_eq!(ahead.window(answered + CLOSED_FOR - US), 1);
+            assert_eq!(ahead.window(answered + CLOSED_FOR), 32);
         }
     }
 
     #[test]
-    fn one_that_computes_is_closed_and_one_that_waits_for_a_processor_is_not() {
+    fn a_computing_process_loses_its_window_and_one_without_a_processor_does_not() {
         let since = Instant::now();
-        let mut pace = paced(5 * US, 32);
+        let mut ahead = paced(5 * US, 32);
         let mut now = since;
         for _ in 0..100 {
-            let due = pace.next_look(since).unwrap();
+            let due = ahead.next_look(since).unwrap();
             assert_eq!(due, now + MS);
             now = due;
-            pace.looked(now, since, Activity::Runnable { used: 7 * MS });
-            assert_eq!(pace.window(now), 32);
+            ahead.looked(now, since, Activity::Runnable { used: 7 * MS });
+            assert_eq!(ahead.window(now), 32);
         }
-        pace.looked(now, since, Activity::Runnable { used: 8 * MS });
-        assert_eq!(pace.window(now), 1);
+        ahead.looked(now, since, Activity::Runnable { used: 8 * MS });
+        assert_eq!(ahead.window(now), 1);
     }
 
     #[test]
-    fn what_was_computed_for_one_request_is_not_held_against_the_next() {
+    fn processor_time_of_one_request_is_not_held_against_the_next() {
         let since = Instant::now();
-        let mut pace = paced(5 * US, 32);
-        pace.looked(since + MS, since, Activity::Runnable { used: 7 * MS });
+        let mut ahead = paced(5 * US, 32);
+        ahead.looked(since + MS, since, Activity::Runnable { used: 7 * MS });
         let next = since + 2 * MS;
-        assert_eq!(pace.next_look(next), Some(next + MS));
-        pace.looked(next + MS, next, Activity::Runnable { used: 9 * MS });
-        assert_eq!(pace.window(next + MS), 32);
+        assert_eq!(ahead.next_look(next), Some(next + MS));
+        ahead.looked(next + MS, next, Activity::Runnable { used: 9 * MS });
+        assert_eq!(ahead.window(next + MS), 32);
     }
 
     proptest! {
         #[test]
-        fn the_window_is_never_more_than_it_may_be_nor_nothing(
+        fn the_window_is_at_least_one_and_at_most_its_limit(
             most in 1usize..100,
             times in proptest::collection::vec((0u64..5_000_000, 1u64..64), 0..200),
         ) {
             let now = Instant::now();
-            let mut pace = ReadAhead::new(most);
+            let mut ahead = ReadAhead::new(most);
             for (nanos, replies) in times {
-                pace.replied(Instant::now(), Duration::from_nanos(nanos), replies);
-                prop_assert!((1..=most).contains(&pace.window(now)));
-                prop_assert!(pace.parts < 2 * REMEMBERED * PARTS);
+                ahead.replied(Instant::now(), Duration::from_nanos(nanos), replies);
+                prop_assert!((1..=most).contains(&ahead.window(now)));
+                prop_assert!(ahead.parts < 2 * REMEMBERED * PARTS);
             }
         }
     }

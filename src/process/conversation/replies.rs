@@ -1,16 +1,13 @@
-//! What a line from the process does: whom it answers, and what it says about the process.
+//! Lines from the process: which request a line answers, and what it shows of the process.
 
-use super::{
-    Conversation, EVENTS_AT_ONCE, Event, Fault, Ids, Life, Promise, Ticket, Trust,
-    timeout_detail::beginning,
-};
+use super::{Conversation, EVENTS_AT_ONCE, Event, Fault, Ids, Promise, Ticket, Trust};
 use crate::cause::Cause;
 use crate::error::Failure;
 use crate::process::line::{self, Announcement, ExtraMembers, Id, Line, Parsed, ReplyBody};
 use bytes::Bytes;
 use std::time::Instant;
 
-/// What an id shows of itself, in characters.
+/// Most characters of a wrong id that an error message quotes.
 const SHOWN_OF_AN_ID: usize = 40;
 
 impl<T: Ticket> Conversation<T> {
@@ -24,7 +21,7 @@ impl<T: Ticket> Conversation<T> {
     }
 
     fn whole_line(&mut self, now: Instant, line: &[u8], is_first: bool) {
-        // Mostly it is the ordinary reply to the oldest request.
+        // Most lines are ordinary replies to the oldest request.
         let first = self.flight.front().and_then(|first| {
             let result = line::plain_reply(line, &first.digits)?;
             Some(Parsed::Reply(
@@ -55,8 +52,8 @@ impl<T: Ticket> Conversation<T> {
             }
             Parsed::Malformed(id, how) if self.position(id).is_some() => {
                 self.named_reply(now, Id::Integer(id), &ReplyBody::Broken(how));
-                // Others may stand behind it, without a line end between them.
-                self.may_be_further(line::objects_in(line).saturating_sub(1));
+                // Further replies may stand behind this one, without a line end between them.
+                self.count_unmatched(line::objects_in(line).saturating_sub(1));
             }
             Parsed::Ready(announcement) if is_first => self.ready(now, announcement),
             Parsed::Ready(_) => {
@@ -78,7 +75,7 @@ impl<T: Ticket> Conversation<T> {
             if !self.finished.contains(number) {
                 return self.unmatched(now, Fault::WrongId, &kind_of(id));
             }
-            self.may_be_further(1);
+            self.count_unmatched(1);
             return self.doubt(Fault::StaleId);
         };
         self.ids = Ids::Echoed;
@@ -91,10 +88,11 @@ impl<T: Ticket> Conversation<T> {
         let Some(first) = self.flight.front() else {
             return self.doubt(Fault::Unasked);
         };
-        if first.line.end > self.outgoing.sent {
+        if first.line.end > self.outgoing.total_sent() {
             return self.doubt(Fault::Premature);
         }
-        // The first one may have been printed by a process that repeats ids, before its reply.
+        // A process that repeats ids may have printed this line before its reply, as a part of a
+        // payload.
         if std::mem::replace(&mut self.ids, Ids::Never) == Ids::Unknown {
             self.silence.wait(now);
         }
@@ -109,12 +107,12 @@ impl<T: Ticket> Conversation<T> {
         {
             self.events.push(Event::ErrorBesideResult);
         }
-        self.has_replied = true;
-        self.last_replied = Some(now);
         let Some(flight) = self.take_flight(index) else {
             return;
         };
         self.show_life(now, flight.since);
+        self.has_replied = true;
+        self.last_replied = Some(now);
         let is_out_of_order = self.promise == Promise::Order && index > 0;
         if is_out_of_order {
             self.forget_promise(now);
@@ -127,7 +125,7 @@ impl<T: Ticket> Conversation<T> {
             let outcome = outcome(answer, self.limits.max_reply_bytes);
             self.events.push(Event::Answered(ticket, outcome));
         }
-        if flight.line.end > self.outgoing.sent {
+        if flight.line.end > self.outgoing.total_sent() {
             self.doubt(Fault::Premature);
         } else if is_out_of_order {
             self.doubt(Fault::OutOfOrder);
@@ -139,9 +137,9 @@ impl<T: Ticket> Conversation<T> {
         }
     }
 
-    /// A reply that names no request of ours: when only one could have been meant, it has failed.
+    /// A reply that names no request. If only one request could have been meant, that one fails.
     fn unmatched(&mut self, now: Instant, fault: Fault, which: &Cause) {
-        if let Some(index) = self.only_one_meant() {
+        if let Some(index) = self.only_candidate() {
             let cause = which.clone().map(|which| format!("{fault}{which}"));
             self.fail(now, index, Failure::Protocol(cause));
         }
@@ -151,7 +149,7 @@ impl<T: Ticket> Conversation<T> {
     fn too_long(&mut self, now: Instant, line: &[u8]) {
         let meant = match line::leading_id(line) {
             Some(id) => self.position(id),
-            None => self.only_one_meant(),
+            None => self.only_candidate(),
         };
         match meant {
             Some(index) => {
@@ -161,17 +159,17 @@ impl<T: Ticket> Conversation<T> {
                 let failure = Failure::ReplyTooLarge(self.limits.max_reply_bytes);
                 self.fail(now, index, failure);
             }
-            None => self.may_be_further(1),
+            None => self.count_unmatched(1),
         }
         if line::objects_in(line) > 1 {
-            self.may_be_further(usize::MAX);
+            self.count_unmatched(usize::MAX);
         }
         self.doubt(Fault::LineTooLong);
     }
 
-    /// The request that a reply without a usable id must be meant for: the only one, or the one
-    /// that a process which keeps order is working on.
-    fn only_one_meant(&self) -> Option<usize> {
+    /// The only request that a reply without a usable id can be meant for: the only one in flight,
+    /// or the first, if the process keeps order.
+    fn only_candidate(&self) -> Option<usize> {
         let is_first = self.flight.len() == 1 || self.promise == Promise::Order;
         (is_first && !self.flight.is_empty()).then_some(0)
     }
@@ -183,7 +181,7 @@ impl<T: Ticket> Conversation<T> {
         self.start_next(now);
     }
 
-    /// The process, which keeps order, can start on the next request from now on.
+    /// A process that keeps order can start on the next request from now on.
     fn start_next(&mut self, now: Instant) {
         if self.promise == Promise::Order
             && let Some(first) = self.flight.front_mut()
@@ -193,8 +191,8 @@ impl<T: Ticket> Conversation<T> {
         }
     }
 
-    /// The process has broken its promise of order: from now on it counts as one that may work on
-    /// all that it has, and what it has may be finished in any order.
+    /// The process has broken its promise of order: from now on it counts as working on all of its
+    /// requests, and may finish them in any order.
     fn forget_promise(&mut self, now: Instant) {
         self.promise = Promise::Concurrency(1);
         for flight in self.flight.iter_mut().skip(1) {
@@ -203,8 +201,8 @@ impl<T: Ticket> Conversation<T> {
     }
 
     fn ready(&mut self, now: Instant, announcement: Announcement) {
-        self.is_ready = true;
         self.show_life(now, self.started);
+        self.is_ready = true;
         self.promise = match announcement.concurrency {
             None => Promise::Nothing,
             Some(1) => Promise::Order,
@@ -217,8 +215,8 @@ impl<T: Ticket> Conversation<T> {
         self.events.push(Event::Ready(announcement));
     }
 
-    /// A ready line counts only as the first line, when no request can have been printed. One that
-    /// is waited for will not come any more.
+    /// A ready line that was not the first line counts as none: an earlier request may have been
+    /// printed. If the ready line is waited for, it will not come any more.
     fn late_ready_line(&mut self) {
         if !std::mem::replace(&mut self.was_ready_late, true) && !self.is_ready {
             self.events.push(Event::ReadyTooLate);
@@ -228,15 +226,15 @@ impl<T: Ticket> Conversation<T> {
         }
     }
 
-    /// The process may be so many requests further than its replies say.
-    fn may_be_further(&mut self, requests: usize) {
+    /// The process may be this many requests further than its replies say.
+    fn count_unmatched(&mut self, requests: usize) {
         self.unmatched_lines = self.unmatched_lines.saturating_add(requests);
     }
 
-    /// `asked` is since when it could have shown it: an idle hour is no slow start.
+    /// The process shows life by a line; called before the flag of that line is set. `asked` is the
+    /// time from which on it could have shown life: an idle hour is no slow start.
     fn show_life(&mut self, now: Instant, asked: Instant) {
-        if self.life != Life::Shown {
-            self.life = Life::Shown;
+        if !self.has_shown_life() {
             let took = now.saturating_duration_since(asked);
             self.events.push(Event::CameUp {
                 shown_after: Some(took),
@@ -245,23 +243,20 @@ impl<T: Ticket> Conversation<T> {
     }
 
     fn stray(&mut self, now: Instant, line: &[u8], is_cut: bool) {
-        let only = self.only_one_meant();
+        let only = self.only_candidate();
         let request = only.map(|index| self.flight[index].id);
         if self.flight.is_empty() && self.ids == Ids::Never {
             self.silence.wait(now);
         }
         if !self.flight.is_empty() {
-            self.may_be_further(if is_cut {
+            self.count_unmatched(if is_cut {
                 usize::MAX
             } else {
                 line::replies_at_most(line)
             });
         }
         let shown = &line[..line.len().min(line::STRAY_LIMIT)];
-        self.strays.count += 1;
-        self.strays.last.clear();
-        self.strays.last.extend_from_slice(beginning(shown));
-        self.strays.join(shown);
+        self.strays.record(shown);
         if self.events.len() >= EVENTS_AT_ONCE {
             self.strays.left_out += 1;
             return;
@@ -276,7 +271,7 @@ impl<T: Ticket> Conversation<T> {
     }
 }
 
-/// What is wrong with an id; which one it was is what the handler printed.
+/// Says what is wrong with an id. The id itself is output of the handler, and quoted as such.
 fn kind_of(id: Id<'_>) -> Cause {
     let (kind, text) = match id {
         Id::Integer(number) => ("", number.to_string()),
@@ -315,7 +310,7 @@ fn outcome(answer: &ReplyBody<'_>, max_reply_bytes: usize) -> Result<Bytes, Fail
 }
 
 /// `{"result":…}` around the JSON text of a result. Made here, where the text is copied out of its
-/// line in any case, so that the response needs no second copy.
+/// line anyway, so that the response needs no second copy.
 fn result_object(result: &str) -> Bytes {
     const BEGIN: &[u8] = b"{\"result\":";
     let mut object = Vec::with_capacity(BEGIN.len() + result.len() + 1);

@@ -26,10 +26,10 @@ struct Wait {
     last_output: Instant,
 }
 
-/// What has become of the wait for silence.
+/// State of the wait for silence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Waited {
-    /// It goes on, or there was none.
+    /// The wait goes on, or there was none.
     NotYet,
     /// The process has been silent.
     Silent,
@@ -38,21 +38,22 @@ pub(super) enum Waited {
 }
 
 impl Silence {
-    /// The process has written something that the next request must not be answered with.
+    /// Begins or prolongs a wait: the process has written something that must not answer the next
+    /// request.
     pub(super) fn wait(&mut self, now: Instant) {
         let since = self.wait.map_or(now, |wait| wait.since);
         let last_output = now;
         self.wait = Some(Wait { since, last_output });
     }
 
-    /// The process has written something; that prolongs a wait.
+    /// Prolongs a wait, if there is one: the process has written something.
     pub(super) fn output(&mut self, now: Instant) {
         if let Some(wait) = &mut self.wait {
             wait.last_output = now;
         }
     }
 
-    /// The process is known to repeat ids: silence tells nothing that ids do not.
+    /// Ends the wait: the process repeats ids, which tell more than silence.
     pub(super) fn end(&mut self) {
         self.wait = None;
     }
@@ -61,13 +62,13 @@ impl Silence {
         self.wait.is_some()
     }
 
-    /// When [`Silence::look`] has something to tell.
+    /// When [`Silence::look`] ends the wait.
     pub(super) fn deadline(self) -> Option<Instant> {
         let wait = self.wait?;
         Some((wait.last_output + SILENCE).min(wait.since + WAIT))
     }
 
-    /// Ends the wait if it is over. Everything that stdout holds must have been received before.
+    /// Ends the wait if it is over. All bytes that stdout holds must have been received before.
     pub(super) fn look(&mut self, now: Instant) -> Waited {
         match self.wait {
             Some(wait) if now >= wait.last_output + SILENCE => {

@@ -1,4 +1,6 @@
+use super::deadlines::{HALF_LINE_LASTS, UP_AFTER};
 use super::*;
+use crate::error::Failure;
 use crate::procfs::Activity;
 use proptest::prelude::*;
 
@@ -1119,7 +1121,7 @@ fn a_slow_reply_closes_the_window_while_it_is_awaited() {
     assert_eq!(table.talk.next_deadline(None), Some(table.now + MS));
     table.now += MS;
     assert!(table.talk.must_look_at_process(table.now));
-    table.talk.looked_at_process(table.now, Activity::Asleep);
+    table.talk.record_activity(table.now, Activity::Asleep);
     assert_eq!(table.room(), 0);
     assert_eq!(
         table.talk.next_deadline(None),
@@ -1174,7 +1176,7 @@ proptest! {
     ) {
         let mut table = ordered();
         let mut process = Honest::default();
-        let before = table.talk.outgoing.sent as usize;
+        let before = table.talk.outgoing.total_sent() as usize;
         let mut given = 2;
         for step in steps {
             match step {
@@ -1190,7 +1192,7 @@ proptest! {
                     table.sends(bytes);
                 }
                 HonestStep::Read(bytes) => {
-                    let sent = table.talk.outgoing.sent as usize - before;
+                    let sent = table.talk.outgoing.total_sent() as usize - before;
                     process.read = (process.read + bytes).min(sent);
                 }
                 HonestStep::Position => {
@@ -1211,7 +1213,7 @@ proptest! {
             }
             table.collect();
         }
-        let unread = table.talk.outgoing.sent as usize - before - process.read;
+        let unread = table.talk.outgoing.total_sent() as usize - before - process.read;
         let mut seen: Vec<u64> = table.answers.iter().map(|(number, _)| *number).collect();
         for (number, is_untouched) in ended(&mut table, unread) {
             seen.push(number);
@@ -1458,21 +1460,21 @@ fn what_came_of_a_reply_or_of_reading_is_told_at_the_end() {
     let mut table = Table::new();
     table.give(1);
     table.says("{\"id\":1,\"result\":\"cut");
-    let left = table.talk.what_it_left();
+    let left = table.talk.progress_at_end();
     assert!(
         left.contains("after 21 bytes of a reply without its end"),
         "{left}"
     );
     let mut table = Table::new();
     table.gives(Request(1, "p".repeat(100_000)));
-    let left = table.talk.what_it_left();
+    let left = table.talk.progress_at_end();
     assert!(
         left.contains("with a request line of 100022 bytes"),
         "{left}"
     );
     let mut table = Table::new();
     table.give(1);
-    assert_eq!(table.talk.what_it_left(), "");
+    assert_eq!(table.talk.progress_at_end(), "");
 }
 
 #[test]
@@ -1516,7 +1518,7 @@ fn what_was_printed_is_not_for_every_caller_and_half_a_reply_not_for_the_log() {
 fn a_process_that_is_stopped_is_said_to_be() {
     let mut table = Table::new();
     table.give(1);
-    table.talk.looked_whether_stopped(true);
+    table.talk.record_stopped(true);
     table.waits(TIMEOUT, None);
     let Failure::TimedOut(seen) = table.failure(1) else {
         panic!()

@@ -1,29 +1,27 @@
-//! What a caller whose request took too long is told: what was seen, and the likely cause.
+//! The `detail` of a 504: what the worker saw of the process, and the likely cause.
 
-use super::{Conversation, Flight, Life, Promise, Strays, Ticket};
+use super::{Conversation, Flight, Promise, Ticket};
 use crate::cause::Cause;
 use crate::process::line;
-use serde::de::IgnoredAny;
-use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// What a stray line shows of itself in the `detail` of a 504, in characters.
+/// Most characters of a stray line that the `detail` of a 504 quotes.
 const SHOWN_IN_DETAIL: usize = 200;
 
-/// A request line from this length on may be too long for a reader, in bytes: many take 64 KiB.
+/// Length in bytes from which on a request line may be too long for its reader: many take 64 KiB.
 const LONG_LINE: u64 = 64 * 1024;
 
 impl<T: Ticket> Conversation<T> {
     /// The `detail` of a 504 for a request that the process could not start on in time.
-    pub(super) fn what_it_waited_for(&self, index: usize) -> String {
+    pub(super) fn behind_detail(&self, index: usize) -> String {
         let limit = self.flight[index].limit();
         format!(
             "no reply within {limit}: the process was given it behind another request, which has no reply yet"
         )
     }
 
-    /// The cause of a 504: what was seen, and the likely cause of that.
-    pub(super) fn what_was_seen(&self, flight: &Flight<T>) -> Cause {
+    /// The cause of a 504: what the worker saw of the process, and the likely cause of that.
+    pub(super) fn timeout_cause(&self, flight: &Flight<T>) -> Cause {
         let [general, full] = [false, true].map(|quotes| self.seen(flight, quotes));
         match line::is_braced(self.framer.partial()) {
             true => Cause::quoting_reply(general, full),
@@ -31,8 +29,9 @@ impl<T: Ticket> Conversation<T> {
         }
     }
 
-    /// What a process that has ended left of the reply to its first request, or of reading it.
-    pub fn what_it_left(&self) -> String {
+    /// How far a process that has ended came with its first request: how much of a reply it wrote,
+    /// or that the request's line may have been too long for it. Empty if neither is known.
+    pub fn progress_at_end(&self) -> String {
         let Some(first) = self.flight.front().filter(|_| !self.is_shared()) else {
             return String::new();
         };
@@ -58,7 +57,7 @@ impl<T: Ticket> Conversation<T> {
         let strays = self.strays.count - flight.strays_before;
         let last = shown(&self.strays.last);
         let half = self.framer.partial();
-        // With several requests at once, what is there may be another caller's answer.
+        // With several requests at once, output may be another caller's answer.
         let is_shared = matches!(self.promise, Promise::Concurrency(_));
         let quote = |text: &str| {
             if is_shared || !quotes {
@@ -68,7 +67,7 @@ impl<T: Ticket> Conversation<T> {
             }
         };
         let shown = quote(&shown(half));
-        let seen = if flight.line.end > self.outgoing.sent {
+        let seen = if flight.line.end > self.outgoing.total_sent() {
             "the process has not read the whole request from its stdin".to_owned()
         } else if self.framer.is_inside_line() && line::is_braced(half) {
             format!("the process wrote a line without end, so a newline is missing{shown}")
@@ -98,57 +97,31 @@ impl<T: Ticket> Conversation<T> {
             )
         };
         let is_attempt = line::is_braced(half) || last.contains("{\"");
-        let hint = match self.life {
+        let hint = match self.has_shown_life() {
             _ if self.is_stopped => {
                 "; the process is stopped (state T): by SIGSTOP, or because it wanted something of \
                  a terminal"
             }
             _ if is_attempt => "",
-            Life::Starting | Life::Lived if self.limits.wait_ready => "",
-            Life::Starting | Life::Lived => {
+            false if self.limits.wait_ready => "",
+            false => {
                 "; it has not answered anything yet: if it is slow to start, let it send \
                  {\"ready\":true} and set --wait-ready; if it did answer, it may not flush its \
                  output after each reply; or it reads its input to the end or in blocks (mawk does, \
                  without -W interactive)"
             }
-            Life::Shown if strays == 0 && !self.framer.is_inside_line() => {
+            true if strays == 0 && !self.framer.is_inside_line() => {
                 "; it is slow, or it hangs, or it does not flush its output after each reply, or \
                  reads its input to the end or in blocks (mawk does, without -W interactive)"
             }
-            Life::Shown => "",
+            true => "",
         };
         format!("no reply within {limit}: {seen}{hint}")
     }
 }
 
-/// Most that is kept of lines that together may be one reply, in bytes.
-const JOINED: usize = 4 * 1024;
-
-impl Strays {
-    /// One more line.
-    pub(super) fn join(&mut self, line: &[u8]) {
-        if line::is_braced(line) {
-            self.joined.clear();
-        } else if self.joined.is_empty() {
-            return;
-        }
-        if self.joined.len() + line.len() < JOINED {
-            self.joined.extend_from_slice(line);
-            self.joined.push(b'\n');
-        } else {
-            self.joined.clear();
-        }
-    }
-
-    /// True when the last lines together are what a reply is, but for the breaks between them.
-    fn are_one_reply(&self) -> bool {
-        let object = serde_json::from_slice::<BTreeMap<String, IgnoredAny>>(&self.joined);
-        object.is_ok_and(|object| object.contains_key("result"))
-    }
-}
-
 impl<T> Flight<T> {
-    /// The time that was waited for a reply, in words.
+    /// How long the worker waited for a reply, in words.
     fn limit(&self) -> String {
         match self.latest {
             Some(latest) if latest < self.own_deadline() => {
@@ -163,7 +136,7 @@ impl<T> Flight<T> {
     }
 }
 
-/// As much of a line as is kept to be shown.
+/// The part of a line that is kept for a `detail`.
 pub(super) fn beginning(line: &[u8]) -> &[u8] {
     // A character takes four bytes at most.
     &line[..line.len().min(4 * SHOWN_IN_DETAIL)]

@@ -1,22 +1,24 @@
-//! Whether a process can be trusted, and why not.
+//! Whether a process can be trusted, why not, and how it loses trust.
 
+use super::{Conversation, Event, Ids, Promise, Ticket};
+use crate::error::Failure;
 use std::fmt;
 
 /// Whether a process may be given requests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Trust {
-    /// It may.
+    /// The process may be given requests.
     Sound,
-    /// It may not, but may finish what it is working on, matched by id.
+    /// The process is given no request, but may finish the ones that it has, matched by id.
     Finishing(Fault),
-    /// It may do nothing more.
+    /// The process is given no request, and nothing of it is awaited.
     Condemned(Fault),
 }
 
 /// Why a process is not sound.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// It echoes ids, and a reply had none.
+    /// The process repeats ids, and a reply had none.
     MissingId,
     /// A reply had an id that no request has.
     WrongId,
@@ -26,25 +28,25 @@ pub enum Fault {
     Unasked,
     /// A reply came before its request was written to the end.
     Premature,
-    /// It promised order and did not keep it.
+    /// The process promised order and did not keep it.
     OutOfOrder,
     /// Half a line was there when the next request was to be written.
     PartialLine,
-    /// It repeats no ids, and went on writing after its reply.
+    /// The process repeats no ids, and went on writing after its reply.
     NeverSilent,
     /// A reply was not UTF-8: lines may be torn or mixed.
     NotUtf8,
     /// A line was longer than a reply may be.
     LineTooLong,
-    /// It closed its stdin.
+    /// The process closed its stdin.
     InputClosed,
-    /// It closed its stdout.
+    /// The process closed its stdout.
     OutputClosed,
-    /// It did not answer in time.
+    /// The process did not answer in time.
     TimedOut,
-    /// Its ready line, or its first sign of life, did not come in time.
+    /// The ready line, or the first sign of life, did not come in time.
     TooSlowToStart,
-    /// Its ready line, which was waited for, was not the first line that it wrote.
+    /// The ready line, which was waited for, was not the first line of the process.
     ReadyTooLate,
 }
 
@@ -75,5 +77,68 @@ impl fmt::Display for Fault {
                 "its ready line was not the first line on its stdout, and counts as no ready line"
             }
         })
+    }
+}
+
+impl<T: Ticket> Conversation<T> {
+    /// The process has closed its stdin with `unread` bytes in it. Requests that it has read it may
+    /// still answer; the others it never will.
+    pub fn input_closed(&mut self, unread: u64) {
+        if unread > 0 || !self.outgoing().is_empty() {
+            self.condemn(Fault::InputClosed);
+        } else {
+            self.finish_only(Fault::InputClosed);
+        }
+    }
+
+    /// The process has closed its stdout: no reply can come.
+    pub fn output_closed(&mut self) {
+        self.condemn(Fault::OutputClosed);
+    }
+
+    /// From here on the process is given no request. A process that repeats ids may finish the
+    /// requests that it has.
+    pub(super) fn doubt(&mut self, fault: Fault) {
+        if self.ids == Ids::Echoed {
+            // A request ahead that the process has not started on is given to another one; so the
+            // process must not go on to start on it.
+            let mut flights = self.flight.iter().skip(self.may_have_started());
+            let is_written_ahead = self.promise == Promise::Order;
+            if is_written_ahead && flights.any(|flight| flight.ticket.is_some()) {
+                return self.condemn(fault);
+            }
+            return self.finish_only(fault);
+        }
+        for flight in self.flight.drain(..) {
+            let failure = Failure::Protocol(fault.to_string().into());
+            let answered = flight
+                .ticket
+                .map(|ticket| Event::Answered(ticket, Err(failure)));
+            self.events.extend(answered);
+        }
+        self.condemn(fault);
+    }
+
+    pub(super) fn finish_only(&mut self, fault: Fault) {
+        if self.trust == Trust::Sound {
+            self.trust = Trust::Finishing(fault);
+        }
+        if self.flight.is_empty() {
+            self.condemn_if_finishing();
+        }
+    }
+
+    pub(super) fn condemn(&mut self, fault: Fault) {
+        match self.trust {
+            Trust::Sound => self.trust = Trust::Condemned(fault),
+            Trust::Finishing(_) | Trust::Condemned(_) => self.condemn_if_finishing(),
+        }
+    }
+
+    /// Condemns with the first fault, which is the cause of all later ones.
+    pub(super) fn condemn_if_finishing(&mut self) {
+        if let Trust::Finishing(fault) = self.trust {
+            self.trust = Trust::Condemned(fault);
+        }
     }
 }

@@ -1,0 +1,79 @@
+//! The end of a process: which of its open requests it may have started on.
+
+use super::{Conversation, Promise, Ticket};
+use crate::process::line;
+
+/// Whether another process still holds the pipes of a process that is dead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PipeHolders {
+    /// Its stdout has ended.
+    None,
+    /// A descendant that has left its group may hold them.
+    Some,
+}
+
+impl<T: Ticket> Conversation<T> {
+    /// The process is dead and reaped, its stdout read, and `unread` was taken back out of its
+    /// stdin. Gives each open ticket, in order, with `true` if its request never started.
+    ///
+    /// A request never started in two cases: its line lies wholly in the part that was never read,
+    /// or the process promised order and an earlier request has no reply. The promise says nothing
+    /// while a descendant may still work on the lines that were read. The pipe says nothing when
+    /// other bytes come out of it than were written: a descendant has read these, and put others in
+    /// their place.
+    pub fn end(&mut self, unread: &[u8], holders: PipeHolders) -> Vec<(T, bool)> {
+        let total_sent = self.outgoing.total_sent();
+        let read = total_sent.checked_sub(unread.len() as u64);
+        let read = read.filter(|read| self.is_end_of_what_was_sent(unread, *read));
+        let read = read.unwrap_or(total_sent);
+        let may_have_started = match (self.promise, holders) {
+            (Promise::Order, PipeHolders::None) => self.may_have_started(),
+            (Promise::Order, PipeHolders::Some) => usize::MAX,
+            (Promise::Nothing | Promise::Concurrency(_), _) => usize::MAX,
+        };
+        let flights = self.flight.drain(..).enumerate();
+        flights
+            .filter_map(|(index, flight)| {
+                let is_untouched = flight.line.start >= read || index >= may_have_started;
+                flight.ticket.map(|ticket| (ticket, is_untouched))
+            })
+            .collect()
+    }
+
+    /// True when `unread`, which follows the first `read` bytes, are the lines of the open requests
+    /// that were written there.
+    fn is_end_of_what_was_sent(&self, unread: &[u8], read: u64) -> bool {
+        let mut line = Vec::new();
+        let whole = self
+            .flight
+            .iter()
+            .filter(|flight| flight.line.start >= read);
+        for flight in whole {
+            let Some(ticket) = &flight.ticket else {
+                continue;
+            };
+            let members = match flight.has_context {
+                true => &self.context[..],
+                false => &[],
+            };
+            line.clear();
+            let context = ticket.context(flight.made, members);
+            line::encode_request(&mut line, &flight.digits, ticket.payload(), &context);
+            // The pipe may have accepted a part only of the last line.
+            let begin = usize::try_from(flight.line.start - read).unwrap_or(usize::MAX);
+            let found = unread.get(begin..).unwrap_or_default();
+            let length = found.len().min(line.len());
+            if found[..length] != line[..length] {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// How many requests a process that keeps its promise of order may have started on.
+    pub(super) fn may_have_started(&self) -> usize {
+        // A reply without its line end counts, too.
+        let half = line::replies_at_most(self.framer.partial());
+        self.unmatched_lines.saturating_add(half).saturating_add(1)
+    }
+}

@@ -1,0 +1,58 @@
+//! Events of a conversation, for its driver.
+
+use super::Conversation;
+use crate::error::Failure;
+use crate::process::line::Announcement;
+use bytes::Bytes;
+use std::time::Duration;
+
+/// Stray lines are told one by one up to this many events; further ones are only counted.
+pub(super) const EVENTS_AT_ONCE: usize = 256;
+
+/// Something that the driver of a conversation must act upon or log.
+#[derive(Debug)]
+pub enum Event<T> {
+    /// This request has its answer: `{"result":…}`, or why there is none.
+    Answered(T, Result<Bytes, Failure>),
+    /// The process is up.
+    CameUp {
+        /// How long it took to show life with a line; `None` if it has merely lived long enough.
+        shown_after: Option<Duration>,
+    },
+    /// The process has had its time for a request, and has never answered any.
+    Unanswered,
+    /// The ready line.
+    Ready(Announcement),
+    /// A ready line that was not the first line, and announces nothing; told once.
+    ReadyTooLate,
+    /// A line that is no reply.
+    Stray {
+        /// The line, cut to the limit of a log line.
+        text: Bytes,
+        /// The request that it was written during, if there was just one.
+        request: Option<u64>,
+        /// True when the line was longer.
+        is_cut: bool,
+    },
+    /// This many lines that are no reply came too fast to be told one by one.
+    StraysLeftOut(u64),
+    /// A reply had an error beside a result; the error was taken.
+    ErrorBesideResult,
+}
+
+impl<T> Conversation<T> {
+    /// The events since the last call, in order.
+    pub fn take_events(&mut self) -> Vec<Event<T>> {
+        let left_out = std::mem::take(&mut self.strays.left_out);
+        if left_out > 0 {
+            self.events.push(Event::StraysLeftOut(left_out));
+        }
+        if self.events.is_empty() {
+            // The driver asks once more after each batch: the room for the next one stays.
+            return Vec::new();
+        }
+        // The next batch is likely as large.
+        let room = self.events.len().min(EVENTS_AT_ONCE);
+        std::mem::replace(&mut self.events, Vec::with_capacity(room))
+    }
+}

@@ -1,0 +1,40 @@
+//! A request that was given to the process and has no reply.
+
+use crate::process::ids::IdDigits;
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+/// A request that was given to the process and has no reply.
+#[derive(Debug)]
+pub(super) struct Flight<T> {
+    pub(super) id: u64,
+    pub(super) digits: IdDigits,
+    /// `None` once the caller has been told that the request took too long.
+    pub(super) ticket: Option<T>,
+    /// Begin and end of the request's line, counted in bytes written to the process in its life.
+    pub(super) line: Range<u64>,
+    /// When the process could start on the request; until its line is written, when it was given.
+    pub(super) since: Instant,
+    pub(super) timeout: Duration,
+    /// The end of the caller's own budget.
+    pub(super) latest: Option<Instant>,
+    /// Stray lines of the process before it could start on the request.
+    pub(super) strays_before: u64,
+    /// When the line was made: with this, and `has_context`, the same line can be made again.
+    pub(super) made: Instant,
+    /// The line has the members that the ready line asked for.
+    pub(super) has_context: bool,
+}
+
+impl<T> Flight<T> {
+    /// When the wait of the caller ends.
+    pub(super) fn deadline(&self) -> Instant {
+        let own = self.own_deadline();
+        self.latest.map_or(own, |latest| latest.min(own))
+    }
+
+    /// When the process has had its time for the request.
+    pub(super) fn own_deadline(&self) -> Instant {
+        self.since + self.timeout
+    }
+}
