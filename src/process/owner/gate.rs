@@ -1,6 +1,6 @@
-//! Whether a process is read further, and how many bytes its owner's buffers hold.
+//! Holds up the reading of long replies while the memory budget is full.
 
-use super::READ_BYTES;
+use super::reading::READ_BYTES;
 use crate::budget::{MemoryBudget, Overdraft, Usage};
 use std::fmt;
 use std::future::Future;
@@ -10,13 +10,13 @@ use std::task::Context;
 /// Counts the bytes between one process and the rest of the worker, and holds up the reading of a
 /// long reply while the memory budget is full.
 ///
-/// Up to [`READ_BYTES`] of a line are read in any case: short replies, and whatever a process
-/// prints beside them, never wait for memory.
+/// Up to [`READ_BYTES`] of a line are read in any case: short replies and log lines never wait for
+/// memory.
 pub(super) struct Gate {
     budget: MemoryBudget,
     usage: Usage,
     overdraft: Option<Overdraft>,
-    /// Waits for room; there is one only while reading is held up.
+    /// The wait for room, while reading is held up.
     room: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
 
@@ -30,13 +30,13 @@ impl Gate {
         }
     }
 
-    /// So many bytes are on their way into the process, or were read from it and are not answered.
+    /// This many bytes are on their way into the process, or were read from it and are not answered.
     pub(super) fn count(&mut self, bytes: usize) {
         self.usage.set(bytes);
     }
 
-    /// Whether to read more, with so many bytes of a line read already; if not, the task is woken
-    /// when that changes.
+    /// Whether to read more, with `line_bytes` of a line read already. If not, the task is woken when
+    /// there is room.
     pub(super) fn may_read(&mut self, cx: &mut Context<'_>, line_bytes: usize) -> bool {
         if line_bytes < READ_BYTES {
             self.overdraft = None;

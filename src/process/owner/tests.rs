@@ -1,11 +1,16 @@
+use super::reading::PIECE_BYTES;
+use super::settling::MOST_UNREAD;
 use super::*;
-use crate::process::call::{Extras, Job, Outcome};
+use crate::error::Failure;
+use crate::process::call::{Call, Extras, Job, Outcome};
 use crate::process::output_log::LogAllowance;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io::{PipeReader, PipeWriter, Read, Write, pipe};
+use std::os::fd::AsRawFd;
 use std::rc::Rc;
 use std::task::Waker;
+use std::time::Duration;
 use tokio::sync::oneshot;
 
 const LONG: Duration = Duration::from_secs(3600);

@@ -1,0 +1,84 @@
+//! Deadlines of the conversation, and the timer for them.
+
+use super::{Owner, ProcessObserver, RequestSource};
+use crate::procfs::{activity, is_stopped};
+use std::future::Future;
+use std::pin::Pin;
+use std::task::Context;
+use std::time::{Duration, Instant};
+use tokio::time::Sleep;
+
+impl<S: RequestSource + ProcessObserver> Owner<S> {
+    /// Acts upon deadlines that have passed, when the bytes that stdout holds are handled.
+    pub(super) fn check_deadlines(&mut self, cx: &mut Context<'_>) {
+        let slowest_start = self.source.slowest_start();
+        let now = Instant::now();
+        if self
+            .conversation
+            .next_deadline(slowest_start)
+            .is_none_or(|deadline| deadline > now)
+        {
+            self.expires_behind = None;
+            return;
+        }
+        // An answer that is there wins over the deadline, however late this thread looks. Output
+        // after that look does not put the deadline off.
+        let there = self.pending.len() as u64 + self.bytes_in_stdout();
+        let target = *self.expires_behind.get_or_insert(self.taken_in + there);
+        if !self.read_a_turn() && self.taken_in < target {
+            cx.waker().wake_by_ref();
+            return;
+        }
+        self.expires_behind = None;
+        if !self.conversation.must_look_at_process(now) {
+            self.conversation.record_stopped(is_stopped(self.pid));
+        }
+        self.conversation.expire(now, slowest_start);
+        if self.conversation.must_look_at_process(now) {
+            let activity = activity(self.pid);
+            self.conversation.record_activity(now, activity);
+        }
+        self.handle_events();
+    }
+
+    /// Has the task woken at the next deadline.
+    pub(super) fn set_alarm(&mut self, cx: &mut Context<'_>) {
+        let deadline = self.conversation.next_deadline(self.source.slowest_start());
+        let Some(deadline) = deadline else { return };
+        self.alarm.poll(cx, deadline);
+    }
+}
+
+/// A timer that is set anew only when it must ring earlier. With a later deadline it rings too early,
+/// which costs one look.
+#[derive(Debug)]
+pub(super) struct Alarm {
+    sleep: Pin<Box<Sleep>>,
+    set_to: Option<Instant>,
+}
+
+impl Alarm {
+    pub(super) fn new() -> Alarm {
+        Alarm {
+            sleep: Box::pin(tokio::time::sleep(Duration::ZERO)),
+            set_to: None,
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>, deadline: Instant) {
+        loop {
+            if self.set_to.is_none_or(|set_to| deadline < set_to) {
+                self.sleep.as_mut().reset(deadline.into());
+                self.set_to = Some(deadline);
+            }
+            if self.sleep.as_mut().poll(cx).is_pending() {
+                return;
+            }
+            self.set_to = None;
+            if deadline <= Instant::now() {
+                cx.waker().wake_by_ref();
+                return;
+            }
+        }
+    }
+}

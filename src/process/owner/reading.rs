@@ -1,0 +1,140 @@
+//! Reads stdout, in turns that leave the thread to other tasks.
+
+use super::{Owner, ProcessObserver, RequestSource};
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncRead, ReadBuf};
+
+/// Most bytes of one read; a Linux pipe holds this much by default.
+pub(super) const READ_BYTES: usize = 64 * 1024;
+
+/// Most reads in a row before other tasks have their turn.
+const READS_IN_A_ROW: usize = 16;
+
+/// Bytes of a read that are handled at once: 16 Ki empty lines take less than [`TURN_LASTS`].
+pub(super) const PIECE_BYTES: usize = 16 * 1024;
+
+/// Longest time of reading before other tasks have their turn.
+const TURN_LASTS: Duration = Duration::from_millis(1);
+
+/// Most reads in search of the end of output, before a request is given to a process that repeats
+/// no ids.
+const READS_BEFORE_GIVING: usize = 2;
+
+/// Lines of one read after which other tasks have their turn.
+const MANY_LINES: usize = 200;
+
+/// Result of a read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Received {
+    Nothing,
+    Some,
+    /// More than [`MANY_LINES`]: other tasks have their turn first.
+    Much,
+}
+
+impl<S: RequestSource + ProcessObserver> Owner<S> {
+    /// Reads and handles output; true if there may be more after [`READS_IN_A_ROW`].
+    pub(super) fn poll_read(&mut self, cx: &mut Context<'_>) -> bool {
+        if !self.pending.is_empty() && self.take_in() == Received::Much {
+            return true;
+        }
+        for _ in 0..READS_IN_A_ROW {
+            if !self.gate.may_read(cx, self.conversation.partial_bytes()) {
+                return false;
+            }
+            let Some(stdout) = &mut self.stdout else {
+                return false;
+            };
+            let mut buffer = ReadBuf::new(&mut self.scratch);
+            let Poll::Ready(read) = Pin::new(stdout).poll_read(cx, &mut buffer) else {
+                return false;
+            };
+            let length = buffer.filled().len();
+            if self.received(read.map(|()| length)) == Received::Much {
+                return true;
+            }
+        }
+        true
+    }
+
+    /// Reads once, even if the runtime has not heard that the pipe is readable.
+    fn read_now(&mut self) -> Received {
+        if !self.pending.is_empty() {
+            return self.take_in();
+        }
+        let Some(stdout) = &self.stdout else {
+            return Received::Nothing;
+        };
+        let read = rustix::io::read(stdout, &mut self.scratch);
+        self.received(read.map_err(io::Error::from))
+    }
+
+    /// Handles the result of a read, so that the output of one read at most is held.
+    fn received(&mut self, read: io::Result<usize>) -> Received {
+        match read {
+            Ok(length) if length > 0 => {
+                self.pending = 0..length;
+                self.take_in()
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Received::Nothing,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Received::Some,
+            Ok(_) | Err(_) => {
+                self.stdout = None;
+                self.conversation.output_closed();
+                self.handle_events();
+                Received::Nothing
+            }
+        }
+    }
+
+    /// Handles the bytes of a read, a piece at a time, until there were too many lines for one turn.
+    fn take_in(&mut self) -> Received {
+        let now = Instant::now();
+        let mut received = Received::Nothing;
+        while !self.pending.is_empty() {
+            let begin = self.pending.start;
+            let end = self.pending.end.min(begin + PIECE_BYTES);
+            self.conversation.received(now, &self.scratch[begin..end]);
+            self.pending.start = end;
+            self.taken_in += (end - begin) as u64;
+            self.gate.count(self.conversation.buffered_bytes());
+            if self.handle_events() > MANY_LINES {
+                return Received::Much;
+            }
+            received = Received::Some;
+        }
+        received
+    }
+
+    /// Reads and handles output for [`TURN_LASTS`] at most; true if that was all.
+    pub fn read_a_turn(&mut self) -> bool {
+        let end = Instant::now() + TURN_LASTS;
+        while self.read_now() != Received::Nothing {
+            if Instant::now() >= end {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Reads and handles output, at most [`READS_BEFORE_GIVING`] times; true if that was all.
+    pub(super) fn has_nothing_to_read(&mut self) -> bool {
+        for _ in 0..READS_BEFORE_GIVING {
+            match self.read_now() {
+                Received::Nothing => return true,
+                Received::Some => {}
+                Received::Much => return false,
+            }
+        }
+        false
+    }
+
+    pub(super) fn bytes_in_stdout(&self) -> u64 {
+        let stdout = self.stdout.as_ref();
+        let bytes = stdout.map(rustix::io::ioctl_fionread);
+        bytes.and_then(Result::ok).unwrap_or(0)
+    }
+}

@@ -1,0 +1,49 @@
+//! Source of a process's requests, and observer of the process.
+
+use crate::process::call::Call;
+use crate::process::conversation::Position;
+use std::borrow::Borrow;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+/// Source of the requests of one process.
+pub trait RequestSource {
+    /// A call, with all that the source must know of it if the owner gives it back unstarted.
+    type Request: Borrow<Call> + Into<Call>;
+
+    /// The next request for this process. Without one, the process is woken when there is one.
+    fn poll_take(&mut self, cx: &mut Context<'_>, load: Load) -> Poll<Self::Request>;
+    /// True when a process with this much room had better leave requests in the queue for a moment,
+    /// because more are coming that can be written together with them. The process is woken after
+    /// that moment.
+    fn waits_for_more(&mut self, cx: &mut Context<'_>, room: usize) -> bool;
+    /// The process takes no request now, though it may have been woken for one.
+    fn give_up_turn(&mut self);
+    /// The process takes no request any more.
+    fn leave(&mut self);
+}
+
+/// Observer of the life of one process.
+pub trait ProcessObserver {
+    /// The process is up; `shown_after` is its age if it has shown so by a line of its own.
+    fn came_up(&mut self, shown_after: Option<Duration>);
+    /// The process has had its time for a request, and has never answered any.
+    fn went_unanswered(&mut self);
+    /// The process has sent a ready line.
+    fn announced(&mut self);
+    /// The slowest start of a process so far.
+    fn slowest_start(&self) -> Option<Duration>;
+}
+
+/// How busy a process is.
+#[derive(Debug, Clone, Copy)]
+pub struct Load {
+    /// Requests without a reply.
+    pub in_flight: usize,
+    /// The process has answered a request.
+    pub has_replied: bool,
+    /// When the process last answered a request.
+    pub last_replied: Option<Instant>,
+    /// When the process would start on one more request.
+    pub position: Position,
+}

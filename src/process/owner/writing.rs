@@ -1,0 +1,84 @@
+//! Takes requests from their source, and writes them to stdin.
+
+use super::{Load, Owner, ProcessObserver, RequestSource};
+use crate::process::conversation::Trust;
+use std::io;
+use std::task::{Context, Poll};
+use std::time::Instant;
+use tracing::warn;
+
+impl<S: RequestSource + ProcessObserver> Owner<S> {
+    /// Takes requests while the process has room, or leaves its turn to other processes.
+    pub(super) fn take_requests(&mut self, cx: &mut Context<'_>) {
+        let now = Instant::now();
+        let room = self.conversation.room(now);
+        if !self.is_retired && room > 1 && self.source.waits_for_more(cx, room) {
+            return;
+        }
+        while !self.is_retired && self.conversation.room(now) > 0 {
+            if self.conversation.must_look_before_giving() && !self.has_nothing_to_read() {
+                // The rest of the output is read first, in a turn of its own.
+                cx.waker().wake_by_ref();
+                break;
+            }
+            if self.conversation.room(now) == 0 {
+                break;
+            }
+            let Some(id) = self.draw_id() else { break };
+            let load = Load {
+                in_flight: self.conversation.in_flight(),
+                has_replied: self.conversation.has_replied(),
+                last_replied: self.conversation.last_replied(),
+                position: self.conversation.next_position(),
+            };
+            let Poll::Ready(call) = self.source.poll_take(cx, load) else {
+                return;
+            };
+            self.next_id = None;
+            self.conversation.give(now, id, call);
+        }
+        if *self.conversation.trust() == Trust::Sound {
+            self.source.give_up_turn();
+        } else {
+            self.source.leave();
+        }
+    }
+
+    /// The id of the next request. Without random bytes there is none, and requests go to other
+    /// processes or wait: an id that can be guessed would be worse.
+    fn draw_id(&mut self) -> Option<u64> {
+        while self.next_id.is_none() {
+            match self.ids.next_id() {
+                Ok(id) => self.next_id = Some(id).filter(|id| self.conversation.is_free(*id)),
+                Err(error) => {
+                    let process = self.process;
+                    warn!(process, %error, "the system gives no random bytes for ids");
+                    return None;
+                }
+            }
+        }
+        self.next_id
+    }
+
+    /// Writes as much as stdin accepts.
+    pub(super) fn poll_write(&mut self, cx: &mut Context<'_>) {
+        while !self.conversation.outgoing().is_empty() {
+            let Some(stdin) = &self.stdin else { return };
+            if stdin.poll_write_ready(cx).is_pending() {
+                return;
+            }
+            match stdin.try_write(self.conversation.outgoing()) {
+                Ok(written) => self.conversation.sent(Instant::now(), written),
+                // The runtime forgets the readiness then: the next look waits for the pipe.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(_) => return self.conversation.input_closed(0),
+            }
+        }
+    }
+
+    pub(super) fn close_stdin_when_written(&mut self) {
+        if self.is_retired && self.conversation.outgoing().is_empty() {
+            self.stdin = None;
+        }
+    }
+}
