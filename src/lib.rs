@@ -76,6 +76,8 @@ pub mod error;
 #[cfg(feature = "worker")]
 pub mod http;
 #[cfg(feature = "worker")]
+pub mod json_string;
+#[cfg(feature = "worker")]
 mod limits;
 #[cfg(feature = "worker")]
 pub mod logging;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 /// Each part with the parts that it may use; the parts that all may use are below.
-const MAY_USE: [(&str, &[&str]); 22] = [
+const MAY_USE: [(&str, &[&str]); 23] = [
     ("main", &["cli", "commands", "config", "process", "worker"]),
     ("signals", &[]),
     ("lib", &["worker"]),
@@ -24,14 +24,21 @@ const MAY_USE: [(&str, &[&str]); 22] = [
             "reload",
         ],
     ),
-    ("http", &["allocator", "budget", "config", "pool"]),
+    (
+        "http",
+        &["allocator", "budget", "config", "json_string", "pool"],
+    ),
     ("pool", &["budget", "config", "process"]),
-    ("process", &["budget", "config", "control_group", "procfs"]),
+    (
+        "process",
+        &["budget", "config", "control_group", "json_string", "procfs"],
+    ),
     ("reload", &["config", "process"]),
     ("limits", &["config", "control_group"]),
     ("allocator", &["procfs"]),
     ("budget", &[]),
     ("control_group", &[]),
+    ("json_string", &[]),
     ("procfs", &[]),
     ("config", &[]),
     ("handler", &[]),

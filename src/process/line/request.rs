@@ -1,5 +1,6 @@
 //! The line of a request.
 
+use crate::json_string::{push_char, unescaped, unicode_escape};
 use crate::process::ids::IdDigits;
 
 /// Members beside `payload`, already chosen.
@@ -7,7 +8,7 @@ use crate::process::ids::IdDigits;
 pub struct Context<'a> {
     /// Names and values of headers.
     pub headers: Option<&'a [(String, String)]>,
-    /// What is left for this request, in milliseconds.
+    /// Time left for this request, in milliseconds.
     pub timeout_ms: Option<u64>,
     /// The request id.
     pub request_id: Option<&'a str>,
@@ -55,20 +56,28 @@ pub fn encode_request(line: &mut Vec<u8>, id: &IdDigits, payload: &[u8], context
     line.extend_from_slice(b"}\n");
 }
 
+/// True for characters at which some line readers split beside the line feed.
+fn splits_lines(c: char) -> bool {
+    matches!(c, '\u{85}' | '\u{2028}' | '\u{2029}')
+}
+
 fn push_string(line: &mut Vec<u8>, text: &str) {
     line.push(b'"');
-    text.chars().for_each(|c| push_char(line, c));
+    text.chars().for_each(|c| push_char(line, c, splits_lines));
     line.push(b'"');
 }
 
 /// Copies the inside of a JSON string, each character in its shortest form.
 fn shorten(line: &mut Vec<u8>, mut text: &[u8]) {
-    // Of these three, C2 and E2 begin U+0085 and U+2028 in UTF-8, and much else.
+    // C2 and E2 begin U+0085 and U+2028 in UTF-8, and many other characters.
     while let Some(at) = memchr::memchr3(b'\\', 0xC2, 0xE2, text) {
         line.extend_from_slice(&text[..at]);
         text = &text[at..];
         let (taken, c) = match text {
-            [b'\\', b'u', ..] => unicode_escape(text),
+            [b'\\', b'u', ..] => match unicode_escape(text, 0) {
+                Some((c, end)) => (end, c.unwrap_or(char::REPLACEMENT_CHARACTER)),
+                None => (text.len(), char::REPLACEMENT_CHARACTER),
+            },
             [b'\\', escaped, ..] => (2, unescaped(*escaped)),
             [0xC2, 0x85, ..] => (2, '\u{85}'),
             [0xE2, 0x80, 0xA8, ..] => (3, '\u{2028}'),
@@ -79,60 +88,8 @@ fn shorten(line: &mut Vec<u8>, mut text: &[u8]) {
                 continue;
             }
         };
-        push_char(line, c);
+        push_char(line, c, splits_lines);
         text = &text[taken..];
     }
     line.extend_from_slice(text);
-}
-
-fn unescaped(letter: u8) -> char {
-    match letter {
-        b'b' => '\u{8}',
-        b'f' => '\u{c}',
-        b'n' => '\n',
-        b'r' => '\r',
-        b't' => '\t',
-        other => char::from(other),
-    }
-}
-
-/// Length and character of a `\uXXXX`, or of two that are a surrogate pair.
-fn unicode_escape(text: &[u8]) -> (usize, char) {
-    let unit = |at: usize| {
-        let digits = text
-            .get(at..at + 4)
-            .and_then(|digits| std::str::from_utf8(digits).ok());
-        digits.and_then(|digits| u16::from_str_radix(digits, 16).ok())
-    };
-    let (taken, units) = match unit(2) {
-        Some(high @ 0xD800..=0xDBFF) => (12, [high, unit(8).unwrap_or(0)]),
-        Some(single) => (6, [single, 0]),
-        None => (text.len(), [0xFFFD, 0]),
-    };
-    let c = char::decode_utf16(units).next().and_then(Result::ok);
-    (
-        taken.min(text.len()),
-        c.unwrap_or(char::REPLACEMENT_CHARACTER),
-    )
-}
-
-fn push_char(line: &mut Vec<u8>, c: char) {
-    let short = match c {
-        '"' => b'"',
-        '\\' => b'\\',
-        '\u{8}' => b'b',
-        '\u{c}' => b'f',
-        '\n' => b'n',
-        '\r' => b'r',
-        '\t' => b't',
-        '\0'..='\u{1f}' | '\u{85}' | '\u{2028}' | '\u{2029}' => {
-            line.extend_from_slice(format!("\\u{:04x}", u32::from(c)).as_bytes());
-            return;
-        }
-        plain => {
-            line.extend_from_slice(plain.encode_utf8(&mut [0; 4]).as_bytes());
-            return;
-        }
-    };
-    line.extend_from_slice(&[b'\\', short]);
 }

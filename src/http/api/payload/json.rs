@@ -3,6 +3,7 @@
 //! It never recurses and never copies: open brackets are a stack of at most [`MAX_DEPTH`] bytes,
 //! and every token is a range of the text. Where CPython stops, it stops, in the same words.
 
+use crate::json_string::{unescaped, unicode_escape};
 use std::ops::Range;
 
 /// The deepest nesting that is read; one more is refused.
@@ -242,7 +243,7 @@ pub(super) fn scan_string(text: &[u8], quote: usize) -> Result<Text, Stop> {
         match text.get(at + 1) {
             Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => at += 2,
             Some(b'u') => {
-                let Some((character, end)) = scan_unicode_escape(text, at) else {
+                let Some((character, end)) = unicode_escape(text, at) else {
                     return Err(Stop::Syntax("Invalid \\uXXXX escape", at + 1));
                 };
                 // CPython wants one more character behind the last four digits.
@@ -258,30 +259,6 @@ pub(super) fn scan_string(text: &[u8], quote: usize) -> Result<Text, Stop> {
             None => return Err(Stop::Syntax("Unterminated string starting at", quote)),
         }
     }
-}
-
-/// Reads `\uXXXX` at `at`, or two of them that are a pair: the character, none for a surrogate
-/// that stands alone, and the byte behind. `None` altogether if it is not such an escape.
-pub(super) fn scan_unicode_escape(text: &[u8], at: usize) -> Option<(Option<char>, usize)> {
-    let first = hex_escape(text, at)?;
-    if let Some(character) = char::from_u32(first) {
-        return Some((Some(character), at + 6));
-    }
-    if let (0xD800..0xDC00, Some(second @ 0xDC00..0xE000)) = (first, hex_escape(text, at + 6)) {
-        let joined = 0x10000 + ((first - 0xD800) << 10) + (second - 0xDC00);
-        return Some((char::from_u32(joined), at + 12));
-    }
-    Some((None, at + 6))
-}
-
-/// The number in the `\uXXXX` at `at`.
-fn hex_escape(text: &[u8], at: usize) -> Option<u32> {
-    let [b'\\', b'u', digits @ ..] = text.get(at..at + 6)? else {
-        return None;
-    };
-    digits.iter().try_fold(0, |value, &digit| {
-        Some(value << 4 | char::from(digit).to_digit(16)?)
-    })
 }
 
 /// The first byte at or after `at` that is a quote, a backslash or a control character.
@@ -360,24 +337,13 @@ pub(super) fn characters(contents: &str) -> impl Iterator<Item = char> {
         let mut chars = rest.chars();
         let (character, end) = match (chars.next()?, chars.next()) {
             ('\\', Some('u')) => {
-                let (character, end) = scan_unicode_escape(rest.as_bytes(), 0)?;
+                let (character, end) = unicode_escape(rest.as_bytes(), 0)?;
                 (character.unwrap_or(char::REPLACEMENT_CHARACTER), end)
             }
-            ('\\', Some(escape)) => (unescape(escape), 2),
+            ('\\', Some(letter)) => (u8::try_from(letter).map_or(letter, unescaped), 2),
             (character, _) => (character, character.len_utf8()),
         };
         rest = rest.get(end..)?;
         Some(character)
     })
-}
-
-fn unescape(escape: char) -> char {
-    match escape {
-        'b' => '\u{8}',
-        'f' => '\u{c}',
-        'n' => '\n',
-        'r' => '\r',
-        't' => '\t',
-        itself => itself,
-    }
 }

@@ -10,8 +10,8 @@
 //! members are left out or replaced, a second one writes.
 
 use super::json::{Bracket, Scanner, Stop, Token, characters, skip_whitespace};
+use crate::json_string::push_char;
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::io::Write;
 use std::ops::Range;
 
 /// What to do with a member instead of writing it as it stands.
@@ -98,7 +98,7 @@ pub(super) fn render(text: &str, range: Range<usize>, out: &mut Vec<u8>) -> Resu
 pub(super) fn render_text(text: &str, out: &mut Vec<u8>) {
     out.push(b'"');
     text.chars()
-        .for_each(|character| write_character(character, out));
+        .for_each(|character| push_char(out, character, |_| false));
     out.push(b'"');
 }
 
@@ -185,25 +185,8 @@ fn part(text: &str, range: Range<usize>) -> &str {
 
 fn write_string(contents: &str, out: &mut Vec<u8>) {
     out.push(b'"');
-    characters(contents).for_each(|character| write_character(character, out));
+    characters(contents).for_each(|character| push_char(out, character, |_| false));
     out.push(b'"');
-}
-
-fn write_character(character: char, out: &mut Vec<u8>) {
-    match character {
-        '"' => out.extend_from_slice(b"\\\""),
-        '\\' => out.extend_from_slice(b"\\\\"),
-        '\n' => out.extend_from_slice(b"\\n"),
-        '\r' => out.extend_from_slice(b"\\r"),
-        '\t' => out.extend_from_slice(b"\\t"),
-        '\u{8}' => out.extend_from_slice(b"\\b"),
-        '\u{c}' => out.extend_from_slice(b"\\f"),
-        '\0'..' ' => {
-            // Writing to a Vec cannot fail.
-            let _ = write!(out, "\\u{:04x}", u32::from(character));
-        }
-        _ => out.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes()),
-    }
 }
 
 /// Writes a constant or a number in Python's spelling.
