@@ -1,4 +1,4 @@
-//! A request on its way to a process, and the one place its answer goes to.
+//! A request on its way to a process, with the channel for its answer.
 
 use super::conversation::Ticket;
 use super::line::{Context, ContextMember};
@@ -10,7 +10,7 @@ use std::borrow::Borrow;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
-/// What came of a call: `{"result":…}`, or why there is none.
+/// Outcome of a call: `{"result":…}`, or why there is none.
 pub type Outcome = Result<Bytes, Failure>;
 
 /// A request for the handler, as a front door asks it of the pool.
@@ -95,7 +95,8 @@ impl Call {
     }
 }
 
-/// A source of requests may wrap its calls, so that it gets back with a call all that it knows of it.
+/// A source of requests may wrap its calls, so that it gets back with a call all that it knows of
+/// it.
 impl<R: Borrow<Call>> Ticket for R {
     fn payload(&self) -> &[u8] {
         &self.borrow().job.payload

@@ -7,20 +7,21 @@
 //!
 //! A driver (the owner of the process's pipes) calls methods of four kinds:
 //!
-//! * *Bytes in*: [`Conversation::received`] for bytes of stdout, [`Conversation::output_closed`] and
-//!   [`Conversation::input_closed`] for the end of a pipe.
-//! * *Time*: [`Conversation::next_deadline`] says when [`Conversation::expire`] has something to do.
-//!   All bytes that stdout holds must have been received before `expire`: a reply that is there wins
-//!   over its deadline. `expire` follows [`Conversation::record_stopped`], or comes before
+//! * *Bytes in*: [`Conversation::received`] for bytes of stdout, [`Conversation::output_closed`]
+//!   and [`Conversation::input_closed`] for the end of a pipe.
+//! * *Time*: [`Conversation::next_deadline`] says when [`Conversation::expire`] has something to
+//!   do. All bytes that stdout holds must have been received before `expire`: a reply that is there
+//!   wins over its deadline. `expire` follows [`Conversation::record_stopped`], or comes before
 //!   [`Conversation::record_activity`] when [`Conversation::must_look_at_process`] says so.
 //! * *Bytes out*: while there is [`Conversation::room`], [`Conversation::give`] puts a request into
 //!   [`Conversation::outgoing`]; [`Conversation::sent`] takes out the bytes that the pipe accepted.
 //! * *Questions*, which change nothing: [`Conversation::trust`], [`Conversation::room`],
 //!   [`Conversation::in_flight`] and more.
 //!
-//! At each look the driver calls them in this order: bytes in, time, bytes out. Each method that takes
-//! `&mut self` may leave events behind, for [`Conversation::take_events`] after it. When the process
-//! has been reaped and its stdout read to the end, [`Conversation::end`] gives the open requests back.
+//! At each look the driver calls them in this order: bytes in, time, bytes out. Each method that
+//! takes `&mut self` may leave events behind, for [`Conversation::take_events`] after it. When the
+//! process has been reaped and its stdout read to the end, [`Conversation::end`] gives the open
+//! requests back.
 //!
 //! # Invariants
 //!
@@ -112,7 +113,7 @@ pub struct Conversation<T> {
     promise: Promise,
     ids: Ids,
     context: Vec<ContextMember>,
-    /// The process has shown no life by a line, but has lived long enough to count as up.
+    /// The process has shown no life by a line, but is old enough to count as up.
     is_up_by_age: bool,
     /// A ready line came as the first line.
     is_ready: bool,
@@ -230,8 +231,8 @@ impl<T: Ticket> Conversation<T> {
         }
     }
 
-    /// True when stdout must be read before [`Conversation::give`]: without ids, only the absence of
-    /// further output shows that the last reply was the only one.
+    /// True when stdout must be read before [`Conversation::give`]: without ids, only the absence
+    /// of further output shows that the last reply was the only one.
     pub fn must_look_before_giving(&self) -> bool {
         self.ids != Ids::Echoed
     }
@@ -251,8 +252,8 @@ impl<T: Ticket> Conversation<T> {
         self.last_replied
     }
 
-    /// True when requests are written ahead. By the promise of order, they are given back at the end
-    /// of the process.
+    /// True when requests are written ahead. By the promise of order, they are given back at the
+    /// end of the process.
     pub fn is_ahead(&self) -> bool {
         self.promise == Promise::Order && self.flight.len() > 1
     }
@@ -272,14 +273,15 @@ impl<T: Ticket> Conversation<T> {
         self.flight.iter().any(|flight| flight.ticket.is_some())
     }
 
-    /// True when no open request has this id. Ids of answered requests are not looked up: drawing one
-    /// again is as unlikely as guessing one.
+    /// True when no open request has this id. Ids of answered requests are not looked up: drawing
+    /// one again is as unlikely as guessing one.
     pub fn is_free(&self, id: u64) -> bool {
         self.position(id).is_none()
     }
 
     /// Gives a request to the process, which must have room. The id must be free, and impossible to
-    /// guess for anyone outside. The clock of the request starts when its line has been written.
+    /// guess for senders of payloads. The clock of the request starts when its line has been
+    /// written.
     pub fn give(&mut self, now: Instant, id: u64, ticket: T) {
         debug_assert!(self.is_free(id), "an id was given to two requests");
         debug_assert!(

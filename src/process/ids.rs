@@ -1,20 +1,19 @@
-//! Ids of requests that nobody outside can guess.
+//! Ids of requests that cannot be guessed.
 //!
-//! A payload that a careless handler prints can hold lines that look like replies. It answers for
-//! no other request as long as it cannot name one.
+//! A payload that a careless handler prints can hold lines that look like replies. These answer no
+//! other request as long as the sender of the payload does not know its id.
 
 use rustix::io::Errno;
 use rustix::rand::{GetRandomFlags, getrandom};
 use std::fmt;
 
-/// Random bytes that are asked for at once: the system call costs as much as some hundred of them,
-/// and so many are shared by 64 ids.
+/// Random bytes of one system call, which costs as much as some hundred bytes. They make 64 ids.
 const BYTES: usize = 512;
 
 /// Bytes of one id before it is cut down to 53 bits.
 const ID_BYTES: usize = 8;
 
-/// Digits of nine ids in ten. So many are copied and compared at once, without a call.
+/// Number of digits of nine ids in ten. As many are copied and compared at once, without a call.
 const USUAL_DIGITS: usize = 16;
 
 /// Integers from 1 up to 2^53, the largest that JavaScript's numbers keep, from the kernel's
@@ -112,7 +111,7 @@ impl IdDigits {
     }
 }
 
-/// Nothing of what is to come is shown.
+/// Shows no bytes, because they are the ids to come.
 impl fmt::Debug for RandomIds {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("RandomIds")

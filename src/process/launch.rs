@@ -37,7 +37,7 @@ const BUSY_FILE_TAKES: Duration = Duration::from_secs(2);
 /// Time between two tries to execute a file that is being written.
 const BUSY_FILE_IS_TRIED_EVERY: Duration = Duration::from_millis(25);
 
-/// Starts processes of one command. Clones share what it knows.
+/// Starts processes of one command. Clones share its state.
 #[derive(Debug, Clone)]
 pub struct Launcher {
     spec: Arc<LaunchSpec>,

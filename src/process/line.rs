@@ -1,7 +1,7 @@
-//! Framing, and the JSON of lines: bytes in, meaning out. No I/O, no state but half a line.
+//! The line protocol: framing, requests, replies. No I/O, and no state but half a line.
 //!
-//! Never decoded here: payloads and results. They pass as the JSON text they came in, which is
-//! checked (a result) or known (a payload) to be one valid JSON value.
+//! Payloads and results are never decoded here. They pass as the JSON text in which they came,
+//! which is checked (a result) or known (a payload) to be one valid JSON value.
 
 mod framing;
 mod reply;

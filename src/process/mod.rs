@@ -1,6 +1,6 @@
 //! One running copy of the handler: how it is started, talked to and ended.
 //!
-//! Knows nothing of the queue or of HTTP: requests come in through [`owner::RequestSource`].
+//! Knows nothing of the queue or of HTTP: requests come from a [`owner::RequestSource`].
 
 pub mod call;
 pub mod conversation;

@@ -1,4 +1,4 @@
-//! What a handler prints, on its way into our log: whole blocks, cut lines, a bounded rate.
+//! Output of handlers on its way into the log: whole blocks, cut lines, a bounded rate.
 
 use super::repeats::{FailedOutput, StartOutput};
 use std::borrow::Cow;
@@ -10,12 +10,15 @@ use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe::Receiver;
 use tracing::{info, warn};
 
-/// What the processes of one slot may log, all together: bytes at once, and bytes a second after
-/// that. A new process begins with what is left, or one that floods and dies would log without end.
+/// Bytes that the processes of one slot may log at once, all together. A new process begins with
+/// the bytes that are left, or a process that floods and dies again and again would log without
+/// end.
 const BURST: u64 = 256 * 1024;
+
+/// Bytes a second that the processes of one slot may log after [`BURST`].
 const BYTES_PER_SECOND: u64 = 64 * 1024;
 
-/// Longest line, in bytes; what is longer is cut.
+/// Longest line, in bytes; a longer line is cut.
 const LINE_LIMIT: usize = 8 * 1024;
 
 /// Largest block of lines that is kept together, in bytes.
@@ -30,10 +33,10 @@ const READS_AT_THE_END: usize = 8;
 /// A block ends when nothing has come for this long: a traceback is written in one go.
 const QUIET: Duration = Duration::from_millis(20);
 
-/// Longest part of a line that is repeated within an event of ours, in bytes.
+/// Longest part of a line that an event of the worker quotes, in bytes.
 const QUOTE_LIMIT: usize = 512;
 
-/// Logs one stream of one process at a bounded rate, and says what it left out.
+/// Logs one stream of one process at a bounded rate, and says how much it left out.
 #[derive(Debug)]
 pub struct StreamLog {
     process: u64,
@@ -58,7 +61,7 @@ impl StreamLog {
         self.process
     }
 
-    /// Says what in a ready line was not understood; it may quote all of that line.
+    /// Logs a part of a ready line that was not understood; `complaint` may quote all of the line.
     pub fn complain_of_ready_line(&mut self, now: Instant, complaint: &str) {
         let complaint = quote(complaint);
         if !self.allowance.take(now, complaint.len() as u64 + 64) {
@@ -91,7 +94,7 @@ impl StreamLog {
         }
     }
 
-    /// Counts lines that nobody is to see.
+    /// Counts lines that are not logged.
     pub fn leave_out(&mut self, lines: u64) {
         self.left_out += lines;
     }
@@ -114,7 +117,7 @@ impl Drop for StreamLog {
     }
 }
 
-/// The beginning of a text that may be long.
+/// The text, cut to [`QUOTE_LIMIT`].
 fn quote(text: &str) -> Cow<'_, str> {
     if text.len() <= QUOTE_LIMIT {
         return Cow::Borrowed(text);
@@ -123,12 +126,12 @@ fn quote(text: &str) -> Cow<'_, str> {
     Cow::Owned(format!("{}… (cut)", &text[..end]))
 }
 
-/// What the processes of one slot may still log. Clones share it.
+/// Bytes that the processes of one slot may still log. Clones share it.
 #[derive(Debug, Clone)]
 pub struct LogAllowance(Arc<Mutex<Allowance>>);
 
 impl LogAllowance {
-    /// A whole one.
+    /// An allowance of [`BURST`].
     pub fn new(now: Instant) -> LogAllowance {
         LogAllowance(Arc::new(Mutex::new(Allowance::new(now))))
     }
@@ -220,14 +223,14 @@ impl ErrorOutput {
                 continue;
             };
             self.received(read);
-            // Others on this thread have their turn, however fast the handler prints.
+            // Other tasks have their turn, however fast the handler prints.
             tokio::task::yield_now().await;
         }
     }
 
-    /// Reads and logs what is left, without waiting: a grandchild may hold the pipe open, and may
-    /// even go on writing. What a failed start printed is not logged if the failed start before it
-    /// printed the same; gives how often that was so in a row.
+    /// Reads and logs the rest without waiting: a grandchild may hold the pipe open, and may even
+    /// go on writing. The output of a failed start is not logged if it equals that of the failed
+    /// start before; returns how many starts in a row before had the same output.
     pub fn finish(&mut self, has_failed: bool) -> u64 {
         for _ in 0..READS_AT_THE_END {
             let Some(pipe) = &self.pipe else { break };
@@ -242,7 +245,7 @@ impl ErrorOutput {
         repeated
     }
 
-    /// The last line that was not blank, if it came since then.
+    /// The last line that was not blank, if it came after `since`.
     pub fn last_line(&self, since: Option<Instant>) -> &str {
         let is_older = since.is_some_and(|since| self.block.last_line_came < Some(since));
         if is_older { "" } else { &self.block.last_line }

@@ -1,15 +1,15 @@
-//! What processes print that never come up: the same is logged once, and counted after that.
+//! Output of failed starts: equal outputs in a row are logged once, and counted after that.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Most of an output that is compared, in bytes.
+/// Longest output that is compared, in bytes.
 const COMPARED: usize = 64 * 1024;
 
-/// Longest that an output is withheld because it may be the same again.
+/// Longest time that an output is withheld because it may equal the last one.
 const WITHHELD: Duration = Duration::from_millis(200);
 
-/// What the last failed start of a pool has printed. Clones share it.
+/// The output of the last failed start of a pool. Clones share it.
 #[derive(Debug, Clone, Default)]
 pub struct FailedOutput(Arc<Mutex<Failed>>);
 
@@ -25,13 +25,13 @@ impl FailedOutput {
         failed.text.starts_with(text)
     }
 
-    /// What was printed may be logged again: somebody looks at what comes of a change.
+    /// Has the same output logged again: after a change, its effect is to be seen.
     pub fn forget(&self) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Failed::default();
     }
 
-    /// A start has failed that printed this; says how often that was so before, in a row.
-    fn note(&self, text: &[u8]) -> u64 {
+    /// A start with this output has failed; returns how many starts in a row before had the same.
+    fn record(&self, text: &[u8]) -> u64 {
         let mut failed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if failed.text == text {
             failed.repeated += 1;
@@ -43,15 +43,15 @@ impl FailedOutput {
     }
 }
 
-/// What one process has printed since its start, as far as it may be what another one printed.
+/// Output of one process since its start, while it may equal the output of the last failed start.
 #[derive(Debug)]
 pub(super) struct StartOutput {
     known: FailedOutput,
     printed: Vec<u8>,
-    /// How much of it is logged, or needs not be.
+    /// Bytes of it that are logged, or need not be.
     logged: usize,
     withheld_since: Option<Instant>,
-    /// False once it is too long, or has been withheld for too long, to be compared.
+    /// False once the output is too long, or was withheld for too long, to be compared.
     is_compared: bool,
 }
 
@@ -66,19 +66,19 @@ impl StartOutput {
         }
     }
 
-    /// True until anything was printed.
+    /// True until there is output.
     pub(super) fn is_new(&self) -> bool {
         self.is_compared && self.printed.is_empty()
     }
 
-    /// How long what is withheld may still be.
+    /// How long withheld output may still be withheld.
     pub(super) fn patience(&self, now: Instant) -> Duration {
         self.withheld_since.map_or(Duration::MAX, |since| {
             WITHHELD.saturating_sub(now.saturating_duration_since(since))
         })
     }
 
-    /// Takes a block of lines; gives what is to be logged now.
+    /// Takes a block of lines; returns the output to log now.
     pub(super) fn push(&mut self, now: Instant, block: Vec<u8>) -> Option<Vec<u8>> {
         if !self.is_compared {
             return Some(block);
@@ -98,7 +98,7 @@ impl StartOutput {
         self.take_withheld()
     }
 
-    /// Gives what is withheld if it has been for too long.
+    /// Returns withheld output if its time is over.
     pub(super) fn look(&mut self, now: Instant) -> Option<Vec<u8>> {
         if self.patience(now).is_zero() {
             return self.give_up();
@@ -106,14 +106,14 @@ impl StartOutput {
         None
     }
 
-    /// The process has ended; gives what is to be logged, and how often the same was printed
-    /// before by failed starts in a row.
+    /// The process has ended; returns the output to log, and how many failed starts in a row before
+    /// had the same.
     pub(super) fn end(&mut self, has_failed: bool) -> (Option<Vec<u8>>, u64) {
         if !has_failed || !self.is_compared || self.printed.is_empty() {
             return (self.give_up(), 0);
         }
         self.is_compared = false;
-        let repeated = self.known.note(&self.printed);
+        let repeated = self.known.record(&self.printed);
         if repeated > 0 {
             self.logged = self.printed.len();
         }

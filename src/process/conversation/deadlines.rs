@@ -32,8 +32,8 @@ impl<T: Ticket> Conversation<T> {
         flights.chain(rest.into_iter().flatten()).min()
     }
 
-    /// True when a reply is overdue, and the activity of the process decides whether it may be given
-    /// requests ahead. All bytes that stdout holds must have been received before.
+    /// True when a reply is overdue, and the activity of the process decides whether it may be
+    /// given requests ahead. All bytes that stdout holds must have been received before.
     pub fn must_look_at_process(&self, now: Instant) -> bool {
         self.next_look().is_some_and(|look| now >= look)
     }
@@ -54,26 +54,7 @@ impl<T: Ticket> Conversation<T> {
     /// stdout holds must have been received before: an answer that is there wins.
     pub fn expire(&mut self, now: Instant, slowest_start: Option<Duration>) {
         let age = now.saturating_duration_since(self.started);
-        if self.limits.wait_ready && !self.is_ready {
-            if age >= self.limits.startup_timeout {
-                self.condemn(Fault::TooSlowToStart);
-            }
-        } else if self.is_starting() && age >= UP_AFTER {
-            self.is_up_by_age = true;
-            self.events.push(Event::CameUp { shown_after: None });
-        }
-        if self
-            .half_line_since
-            .is_some_and(|since| now >= since + HALF_LINE_LASTS)
-        {
-            self.half_line_since = None;
-            if self.is_in_half_a_line() {
-                self.doubt(Fault::PartialLine);
-            }
-        }
-        if self.silence.look(now) == Waited::InVain {
-            self.doubt(Fault::NeverSilent);
-        }
+        self.expire_waits(now, age);
         let is_spared = !self.has_shown_life() && age < self.spared_for(slowest_start);
         let mut index = 0;
         while index < self.flight.len() {
@@ -110,6 +91,30 @@ impl<T: Ticket> Conversation<T> {
                 });
                 return;
             }
+        }
+    }
+
+    /// Ends waits that belong to no request: for the start, the end of a line, and silence.
+    fn expire_waits(&mut self, now: Instant, age: Duration) {
+        if self.limits.wait_ready && !self.is_ready {
+            if age >= self.limits.startup_timeout {
+                self.condemn(Fault::TooSlowToStart);
+            }
+        } else if self.is_starting() && age >= UP_AFTER {
+            self.is_up_by_age = true;
+            self.events.push(Event::CameUp { shown_after: None });
+        }
+        if self
+            .half_line_since
+            .is_some_and(|since| now >= since + HALF_LINE_LASTS)
+        {
+            self.half_line_since = None;
+            if self.is_in_half_a_line() {
+                self.doubt(Fault::PartialLine);
+            }
+        }
+        if self.silence.look(now) == Waited::InVain {
+            self.doubt(Fault::NeverSilent);
         }
     }
 

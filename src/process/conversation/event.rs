@@ -16,7 +16,7 @@ pub enum Event<T> {
     Answered(T, Result<Bytes, Failure>),
     /// The process is up.
     CameUp {
-        /// How long it took to show life with a line; `None` if it has merely lived long enough.
+        /// How long it took to show life with a line; `None` if it merely is old enough.
         shown_after: Option<Duration>,
     },
     /// The process has had its time for a request, and has never answered any.

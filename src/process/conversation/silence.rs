@@ -12,9 +12,9 @@ const WAIT: Duration = Duration::from_secs(1);
 
 /// The wait for silence.
 ///
-/// A handler may print its payload, and a payload may hold lines like replies. Without ids the first
-/// of them is taken for the reply, which costs the sender of the payload alone; a line that comes
-/// after the next request was written would answer another caller.
+/// A handler may print its payload, and a payload may hold lines like replies. Without ids the
+/// first of them is taken for the reply, which costs the sender of the payload alone; a line that
+/// comes after the next request was written would answer another caller.
 #[derive(Debug, Default, Clone, Copy)]
 pub(super) struct Silence {
     wait: Option<Wait>,

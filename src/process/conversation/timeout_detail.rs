@@ -96,8 +96,16 @@ impl<T: Ticket> Conversation<T> {
                 quote(&last)
             )
         };
+        let hint = self.likely_cause(strays);
+        format!("no reply within {limit}: {seen}{hint}")
+    }
+
+    /// The likely cause of a timeout, after this many stray lines; empty if there is none.
+    fn likely_cause(&self, strays: u64) -> &'static str {
+        let half = self.framer.partial();
+        let last = shown(&self.strays.last);
         let is_attempt = line::is_braced(half) || last.contains("{\"");
-        let hint = match self.has_shown_life() {
+        match self.has_shown_life() {
             _ if self.is_stopped => {
                 "; the process is stopped (state T): by SIGSTOP, or because it wanted something of \
                  a terminal"
@@ -115,8 +123,7 @@ impl<T: Ticket> Conversation<T> {
                  reads its input to the end or in blocks (mawk does, without -W interactive)"
             }
             true => "",
-        };
-        format!("no reply within {limit}: {seen}{hint}")
+        }
     }
 }
 

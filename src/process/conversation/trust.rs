@@ -9,7 +9,7 @@ use std::fmt;
 pub enum Trust {
     /// The process may be given requests.
     Sound,
-    /// The process is given no request, but may finish the ones that it has, matched by id.
+    /// The process is given no request, but may finish its open requests, matched by id.
     Finishing(Fault),
     /// The process is given no request, and nothing of it is awaited.
     Condemned(Fault),
@@ -82,7 +82,7 @@ impl fmt::Display for Fault {
 
 impl<T: Ticket> Conversation<T> {
     /// The process has closed its stdin with `unread` bytes in it. Requests that it has read it may
-    /// still answer; the others it never will.
+    /// still answer; requests that it has not read it never will.
     pub fn input_closed(&mut self, unread: u64) {
         if unread > 0 || !self.outgoing().is_empty() {
             self.condemn(Fault::InputClosed);

@@ -1,4 +1,4 @@
-//! Why a command could not be started, in words that are enough to mend it.
+//! Explains why a command could not be started, and how to mend that.
 
 use super::platform::is_lasting;
 use crate::config::Command;
@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 /// Why a process could not be started.
 #[derive(Debug, Clone)]
 pub enum LaunchError {
-    /// The command cannot be executed, and will not be until somebody mends it or the system.
+    /// The command cannot be executed until the command or the system is changed.
     Command(String),
     /// The system has no room for a process now.
     System(String),
@@ -26,7 +26,7 @@ impl fmt::Display for LaunchError {
     }
 }
 
-/// Says why `command` could not be started in `directory`.
+/// Explains why `command` could not be started in `directory`.
 pub(super) fn explain(command: &Command, directory: &Path, error: &io::Error) -> LaunchError {
     let passing = [Errno::AGAIN, Errno::NOMEM, Errno::MFILE, Errno::NFILE];
     let is = |errno: Errno| error.raw_os_error() == Some(errno.raw_os_error());
@@ -51,7 +51,7 @@ fn explain_command(command: &Command, path: &OsStr, directory: &Path, error: &io
     }
 }
 
-/// What may have been meant by a command that is not there.
+/// Explains a command whose file does not exist.
 fn explain_missing(command: &Command, path: &OsStr, directory: &Path) -> String {
     let name = command.program.to_string_lossy();
     let words = || std::iter::once(&command.program).chain(&command.arguments);
@@ -117,7 +117,7 @@ fn interpreter_of(name: &str) -> Option<&'static str> {
     Some(known.1)
 }
 
-/// What to type for a file.
+/// The command line for a file.
 fn how_to_run(name: &str) -> String {
     match (
         Path::new(name).is_absolute() || name.starts_with("./"),
@@ -135,7 +135,7 @@ fn how_to_run(name: &str) -> String {
     }
 }
 
-/// What is wrong with a command that is there.
+/// Explains a command whose file exists.
 fn explain_file(file: &Path, error: &io::Error) -> String {
     let shown = file.display();
     if file.is_dir() {
@@ -207,7 +207,7 @@ fn find(program: &OsStr, path: &OsStr, directory: &Path) -> Option<PathBuf> {
         .find(|file| file.is_file())
 }
 
-/// What stands in a file before its `#!`, and keeps the system from finding that.
+/// Bytes of a file before its `#!`, which keep the system from finding the `#!`.
 fn before_the_interpreter(file: &Path) -> Option<&'static str> {
     const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
     let beginning = beginning(file).ok()?;
@@ -230,7 +230,7 @@ fn beginning(file: &Path) -> io::Result<Vec<u8>> {
     Ok(beginning)
 }
 
-/// What follows `#!` in the first line of a file.
+/// The text behind `#!` in the first line of a file.
 fn interpreter(file: &Path) -> io::Result<Option<String>> {
     let beginning = beginning(file)?;
     let Some(line) = beginning.strip_prefix(b"#!") else {
@@ -258,7 +258,7 @@ const BUILTINS: [&str; 9] = [
     "cd", "exec", "export", "eval", "source", ".", "set", "ulimit", "umask",
 ];
 
-/// What in a command would mean something to a shell, but is passed on as it is.
+/// A part of a command that only a shell would interpret, and that is passed on unchanged.
 pub fn shell_syntax(words: &[OsString]) -> Option<&'static str> {
     let first = words.first()?.to_string_lossy().into_owned();
     if let Some(builtin) = BUILTINS.iter().find(|builtin| first == **builtin) {
@@ -272,7 +272,7 @@ pub fn shell_syntax(words: &[OsString]) -> Option<&'static str> {
     if is_assignment {
         return Some("A=b before the command");
     }
-    // What is given to a shell, it reads itself.
+    // A shell interprets its own arguments.
     let shell = Path::new(&first).file_name().is_some_and(|name| {
         ["sh", "bash", "dash", "ash", "zsh", "ksh"]
             .iter()

@@ -1,4 +1,4 @@
-//! Where processes start: a path that is looked at anew at each start.
+//! The directory in which processes start: a path that is resolved anew at each start.
 //!
 //! A release is mostly put in place by moving a link, and a process of the kernel keeps the folder
 //! that the link meant when it was entered. So the worker remembers the path, not the folder.
@@ -7,19 +7,18 @@ use std::ffi::OsString;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// Where processes start, and what relative paths of settings are relative to.
+/// The directory in which processes start, and to which relative paths of settings are relative.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Directory {
-    /// The path by which the working directory was entered; `None` if nobody knows it, and then it
-    /// is the working directory itself.
+    /// The path by which the working directory was entered; `None` if the environment does not tell
+    /// it, which means the working directory itself.
     home: Option<PathBuf>,
     /// From `--chdir`.
     chosen: Option<PathBuf>,
 }
 
 impl Directory {
-    /// The folder of `--chdir`, else the one that the path in `PWD` means, if it means the working
-    /// directory now.
+    /// The folder of `--chdir`, else the path in `PWD`, if it leads to the working directory now.
     pub fn find(chosen: Option<&Path>) -> Directory {
         let home = std::env::var_os("PWD").filter(names_working_directory);
         let home = home.map(PathBuf::from);
@@ -30,17 +29,18 @@ impl Directory {
         Directory { home, chosen }
     }
 
-    /// The path to enter before a command is executed; `None`: none need be.
+    /// The path to enter before a command is executed, if it is not the working directory.
     pub(super) fn to_enter(&self) -> Option<&Path> {
         self.chosen.as_deref().or(self.home.as_deref())
     }
 
-    /// Where a process starts, as a path that this one can use: relative commands begin there.
+    /// The directory as a path for this process: relative commands are looked up from there.
     pub fn start(&self) -> &Path {
         self.to_enter().unwrap_or(Path::new("."))
     }
 
-    /// What a path in the settings means: relative ones are typed where the worker is started.
+    /// The absolute path for a path of the settings, which may be relative to where the worker was
+    /// started.
     pub fn absolute(&self, path: &Path) -> PathBuf {
         self.home
             .as_deref()

@@ -1,4 +1,4 @@
-//! What the launcher step is told on its command line, and what it tells back.
+//! The plan for the launcher step, as words of its command line, and its report back.
 //!
 //! Both ends are of the same program and the same build, so nothing here is a format to keep.
 
@@ -11,17 +11,17 @@ use std::path::PathBuf;
 /// The first word of the command line that asks for the launcher step.
 pub(super) const COMMAND: &str = "launch";
 
-/// Ends what is said to the step; the handler's command follows.
+/// Ends the plan; the handler's command follows.
 const END: &str = "--";
 
-/// What a process is started as.
+/// Settings and command of one start.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Plan {
     /// The descriptor to report to, open in the step.
     pub(super) status: RawFd,
-    /// The worker. A step whose parent is another has lost it already.
+    /// The worker's process id. A step with another parent has lost the worker already.
     pub(super) parent: i32,
-    /// The folder to enter; `None` leaves it at the worker's.
+    /// The folder to enter; `None` means the worker's.
     pub(super) directory: Option<PathBuf>,
     /// The soft limit of descriptors that the worker was given; `None` leaves it.
     pub(super) soft_files: Option<u64>,
@@ -75,7 +75,7 @@ impl Plan {
         words
     }
 
-    /// Reads the words behind [`COMMAND`]; `None` if nobody but a person can have written them.
+    /// Reads the words behind [`COMMAND`]; `None` if the worker cannot have written them.
     pub(super) fn from_words(words: impl IntoIterator<Item = OsString>) -> Option<Plan> {
         let mut words = words.into_iter();
         let mut plan = Plan {
@@ -124,8 +124,8 @@ impl Plan {
     }
 }
 
-/// What the step has to tell. Told over a pipe that is closed by the execution itself, so that
-/// silence means success, but only after [`Report::READY`]: a step that dies before says nothing.
+/// Report of the step, over a pipe that the execution itself closes. So silence means success, but
+/// only after [`Report::READY`]: a step that dies before it is silent as well.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Report {
     /// The command was executed: from now on the process is the handler.
@@ -136,11 +136,11 @@ pub(super) enum Report {
     NotEntered(i32),
     /// The process could not be set up as it must be.
     NotSetUp(SetUpFailure),
-    /// The step ended without a word.
+    /// The step ended without a report.
     Died,
 }
 
-/// Why a process could not be made what a handler may be.
+/// Why a process could not be set up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct SetUpFailure {
     pub(super) why: String,
@@ -155,7 +155,7 @@ impl Report {
     const FAILED_FOR_GOOD: u8 = b'#';
     const NO_FOLDER: u8 = b'/';
 
-    /// What is written when the process could not be set up.
+    /// The bytes of a report that the process could not be set up.
     pub(super) fn failure(failure: &SetUpFailure) -> Vec<u8> {
         let kind = match failure.is_lasting {
             true => Report::FAILED_FOR_GOOD,
@@ -164,12 +164,12 @@ impl Report {
         [&[kind], failure.why.as_bytes()].concat()
     }
 
-    /// What is written when the folder could not be entered.
+    /// The bytes of a report that the folder could not be entered.
     pub(super) fn no_folder(number: i32) -> Vec<u8> {
         [vec![Report::NO_FOLDER], Report::errno(number)].concat()
     }
 
-    /// What is written, after [`Report::READY`], when the command could not be executed.
+    /// The bytes of a report, after [`Report::READY`], that the command could not be executed.
     pub(super) fn errno(number: i32) -> Vec<u8> {
         number.to_string().into_bytes()
     }

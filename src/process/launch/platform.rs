@@ -1,4 +1,4 @@
-//! What the worker cannot do without, looked for once at the start.
+//! Checks at the start for the system calls and files without which no process can be started.
 
 use rustix::io::Errno;
 use rustix::process::{PidfdFlags, getpid, parent_process_death_signal, pidfd_open};
@@ -51,7 +51,7 @@ fn refused(call: &str, there: &str, outcome: rustix::io::Result<()>) -> Result<(
     }
 }
 
-/// Whether the system will say the same again for as long as the worker runs.
+/// True for errors that the system will repeat for as long as the worker runs.
 pub(super) fn is_lasting(errno: Errno) -> bool {
     matches!(
         errno,

@@ -1,4 +1,4 @@
-//! The sandbox: which files a process may read and write, whatever their permissions say.
+//! The sandbox: limits the files that a process may read and write, beside their permissions.
 //!
 //! Kept by the kernel (Landlock), for the process and all that it starts. Needs no superuser.
 
@@ -9,16 +9,16 @@ use landlock::{
 };
 use std::path::{Path, PathBuf};
 
-/// The least that a kernel must know for the sandbox to be what it says: before Linux 6.2 it
-/// cannot keep a process from truncating files that it may not write.
+/// Oldest version of Landlock that keeps the sandbox's promise: before Linux 6.2 the kernel cannot
+/// keep a process from truncating files that it may not write.
 const NEEDED: ABI = ABI::V3;
 
-/// What is restricted where the kernel knows of it: device controls (Linux 6.10), and signals to
-/// processes outside (Linux 6.12).
+/// Newest version of Landlock that is used where the kernel has it: device controls (Linux 6.10),
+/// and signals to processes outside (Linux 6.12).
 const WANTED: ABI = ABI::V6;
 
-/// What programs need in order to run at all: themselves, libraries, interpreters, certificates,
-/// name service, what the system says of itself.
+/// Paths that programs need in order to run at all: programs, libraries, interpreters,
+/// certificates, name service, facts about the system.
 const SYSTEM: [&str; 12] = [
     "/bin",
     "/sbin",
@@ -34,7 +34,7 @@ const SYSTEM: [&str; 12] = [
     "/sys",
 ];
 
-/// Devices that hold nothing.
+/// Devices that store nothing.
 const HARMLESS: [&str; 5] = [
     "/dev/null",
     "/dev/zero",
@@ -43,7 +43,7 @@ const HARMLESS: [&str; 5] = [
     "/dev/urandom",
 ];
 
-/// Whether this kernel can keep a sandbox; then in which version, else why not.
+/// The version of the kernel's sandbox, or why it has none.
 pub fn supported() -> Result<String, String> {
     let known = |abi: ABI| {
         let mut ruleset = Ruleset::default().set_compatibility(CompatLevel::HardRequirement);
@@ -53,7 +53,7 @@ pub fn supported() -> Result<String, String> {
         }
         ruleset.create().map(drop)
     };
-    // In order of what each brought that is used here.
+    // Each version with the feature that is used here.
     let levels = [
         (ABI::V6, "6 or later: files, device controls and signals"),
         (ABI::V5, "5: files and device controls"),
@@ -70,8 +70,8 @@ pub fn supported() -> Result<String, String> {
     }
 }
 
-/// Restricts this process, and what it executes and starts, to `paths`, `programs` and what every
-/// program needs. Fails rather than restrict less than [`NEEDED`].
+/// Restricts this process, and all that it executes and starts, to `paths`, `programs` and the
+/// paths that every program needs. Fails rather than restrict less than [`NEEDED`].
 pub(super) fn enter(paths: &SandboxPaths, programs: &[PathBuf]) -> Result<(), RulesetError> {
     let read = AccessFs::from_read(NEEDED);
     let all = AccessFs::from_all(WANTED);
@@ -102,8 +102,8 @@ fn allow(
     path: &Path,
     access: BitFlags<AccessFs>,
 ) -> Result<RulesetCreated, RulesetError> {
-    // What does not exist cannot be allowed, and need not be: what may be asked for was looked at
-    // when the worker started, and may have gone since.
+    // A missing file cannot be allowed, and need not be: the paths of the settings existed when the
+    // worker started, and may be gone by now.
     let Ok(file) = PathFd::new(path) else {
         return Ok(rules);
     };

@@ -28,13 +28,13 @@ const EXECUTION_TAKES: Duration = Duration::from_secs(60);
 /// Most bytes that the step reports.
 const REPORT_BYTES: usize = 4096;
 
-/// What is to be started.
+/// The command of a launcher, with its surroundings.
 #[derive(Debug)]
 pub(super) struct LaunchSpec {
     pub(super) command: Command,
     pub(super) isolation: IsolationConfig,
     pub(super) directory: Directory,
-    /// Where the last process started, links resolved.
+    /// The directory in which the last process started, links resolved.
     pub(super) last_start: Mutex<Option<PathBuf>>,
     /// The soft limit of descriptors that the worker had before it raised its own.
     pub(super) soft_files: Option<u64>,
@@ -42,7 +42,7 @@ pub(super) struct LaunchSpec {
 }
 
 impl LaunchSpec {
-    /// Says where processes start, at the first and whenever a link on the way was moved.
+    /// Logs where processes start, at the first start and whenever a link on the way was moved.
     fn tell_where(&self) {
         let Ok(now) = self.directory.start().canonicalize() else {
             return;
@@ -71,7 +71,7 @@ pub struct Launched {
     pub stderr: OwnedFd,
 }
 
-/// Why one start came to nothing.
+/// Why one start failed.
 #[derive(Debug)]
 pub(super) struct Refusal {
     pub(super) error: LaunchError,
@@ -100,13 +100,13 @@ fn start(spec: &LaunchSpec) -> Result<Launched, Refusal> {
     spec.tell_where();
     let (report, status) = status_pipe().map_err(|error| cannot(&error.into()))?;
     let mut child = prepare(spec, &status).spawn().map_err(|error| {
-        // The words of the command are what may be too long.
+        // The words of the command may be too long.
         match error.raw_os_error() == Some(Errno::TOOBIG.raw_os_error()) {
             true => diagnosis::explain(&spec.command, spec.directory.start(), &error),
             false => cannot(&error),
         }
     })?;
-    // The other copy is the child's alone now, so that its end is seen.
+    // Only the child has the write end now, so that its end is seen.
     drop(status);
     let pipes = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     let process = Process::new(child, Arc::clone(&spec.oom)).map_err(|error| cannot(&error))?;
@@ -123,14 +123,14 @@ fn start(spec: &LaunchSpec) -> Result<Launched, Refusal> {
     let report = read_report(&report).map_err(|error| cannot(&error.into()))?;
     let is_busy = report == Report::NotExecuted(Errno::TXTBSY.raw_os_error());
     if let Err(error) = judge(report, &spec.command, &spec.directory) {
-        // It has said its last word, so this is short.
+        // The step ends after its report, so this is short.
         let _ = launched.process.reap();
         return Err(Refusal { error, is_busy });
     }
     Ok(launched)
 }
 
-/// Whether the process is the handler now. One that never was is no handler that has exited.
+/// Whether the process is the handler now. The end of a step before that is no exit of a handler.
 fn judge(report: Report, command: &Command, directory: &Directory) -> Result<(), LaunchError> {
     match report {
         Report::Executed => Ok(()),
@@ -191,7 +191,7 @@ fn prepare(spec: &LaunchSpec, status: &OwnedFd) -> std::process::Command {
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
-    // The worker's settings and secrets are none of the handler's business.
+    // The worker's settings and secrets are not for handlers.
     for (name, _) in std::env::vars_os() {
         if name.as_encoded_bytes().starts_with(b"FAAS_") {
             prepared.env_remove(name);
@@ -203,14 +203,14 @@ fn prepare(spec: &LaunchSpec, status: &OwnedFd) -> std::process::Command {
     if let Some(path) = spec.directory.variable() {
         prepared.env("PWD", path);
     }
-    // Lines are UTF-8, and many runtimes destroy what is not ASCII where no locale is set.
+    // Lines are UTF-8, and many runtimes destroy characters beyond ASCII where no locale is set.
     if !has_locale(|name| std::env::var_os(name)) {
         prepared.env("LC_CTYPE", "C.UTF-8");
     }
     prepared
 }
 
-/// Whether a locale is chosen for characters; an empty variable is one that is not set.
+/// Whether a locale is chosen for characters; an empty variable counts as not set.
 fn has_locale(variable: impl Fn(&str) -> Option<OsString>) -> bool {
     ["LC_ALL", "LC_CTYPE", "LANG"]
         .iter()

@@ -1,8 +1,8 @@
-//! The launcher step: this program, executed in a new process to make it what a handler may be,
-//! and then replaced by the handler's command.
+//! The launcher step: this program in a new process, which sets limits, sandbox and directory, and
+//! then executes the handler's command in its place.
 //!
 //! Runs before anything else of the program, on its one thread: no runtime, no log, no settings.
-//! What it has to say goes to the worker over a pipe that no handler ever sees.
+//! It reports to the worker over a pipe that no handler ever sees.
 
 use super::plan::{COMMAND, Plan, Report, SetUpFailure};
 use super::platform::is_lasting;
@@ -17,12 +17,12 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// Added to the worker's own score, of a thousand: as if each process of a handler held nine tenths
-/// of the memory more than it does, so that the kernel takes one of them before the worker, also in
-/// a small group whose memory is nearly all the worker's.
+/// Added to the worker's own out-of-memory score, which ends at 1000: as if each process of a
+/// handler held nine tenths of the memory more than it does. So the kernel kills a handler before
+/// the worker, also in a small group whose memory is nearly all the worker's.
 const OOM_SCORE_MORE: i32 = 900;
 
-/// Where the system looks without `PATH`.
+/// Folders in which the system looks for programs without `PATH`.
 const DEFAULT_PATH: &str = "/bin:/usr/bin";
 
 /// Does the launcher step if the command line asks for it, and returns only if that failed.
@@ -36,8 +36,8 @@ pub fn launch_if_asked() -> Option<ExitCode> {
         eprintln!("{COMMAND}: used by the worker only; a command is given after --");
         return Some(ExitCode::from(2));
     };
-    // Reached by its path, for only std's own three descriptors can be had by number without
-    // unsafe. Nothing can be said without it, and the worker takes silence for a failure.
+    // Opened by its path, because only std's own three descriptors can be had by number without
+    // unsafe code. Without it no report is possible, and the worker takes silence for a failure.
     let path = format!("/proc/self/fd/{}", plan.status);
     if let Ok(status) = rustix::fs::open(path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()) {
         become_handler(&plan, &status);
@@ -45,7 +45,7 @@ pub fn launch_if_asked() -> Option<ExitCode> {
     Some(ExitCode::from(127))
 }
 
-/// Returns only if the command could not be executed; the worker knows why by then.
+/// Returns only if the command could not be executed, after the report of why.
 fn become_handler(plan: &Plan, status: &OwnedFd) {
     let entered = plan
         .directory
@@ -64,19 +64,19 @@ fn become_handler(plan: &Plan, status: &OwnedFd) {
 }
 
 fn set_up(plan: &Plan) -> Result<(), SetUpFailure> {
-    // The worker's own close on exec already; one that it was given may not.
+    // The worker's own descriptors close on exec already; one that it inherited may not.
     close_fds::set_fds_cloexec_threadsafe(3, &[]);
     let dies_with_parent = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
     dies_with_parent.map_err(failed("the signal at the worker's death"))?;
-    // Had it died before that call, nothing would tell.
+    // No signal tells of a death before that call.
     if rustix::process::getppid().map(|pid| pid.as_raw_pid()) != Some(plan.parent) {
         return Err(SetUpFailure {
             why: "the worker has ended".to_owned(),
             is_lasting: false,
         });
     }
-    // A group of its own, which is signalled as a whole; and no terminal, so that none can stop it
-    // by SIGTTIN or SIGTTOU, nor interrupt it.
+    // A group of its own, which is signalled as a whole; and no terminal, so that no terminal can
+    // stop it by SIGTTIN or SIGTTOU, nor interrupt it.
     rustix::process::setsid().map_err(failed("a session of its own"))?;
     raise_oom_score();
     limit(Resource::Core, 0).map_err(failed("the limit of core files"))?;
@@ -91,7 +91,7 @@ fn set_up(plan: &Plan) -> Result<(), SetUpFailure> {
         })?;
     }
     set_limits(plan).map_err(failed("the limits"))?;
-    // Rust's start-up code ignores it, and what is ignored stays so for whatever is executed.
+    // Rust's start-up code ignores SIGPIPE, and an ignored signal stays ignored after an execution.
     sigpipe::reset();
     Ok(())
 }
@@ -108,7 +108,7 @@ fn raise_oom_score() {
     let own = std::fs::read_to_string(file).ok();
     let own = own.and_then(|text| text.trim().parse::<i32>().ok());
     let raised = own.unwrap_or(0).saturating_add(OOM_SCORE_MORE).min(1000);
-    // Where it cannot be raised, the kernel's own judgement stands.
+    // Where the score cannot be raised, the kernel's own choice stands.
     drop(std::fs::write(file, raised.to_string()));
 }
 
@@ -129,8 +129,8 @@ fn forgo_reading_others() {
         return;
     };
     for right in RIGHTS_TO_READ_OTHERS {
-        // Kept from coming back with what is executed. Fails for a process that may not change
-        // its rights, and where this kernel does not know the right.
+        // Dropped from the bounding set, so that no executed file brings it back. Fails for a
+        // process that may not change its rights, and where this kernel does not know the right.
         let _ = rustix::thread::remove_capability_from_bounding_set(right);
         sets.effective.remove(right);
         sets.permitted.remove(right);
@@ -149,7 +149,8 @@ fn set_limits(plan: &Plan) -> rustix::io::Result<()> {
         limit(Resource::Nofile, files)?;
     }
     if let Some(seconds) = plan.cpu_seconds {
-        // A second later, so that the first is the one that is named: SIGXCPU before SIGKILL.
+        // The hard limit a second later, so that the process ends by SIGXCPU, which names the
+        // cause, and not by SIGKILL.
         limit(Resource::Cpu, seconds.saturating_add(1))?;
         let maximum = getrlimit(Resource::Cpu).maximum;
         let current = Some(maximum.map_or(seconds, |maximum| maximum.min(seconds)));
@@ -176,7 +177,7 @@ fn path_variable() -> OsString {
     std::env::var_os("PATH").unwrap_or_else(|| DEFAULT_PATH.into())
 }
 
-/// Executes the command; returns only with the reason why not.
+/// Executes the command; returns only if that failed, with the reason.
 fn execute(program: &OsStr, arguments: &[OsString]) -> Errno {
     let words = std::iter::once(program).chain(arguments.iter().map(OsString::as_os_str));
     let words: Result<Vec<CString>, _> = words.map(|word| CString::new(word.as_bytes())).collect();
@@ -190,8 +191,8 @@ fn execute(program: &OsStr, arguments: &[OsString]) -> Errno {
             continue;
         };
         let Err(errno) = nix::unistd::execv(&file, &words);
-        // As execvp(3): the search goes on past what is not there and what may not be executed,
-        // and the latter is the better reason.
+        // As execvp(3): the search goes on past files that are missing or may not be executed, and
+        // the latter is the better reason.
         match errno {
             Errno::EACCES => worst = errno,
             Errno::ENOENT | Errno::ENOTDIR | Errno::ENODEV | Errno::ESTALE | Errno::ETIMEDOUT => {}

@@ -1,6 +1,6 @@
-//! Where lines begin and end.
+//! Splits a stream of bytes into lines.
 
-/// What a stray line may show of itself in the log, in bytes.
+/// Longest part of a stray line that is logged, in bytes.
 pub const STRAY_LIMIT: usize = 8 * 1024;
 
 /// Room for `{"id":…,"result":` and unknown members around a result of the largest size, in bytes.
@@ -9,8 +9,8 @@ const ENVELOPE_LIMIT: usize = 4 * 1024;
 /// Splits a stream into lines, whatever the sizes of the reads.
 ///
 /// Holds at most one line: up to the largest reply when it begins with `{`, [`STRAY_LIMIT`] bytes
-/// when it does not. What is longer is reported once, as soon as it is too long, and then skipped
-/// up to its end.
+/// when it does not. A longer line is reported once, as soon as it is too long, and then skipped up
+/// to its end.
 #[derive(Debug)]
 pub struct Framer {
     partial: Vec<u8>,
@@ -38,7 +38,7 @@ impl Framer {
         }
     }
 
-    /// Takes what was read and hands over each line that ends, or becomes too long, in it.
+    /// Takes the bytes of a read; `each` gets every line that ends, or becomes too long, in them.
     pub fn feed(&mut self, mut bytes: &[u8], mut each: impl FnMut(Line<'_>)) {
         while !bytes.is_empty() {
             let end = memchr::memchr(b'\n', bytes);
@@ -63,7 +63,7 @@ impl Framer {
         }
     }
 
-    /// What was read of a line whose end has not been seen.
+    /// The line whose end has not been read yet.
     pub fn partial(&self) -> &[u8] {
         &self.partial
     }
@@ -105,7 +105,7 @@ pub fn is_braced(line: &[u8]) -> bool {
     without_mark(line).first() == Some(&b'{')
 }
 
-/// How many objects begin in this text, none of them inside another: so many replies it may be.
+/// Number of objects in this text, not counting objects inside of another: each may be a reply.
 pub fn objects_in(text: &[u8]) -> usize {
     let (mut count, mut depth) = (0, 0_usize);
     let (mut is_string, mut is_escaped) = (false, false);
@@ -126,8 +126,8 @@ pub fn objects_in(text: &[u8]) -> usize {
     count
 }
 
-/// How many replies this line, or what was read of it, may have been meant as. Without a brace it
-/// was never meant as one, nor is it a part of one.
+/// Most replies that a line, or the beginning of one, may have been meant as. A line without a
+/// brace is neither a reply nor a part of one.
 pub fn replies_at_most(line: &[u8]) -> usize {
     match memchr::memchr2(b'{', b'}', line) {
         Some(_) => objects_in(line).max(1),

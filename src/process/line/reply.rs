@@ -1,4 +1,4 @@
-//! What a line from a process means.
+//! Reads the lines of a process: replies, the ready line, and everything else.
 
 use super::framing::without_mark;
 use crate::process::ids::IdDigits;
@@ -7,18 +7,18 @@ use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-/// What a line means.
+/// Meaning of a line.
 #[derive(Debug, PartialEq)]
 pub enum Parsed<'a> {
-    /// Not for us: print debugging, banners, JSON without `result` or `error`.
+    /// No line of the protocol: print debugging, banners, JSON without `result` or `error`.
     Stray,
-    /// JSON with an id and nothing else of ours; broken if the id is that of a request.
+    /// JSON with an id and no other member of the protocol; a broken reply if a request has the id.
     IdOnly(Id<'a>),
     /// The ready line.
     Ready(Announcement),
     /// An answer, and the id it names.
     Reply(Id<'a>, ReplyBody<'a>),
-    /// What would be an answer if it named an id, and what stands beside it.
+    /// An answer without an id, and the kind of its further members.
     Unnamed(ReplyBody<'a>, ExtraMembers),
     /// A line that begins with an id as a reply does, and is no JSON.
     Malformed(u64, String),
@@ -27,13 +27,13 @@ pub enum Parsed<'a> {
 /// An id as a process wrote it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Id<'a> {
-    /// A JSON integer that could be one of ours.
+    /// A JSON integer without sign, which may be the id of a request.
     Integer(u64),
-    /// Anything else, as its JSON text: `"7"`, `7.0`, `-1`, `null`.
+    /// Any other value, as its JSON text: `"7"`, `7.0`, `-1`, `null`.
     Foreign(&'a str),
 }
 
-/// What a line without an id has beside its `result` or `error`.
+/// Members of a line without an id beside its `result` or `error`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExtraMembers {
     /// Nothing.
@@ -58,20 +58,20 @@ pub enum ReplyBody<'a> {
         /// True when the reply had a result too.
         is_beside_result: bool,
     },
-    /// Neither, of a shape that breaks the protocol; says how.
+    /// Neither a result nor an error, but a break of the protocol; says how.
     Broken(String),
-    /// Text that is not UTF-8; says from which byte on.
+    /// Text that is not UTF-8 from this byte on.
     NotUtf8(usize),
 }
 
-/// What a ready line announces.
+/// The announcement of a ready line.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Announcement {
     /// How many requests at once, if said.
     pub concurrency: Option<usize>,
     /// The members wanted beside `payload`.
     pub context: Vec<ContextMember>,
-    /// What in the line was not understood, for the log.
+    /// A part of the line that was not understood, for the log.
     pub complaint: Option<String>,
 }
 
@@ -80,7 +80,7 @@ pub struct Announcement {
 pub enum ContextMember {
     /// The headers named by `--pass-header`.
     Headers,
-    /// What is left for this request, in milliseconds.
+    /// Time left for this request, in milliseconds.
     TimeoutMs,
     /// The request id.
     RequestId,
@@ -89,7 +89,7 @@ pub enum ContextMember {
 }
 
 impl ContextMember {
-    /// As a ready line has it.
+    /// The name in a ready line.
     pub fn name(&self) -> &'static str {
         match self {
             ContextMember::Headers => "headers",
@@ -117,8 +117,7 @@ pub fn parse(line: &[u8]) -> Parsed<'_> {
 }
 
 /// The result of the ordinary reply to the request with this id; comparing its digits takes less
-/// than reading a number of 16 digits. Anything else, right or wrong, is none here and read by
-/// [`parse`].
+/// than reading a number of 16 digits. `None` means: read the line by [`parse`].
 pub fn plain_reply<'a>(line: &'a [u8], id: &IdDigits) -> Option<&'a str> {
     let rest = id.strip_from(line.strip_prefix(b"{\"id\":")?)?;
     let result = rest.strip_prefix(b",\"result\":")?.strip_suffix(b"}")?;
@@ -127,8 +126,8 @@ pub fn plain_reply<'a>(line: &'a [u8], id: &IdDigits) -> Option<&'a str> {
     Some(result.get())
 }
 
-/// The ordinary reply, read in a third of the instructions: `{"id":7,"result":…}`, with no white
-/// space around the names. Anything else, right or wrong, is none here and read by [`envelope`].
+/// The ordinary reply, `{"id":7,"result":…}` without white space around the names, read in a third
+/// of the instructions. `None` means: read the line by [`envelope`].
 fn plain(text: &str) -> Option<Parsed<'_>> {
     let rest = text.strip_prefix("{\"id\":")?;
     let (id, rest) = rest.split_once(',')?;
@@ -206,7 +205,7 @@ struct Envelope<'a> {
     has_loggers: bool,
 }
 
-/// The members of a JSON object; of duplicate ones the last wins.
+/// The members of a JSON object; the last of duplicate members wins.
 fn envelope(text: &str) -> Result<Envelope<'_>, serde_json::Error> {
     let mut deserializer = serde_json::Deserializer::from_str(text);
     let envelope = deserializer.deserialize_map(EnvelopeVisitor)?;
@@ -254,12 +253,13 @@ enum Key {
     Ready,
     Concurrency,
     Context,
-    /// Loggers write it, and no reply has it.
+    /// A member of loggers, which no reply has.
     Logger,
     Other,
 }
 
-/// What loggers of many languages write by default, in any case and with or without an `@`.
+/// Members that loggers of many languages write by default, in upper or lower case and with or
+/// without an `@`.
 const LOGGER_MEMBERS: [&str; 17] = [
     "level",
     "lvl",
@@ -405,7 +405,7 @@ fn integer(text: &str) -> Option<u64> {
             return None;
         }
         value = match text.len() {
-            // So few digits overflow nothing.
+            // Up to 19 digits cannot overflow.
             ..=19 => value * 10 + u64::from(digit),
             _ => value.checked_mul(10)?.checked_add(u64::from(digit))?,
         };
@@ -413,7 +413,7 @@ fn integer(text: &str) -> Option<u64> {
     Some(value)
 }
 
-/// Of duplicate members the last wins, as everywhere.
+/// Members of an error; the last of duplicate members wins.
 type Members<'a> = BTreeMap<Cow<'a, str>, &'a RawValue>;
 
 const ERROR_SHAPE: &str = r#"expected "error":"message" or "error":{"message":"…","status":400}"#;

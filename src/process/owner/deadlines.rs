@@ -49,8 +49,8 @@ impl<S: RequestSource + ProcessObserver> Owner<S> {
     }
 }
 
-/// A timer that is set anew only when it must ring earlier. With a later deadline it rings too early,
-/// which costs one look.
+/// A timer that is set anew only when it must ring earlier. With a later deadline it rings too
+/// early, which costs one look.
 #[derive(Debug)]
 pub(super) struct Alarm {
     sleep: Pin<Box<Sleep>>,

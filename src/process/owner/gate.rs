@@ -30,13 +30,14 @@ impl Gate {
         }
     }
 
-    /// This many bytes are on their way into the process, or were read from it and are not answered.
+    /// This many bytes are on their way into the process, or were read from it and are not
+    /// answered.
     pub(super) fn count(&mut self, bytes: usize) {
         self.usage.set(bytes);
     }
 
-    /// Whether to read more, with `line_bytes` of a line read already. If not, the task is woken when
-    /// there is room.
+    /// Whether to read more, with `line_bytes` of a line read already. If not, the task is woken
+    /// when there is room.
     pub(super) fn may_read(&mut self, cx: &mut Context<'_>, line_bytes: usize) -> bool {
         if line_bytes < READ_BYTES {
             self.overdraft = None;

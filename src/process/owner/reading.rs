@@ -90,7 +90,8 @@ impl<S: RequestSource + ProcessObserver> Owner<S> {
         }
     }
 
-    /// Handles the bytes of a read, a piece at a time, until there were too many lines for one turn.
+    /// Handles the bytes of a read, a piece at a time, until there were too many lines for one
+    /// turn.
     fn take_in(&mut self) -> Received {
         let now = Instant::now();
         let mut received = Received::Nothing;

@@ -18,12 +18,12 @@ use tokio::time::timeout;
 /// most, unless root has raised `/proc/sys/fs/pipe-max-size`.
 const REST_BYTES: u64 = 4 * 1024 * 1024;
 
-/// Most bytes that are read back of a dead process's stdin. A pipe holds an eighth of it by default,
-/// but the process may have made it larger.
+/// Most bytes that are read back of a dead process's stdin. A pipe holds an eighth of it by
+/// default, but the process may have made it larger.
 pub(super) const MOST_UNREAD: usize = 512 * 1024;
 
-/// Longest wait for killed processes to be gone. Only a descendant that has left the group, and lives
-/// on, takes all of it.
+/// Longest wait for killed processes to be gone. Only a descendant that has left the group, and
+/// lives on, takes all of it.
 const KILLED_END_WITHIN: Duration = Duration::from_millis(20);
 
 impl<S: RequestSource + ProcessObserver> Owner<S> {
@@ -56,8 +56,8 @@ impl<S: RequestSource + ProcessObserver> Owner<S> {
         never_started
     }
 
-    /// Reads stdout to its end, a turn at a time. At most [`REST_BYTES`], because a descendant may go
-    /// on writing.
+    /// Reads stdout to its end, a turn at a time. At most [`REST_BYTES`], because a descendant may
+    /// go on writing.
     async fn read_rest(&mut self) {
         let most = self.taken_in + REST_BYTES;
         while !self.read_a_turn() && self.taken_in < most {
@@ -65,8 +65,8 @@ impl<S: RequestSource + ProcessObserver> Owner<S> {
         }
     }
 
-    /// Waits until no process holds the pipe any more: the descendants in the group were killed just
-    /// now, and end within a moment.
+    /// Waits until no process holds the pipe any more: the descendants in the group were killed
+    /// just now, and end within a moment.
     async fn wait_for_end_of_stdout(&mut self) {
         let ended = poll_fn(|cx| {
             if self.poll_read(cx) {

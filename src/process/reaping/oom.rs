@@ -1,7 +1,7 @@
-//! Whether the kernel killed a process to get at its memory.
+//! Tells kills by the kernel's out-of-memory killer from other kills.
 //!
-//! The kernel says so only by a count for the whole control group, so this tells causes apart by
-//! the count's rising: a process that was killed while it rose is taken for the one.
+//! The kernel counts these kills for the whole control group only. So a process that was killed
+//! when the count rose is taken for the killed one.
 
 use crate::control_group;
 use std::fs;
@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// A kill that no process was found dead of within this time was not one of the pool's.
+/// A kill that no death of a process explained within this time hit no process of the pool.
 const COUNTS_FOR: Duration = Duration::from_secs(1);
 
-/// The count of the control group that the worker and its processes are in.
+/// Watches the count of the control group of the worker and its processes.
 #[derive(Debug)]
 pub(in crate::process) struct OomWatch {
     /// `None` where there is no such count: then nothing is ever explained.
@@ -20,7 +20,7 @@ pub(in crate::process) struct OomWatch {
     tally: Mutex<Tally>,
 }
 
-/// Kills counted, and not yet laid to the account of a process.
+/// Kills that were counted, less the ones that explained a death.
 #[derive(Debug)]
 struct Tally {
     counted: u64,
@@ -45,14 +45,15 @@ impl OomWatch {
         }
     }
 
-    /// Looks at the count, so that a later death is not explained by what is old then.
+    /// Reads the count, so that earlier kills do not explain a later death.
     pub(in crate::process) fn look(&self) {
         if let Some(counted) = self.file.as_deref().and_then(count) {
             self.tally().update(counted, Instant::now());
         }
     }
 
-    /// Whether a process that was killed by nobody we know of was killed for its memory.
+    /// Whether the kernel's killer explains the end of a process by SIGKILL that the worker did not
+    /// send. Each kill explains one end.
     pub(in crate::process) fn explains_a_kill(&self) -> bool {
         self.look();
         self.tally().take()
@@ -76,7 +77,7 @@ impl Tally {
         self.counted = counted;
     }
 
-    /// Takes one kill from the account, if there is one.
+    /// Takes one kill out, if there is one.
     fn take(&mut self) -> bool {
         let is_one = self.open > 0;
         self.open = self.open.saturating_sub(1);

@@ -1,6 +1,6 @@
-//! One running process: what it is watched, signalled and reaped by.
+//! One running process: its exit watch, its signals, its reaping.
 //!
-//! Never reads or writes its pipes, and decides nothing: the slot does.
+//! Never reads or writes the pipes of the process, and decides nothing: the slot does.
 
 use super::family::family;
 use super::oom::OomWatch;
@@ -27,7 +27,7 @@ pub struct Process {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Running,
-    /// We have sent it SIGKILL ourselves.
+    /// The worker has sent SIGKILL.
     Killed,
     Reaped,
 }
@@ -41,9 +41,9 @@ pub struct Death {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Cause {
-    /// The status says all that is known.
+    /// The cause is in the status.
     Status,
-    /// The kernel needed its memory.
+    /// The kernel's out-of-memory killer.
     OutOfMemory,
 }
 
@@ -96,16 +96,16 @@ impl Process {
     }
 
     fn send(&self, signal: Signal) {
-        // An error means that nobody is left in it.
+        // An error means that the group is empty.
         let _ = rustix::process::kill_process_group(self.pid, signal);
-        // A process may have left its group; nothing escapes this one.
+        // The process may have left its group, but keeps its number.
         if signal == Signal::KILL {
             let _ = rustix::process::kill_process(self.pid, signal);
         }
     }
 
     /// Kills what is left of the group, then reaps the process, which must have ended: the group's
-    /// number may be given to others as soon as its leader is reaped.
+    /// number may be given to other processes as soon as its leader is reaped.
     pub fn reap(&mut self) -> io::Result<Death> {
         if self.state != State::Reaped {
             self.send(Signal::KILL);
@@ -128,8 +128,8 @@ impl Drop for Process {
     fn drop(&mut self) {
         if self.state != State::Reaped {
             self.send(Signal::KILL);
-            // Not waited for: this may be the runtime's thread, and the process unkillable. If it
-            // is not dead yet, it is reaped as an orphan.
+            // Not waited for: this may be the runtime's thread, and the process may take long to
+            // die. A process that is not dead yet is reaped as an orphan.
             let _ = self.child.try_wait();
             family().disown(self.pid);
         }
@@ -152,7 +152,7 @@ impl ExitWatch {
     // Cancel-safe: a pidfd stays readable once its process has ended.
     pub async fn ended(&self) {
         if self.0.readable().await.is_err() {
-            // Only when the runtime shuts down, and then nothing is awaited any more.
+            // Happens only while the runtime shuts down, when no task runs any more.
             std::future::pending::<()>().await;
         }
     }
