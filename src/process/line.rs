@@ -3,6 +3,7 @@
 //! Payloads and results are never decoded here. They pass as the JSON text in which they came,
 //! which is checked (a result) or known (a payload) to be one valid JSON value.
 
+mod envelope;
 mod framing;
 mod reply;
 mod request;

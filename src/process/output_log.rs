@@ -385,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_quoted_is_cut() {
+    fn quotes_are_cut() {
         assert_eq!(quote("short"), "short");
         let long = quote(&"é".repeat(QUOTE_LIMIT)).into_owned();
         assert!(long.len() < QUOTE_LIMIT + 20, "{}", long.len());

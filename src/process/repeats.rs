@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_withheld_is_logged_after_a_while() {
+    fn withheld_output_is_logged_after_a_while() {
         let known = FailedOutput::default();
         run(&known, &["a", "b"], true);
         let now = Instant::now();

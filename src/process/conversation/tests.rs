@@ -347,7 +347,7 @@ fn with_concurrency_nothing_of_another_answer_is_shown() {
 }
 
 #[test]
-fn a_long_line_with_the_id_of_another_fails_nobody_else() {
+fn a_long_line_fails_only_the_request_that_it_names() {
     let mut table = Table::new();
     table.says("{\"ready\":true,\"concurrency\":2}\n");
     table.give(1);
@@ -357,7 +357,7 @@ fn a_long_line_with_the_id_of_another_fails_nobody_else() {
 }
 
 #[test]
-fn whoever_echoed_an_id_once_must_do_so_always() {
+fn a_process_that_repeated_an_id_once_must_always_do_so() {
     let mut table = Table::new();
     table.give(1);
     table.says("{\"id\":1,\"result\":1}\n");
@@ -369,7 +369,7 @@ fn whoever_echoed_an_id_once_must_do_so_always() {
 }
 
 #[test]
-fn a_line_without_an_id_is_no_reply_of_one_that_echoes_them() {
+fn a_line_without_an_id_is_no_reply_of_a_process_that_repeats_ids() {
     for (line, fault) in [
         ("{\"level\":\"warning\",\"error\":\"refused\"}\n", None),
         ("{\"error\":\"refused\",\"attempt\":3}\n", None),
@@ -394,7 +394,7 @@ fn a_line_without_an_id_is_no_reply_of_one_that_echoes_them() {
 }
 
 #[test]
-fn of_one_without_ids_what_loggers_write_is_no_reply() {
+fn a_logger_s_line_is_no_reply_of_a_process_without_ids() {
     for before in ["", "{\"result\":0}\n"] {
         for line in [
             "{\"event\":\"cache is down\",\"error\":\"refused\"}\n",
@@ -473,7 +473,7 @@ fn a_reply_to_the_request_at_work_that_is_no_json_fails_at_once() {
 }
 
 #[test]
-fn an_id_that_is_not_ours_answers_nobody() {
+fn an_unknown_id_answers_no_request() {
     for id in [
         "\"1\"",
         "1.0",
@@ -493,7 +493,7 @@ fn an_id_that_is_not_ours_answers_nobody() {
 }
 
 #[test]
-fn a_second_reply_to_one_request_does_not_cost_the_next_its_own() {
+fn a_second_reply_to_one_request_leaves_the_next_its_own() {
     let mut table = Table::new();
     table.give(1);
     table.says("{\"id\":1,\"result\":\"first\"}\n");
@@ -509,7 +509,7 @@ fn a_second_reply_to_one_request_does_not_cost_the_next_its_own() {
 }
 
 #[test]
-fn a_reply_before_its_request_is_written_answers_nobody_without_an_id() {
+fn an_early_reply_without_an_id_answers_no_request() {
     let mut table = Table::new();
     table.gives(Request(1, "p".repeat(100)));
     table.sends(10);
@@ -534,7 +534,7 @@ fn a_reply_before_its_request_is_written_costs_the_process_also_with_its_id() {
 }
 
 #[test]
-fn whoever_breaks_a_promised_order_is_given_nothing_more() {
+fn a_process_that_breaks_its_order_is_given_no_more_requests() {
     let mut table = Table::new();
     table.says("{\"ready\":true,\"concurrency\":1}\n");
     // Written ahead, past the room: how it came there does not matter here.
@@ -574,7 +574,7 @@ fn only_the_first_ready_line_announces() {
 }
 
 #[test]
-fn among_several_a_reply_with_a_wrong_id_fails_nobody() {
+fn among_several_requests_a_reply_with_a_wrong_id_fails_none() {
     let mut table = Table::new();
     table.says("{\"ready\":true,\"concurrency\":4}\n");
     table.give(1);
@@ -673,7 +673,7 @@ fn a_process_that_never_reads_times_out_all_the_same() {
 }
 
 #[test]
-fn with_concurrency_the_others_finish_within_their_own_time_and_a_late_reply_is_dropped() {
+fn with_concurrency_other_requests_keep_their_time_and_a_late_reply_is_dropped() {
     let mut table = Table::new();
     table.says("{\"ready\":true,\"concurrency\":2}\n");
     table.give(1);
@@ -743,7 +743,7 @@ fn ten_seconds_of_life_count_as_up() {
 }
 
 #[test]
-fn what_was_never_read_never_started() {
+fn requests_that_were_never_read_never_started() {
     let mut table = Table::new();
     table.says("{\"ready\":true,\"concurrency\":4}\n");
     for number in 1..=3 {
@@ -787,7 +787,7 @@ fn a_process_that_has_read_its_request_may_close_its_stdin_and_answer() {
 }
 
 #[test]
-fn what_was_seen_names_the_likely_cause() {
+fn the_detail_of_a_timeout_names_the_likely_cause() {
     for (said, hint) in [
         ("", "flush"),
         (
@@ -855,7 +855,7 @@ fn ended(table: &mut Table, unread: usize) -> Vec<(u64, bool)> {
 
 /// Somebody who left the group may have read them, and be working on them still.
 #[test]
-fn while_somebody_else_holds_the_pipes_a_promise_of_order_gives_nothing_back() {
+fn while_a_descendant_holds_the_pipes_a_promise_of_order_gives_nothing_back() {
     for (holders, given_back) in [(PipeHolders::None, 2), (PipeHolders::Some, 0)] {
         let mut table = ahead(5);
         let ended = table.end(0, holders);
@@ -905,7 +905,7 @@ fn only_a_promise_of_order_and_a_reply_open_the_window() {
 }
 
 #[test]
-fn what_is_unanswered_is_bounded_in_bytes() {
+fn unanswered_requests_are_bounded_in_bytes() {
     let mut table = ordered();
     assert_eq!(table.talk.next_position(), Position::First);
     table.gives(Request(3, "p".repeat(60_000)));
@@ -942,7 +942,7 @@ fn behind_another_request_no_time_passes() {
 }
 
 #[test]
-fn at_a_timeout_only_the_one_being_worked_on_fails() {
+fn at_a_timeout_only_the_request_at_work_fails() {
     let mut table = ahead(6);
     table.waits(TIMEOUT, None);
     assert_eq!(table.answers.len(), 1);
@@ -977,7 +977,7 @@ fn a_caller_s_budget_that_ends_behind_another_request_costs_no_process() {
 }
 
 #[test]
-fn one_that_nobody_waits_for_is_given_its_time_and_no_more() {
+fn a_request_without_a_caller_has_its_time_and_no_more() {
     let mut table = ahead(4);
     table.talk.flight[1].latest = Some(table.now + MS);
     table.waits(MS, None);
@@ -1012,7 +1012,7 @@ fn after_a_broken_order_each_has_a_time_of_its_own() {
 }
 
 #[test]
-fn what_may_have_been_meant_as_a_reply_is_not_taken_for_silence() {
+fn lines_that_may_be_meant_as_replies_count_as_started_requests() {
     for (said, started) in [
         ("print\n", 1),
         ("value is 5{\"id\":3,\"result\":3}\n", 2),
@@ -1049,7 +1049,7 @@ fn what_may_have_been_meant_as_a_reply_is_not_taken_for_silence() {
 }
 
 #[test]
-fn a_broken_reply_may_have_others_behind_it() {
+fn a_broken_reply_may_have_further_replies_behind_it() {
     let mut table = ahead(6);
     table.says("{\"id\":3,\"result\":3}{\"id\":4,\"result\":4}\n");
     assert!(matches!(table.failure(3), Failure::Protocol(_)));
@@ -1058,7 +1058,7 @@ fn a_broken_reply_may_have_others_behind_it() {
 }
 
 #[test]
-fn in_doubt_what_has_not_started_is_taken_away() {
+fn in_doubt_requests_that_have_not_started_are_taken_away() {
     for (said, open) in [
         // The reply of the first, by its order.
         (
@@ -1085,7 +1085,7 @@ fn in_doubt_what_has_not_started_is_taken_away() {
 }
 
 #[test]
-fn in_doubt_what_has_started_may_be_finished() {
+fn in_doubt_requests_that_have_started_may_be_finished() {
     let mut table = ahead(4);
     table.says("{\"id\":99,\"result\":1}\n");
     assert!(matches!(table.failure(3), Failure::Protocol(_)));
@@ -1171,7 +1171,7 @@ fn honest_step() -> impl Strategy<Value = HonestStep> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1000))]
     #[test]
-    fn what_an_orderly_process_started_is_never_given_back(
+    fn requests_that_an_orderly_process_started_are_never_given_back(
         steps in proptest::collection::vec(honest_step(), 0..80),
     ) {
         let mut table = ordered();
@@ -1388,7 +1388,7 @@ fn a_caller_s_budget_ends_its_wait_and_no_process() {
 }
 
 #[test]
-fn whoever_gave_up_earlier_a_process_has_its_timeout_and_no_more() {
+fn a_process_has_its_timeout_and_no_more_after_its_caller_has_left() {
     for ready in ["{\"ready\":true}\n", "{\"ready\":true,\"concurrency\":2}\n"] {
         let mut table = Table::new();
         table.says(ready);
@@ -1439,7 +1439,7 @@ fn a_line_is_made_again_as_it_was_to_be_compared() {
 }
 
 #[test]
-fn what_does_not_come_back_as_it_was_written_gives_nothing_back() {
+fn lines_that_come_back_changed_give_no_request_back() {
     for (at, is_given_back) in [(None, true), (Some(7), false), (Some(30), false)] {
         let mut table = Table::new();
         table.says("{\"ready\":true,\"concurrency\":4}\n");
@@ -1456,7 +1456,7 @@ fn what_does_not_come_back_as_it_was_written_gives_nothing_back() {
 }
 
 #[test]
-fn what_came_of_a_reply_or_of_reading_is_told_at_the_end() {
+fn progress_with_a_request_is_told_at_the_end() {
     let mut table = Table::new();
     table.give(1);
     table.says("{\"id\":1,\"result\":\"cut");
@@ -1478,7 +1478,7 @@ fn what_came_of_a_reply_or_of_reading_is_told_at_the_end() {
 }
 
 #[test]
-fn the_id_that_came_is_told_with_its_type() {
+fn a_wrong_id_is_told_with_its_type() {
     for (id, kind) in [
         ("\"1\"", "it is a string"),
         ("[1]", "it is an array"),
@@ -1499,7 +1499,7 @@ fn the_id_that_came_is_told_with_its_type() {
 }
 
 #[test]
-fn what_was_printed_is_not_for_every_caller_and_half_a_reply_not_for_the_log() {
+fn output_is_kept_from_other_callers_and_half_a_reply_from_the_log() {
     for (said, is_logged) in [("secret\n", true), ("{\"id\":1,\"result\":\"secret", false)] {
         let mut table = Table::new();
         table.says("{\"ready\":true}\n");

@@ -363,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_command_is_answered_with_what_may_have_been_meant() {
+    fn a_missing_command_is_answered_with_likely_ones() {
         let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/python");
         let missing = |command: &str| {
             said(
@@ -414,7 +414,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_of_a_known_kind_is_answered_with_what_to_type() {
+    fn a_file_of_a_known_kind_is_answered_with_its_command_line() {
         for (name, typed) in [
             ("handler.rb", "ruby ./handler.rb"),
             ("app.jar", "java -jar app.jar"),
@@ -429,7 +429,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_before_the_interpreter_is_named() {
+    fn bytes_before_the_interpreter_are_named() {
         let file = std::env::temp_dir().join(format!("faas-bom-{}", fastrand::u64(..)));
         for (content, before) in [
             (

@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_worker_did_not_write_is_no_plan() {
+    fn words_that_the_worker_did_not_write_are_no_plan() {
         let good = "status=7 parent=42 -- sh";
         let read = |text: &str| Plan::from_words(text.split(' ').map(OsString::from));
         assert!(read(good).is_some());

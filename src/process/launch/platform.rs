@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_lacks_is_named_with_where_it_is_there() {
+    fn a_missing_call_is_named_with_systems_that_have_it() {
         for errno in [Errno::NOSYS, Errno::PERM] {
             let why = refused("pidfd_open", "Linux 5.3", Err(errno)).unwrap_err();
             assert!(

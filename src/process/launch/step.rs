@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_executed_says_why() {
+    fn a_failed_execution_says_why() {
         let reason = |program: &str| execute(OsStr::new(program), &[]);
         assert_eq!(reason("/no/such/file"), Errno::ENOENT);
         assert_eq!(reason("no-such-command-anywhere"), Errno::ENOENT);

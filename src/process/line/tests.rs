@@ -155,7 +155,7 @@ fn lines_mean_what_the_protocol_says() {
 
 /// What loggers write by default, each with an error and a result beside it.
 #[test]
-fn what_loggers_write_is_told_from_a_reply() {
+fn loggers_lines_are_told_from_replies() {
     let beside = r#""error":"boom","result":1}"#;
     for (logger, line) in [
         ("structlog", r#"{"event":"cache is down","#),
@@ -190,7 +190,7 @@ fn what_loggers_write_is_told_from_a_reply() {
 }
 
 #[test]
-fn what_begins_as_a_reply_and_is_no_json_is_told_with_its_place() {
+fn a_reply_that_is_no_json_is_told_with_the_place_of_the_error() {
     for (line, byte, cause) in [
         (r#"{"id":7,"result":NaN}"#, 17, "NaN is no JSON"),
         (

@@ -181,7 +181,7 @@ async fn a_busy_process_without_room_passes_on_what_it_was_woken_for() {
 }
 
 #[tokio::test]
-async fn what_is_given_back_can_be_read_by_nobody_any_more() {
+async fn a_request_that_is_given_back_can_no_longer_be_read() {
     let mut bench = Bench::new().await;
     let answered = bench.ask(LONG);
     assert!(bench.look().is_pending());
@@ -194,7 +194,7 @@ async fn what_is_given_back_can_be_read_by_nobody_any_more() {
 }
 
 #[tokio::test]
-async fn what_was_begun_to_be_read_is_not_given_back() {
+async fn a_request_that_was_read_in_part_is_not_given_back() {
     let mut bench = Bench::new().await;
     let mut answered = bench.ask(LONG);
     assert!(bench.look().is_pending());
@@ -205,7 +205,7 @@ async fn what_was_begun_to_be_read_is_not_given_back() {
 }
 
 #[tokio::test]
-async fn a_reply_that_is_there_at_the_burial_counts() {
+async fn a_reply_that_is_there_when_the_process_is_reaped_counts() {
     let mut bench = Bench::new().await;
     let mut answered = bench.ask(LONG);
     assert!(bench.look().is_pending());
@@ -246,7 +246,7 @@ fn put_back(bench: &Bench, text: &[u8]) {
 }
 
 #[tokio::test]
-async fn what_was_put_in_place_of_what_was_read_gives_nothing_back() {
+async fn bytes_put_in_place_of_read_ones_give_no_request_back() {
     for (is_same, given_back) in [(true, 1), (false, 0)] {
         let mut bench = Bench::new().await;
         let _answered = bench.ask(LONG);
