@@ -7,8 +7,8 @@ use crate::error::StartError;
 use crate::http::api::large_body::LargeBodies;
 use crate::http::api::token::Tokens;
 use crate::http::api::{Api, Surface};
-use crate::http::server::CONNECTIONS_BEYOND;
-use crate::http::server::listener::{LAST_REQUESTS_COME_WITHIN, Listener};
+use crate::http::server::CONNECTIONS_BEYOND_LIMIT;
+use crate::http::server::listener::{IDLE_CLOSE_DELAY, Listener};
 use crate::limits::{
     ADMIN_CONNECTIONS, hide_from_processes, raise_descriptor_limit, warn_of_group_kill,
 };
@@ -66,7 +66,7 @@ pub async fn serve(config: Config, control: Control) -> Result<(), StartError> {
     let watch = watch_files(&config).await?;
     let shutdown = control.shutdown;
     let budget = MemoryBudget::new(config.http.max_buffered_bytes);
-    let listener = listener.giving_way(budget.clone());
+    let listener = listener.with_memory_budget(budget.clone());
     let large_bodies = LargeBodies::start().map_err(|source| StartError::Runtime {
         what: "the thread for large bodies",
         source,
@@ -126,7 +126,7 @@ fn prepare_system(config: &Config) -> Result<Rlimit, StartError> {
     check_platform().map_err(StartError::Platform)?;
     map_large_blocks();
     check_sandbox(&config.isolation)?;
-    let handlers_limit = raise_descriptor_limit(config, CONNECTIONS_BEYOND);
+    let handlers_limit = raise_descriptor_limit(config, CONNECTIONS_BEYOND_LIMIT);
     hide_from_processes();
     take_in_orphans();
     warn_of_group_kill(config);
@@ -135,7 +135,7 @@ fn prepare_system(config: &Config) -> Result<Rlimit, StartError> {
 
 /// Listens for callers; logs where, and with how much memory.
 fn listen(config: &Config) -> Result<Listener, StartError> {
-    let listener = Listener::bind(&config.http)?;
+    let listener = Listener::bind(&config.http.listen)?;
     let (version, command) = (version(), config.command.as_ref().map(Command::shown));
     for address in listener.addresses() {
         let processes = config.pool.processes.get();
@@ -150,14 +150,14 @@ fn listen(config: &Config) -> Result<Listener, StartError> {
         max_connections = config.http.max_connections.get(),
         "memory is limited by the control group"
     );
-    Ok(listener.holding_little())
+    Ok(listener.with_small_receive_buffers())
 }
 
 /// Listens at the address of `--admin`, if there is one.
 fn listen_for_operators(config: &HttpConfig) -> Result<Option<Listener>, StartError> {
     let admin = config.admin.as_ref();
     let admin = admin
-        .map(|address| Listener::bind_to(std::slice::from_ref(address)))
+        .map(|address| Listener::bind(std::slice::from_ref(address)))
         .transpose()?;
     for address in admin.iter().flat_map(Listener::addresses) {
         info!(%address, "listening for operators");
@@ -338,7 +338,7 @@ impl Ending<'_> {
     /// connection is left from which another request could come.
     async fn drain(&self, end: Instant) -> Drained {
         let idle_processes_end = async {
-            sleep(LAST_REQUESTS_COME_WITHIN).await;
+            sleep(IDLE_CLOSE_DELAY).await;
             self.pool.stop_idle();
             std::future::pending::<Infallible>().await
         };

@@ -11,7 +11,7 @@ use hyper::{Response, StatusCode};
 use std::time::Duration;
 
 /// A response whose body is complete.
-pub type ApiResponse = Response<Full<Bytes>>;
+pub type ApiResponse = crate::http::server::HttpResponse;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const ERROR_CODE: HeaderName = HeaderName::from_static("x-faas-error");

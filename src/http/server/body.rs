@@ -1,4 +1,5 @@
-//! The body of a request as it comes, which tells its connection how far it is.
+//! The body of a request, which records in its connection's status how far it has come; and the
+//! type of all responses.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -6,24 +7,32 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
+use http_body_util::Full;
+use hyper::Response;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 
-use super::orders::Marks;
+use super::flags::RequestFlags;
 use super::status::ConnectionStatus;
 use crate::error::Failure;
 
-/// The most that is read of a body that nobody wants for the sake of its connection, in bytes.
-const MOST_DISCARDED: usize = 64 * 1024;
+/// The body of a response.
+pub(super) type ResponseBody = Full<Bytes>;
 
-/// A body that is on its way.
+/// A response that the server sends.
+pub type HttpResponse = Response<ResponseBody>;
+
+/// Bytes read at most of a body that the response does not need, so that its connection stays open.
+const MAX_DISCARDED_BYTES: usize = 64 * 1024;
+
+/// The body of a request, as it comes.
 ///
-/// Dropped before its end, it takes what is there already; if that is not all of it, the
+/// Dropped before its end, it reads the bytes that have come; if the end is not among them, the
 /// connection closes after the response.
 #[derive(Debug)]
 pub struct RequestBody {
     body: Incoming,
     status: Arc<ConnectionStatus>,
-    /// Where its end is, nobody knows.
+    /// Reading has failed, so that the end of the body cannot be found.
     is_broken: bool,
 }
 
@@ -36,15 +45,15 @@ impl RequestBody {
         }
     }
 
-    /// Takes what is there of a body that nobody wants, so that its connection can go on if that
-    /// is all of it.
+    /// Reads and throws away the bytes that have come, so that the connection stays open if the end
+    /// of the body is among them.
     pub(in crate::http) async fn discard(mut self) {
-        let mut left = MOST_DISCARDED;
+        let mut left = MAX_DISCARDED_BYTES;
         let mut has_waited = false;
         poll_fn(|context| {
             while let Some(Ok(frame)) = match Pin::new(&mut self).poll_frame(context) {
                 Poll::Ready(frame) => frame,
-                // hyper passes on one piece at a time, and comes here after each.
+                // hyper passes on one piece at a time, and is polled again between two.
                 Poll::Pending if !has_waited => {
                     has_waited = true;
                     context.waker().wake_by_ref();
@@ -72,24 +81,24 @@ impl Body for RequestBody {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
-        if self.status.marks().has(Marks::TOO_SLOW) {
+        if self.status.request_flags().has(RequestFlags::BODY_TOO_SLOW) {
             return Poll::Ready(Some(Err(Failure::BodyTooSlow)));
         }
         let polled = Pin::new(&mut self.body).poll_frame(context);
         Poll::Ready(match polled {
             Poll::Pending => {
-                self.status.note_body_awaited();
+                self.status.record_body_awaited();
                 return Poll::Pending;
             }
             Poll::Ready(None) => {
                 if !self.is_broken {
-                    self.status.note_body_whole();
+                    self.status.record_body_complete();
                 }
                 None
             }
             Poll::Ready(Some(Ok(frame))) => {
                 if frame.is_trailers() {
-                    self.status.mark(Marks::TRAILERS);
+                    self.status.set_flags(RequestFlags::TRAILERS);
                 }
                 Some(Ok(frame))
             }
@@ -112,19 +121,19 @@ impl Body for RequestBody {
 
 impl Drop for RequestBody {
     fn drop(&mut self) {
-        if self.is_broken || !self.status.marks().has(Marks::UNREAD) {
+        if self.is_broken || !self.status.request_flags().has(RequestFlags::BODY_UNREAD) {
             return;
         }
-        // A body mostly comes with its head, so a small one that nobody wants costs no connection.
+        // A small body mostly comes with its head, so that an unread one costs no connection.
         let mut context = Context::from_waker(Waker::noop());
         loop {
             match Pin::new(&mut self.body).poll_frame(&mut context) {
                 Poll::Ready(Some(Ok(frame))) if !frame.is_trailers() => {
                     if self.body.is_end_stream() {
-                        return self.status.note_body_whole();
+                        return self.status.record_body_complete();
                     }
                 }
-                Poll::Ready(None) => return self.status.note_body_whole(),
+                Poll::Ready(None) => return self.status.record_body_complete(),
                 Poll::Ready(Some(Ok(_) | Err(_))) | Poll::Pending => return,
             }
         }

@@ -1,18 +1,18 @@
 //! Real sockets, from the first byte to the last.
 
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use http_body_util::BodyExt;
-use hyper::StatusCode;
+use http_body_util::{BodyExt, Full};
+use hyper::{Response, StatusCode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpSocket;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::super::status::Phase;
+use super::super::snapshot::Phase;
 use super::*;
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n";
@@ -67,7 +67,7 @@ impl Drop for Server {
 
 impl Server {
     fn start(config: &HttpConfig) -> Server {
-        let listener = Listener::bind(config).unwrap();
+        let listener = Listener::bind(&config.listen).unwrap();
         let address = listener.addresses()[0];
         let registry = Registry::new(config);
         let stage = Arc::new(Stage::default());
@@ -127,7 +127,7 @@ async fn answer(
     request: Request<RequestBody>,
     stage: Arc<Stage>,
     gate: Arc<Semaphore>,
-) -> Response<Full<Bytes>> {
+) -> HttpResponse {
     struct Leaving(Arc<Stage>);
     impl Drop for Leaving {
         fn drop(&mut self) {
@@ -196,32 +196,6 @@ async fn closed(stream: &mut TcpStream) {
 }
 
 #[tokio::test]
-async fn under_a_memory_limit_the_kernel_s_buffers_do_not_grow() {
-    let listener = Listener::bind(&config()).unwrap().holding_little();
-    let address = listener.addresses()[0];
-    let client = std::thread::spawn(move || {
-        let mut client = std::net::TcpStream::connect(address).unwrap();
-        let timeout = Some(Duration::from_millis(300));
-        client.set_write_timeout(timeout).unwrap();
-        rustix::net::sockopt::set_socket_send_buffer_size(&client, 16 * 1024).unwrap();
-        let mut sent = 0;
-        while let Ok(count) = client.write(&[b'x'; 64 * 1024]) {
-            sent += count;
-        }
-        sent
-    });
-    let (mut stream, _) = listener.sockets[0].accept().await.unwrap();
-    // Read fast at first, which has the kernel offer more; then not at all.
-    let mut block = vec![0; 256 * 1024];
-    let mut read = 0;
-    while read < 16 << 20 {
-        read += stream.read(&mut block).await.unwrap();
-    }
-    let held = client.join().unwrap() - read;
-    assert!(held < 1 << 20, "{held} bytes are held");
-}
-
-#[tokio::test]
 async fn who_pipelines_lets_others_have_their_turn() {
     let server = Server::start(&config());
     let many = server.connect_and_be_seen().await;
@@ -234,68 +208,6 @@ async fn who_pipelines_lets_others_have_their_turn() {
     let asked = server.stage.asked.lock().unwrap().clone();
     let before = asked.iter().position(|path| path == "/").unwrap();
     assert!(before <= 4, "{before} were answered before it");
-}
-
-#[tokio::test]
-async fn addresses_share_a_picked_port() {
-    let listen = [[127, 0, 0, 1], [127, 0, 0, 2]]
-        .map(|ip| SocketAddr::from((ip, 0)))
-        .to_vec();
-    let listener = Listener::bind(&HttpConfig { listen, ..config() }).unwrap();
-    let addresses = listener.addresses();
-    assert_eq!(addresses.len(), 2);
-    assert_eq!(addresses[0].port(), addresses[1].port());
-}
-
-#[tokio::test]
-async fn a_missing_address_is_left_out_unless_it_is_the_only_one() {
-    let missing = SocketAddr::from(([192, 0, 2, 1], 0));
-    let listen = vec![missing, SocketAddr::from(([127, 0, 0, 1], 0))];
-    let listener = Listener::bind(&HttpConfig { listen, ..config() }).unwrap();
-    assert_eq!(listener.addresses().len(), 1);
-    let refused = Listener::bind(&HttpConfig {
-        listen: vec![missing],
-        ..config()
-    });
-    assert!(matches!(refused, Err(StartError::Listen { .. })));
-}
-
-#[tokio::test]
-async fn an_address_in_use_is_named() {
-    let first = Listener::bind(&config()).unwrap();
-    let listen = first.addresses();
-    let error = Listener::bind(&HttpConfig {
-        listen: listen.clone(),
-        ..config()
-    })
-    .unwrap_err();
-    assert_eq!(error.to_string(), format!("cannot listen on {}", listen[0]));
-}
-
-#[tokio::test]
-async fn accepted_sockets_send_without_delay() {
-    let listener = Listener::bind(&config()).unwrap();
-    let _client = TcpStream::connect(listener.addresses()[0]).await.unwrap();
-    let (stream, _) = soon(listener.sockets[0].accept()).await.unwrap();
-    assert!(stream.nodelay().unwrap());
-}
-
-#[test]
-fn only_errors_of_one_connection_are_tried_again_at_once() {
-    let is_of_one = |errno: Errno| is_of_one_connection(&errno.into());
-    assert!(
-        [Errno::CONNABORTED, Errno::PERM, Errno::INTR]
-            .into_iter()
-            .all(is_of_one)
-    );
-    let lasting = [
-        Errno::MFILE,
-        Errno::NFILE,
-        Errno::NOMEM,
-        Errno::NOBUFS,
-        Errno::INVAL,
-    ];
-    assert!(!lasting.into_iter().any(is_of_one));
 }
 
 #[tokio::test]

@@ -1,18 +1,24 @@
-//! Connections: listening, accepting, and keeping each within its limits on time, rate and number.
+//! The HTTP server: listening, accepting, and keeping each connection within its limits on time,
+//! rate and number.
 //!
 //! Serves any function from a request to a response; never knows what a request means.
 
+mod acceptor;
 mod body;
+mod clock;
 mod connection;
+mod flags;
+mod limits;
 pub mod listener;
-mod orders;
 mod rates;
 mod registry;
+mod snapshot;
+mod sockets;
 mod status;
 mod waiting_room;
 
-pub use body::RequestBody;
+pub use body::{HttpResponse, RequestBody};
 
-/// Connections that one listener may have open beyond `--max-connections`: those that wait for a
-/// place, and those that are given one answer.
-pub const CONNECTIONS_BEYOND: usize = waiting_room::MOST_WAITING + registry::GUESTS;
+/// Connections that one listener may have open beyond `--max-connections`: connections that wait
+/// for a place, and connections for one health check.
+pub const CONNECTIONS_BEYOND_LIMIT: usize = waiting_room::MAX_WAITING + registry::MAX_HEALTH_CHECKS;

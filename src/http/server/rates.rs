@@ -1,67 +1,70 @@
-//! How fast a body comes or a response is taken, and what is too slow.
+//! The rate at which a body comes or a response is taken, and the least rate that is allowed.
 //!
 //! Pure: time and counts come in from outside. A rate is measured over windows, so that a client
 //! that was fast at first cannot stop afterwards.
 
 use std::time::Duration;
 
-/// From the beginning of a body, or from when a response first had to wait, no rate is asked for;
-/// the shortest window over which one is measured.
+use super::clock::milliseconds;
+
+/// The shortest window over which a rate is measured. No rate is required of a body or response
+/// that began, or first had to wait, less than this ago.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// What a client has moved beyond the least rate counts for later windows, up to this many bytes.
+/// Bytes beyond the least rate count for later windows, up to this many.
 /// The kernel reports progress in steps: a segment of the loopback device has 64 KiB.
-const LARGEST_CREDIT: u64 = 64 * 1024;
+const MAX_CREDIT_BYTES: u64 = 64 * 1024;
 
-/// A transfer below this rate, in bytes a second, may be ended when somebody else needs its room.
-/// Above it, a transfer is let finish: else more clients than there is room for would end each
-/// other's transfers, and none would finish.
-const SLOW: u64 = 32 * 1024;
+/// A transfer below this rate, in bytes a second, may be ended to make room. A faster transfer may
+/// finish: else more clients than there is room for would end each other's transfers, and none
+/// would finish.
+const SLOW_BYTES_PER_SECOND: u64 = 32 * 1024;
 
-/// A transfer younger than this is not ended for others: its rate says nothing yet.
-const JUDGED_FROM_MS: u64 = 1_000;
+/// A transfer younger than this is not ended to make room: its rate says nothing yet.
+const MIN_AGE_MS: u64 = 1_000;
 
 /// A body or a response that is under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Transfer {
-    /// When it began, or first had to wait.
+    /// When the body began, or the response first had to wait.
     pub(super) since_ms: u64,
-    /// When the window began that is measured now.
+    /// When the current window began.
     pub(super) window_ms: u64,
-    /// What has moved since then, and what is carried over from before, in bytes.
+    /// Bytes moved in the window, with the bytes carried over from the window before.
     pub(super) moved: u64,
 }
 
 impl Transfer {
-    /// Bytes a second, over the window.
+    /// Bytes a second in the window.
     pub(super) fn rate(self, now_ms: u64) -> u64 {
-        let age_ms = now_ms.saturating_sub(self.window_ms).max(JUDGED_FROM_MS);
+        let age_ms = now_ms.saturating_sub(self.window_ms).max(MIN_AGE_MS);
         self.moved.saturating_mul(1_000) / age_ms
     }
 
-    /// Whether it may be ended when somebody else needs its room.
+    /// Whether the transfer may be ended to make room.
     pub(super) fn is_slow(self, now_ms: u64) -> bool {
         let age_ms = now_ms.saturating_sub(self.since_ms);
-        age_ms >= JUDGED_FROM_MS && self.rate(now_ms) < SLOW
+        age_ms >= MIN_AGE_MS && self.rate(now_ms) < SLOW_BYTES_PER_SECOND
     }
 }
 
 /// The least rate of bodies and responses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct LeastRate {
-    /// 0: there is none.
+    /// 0 for no least rate.
     pub(super) bytes_per_second: u64,
+    /// The shortest window that is judged.
     pub(super) grace_ms: u64,
 }
 
-/// What a look at a transfer has found.
+/// Whether a transfer keeps the least rate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
     /// The window is too young.
     Wait,
-    /// It was fast enough: a new window begins, with this many bytes carried over.
+    /// The transfer was fast enough: a new window begins, with this many bytes carried over.
     FastEnough { carried: u64 },
-    /// It is below the least rate.
+    /// The transfer is below the least rate.
     TooSlow,
 }
 
@@ -69,10 +72,11 @@ impl LeastRate {
     pub(super) fn new(bytes_per_second: u64) -> LeastRate {
         LeastRate {
             bytes_per_second,
-            grace_ms: super::status::milliseconds(GRACE),
+            grace_ms: milliseconds(GRACE),
         }
     }
 
+    /// Compares a transfer's current window with the least rate.
     pub(super) fn judge(self, transfer: Transfer, now_ms: u64) -> Verdict {
         let age_ms = now_ms.saturating_sub(transfer.window_ms);
         if self.bytes_per_second == 0 || age_ms < self.grace_ms {
@@ -81,7 +85,7 @@ impl LeastRate {
         let due = self.bytes_per_second.saturating_mul(age_ms) / 1_000;
         match transfer.moved.checked_sub(due) {
             Some(surplus) => Verdict::FastEnough {
-                carried: surplus.min(LARGEST_CREDIT),
+                carried: surplus.min(MAX_CREDIT_BYTES),
             },
             None => Verdict::TooSlow,
         }
@@ -115,13 +119,13 @@ mod tests {
             (of(0, 5_119), 5_000, Verdict::TooSlow),
             (of(0, 5_120), 5_000, fast(0)),
             (of(0, 6_000), 5_000, fast(880)),
-            (of(0, 10 << 20), 5_000, fast(LARGEST_CREDIT)),
-            // However much came before: each window counts for itself.
+            (of(0, 10 << 20), 5_000, fast(MAX_CREDIT_BYTES)),
+            // Each window counts for itself.
             (of(100_000, 0), 105_000, Verdict::TooSlow),
             (of(100_000, 0), 104_999, Verdict::Wait),
             // A look that comes late measures a longer window.
             (of(0, 5_120), 10_000, Verdict::TooSlow),
-            // A stamp from the future.
+            // A window that began in the future.
             (of(10_000, 0), 10, Verdict::Wait),
         ] {
             assert_eq!(LEAST.judge(transfer, now_ms), verdict, "{transfer:?}");
@@ -134,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_slow_and_not_young_may_be_ended_for_others() {
+    fn only_slow_and_not_young_transfers_may_be_ended_to_make_room() {
         let slow = |since_ms, window_ms, moved, now_ms| {
             let transfer = Transfer {
                 since_ms,

@@ -1,11 +1,11 @@
-//! All open connections: in which phase each is, since when, and which of them must go.
+//! The registry of open connections: their number, and which of them must close.
 //!
-//! Owned here: the count, the limits, and the choice. Never here: a socket. A connection is told
-//! to look at itself (an order and a wake-up); whether it really closes it decides in its own
-//! task, where it can ask the kernel whether bytes have come in the meantime.
+//! Owned here: the count, the limits, and the choice. Never here: a socket. The registry gives a
+//! connection an order and wakes its task; the task itself decides whether to close, because it
+//! can ask the kernel whether bytes have come in the meantime.
 //!
-//! No timer is armed for a request. A connection leaves stamps (two atomic stores and two looks
-//! at the clock a request), and one sweep over all of them finds those that are over a limit.
+//! No timer is armed for a request. A connection records its times (two atomic stores and two
+//! readings of the clock a request), and one sweep over all connections finds exceeded limits.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -17,118 +17,108 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior};
 
-use super::orders::Orders;
+use super::clock::Clock;
+use super::flags::Orders;
+use super::limits::TimeLimits;
 use super::rates::Verdict;
-use super::status::{ConnectionStatus, RANK_OF_TRANSFERS, TimeLimits, milliseconds, rank};
+use super::snapshot::CloseRank;
+use super::status::{ConnectionStatus, Place};
 use crate::config::HttpConfig;
 
-/// Connections that one look over all of them puts aside for being closed.
-const CANDIDATES: usize = 256;
+/// Connections that one ranking of all connections keeps as candidates for closing.
+const MAX_CANDIDATES: usize = 256;
 
-/// How many connections are looked over in a millisecond, on average, to find one to close. It
-/// takes about a fiftieth of that time, so a flood of connections costs a few percent of one CPU.
-const LOOKS_PER_MS: u64 = 300;
+/// How many connections are ranked in a millisecond, on average, to find one to close. It takes
+/// about a fiftieth of that time, so a flood of connections costs a few percent of one CPU.
+const RANKED_PER_MS: u64 = 300;
 
 /// How long to wait at most before looking again whether there is room, or a descriptor.
 const ROOM_PAUSE: Duration = Duration::from_millis(50);
 
-/// The map of connections keeps room for this many, and gives the rest back.
-const ROOM_KEPT: usize = 64;
+/// Connections for which the map keeps its capacity; capacity beyond is given back.
+const MIN_CAPACITY: usize = 64;
 
-/// Connections that may be open beyond the limit, each for one question of health.
-pub(super) const GUESTS: usize = 16;
+/// Connections that may be open beyond `--max-connections`, each for one health check.
+pub(super) const MAX_HEALTH_CHECKS: usize = 16;
 
 /// All open connections.
 #[derive(Debug)]
 pub(super) struct Registry {
     limits: TimeLimits,
     max_connections: NonZeroUsize,
-    epoch: Instant,
+    clock: Clock,
     connections: Mutex<Connections>,
-    /// Someone left, or was asked to leave and did not.
-    moved: Notify,
-    /// How many wait for `moved`.
-    waiting: AtomicUsize,
+    /// A connection has closed, or was asked to make room and stays open.
+    room_changed: Notify,
+    /// How many tasks wait for `room_changed`.
+    waiters: AtomicUsize,
 }
 
 #[derive(Debug, Default)]
 struct Connections {
     open: HashMap<u64, Arc<ConnectionStatus>>,
-    /// How many of the open ones have a place beyond the limit.
-    guests: usize,
+    /// How many of the open connections have a place beyond the limit.
+    health_checks: usize,
     next_id: u64,
-    /// Orders that a new connection is born with.
+    /// Orders that every new connection starts with.
     orders: u8,
-    /// Whom to close next to make room: the last first, each with the rank it had.
-    candidates: Vec<((u8, u64), u64)>,
-    looked_at_ms: Option<u64>,
+    /// Connections to close next to make room: the last first, each with its rank at the time.
+    candidates: Vec<(CloseRank, u64)>,
+    ranked_at_ms: Option<u64>,
 }
 
 impl Registry {
     pub(super) fn new(config: &HttpConfig) -> Arc<Registry> {
+        Registry::with_limits(TimeLimits::new(config), config.max_connections)
+    }
+
+    fn with_limits(limits: TimeLimits, max_connections: NonZeroUsize) -> Arc<Registry> {
         Arc::new(Registry {
-            limits: TimeLimits::new(config),
-            max_connections: config.max_connections,
-            epoch: Instant::now(),
+            limits,
+            max_connections,
+            clock: Clock::start(),
             connections: Mutex::default(),
-            moved: Notify::new(),
-            waiting: AtomicUsize::new(0),
+            room_changed: Notify::new(),
+            waiters: AtomicUsize::new(0),
         })
     }
 
-    /// Nothing under the lock can leave the map half changed, so a poisoned one is still whole.
+    /// Locks the map; no code under the lock can leave it half changed, so that a poisoned map is
+    /// still whole.
     fn lock(&self) -> MutexGuard<'_, Connections> {
         self.connections
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn now_ms(&self) -> u64 {
-        milliseconds(self.epoch.elapsed())
-    }
-
     pub(super) fn limits(&self) -> &TimeLimits {
         &self.limits
     }
 
-    /// Asks the connection that is the least loss to leave, and waits until one has left or
-    /// `ROOM_PAUSE` is over.
-    pub(super) async fn make_room_and_wait(&self, need: Need) {
-        self.waiting.fetch_add(1, Ordering::AcqRel);
-        let _waiting = Waiting(self);
-        self.make_room(need);
-        // Cancel-safe: a lost notification costs one pause.
-        let _ = tokio::time::timeout(ROOM_PAUSE, self.moved.notified()).await;
-    }
-
-    /// Registers a connection, unless there are as many as may be.
-    pub(super) fn enter(self: &Arc<Self>) -> Option<Registration> {
+    /// Registers a connection, unless `--max-connections` are open.
+    pub(super) fn register(self: &Arc<Self>) -> Option<Registration> {
         let mut connections = self.lock();
-        if connections.open.len() - connections.guests >= self.max_connections.get() {
+        if connections.open.len() - connections.health_checks >= self.max_connections.get() {
             return None;
         }
-        Some(self.register(&mut connections, Place::Regular))
+        Some(self.insert(&mut connections, Place::Regular))
     }
 
-    /// Registers a connection beyond the limit, which is given one answer.
-    pub(super) fn enter_as_guest(self: &Arc<Self>) -> Option<Registration> {
+    /// Registers a connection beyond the limit, which gets one response.
+    pub(super) fn register_health_check(self: &Arc<Self>) -> Option<Registration> {
         let mut connections = self.lock();
-        if connections.guests >= GUESTS {
+        if connections.health_checks >= MAX_HEALTH_CHECKS {
             return None;
         }
-        connections.guests += 1;
-        Some(self.register(&mut connections, Place::Guest))
+        connections.health_checks += 1;
+        Some(self.insert(&mut connections, Place::HealthCheck))
     }
 
-    fn register(self: &Arc<Self>, connections: &mut Connections, place: Place) -> Registration {
+    fn insert(self: &Arc<Self>, connections: &mut Connections, place: Place) -> Registration {
         let id = connections.next_id;
         connections.next_id += 1;
-        let is_guest = place == Place::Guest;
-        let status = Arc::new(ConnectionStatus::new(
-            self.epoch,
-            connections.orders,
-            is_guest,
-        ));
+        let status = ConnectionStatus::new(self.clock, connections.orders, place);
+        let status = Arc::new(status);
         connections.open.insert(id, Arc::clone(&status));
         Registration {
             registry: Arc::clone(self),
@@ -137,14 +127,16 @@ impl Registry {
         }
     }
 
-    /// Whether all connections are to close at once.
-    pub(super) fn is_aborted(&self) -> bool {
-        Orders(self.lock().orders).has_abort()
+    fn deregister(&self, id: u64) {
+        self.lock().remove(id);
+        if self.waiters.load(Ordering::Acquire) > 0 {
+            self.room_changed.notify_one();
+        }
     }
 
-    /// What all connections are doing.
+    /// The statuses of all connections at this moment.
     #[cfg(test)]
-    pub(super) fn snapshots(&self) -> Vec<super::status::Snapshot> {
+    pub(super) fn snapshots(&self) -> Vec<super::snapshot::Snapshot> {
         self.lock()
             .open
             .values()
@@ -152,30 +144,39 @@ impl Registry {
             .collect()
     }
 
-    /// Asks the connection that is the least loss to leave; says whether there was one.
-    fn make_room(&self, need: Need) -> bool {
-        let now_ms = self.now_ms();
+    /// Asks the connection whose loss is the smallest to close, and waits until a connection has
+    /// closed or `ROOM_PAUSE` is over.
+    pub(super) async fn make_room_and_wait(&self, newcomer: Newcomer) {
+        self.waiters.fetch_add(1, Ordering::AcqRel);
+        let _waiter = CountedWaiter(self);
+        self.make_room(newcomer);
+        // Cancel-safe: a lost notification costs one pause.
+        let _ = tokio::time::timeout(ROOM_PAUSE, self.room_changed.notified()).await;
+    }
+
+    /// Asks the connection whose loss is the smallest to close; says whether there was one.
+    fn make_room(&self, newcomer: Newcomer) -> bool {
+        let now_ms = self.clock.now_ms();
         let mut connections = self.lock();
         if connections.candidates.is_empty() {
-            let pause_ms = connections.open.len() as u64 / LOOKS_PER_MS;
+            let pause_ms = connections.open.len() as u64 / RANKED_PER_MS;
             if connections
-                .looked_at_ms
+                .ranked_at_ms
                 .is_some_and(|at_ms| now_ms < at_ms + pause_ms)
             {
                 return false;
             }
-            connections.looked_at_ms = Some(now_ms);
+            connections.ranked_at_ms = Some(now_ms);
             connections.find_candidates(now_ms);
         }
-        while let Some((rank_then, id)) = connections.candidates.pop() {
+        while let Some((earlier, id)) = connections.candidates.pop() {
             if let Some(status) = connections.open.get(&id)
-                && let Some(rank_now) = rank(status.snapshot(), now_ms)
-                && rank_now.0 == rank_then.0
-                // The rate of a transfer changes from moment to moment, what it waits for does not.
-                && (rank_now == rank_then || rank_now.0 == RANK_OF_TRANSFERS)
+                && let Some(rank) = status.snapshot().close_rank(now_ms)
+                && rank.is_unchanged_since(earlier)
             {
-                if rank_now.0 == RANK_OF_TRANSFERS && need == Need::Silent {
-                    // Others may have become idle by the next look.
+                let cuts_request = matches!(rank, CloseRank::SlowTransfer { .. });
+                if cuts_request && newcomer == Newcomer::Silent {
+                    // Other connections may be idle by the next ranking.
                     connections.candidates.clear();
                     return false;
                 }
@@ -186,15 +187,17 @@ impl Registry {
         false
     }
 
-    /// Asks the connection whose body comes, or whose response is taken, the slowest to leave, so
-    /// that what it holds is given back; says whether there was one.
-    pub(super) fn let_the_slowest_go(&self) -> bool {
-        let now_ms = self.now_ms();
+    /// Asks the connection with the slowest body or response to close, so that the memory it holds
+    /// is given back; says whether there was one.
+    pub(super) fn ask_slowest_to_close(&self) -> bool {
+        let now_ms = self.clock.now_ms();
         let connections = self.lock();
         let slow = connections.open.values().filter_map(|status| {
-            let rank = rank(status.snapshot(), now_ms)?;
-            let is_asked = status.orders().has_make_room();
-            (rank.0 == RANK_OF_TRANSFERS && !is_asked).then_some((rank.1, status))
+            let Some(CloseRank::SlowTransfer { rate }) = status.snapshot().close_rank(now_ms)
+            else {
+                return None;
+            };
+            (!status.orders().has_make_room()).then_some((rate, status))
         });
         let slowest = slow.min_by_key(|(rate, _)| *rate);
         slowest
@@ -202,31 +205,29 @@ impl Registry {
             .is_some()
     }
 
-    /// A connection that was asked to leave has a request after all.
-    pub(super) fn note_refusal(&self) {
-        self.moved.notify_one();
+    /// Records that a connection which was asked to make room stays open: a request has come.
+    pub(super) fn record_stays_open(&self) {
+        self.room_changed.notify_one();
     }
 
-    fn leave(&self, id: u64) {
-        self.lock().remove(id);
-        if self.waiting.load(Ordering::Acquire) > 0 {
-            self.moved.notify_one();
-        }
-    }
-
-    /// From now on each response says that its connection closes, on new ones too.
+    /// Has each response say that its connection closes, on new connections too.
     pub(super) fn drain(&self) {
         self.order_all(Orders::DRAIN);
     }
 
-    /// From now on connections close as soon as they have no request, new ones too.
+    /// Closes connections as soon as they have no request, new connections too.
     pub(super) fn close_idle(&self) {
-        self.order_all(Orders::LEAVE);
+        self.order_all(Orders::CLOSE_IDLE);
     }
 
-    /// From now on connections close at once, new ones too.
+    /// Closes all connections at once, new connections too.
     pub(super) fn abort(&self) {
         self.order_all(Orders::ABORT);
+    }
+
+    /// Whether all connections are to close at once.
+    pub(super) fn is_aborted(&self) -> bool {
+        Orders(self.lock().orders).has_abort()
     }
 
     fn order_all(&self, order: u8) {
@@ -237,7 +238,7 @@ impl Registry {
         }
     }
 
-    /// Looks at all connections again and again.
+    /// Checks the limits of all connections, once a period.
     pub(super) async fn sweep(&self) -> Infallible {
         let period = self.limits.period();
         let mut ticks = tokio::time::interval(period);
@@ -248,8 +249,9 @@ impl Registry {
             ticks.tick().await;
             let is_late = last.elapsed() > 2 * period;
             last = Instant::now();
-            // We may have been stopped for a while, and what clients sent meanwhile is unread:
-            // one more period for reading it. Not twice in a row, or a slow worker has no limits.
+            // The worker may have been stopped for a while, and bytes that came meanwhile are
+            // unread: connections get one more period. Not twice in a row, or a slow worker would
+            // have no limits.
             let is_spared = is_late && !was_late;
             was_late = is_spared;
             if !is_spared {
@@ -259,34 +261,26 @@ impl Registry {
     }
 
     fn check_all(&self) {
-        let now_ms = self.now_ms();
+        let now_ms = self.clock.now_ms();
         for status in self.lock().open.values() {
             let snapshot = status.snapshot();
             if let Verdict::FastEnough { carried } = self.limits.verdict(snapshot, now_ms) {
                 status.begin_window(now_ms, carried);
             }
             if self.limits.exceeded(snapshot, now_ms).is_some() {
-                status.order(Orders::CHECK);
+                status.order(Orders::CHECK_LIMITS);
             }
         }
     }
 }
 
-/// A place among all connections.
+/// The connection that needs room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
-    Regular,
-    /// Beyond the limit.
-    Guest,
-}
-
-/// What a connection is that needs room.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Need {
-    /// It has sent nothing yet, and no request is cut short for it.
+pub(super) enum Newcomer {
+    /// No byte has come from it, and no other connection's request is cut short for it.
     Silent,
-    /// It has a request.
-    Request,
+    /// It has a request, or may have one.
+    WithRequest,
 }
 
 impl Connections {
@@ -294,31 +288,33 @@ impl Connections {
         if self
             .open
             .remove(&id)
-            .is_some_and(|status| status.is_guest())
+            .is_some_and(|status| status.is_for_health_check())
         {
-            self.guests -= 1;
+            self.health_checks -= 1;
         }
         let capacity = self.open.capacity();
-        if capacity > ROOM_KEPT && self.open.len() < capacity / 8 {
-            self.open.shrink_to(2 * self.open.len().max(ROOM_KEPT / 2));
+        if capacity > MIN_CAPACITY && self.open.len() < capacity / 8 {
+            self.open
+                .shrink_to(2 * self.open.len().max(MIN_CAPACITY / 2));
         }
         if self.open.is_empty() {
             self.candidates = Vec::new();
         }
     }
 
+    /// Ranks all connections, and keeps the first to close.
     fn find_candidates(&mut self, now_ms: u64) {
-        // Those asked already are on their way out.
-        let rest = self
+        // A connection that was asked already is about to close.
+        let not_asked = self
             .open
             .iter()
             .filter(|(_, status)| !status.orders().has_make_room());
         let ranked =
-            rest.filter_map(|(id, status)| rank(status.snapshot(), now_ms).map(|rank| (rank, *id)));
+            not_asked.filter_map(|(id, status)| Some((status.snapshot().close_rank(now_ms)?, *id)));
         let mut candidates: Vec<_> = ranked.collect();
-        if candidates.len() > CANDIDATES {
-            candidates.select_nth_unstable(CANDIDATES);
-            candidates.truncate(CANDIDATES);
+        if candidates.len() > MAX_CANDIDATES {
+            candidates.select_nth_unstable(MAX_CANDIDATES);
+            candidates.truncate(MAX_CANDIDATES);
             candidates.shrink_to_fit();
         }
         candidates.sort_unstable_by(|a, b| b.cmp(a));
@@ -326,16 +322,16 @@ impl Connections {
     }
 }
 
-/// Counts one that waits, until dropped.
-struct Waiting<'a>(&'a Registry);
+/// Counts as one of the registry's waiters until dropped.
+struct CountedWaiter<'a>(&'a Registry);
 
-impl Drop for Waiting<'_> {
+impl Drop for CountedWaiter<'_> {
     fn drop(&mut self) {
-        self.0.waiting.fetch_sub(1, Ordering::AcqRel);
+        self.0.waiters.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
-/// A connection's place among all; dropping it leaves.
+/// The entry of one connection in the registry; dropping it removes the connection.
 #[derive(Debug)]
 pub(super) struct Registration {
     registry: Arc<Registry>,
@@ -355,7 +351,7 @@ impl Registration {
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        self.registry.leave(self.id);
+        self.registry.deregister(self.id);
     }
 }
 

@@ -1,20 +1,14 @@
-//! Who is let in, and who has to go.
+//! Which connections get a place, and which are asked to close.
 
 use std::task::Waker;
 
-use super::super::status::Phase;
+use super::super::snapshot::Phase;
 use super::*;
 
 impl Registry {
     pub(in crate::http::server) fn of_tests(max_connections: usize) -> Arc<Registry> {
-        Arc::new(Registry {
-            limits: TimeLimits::of_tests(),
-            max_connections: NonZeroUsize::new(max_connections).unwrap(),
-            epoch: Instant::now(),
-            connections: Mutex::default(),
-            moved: Notify::new(),
-            waiting: AtomicUsize::new(0),
-        })
+        let max_connections = NonZeroUsize::new(max_connections).unwrap();
+        Registry::with_limits(TimeLimits::of_tests(), max_connections)
     }
 }
 
@@ -22,208 +16,211 @@ fn registry(max_connections: usize) -> Arc<Registry> {
     Registry::of_tests(max_connections)
 }
 
-/// Waits for a place, as a connection does that has a request.
-async fn admitted(registry: &Arc<Registry>) -> Registration {
+/// Waits for a place, as a connection with a request does.
+async fn registered(registry: &Arc<Registry>) -> Registration {
     loop {
-        if let Some(registration) = registry.enter() {
+        if let Some(registration) = registry.register() {
             return registration;
         }
-        registry.make_room_and_wait(Need::Request).await;
+        registry.make_room_and_wait(Newcomer::WithRequest).await;
     }
 }
 
-async fn pass(ms: u64) {
+async fn advance(ms: u64) {
     tokio::time::advance(Duration::from_millis(ms)).await;
 }
 
-fn asked_to_leave(tickets: &[Registration]) -> Vec<usize> {
+fn asked_to_close(registrations: &[Registration]) -> Vec<usize> {
     let asked = |registration: &Registration| registration.status.orders().has_make_room();
-    (0..tickets.len())
-        .filter(|index| asked(&tickets[*index]))
+    (0..registrations.len())
+        .filter(|index| asked(&registrations[*index]))
         .collect()
 }
 
 #[tokio::test(start_paused = true)]
 async fn room_is_made_by_lingering_then_longest_idle_then_slow_heads_then_slow_transfers() {
     let registry = registry(9);
-    let mut tickets = Vec::new();
+    let mut registrations = Vec::new();
     for _ in 0..9 {
-        tickets.push(registry.enter().unwrap());
-        pass(10).await;
+        registrations.push(registry.register().unwrap());
+        advance(10).await;
     }
-    tickets[0].status.note_read(1);
-    tickets[1].status.enter(Phase::Busy);
-    tickets[2].status.enter(Phase::Idle);
-    tickets[4].status.enter(Phase::Linger);
-    tickets[5].status.note_write_blocked();
-    tickets[5].status.note_written(5_000);
-    for body in &tickets[6..9] {
+    registrations[0].status.record_read(1);
+    registrations[1].status.enter(Phase::Busy);
+    registrations[2].status.enter(Phase::Idle);
+    registrations[4].status.enter(Phase::Linger);
+    registrations[5].status.record_write_blocked();
+    registrations[5].status.record_written(5_000);
+    for body in &registrations[6..9] {
         body.status.begin_request(true);
-        body.status.note_body_awaited();
+        body.status.record_body_awaited();
     }
-    tickets[6].status.note_read(2_000);
-    tickets[7].status.note_read(1 << 20);
-    pass(1_500).await;
-    tickets[8].status.enter(Phase::Busy);
-    tickets[8].status.note_body_awaited();
-    pass(500).await;
-    assert!(registry.enter().is_none());
+    registrations[6].status.record_read(2_000);
+    registrations[7].status.record_read(1 << 20);
+    advance(1_500).await;
+    registrations[8].status.enter(Phase::Busy);
+    registrations[8].status.record_body_awaited();
+    advance(500).await;
+    assert!(registry.register().is_none());
     for expected in [vec![4], vec![3, 4], vec![2, 3, 4], vec![0, 2, 3, 4]] {
-        assert!(registry.make_room(Need::Silent));
-        assert_eq!(asked_to_leave(&tickets), expected);
+        assert!(registry.make_room(Newcomer::Silent));
+        assert_eq!(asked_to_close(&registrations), expected);
     }
     assert!(
-        !registry.make_room(Need::Silent),
+        !registry.make_room(Newcomer::Silent),
         "no request is cut short for one that has sent nothing"
     );
     for expected in [vec![0, 2, 3, 4, 6], vec![0, 2, 3, 4, 5, 6]] {
-        assert!(registry.make_room(Need::Request));
-        assert_eq!(asked_to_leave(&tickets), expected);
+        assert!(registry.make_room(Newcomer::WithRequest));
+        assert_eq!(asked_to_close(&registrations), expected);
     }
     assert!(
-        !registry.make_room(Need::Request),
-        "what is busy, fast or young stays"
+        !registry.make_room(Newcomer::WithRequest),
+        "busy, fast or young connections stay"
     );
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_candidate_that_got_a_request_meanwhile_is_passed_over() {
     let registry = registry(2);
-    let tickets = [registry.enter().unwrap(), registry.enter().unwrap()];
+    let registrations = [registry.register().unwrap(), registry.register().unwrap()];
     assert!(
-        registry.make_room(Need::Request),
+        registry.make_room(Newcomer::WithRequest),
         "both are put aside, and one is asked"
     );
-    let [asked] = asked_to_leave(&tickets)[..] else {
+    let [asked] = asked_to_close(&registrations)[..] else {
         panic!("not one")
     };
-    tickets[1 - asked].status.note_read(1);
-    assert!(!registry.make_room(Need::Request));
-    assert_eq!(asked_to_leave(&tickets), [asked]);
+    registrations[1 - asked].status.record_read(1);
+    assert!(!registry.make_room(Newcomer::WithRequest));
+    assert_eq!(asked_to_close(&registrations), [asked]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn all_connections_are_looked_over_only_once_in_a_pause() {
+async fn all_connections_are_ranked_only_once_in_a_pause() {
     let registry = registry(900);
-    let tickets: Vec<_> = (0..900).map(|_| registry.enter().unwrap()).collect();
-    tickets
+    let registrations: Vec<_> = (0..900).map(|_| registry.register().unwrap()).collect();
+    registrations
         .iter()
         .for_each(|registration| registration.status.enter(Phase::Busy));
-    assert!(!registry.make_room(Need::Request));
-    tickets[0].status.enter(Phase::Idle);
-    pass(2).await;
+    assert!(!registry.make_room(Newcomer::WithRequest));
+    registrations[0].status.enter(Phase::Idle);
+    advance(2).await;
     assert!(
-        !registry.make_room(Need::Request),
-        "within the pause nobody is looked for"
+        !registry.make_room(Newcomer::WithRequest),
+        "no connection is asked within the pause"
     );
-    pass(1).await;
-    assert!(registry.make_room(Need::Request));
+    advance(1).await;
+    assert!(registry.make_room(Newcomer::WithRequest));
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_sweep_tells_connections_over_a_limit_to_look() {
     let registry = registry(2);
-    let idle = registry.enter().unwrap();
-    let head = registry.enter().unwrap();
-    head.status.note_read(1);
+    let idle = registry.register().unwrap();
+    let head = registry.register().unwrap();
+    head.status.record_read(1);
     let sweep = registry.sweep();
     let watch = tokio::time::timeout(Duration::from_millis(150), sweep);
     assert!(watch.await.is_err());
-    assert!(head.status.orders().has_check());
+    assert!(head.status.orders().has_check_limits());
     assert!(idle.status.orders().is_empty());
 }
 
 #[tokio::test(start_paused = true)]
 async fn after_a_standstill_connections_get_a_period_to_read_what_came() {
     let registry = registry(1);
-    let registration = registry.enter().unwrap();
-    registration.status.note_read(1);
+    let registration = registry.register().unwrap();
+    registration.status.record_read(1);
     let mut sweep = std::pin::pin!(registry.sweep());
     let mut poll = || {
         let mut context = std::task::Context::from_waker(Waker::noop());
         assert!(sweep.as_mut().poll(&mut context).is_pending());
-        registration.status.orders().has_check()
+        registration.status.orders().has_check_limits()
     };
     assert!(!poll());
-    pass(3_000).await;
+    advance(3_000).await;
     assert!(!poll(), "spared once");
-    pass(10).await;
+    advance(10).await;
     assert!(poll());
 }
 
 #[tokio::test(start_paused = true)]
-async fn new_connections_are_born_with_the_order_to_drain() {
+async fn new_connections_start_with_the_order_to_drain() {
     let registry = registry(2);
-    let old = registry.enter().unwrap();
+    let old = registry.register().unwrap();
     registry.drain();
-    let new = registry.enter().unwrap();
+    let new = registry.register().unwrap();
     assert!(old.status.orders().has_drain() && new.status.orders().has_drain());
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_waits_for_room_gets_it_as_soon_as_someone_leaves() {
+async fn a_newcomer_gets_a_place_as_soon_as_a_connection_closes() {
     let registry = registry(1);
-    let registration = registry.enter().unwrap();
+    let registration = registry.register().unwrap();
     registration.status.enter(Phase::Busy);
     let begun = Instant::now();
-    let (_ticket, ()) = tokio::join!(admitted(&registry), async { drop(registration) });
+    let (_registration, ()) = tokio::join!(registered(&registry), async { drop(registration) });
     assert_eq!(begun.elapsed(), Duration::ZERO);
 }
 #[tokio::test(start_paused = true)]
-async fn when_one_stays_the_next_is_asked_at_once() {
+async fn when_a_connection_stays_open_the_next_is_asked_at_once() {
     let registry = registry(2);
-    let mut tickets = vec![registry.enter().unwrap(), registry.enter().unwrap()];
+    let mut registrations = vec![registry.register().unwrap(), registry.register().unwrap()];
     let begun = Instant::now();
     let answer = async {
-        let [stays] = asked_to_leave(&tickets)[..] else {
+        let [stays] = asked_to_close(&registrations)[..] else {
             panic!("not one")
         };
-        tickets[stays].status.note_read(1);
-        registry.note_refusal();
+        registrations[stays].status.record_read(1);
+        registry.record_stays_open();
         let leaves = 1 - stays;
         tokio::task::yield_now().await;
         tokio::task::yield_now().await;
-        assert!(tickets[leaves].status.orders().has_make_room());
-        drop(tickets.remove(leaves));
+        assert!(registrations[leaves].status.orders().has_make_room());
+        drop(registrations.remove(leaves));
     };
-    let (_ticket, ()) = tokio::join!(admitted(&registry), answer);
+    let (_registration, ()) = tokio::join!(registered(&registry), answer);
     assert_eq!(begun.elapsed(), Duration::ZERO);
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_slowest_transfer_is_let_go_when_memory_is_short() {
+async fn the_slowest_transfer_is_asked_to_close_when_memory_is_short() {
     let registry = registry(3);
-    let tickets: Vec<_> = (0..3).map(|_| registry.enter().unwrap()).collect();
-    tickets[1].status.note_write_blocked();
-    tickets[1].status.note_written(700);
-    tickets[2].status.note_write_blocked();
-    tickets[2].status.note_written(600);
-    assert!(!registry.let_the_slowest_go(), "none is old enough");
-    pass(1_000).await;
+    let registrations: Vec<_> = (0..3).map(|_| registry.register().unwrap()).collect();
+    registrations[1].status.record_write_blocked();
+    registrations[1].status.record_written(700);
+    registrations[2].status.record_write_blocked();
+    registrations[2].status.record_written(600);
+    assert!(!registry.ask_slowest_to_close(), "none is old enough");
+    advance(1_000).await;
     for expected in [vec![2], vec![1, 2]] {
-        assert!(registry.let_the_slowest_go());
-        assert_eq!(asked_to_leave(&tickets), expected);
+        assert!(registry.ask_slowest_to_close());
+        assert_eq!(asked_to_close(&registrations), expected);
     }
-    assert!(!registry.let_the_slowest_go(), "the idle one holds nothing");
+    assert!(
+        !registry.ask_slowest_to_close(),
+        "the idle one holds nothing"
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_sweep_measures_rates_over_one_window_after_the_other() {
     let registry = registry(1);
-    let registration = registry.enter().unwrap();
+    let registration = registry.register().unwrap();
     registration.status.begin_request(true);
-    registration.status.note_body_awaited();
+    registration.status.record_body_awaited();
     let mut sweep = std::pin::pin!(registry.sweep());
     let mut step = async || {
         let _ = tokio::time::timeout(Duration::from_millis(10), sweep.as_mut()).await;
-        registration.status.orders().has_check()
+        registration.status.orders().has_check_limits()
     };
     // 2 kB/s: twice the least rate of these tests.
     for _ in 0..50 {
-        registration.status.note_read(20);
+        registration.status.record_read(20);
         assert!(!step().await);
     }
-    // Nothing more: what is to its credit is not for ever.
+    // The client stops: its credit does not last.
     let mut steps = 0;
     while !step().await {
         steps += 1;
@@ -233,27 +230,31 @@ async fn the_sweep_measures_rates_over_one_window_after_the_other() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn guests_have_places_of_their_own_and_no_more() {
+async fn health_checks_have_places_of_their_own_and_no_more() {
     let registry = registry(1);
-    let regular = registry.enter().unwrap();
-    let guests: Vec<_> = std::iter::from_fn(|| registry.enter_as_guest()).collect();
-    assert_eq!(guests.len(), GUESTS);
-    assert!(guests.iter().all(|guest| guest.status.is_guest()));
+    let regular = registry.register().unwrap();
+    let health_checks: Vec<_> = std::iter::from_fn(|| registry.register_health_check()).collect();
+    assert_eq!(health_checks.len(), MAX_HEALTH_CHECKS);
+    assert!(
+        health_checks
+            .iter()
+            .all(|guest| guest.status.is_for_health_check())
+    );
     drop(regular);
-    let regular = registry.enter().unwrap();
-    assert!(!regular.status.is_guest());
-    drop(guests);
-    assert!(registry.enter().is_none());
-    assert!(registry.enter_as_guest().is_some());
+    let regular = registry.register().unwrap();
+    assert!(!regular.status.is_for_health_check());
+    drop(health_checks);
+    assert!(registry.register().is_none());
+    assert!(registry.register_health_check().is_some());
 }
 
 #[tokio::test(start_paused = true)]
 async fn after_a_storm_the_map_gives_its_room_back() {
     let registry = registry(20_000);
-    let stays = registry.enter().unwrap();
-    let storm: Vec<_> = (0..10_000).map(|_| registry.enter().unwrap()).collect();
+    let stays = registry.register().unwrap();
+    let storm: Vec<_> = (0..10_000).map(|_| registry.register().unwrap()).collect();
     drop(storm);
     let capacity = registry.lock().open.capacity();
-    assert!(capacity <= 4 * ROOM_KEPT, "{capacity}");
-    assert!(!stays.status.is_guest());
+    assert!(capacity <= 4 * MIN_CAPACITY, "{capacity}");
+    assert!(!stays.status.is_for_health_check());
 }

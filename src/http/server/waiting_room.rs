@@ -1,9 +1,9 @@
-//! Connections for which there is no place yet.
+//! Connections that wait for a place, once `--max-connections` are open.
 //!
-//! They wait in a task each, in the order in which they came, and nothing of them is read: what
-//! the first bytes are is only looked at. A question of health is answered at once, on a place
-//! beyond the limit: such a connection gets one answer and is closed, so it holds that place for
-//! less than a millisecond. All others wait for a regular place, up to a limit in number and time.
+//! Each waits in a task of its own, in the order of arrival. Its first bytes are peeked at and not
+//! read. A health check gets a place beyond the limit at once: its connection gets one response and
+//! is closed, so it holds that place for less than a millisecond. All other connections wait for a
+//! regular place, up to a limit in number and time.
 
 use std::collections::VecDeque;
 use std::io;
@@ -17,51 +17,39 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
-use super::registry::{Need, Registration, Registry};
+use super::registry::{Newcomer, Registration, Registry};
 
 /// Connections that wait at one time.
-pub(super) const MOST_WAITING: usize = 128;
+pub(super) const MAX_WAITING: usize = 128;
 
-/// A connection that has sent nothing pushes nobody out in this time: most send at once, and what
-/// they send may need no room.
-const SILENCE: Duration = Duration::from_millis(20);
+/// For this time no connection is closed for a new one that has sent nothing: most clients send at
+/// once, and a health check needs no room.
+const FIRST_BYTES_WITHIN: Duration = Duration::from_millis(20);
 
-/// How often a connection of which a part of a head has come is looked at again.
-const LOOK_PAUSE: Duration = Duration::from_millis(10);
+/// The time between two peeks at a part of a head.
+const PEEK_PAUSE: Duration = Duration::from_millis(10);
 
-/// The longest head of a question of health, in bytes.
-const LONGEST_QUESTION: usize = 2048;
+/// The longest head of a health check, in bytes.
+const MAX_HEALTH_CHECK_BYTES: usize = 2048;
 
-/// What is answered on places beyond the limit.
-const QUESTIONS: [&str; 4] = ["/health", "/ready", "/_/health", "/_/ready"];
+/// The paths that are answered on places beyond the limit.
+const HEALTH_PATHS: [&str; 4] = ["/health", "/ready", "/_/health", "/_/ready"];
 
-/// Those who wait.
+/// The connections that wait for a place, in the order of arrival.
 #[derive(Debug, Default)]
 pub(super) struct WaitingRoom {
-    waiting: Mutex<VecDeque<Arc<Waiter>>>,
+    waiting: Mutex<VecDeque<Arc<Entry>>>,
 }
 
-/// One who waits.
+/// The entry of one connection in the waiting room.
 #[derive(Debug, Default)]
-struct Waiter {
+struct Entry {
     has_sent: AtomicBool,
-    turned_away: Notify,
-}
-
-/// What the first bytes of a connection are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Seen {
-    Nothing,
-    /// A part of a head, which may become a question of health.
-    Part,
-    Question,
-    Other,
-    /// The client has left.
-    Gone,
+    evicted: Notify,
 }
 
 impl WaitingRoom {
-    fn lock(&self) -> MutexGuard<'_, VecDeque<Arc<Waiter>>> {
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Arc<Entry>>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -69,43 +57,43 @@ impl WaitingRoom {
         self.lock().is_empty()
     }
 
-    /// Comes in; somebody has to go if too many wait: the first that has sent nothing, else the
+    /// Adds a connection. If too many wait, it evicts the first that has sent nothing, else the
     /// first.
-    pub(super) fn come_in(self: &Arc<Self>) -> Waiting {
-        let waiter = Arc::new(Waiter::default());
+    pub(super) fn join(self: &Arc<Self>) -> WaitingConnection {
+        let entry = Arc::new(Entry::default());
         let mut waiting = self.lock();
-        if waiting.len() >= MOST_WAITING {
-            let is_silent = |waiter: &Arc<Waiter>| !waiter.has_sent.load(Ordering::Relaxed);
+        if waiting.len() >= MAX_WAITING {
+            let is_silent = |entry: &Arc<Entry>| !entry.has_sent.load(Ordering::Relaxed);
             let first = waiting.iter().position(is_silent).unwrap_or(0);
-            if let Some(waiter) = waiting.remove(first) {
-                waiter.turned_away.notify_one();
+            if let Some(entry) = waiting.remove(first) {
+                entry.evicted.notify_one();
             }
         }
-        waiting.push_back(Arc::clone(&waiter));
-        Waiting {
+        waiting.push_back(Arc::clone(&entry));
+        WaitingConnection {
             room: Arc::clone(self),
-            waiter,
+            entry,
         }
     }
 }
 
 /// A connection that waits; dropping it leaves the room.
-pub(super) struct Waiting {
+pub(super) struct WaitingConnection {
     room: Arc<WaitingRoom>,
-    waiter: Arc<Waiter>,
+    entry: Arc<Entry>,
 }
 
-impl Drop for Waiting {
+impl Drop for WaitingConnection {
     fn drop(&mut self) {
         self.room
             .lock()
-            .retain(|waiter| !Arc::ptr_eq(waiter, &self.waiter));
+            .retain(|entry| !Arc::ptr_eq(entry, &self.entry));
     }
 }
 
-impl Waiting {
-    /// Waits for a place, for as long as may be; tells the client if there is none.
-    pub(super) async fn for_place(
+impl WaitingConnection {
+    /// Waits for a place until `limit`; answers the client with 429 if there is none.
+    pub(super) async fn place(
         self,
         stream: &TcpStream,
         registry: &Arc<Registry>,
@@ -113,85 +101,98 @@ impl Waiting {
     ) -> Option<Registration> {
         let begun = Instant::now();
         loop {
-            let seen = look(stream);
-            let need = match seen {
-                Seen::Gone => return None,
-                Seen::Question => match registry.enter_as_guest() {
+            let first_bytes = peek(stream);
+            let newcomer = match first_bytes {
+                FirstBytes::Closed => return None,
+                FirstBytes::HealthCheck => match registry.register_health_check() {
                     Some(registration) => return Some(registration),
-                    None => Need::Request,
+                    None => Newcomer::WithRequest,
                 },
-                Seen::Nothing => Need::Silent,
-                Seen::Part | Seen::Other => Need::Request,
+                FirstBytes::Missing => Newcomer::Silent,
+                FirstBytes::Partial | FirstBytes::Other => Newcomer::WithRequest,
             };
-            self.waiter
+            self.entry
                 .has_sent
-                .store(seen != Seen::Nothing, Ordering::Relaxed);
+                .store(newcomer == Newcomer::WithRequest, Ordering::Relaxed);
             if registry.is_aborted() {
                 return None;
             }
-            if let Some(registration) = registry.enter() {
+            if let Some(registration) = registry.register() {
                 return Some(registration);
             }
-            let is_new = need == Need::Silent && begun.elapsed() < SILENCE;
-            // Cancel-safe: all are only waited for, and the next turn looks at everything.
+            let is_new = newcomer == Newcomer::Silent && begun.elapsed() < FIRST_BYTES_WITHIN;
+            // Cancel-safe: all futures only wait, and the next turn looks at everything again.
             tokio::select! {
                 biased;
-                () = self.waiter.turned_away.notified() => break,
-                () = news(stream, seen) => {}
-                () = sleep(SILENCE), if is_new => {}
-                () = registry.make_room_and_wait(need), if !is_new => {}
+                () = self.entry.evicted.notified() => break,
+                () = more_bytes(stream, first_bytes) => {}
+                () = sleep(FIRST_BYTES_WITHIN), if is_new => {}
+                () = registry.make_room_and_wait(newcomer), if !is_new => {}
             }
             if begun.elapsed() >= limit {
                 break;
             }
         }
-        // Turned away as one that was silent, it may have asked since, or be about to.
-        if look(stream) == Seen::Nothing {
-            let _ = tokio::time::timeout(SILENCE, stream.readable()).await;
+        // A connection that was evicted for its silence may have sent a health check since, or be
+        // about to.
+        if peek(stream) == FirstBytes::Missing {
+            let _ = tokio::time::timeout(FIRST_BYTES_WITHIN, stream.readable()).await;
         }
-        if look(stream) == Seen::Question
-            && let Some(registration) = registry.enter_as_guest()
+        if peek(stream) == FirstBytes::HealthCheck
+            && let Some(registration) = registry.register_health_check()
         {
             return Some(registration);
         }
-        refuse(stream);
+        send_overloaded(stream);
         None
     }
 }
 
-/// Waits until more may have come that would change how a connection is looked at.
-async fn news(stream: &TcpStream, seen: Seen) {
-    match seen {
-        Seen::Nothing => drop(stream.readable().await),
-        // It stays readable.
-        Seen::Part | Seen::Question => sleep(LOOK_PAUSE).await,
-        Seen::Other | Seen::Gone => std::future::pending().await,
+/// The first bytes of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum FirstBytes {
+    Missing,
+    /// A part of a head that may become a health check.
+    Partial,
+    HealthCheck,
+    Other,
+    /// None will come: the client has closed its side.
+    Closed,
+}
+
+/// Waits until more bytes may have come that change what the connection's first bytes are.
+async fn more_bytes(stream: &TcpStream, first_bytes: FirstBytes) {
+    match first_bytes {
+        FirstBytes::Missing => drop(stream.readable().await),
+        // The stream stays readable, so tokio would not wait.
+        FirstBytes::Partial | FirstBytes::HealthCheck => sleep(PEEK_PAUSE).await,
+        FirstBytes::Other | FirstBytes::Closed => std::future::pending().await,
     }
 }
 
-/// Looks at the first bytes, and leaves them where they are.
-fn look(stream: &TcpStream) -> Seen {
-    let mut bytes = [0; LONGEST_QUESTION];
+/// Looks at the first bytes, and leaves them in the kernel.
+fn peek(stream: &TcpStream) -> FirstBytes {
+    let mut bytes = [0; MAX_HEALTH_CHECK_BYTES];
     let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
-    // Through tokio, which has to know when nothing is there: it is waited for with it.
-    let seen = stream.try_io(Interest::READABLE, || {
+    // Through tokio, which must learn that no bytes are there, or `readable` would not wait.
+    let peeked = stream.try_io(Interest::READABLE, || {
         Ok(rustix::net::recv(stream, &mut bytes, flags)?.1)
     });
-    match seen {
-        Ok(0) => Seen::Gone,
-        Ok(count) => judge(&bytes[..count]),
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Seen::Nothing,
-        Err(error) if error.kind() == io::ErrorKind::Interrupted => Seen::Nothing,
-        Err(_) => Seen::Gone,
+    match peeked {
+        Ok(0) => FirstBytes::Closed,
+        Ok(count) => classify(&bytes[..count]),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => FirstBytes::Missing,
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => FirstBytes::Missing,
+        Err(_) => FirstBytes::Closed,
     }
 }
 
-/// What the first bytes of a connection ask for.
-fn judge(bytes: &[u8]) -> Seen {
+/// Tells a health check from other requests.
+fn classify(bytes: &[u8]) -> FirstBytes {
     // Empty lines before a request are allowed (RFC 9112, section 2.2).
     let start = bytes.iter().position(|byte| !b"\r\n".contains(byte));
     let bytes = start.map_or(&[][..], |start| &bytes[start..]);
-    let could_be = QUESTIONS.iter().any(|path| {
+    let could_be = HEALTH_PATHS.iter().any(|path| {
         ["GET ", "HEAD "].iter().any(|method| {
             let line = [method.as_bytes(), path.as_bytes()].concat();
             let length = line.len().min(bytes.len());
@@ -203,16 +204,16 @@ fn judge(bytes: &[u8]) -> Seen {
         .iter()
         .any(|end| bytes.windows(end.len()).any(|window| window == *end));
     match (could_be, has_end) {
-        (true, true) => Seen::Question,
-        (true, false) if bytes.len() < LONGEST_QUESTION => Seen::Part,
-        (true | false, _) => Seen::Other,
+        (true, true) => FirstBytes::HealthCheck,
+        (true, false) if bytes.len() < MAX_HEALTH_CHECK_BYTES => FirstBytes::Partial,
+        (true | false, _) => FirstBytes::Other,
     }
 }
 
-/// Tells a client that has sent something that there is no place.
-fn refuse(stream: &TcpStream) {
+/// Answers a client that has sent bytes with 429.
+fn send_overloaded(stream: &TcpStream) {
     let mut scratch = [0; 16 * 1024];
-    // Unread bytes would have the client's kernel throw the answer away.
+    // If bytes were left unread, the client's kernel would throw the response away.
     let mut has_sent = false;
     for _ in 0..8 {
         match rustix::net::recv(stream, &mut scratch, RecvFlags::DONTWAIT) {
@@ -222,13 +223,13 @@ fn refuse(stream: &TcpStream) {
     }
     if has_sent {
         let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-        // Nothing was written before, so there is room for it.
-        let _ = rustix::net::send(stream, refusal().as_bytes(), flags);
+        // No byte was written before, so the kernel has room for these.
+        let _ = rustix::net::send(stream, overloaded().as_bytes(), flags);
     }
 }
 
-/// What a connection is told that waited in vain, as `respond` would say it.
-fn refusal() -> String {
+/// The response to a connection that found no place, in the form of all error responses.
+fn overloaded() -> String {
     let body = r#"{"detail":"Overloaded: too many connections are open, all of them in use"}"#;
     format!(
         "HTTP/1.1 429 Too Many Requests\r\ncontent-type: application/json\r\n\
@@ -244,44 +245,50 @@ mod tests {
     use super::*;
 
     #[test]
-    fn questions_of_health_are_known_by_their_first_bytes() {
-        for (bytes, seen) in [
-            ("GET /health HTTP/1.1\r\nhost: a\r\n\r\n", Seen::Question),
-            ("\r\nHEAD /_/ready?x HTTP/1.0\r\n\r\n", Seen::Question),
-            ("GET /ready HTTP/1.1\nhost: a\n\n", Seen::Question),
-            ("GET /health HTTP/1.1\r\nhost: a\r\n", Seen::Part),
-            ("GET /hea", Seen::Part),
-            ("G", Seen::Part),
-            ("\r\n", Seen::Part),
-            ("GET /healthy HTTP/1.1\r\n\r\n", Seen::Other),
-            ("GET /docs HTTP/1.1\r\n\r\n", Seen::Other),
-            ("POST /health HTTP/1.1\r\n\r\n", Seen::Other),
-            ("POST / HTTP/1.1\r\n", Seen::Other),
-            ("get /health HTTP/1.1\r\n\r\n", Seen::Other),
+    fn health_checks_are_known_by_their_first_bytes() {
+        for (bytes, expected) in [
+            (
+                "GET /health HTTP/1.1\r\nhost: a\r\n\r\n",
+                FirstBytes::HealthCheck,
+            ),
+            (
+                "\r\nHEAD /_/ready?x HTTP/1.0\r\n\r\n",
+                FirstBytes::HealthCheck,
+            ),
+            ("GET /ready HTTP/1.1\nhost: a\n\n", FirstBytes::HealthCheck),
+            ("GET /health HTTP/1.1\r\nhost: a\r\n", FirstBytes::Partial),
+            ("GET /hea", FirstBytes::Partial),
+            ("G", FirstBytes::Partial),
+            ("\r\n", FirstBytes::Partial),
+            ("GET /healthy HTTP/1.1\r\n\r\n", FirstBytes::Other),
+            ("GET /docs HTTP/1.1\r\n\r\n", FirstBytes::Other),
+            ("POST /health HTTP/1.1\r\n\r\n", FirstBytes::Other),
+            ("POST / HTTP/1.1\r\n", FirstBytes::Other),
+            ("get /health HTTP/1.1\r\n\r\n", FirstBytes::Other),
         ] {
-            assert_eq!(judge(bytes.as_bytes()), seen, "{bytes:?}");
+            assert_eq!(classify(bytes.as_bytes()), expected, "{bytes:?}");
         }
         let long = format!(
             "GET /health HTTP/1.1\r\nx: {}",
-            "y".repeat(LONGEST_QUESTION)
+            "y".repeat(MAX_HEALTH_CHECK_BYTES)
         );
-        assert_eq!(judge(long.as_bytes()), Seen::Other);
+        assert_eq!(classify(long.as_bytes()), FirstBytes::Other);
     }
 
     #[tokio::test]
-    async fn a_question_that_came_as_its_client_was_turned_away_is_answered() {
+    async fn a_health_check_that_comes_as_its_client_is_evicted_is_answered() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap());
         let (client, accepted) = tokio::join!(client, listener.accept());
         let (client, (stream, _)) = (client.unwrap(), accepted.unwrap());
         let registry = Registry::of_tests(1);
-        let _regular = registry.enter().unwrap();
+        let _regular = registry.register().unwrap();
         let room = Arc::new(WaitingRoom::default());
-        let waiting = room.come_in();
-        let mut place = Box::pin(waiting.for_place(&stream, &registry, Duration::from_secs(60)));
+        let waiting = room.join();
+        let mut place = Box::pin(waiting.place(&stream, &registry, Duration::from_secs(60)));
         let mut context = std::task::Context::from_waker(std::task::Waker::noop());
         assert!(place.as_mut().poll(&mut context).is_pending(), "silent");
-        let _others: Vec<_> = (0..MOST_WAITING).map(|_| room.come_in()).collect();
+        let _others: Vec<_> = (0..MAX_WAITING).map(|_| room.join()).collect();
         assert!(
             place.as_mut().poll(&mut context).is_pending(),
             "turned away"
@@ -292,28 +299,28 @@ mod tests {
     }
 
     #[test]
-    fn when_too_many_wait_the_first_that_is_silent_goes() {
+    fn when_too_many_wait_the_first_silent_connection_is_evicted() {
         let room = Arc::new(WaitingRoom::default());
-        let mut waiting: Vec<_> = (0..MOST_WAITING).map(|_| room.come_in()).collect();
-        let is_turned_away = |waiting: &Waiting| {
-            let mut notified = std::pin::pin!(waiting.waiter.turned_away.notified());
+        let mut waiting: Vec<_> = (0..MAX_WAITING).map(|_| room.join()).collect();
+        let is_evicted = |waiting: &WaitingConnection| {
+            let mut notified = std::pin::pin!(waiting.entry.evicted.notified());
             let mut context = std::task::Context::from_waker(std::task::Waker::noop());
             notified.as_mut().poll(&mut context).is_ready()
         };
         for waiting in &waiting[..2] {
-            waiting.waiter.has_sent.store(true, Ordering::Relaxed);
+            waiting.entry.has_sent.store(true, Ordering::Relaxed);
         }
-        waiting.push(room.come_in());
-        assert_eq!(room.lock().len(), MOST_WAITING);
-        let turned_away: Vec<_> = (0..waiting.len())
-            .filter(|index| is_turned_away(&waiting[*index]))
+        waiting.push(room.join());
+        assert_eq!(room.lock().len(), MAX_WAITING);
+        let evicted: Vec<_> = (0..waiting.len())
+            .filter(|index| is_evicted(&waiting[*index]))
             .collect();
-        assert_eq!(turned_away, [2]);
+        assert_eq!(evicted, [2]);
         for waiting in &waiting {
-            waiting.waiter.has_sent.store(true, Ordering::Relaxed);
+            waiting.entry.has_sent.store(true, Ordering::Relaxed);
         }
-        waiting.push(room.come_in());
-        assert!(is_turned_away(&waiting[0]), "all have sent: the first goes");
+        waiting.push(room.join());
+        assert!(is_evicted(&waiting[0]), "all have sent: the first goes");
         drop(waiting);
         assert!(room.is_empty());
     }

@@ -1,4 +1,4 @@
-//! The stream of a connection, which leaves stamps of what passes.
+//! The stream of a connection, which records the bytes that pass.
 
 use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
@@ -9,35 +9,37 @@ use rustix::net::{RecvFlags, SendFlags};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
-use crate::http::server::orders::Marks;
-use crate::http::server::status::{ConnectionStatus, Phase};
+use crate::http::server::flags::RequestFlags;
+use crate::http::server::snapshot::Phase;
+use crate::http::server::status::ConnectionStatus;
 
-/// A stream that stamps what passes.
+/// A TCP stream that records in its connection's status when bytes pass.
 ///
-/// While there is an order, a read or write that seems blocked asks the kernel itself. What tokio
-/// knows may be older: it has not looked since the order came, and it calls a stream writable only
-/// when a third of the send buffer is free, which a slow client may not reach within the limit.
-pub(super) struct Stamped {
+/// While there is an order, a read or write that tokio calls blocked asks the kernel itself. tokio's
+/// knowledge may be older than the order, and it calls a stream writable only when a third of the
+/// send buffer is free, which a slow client may not reach within the limit.
+pub(super) struct TrackedStream {
     pub(super) stream: TcpStream,
     pub(super) status: Arc<ConnectionStatus>,
     /// The client has closed its side, or the connection is broken.
     pub(super) is_ended: bool,
-    /// tokio was told that nothing can be read, though bytes are there.
-    has_hidden: bool,
+    /// tokio was told that no bytes can be read, though some are there.
+    has_hidden_bytes: bool,
 }
 
-impl Stamped {
-    pub(super) fn new(stream: TcpStream, status: Arc<ConnectionStatus>) -> Stamped {
-        Stamped {
+impl TrackedStream {
+    pub(super) fn new(stream: TcpStream, status: Arc<ConnectionStatus>) -> TrackedStream {
+        TrackedStream {
             stream,
             status,
             is_ended: false,
-            has_hidden: false,
+            has_hidden_bytes: false,
         }
     }
 
+    /// Reads from the kernel itself, if tokio may not know of bytes that are there.
     fn read_now(&mut self, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if !self.has_hidden && self.status.orders().is_empty() {
+        if !self.has_hidden_bytes && self.status.orders().is_empty() {
             return Poll::Pending;
         }
         let unfilled = buffer.initialize_unfilled();
@@ -48,16 +50,16 @@ impl Stamped {
             }
             // An error shows again at the next read.
             Err(_) => {
-                self.has_hidden = false;
+                self.has_hidden_bytes = false;
                 Poll::Pending
             }
         }
     }
 
-    /// Marks the request if its client has closed its side, and else has the task woken when it
-    /// does. hyper asks for that only while nothing stands behind the request in its buffer, for
-    /// it learns of the end by reading. The kernel tells it beside what can be read.
-    fn look_for_end(&mut self, context: &mut Context<'_>) {
+    /// Flags the request if its client has closed its side, and else has the task woken when it
+    /// does. hyper itself learns of the end by reading, and reads only while no bytes stand behind
+    /// the request in its buffer. The kernel reports the end also while there are bytes to read.
+    fn check_client_left(&mut self, context: &mut Context<'_>) {
         loop {
             if self.stream.poll_read_ready(context).is_pending() {
                 return;
@@ -65,20 +67,23 @@ impl Stamped {
             let ready = pin!(self.stream.ready(Interest::READABLE)).poll(context);
             match ready {
                 Poll::Ready(Ok(ready)) if !ready.is_read_closed() => {
-                    // What is there stays there; the next news is waited for.
+                    // The bytes stay in the kernel; the task is woken when more come or the client leaves.
                     let blocked = || io::Result::<()>::Err(io::ErrorKind::WouldBlock.into());
                     let _ = self.stream.try_io(Interest::READABLE, blocked);
-                    self.has_hidden = true;
+                    self.has_hidden_bytes = true;
                 }
-                Poll::Ready(Ok(_) | Err(_)) => return self.status.mark(Marks::GONE),
+                Poll::Ready(Ok(_) | Err(_)) => {
+                    return self.status.set_flags(RequestFlags::CLIENT_LEFT);
+                }
                 Poll::Pending => {}
             }
         }
     }
 
+    /// Writes to the kernel itself, if the connection is about to be closed for its client's slowness.
     fn write_now(&self, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let orders = self.status.orders();
-        if !orders.has_check() && !orders.has_make_room() {
+        if !orders.has_check_limits() && !orders.has_make_room() {
             return Poll::Pending;
         }
         let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
@@ -89,16 +94,16 @@ impl Stamped {
         }
     }
 
-    fn note_write(&mut self, written: &Poll<io::Result<usize>>) {
+    fn record_write(&mut self, written: &Poll<io::Result<usize>>) {
         match written {
-            Poll::Pending => self.status.note_write_blocked(),
-            Poll::Ready(Ok(count)) => self.status.note_written(*count),
+            Poll::Pending => self.status.record_write_blocked(),
+            Poll::Ready(Ok(count)) => self.status.record_written(*count),
             Poll::Ready(Err(_)) => self.is_ended = true,
         }
     }
 }
 
-impl AsyncRead for Stamped {
+impl AsyncRead for TrackedStream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -110,9 +115,9 @@ impl AsyncRead for Stamped {
             read = self.read_now(buffer);
         }
         match &read {
-            Poll::Pending => self.status.note_read_blocked(),
+            Poll::Pending => self.status.record_read_blocked(),
             Poll::Ready(Ok(())) if buffer.filled().len() > before => {
-                self.status.note_read(buffer.filled().len() - before);
+                self.status.record_read(buffer.filled().len() - before);
             }
             Poll::Ready(Ok(()) | Err(_)) => self.is_ended = true,
         }
@@ -120,7 +125,7 @@ impl AsyncRead for Stamped {
     }
 }
 
-impl AsyncWrite for Stamped {
+impl AsyncWrite for TrackedStream {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -130,7 +135,7 @@ impl AsyncWrite for Stamped {
         if written.is_pending() {
             written = self.write_now(bytes);
         }
-        self.note_write(&written);
+        self.record_write(&written);
         written
     }
 
@@ -145,7 +150,7 @@ impl AsyncWrite for Stamped {
         {
             written = self.write_now(first);
         }
-        self.note_write(&written);
+        self.record_write(&written);
         written
     }
 
@@ -153,11 +158,11 @@ impl AsyncWrite for Stamped {
         self.stream.is_write_vectored()
     }
 
-    /// hyper comes here whenever it is polled and nothing waits to be written.
+    /// hyper calls this whenever it is polled and no bytes wait to be written.
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.status.note_flushed();
+        self.status.record_flushed();
         if self.status.phase() == Phase::Busy && !self.status.is_read_blocked() {
-            self.look_for_end(context);
+            self.check_client_left(context);
         }
         Pin::new(&mut self.stream).poll_flush(context)
     }

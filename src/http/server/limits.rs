@@ -1,0 +1,190 @@
+//! The limits on a connection's time.
+//!
+//! Pure: the time comes in from outside.
+
+use std::time::Duration;
+
+use super::clock::milliseconds;
+use super::rates::{LeastRate, Verdict};
+use super::snapshot::{Phase, Snapshot};
+use crate::config::HttpConfig;
+
+/// How long a closed connection is read on, so that its client gets to see the response.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// The limit that a connection exceeds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Limit {
+    Header,
+    KeepAlive,
+    Write,
+    LeastRate,
+    Linger,
+}
+
+/// The limits on a connection's time, in milliseconds.
+#[derive(Debug, Clone)]
+pub(super) struct TimeLimits {
+    header_ms: u64,
+    keep_alive_ms: u64,
+    write_ms: u64,
+    linger_ms: u64,
+    least_rate: LeastRate,
+}
+
+impl TimeLimits {
+    pub(super) fn new(config: &HttpConfig) -> TimeLimits {
+        TimeLimits {
+            header_ms: milliseconds(config.header_timeout),
+            keep_alive_ms: milliseconds(config.keep_alive),
+            write_ms: milliseconds(config.write_timeout),
+            linger_ms: milliseconds(LINGER),
+            least_rate: LeastRate::new(config.least_rate),
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn of_tests() -> TimeLimits {
+        TimeLimits {
+            header_ms: 100,
+            keep_alive_ms: 1_000,
+            write_ms: 300,
+            linger_ms: 200,
+            least_rate: LeastRate {
+                bytes_per_second: 1_000,
+                grace_ms: 100,
+            },
+        }
+    }
+
+    /// The limit that a connection exceeds, if there is one.
+    pub(super) fn exceeded(&self, snapshot: Snapshot, now_ms: u64) -> Option<Limit> {
+        let is_past = |since_ms: u64, limit_ms: u64| now_ms.saturating_sub(since_ms) >= limit_ms;
+        if self.verdict(snapshot, now_ms) == Verdict::TooSlow {
+            return Some(Limit::LeastRate);
+        }
+        if let Some(since_ms) = snapshot.stalled_since_ms {
+            return is_past(since_ms, self.write_ms).then_some(Limit::Write);
+        }
+        let (limit, limit_ms) = match snapshot.phase {
+            Phase::Idle => (Limit::KeepAlive, self.keep_alive_ms),
+            Phase::Head => (Limit::Header, self.header_ms),
+            // The body timeout and the handler's timeout end these phases, and are not kept here.
+            Phase::Busy | Phase::Body => return None,
+            Phase::Linger => (Limit::Linger, self.linger_ms),
+        };
+        is_past(snapshot.since_ms, limit_ms).then_some(limit)
+    }
+
+    /// How long a connection may wait for its place: as long as for its head.
+    pub(super) fn longest_wait(&self) -> Duration {
+        Duration::from_millis(self.header_ms)
+    }
+
+    /// Whether the body or response that is under way moves fast enough.
+    pub(super) fn verdict(&self, snapshot: Snapshot, now_ms: u64) -> Verdict {
+        snapshot.transfer.map_or(Verdict::Wait, |transfer| {
+            self.least_rate.judge(transfer, now_ms)
+        })
+    }
+
+    /// The time between two checks of all connections: a connection exceeds a limit by a tenth of
+    /// the shortest limit at most, or by a second.
+    pub(super) fn period(&self) -> Duration {
+        let shortest_ms = self.header_ms.min(self.keep_alive_ms).min(self.write_ms);
+        Duration::from_millis((shortest_ms / 10).clamp(10, 1_000))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::server::rates::Transfer;
+
+    #[test]
+    fn each_phase_has_its_own_limit() {
+        let table = [
+            (Phase::Idle, None, 999, None),
+            (Phase::Idle, None, 1_000, Some(Limit::KeepAlive)),
+            (Phase::Head, None, 99, None),
+            (Phase::Head, None, 100, Some(Limit::Header)),
+            (Phase::Busy, None, u64::MAX, None),
+            (Phase::Linger, None, 199, None),
+            (Phase::Linger, None, 200, Some(Limit::Linger)),
+            // While a response waits to be taken, that alone counts.
+            (Phase::Idle, Some(900), 1_199, None),
+            (Phase::Idle, Some(900), 1_200, Some(Limit::Write)),
+            (Phase::Busy, Some(0), 299, None),
+            (Phase::Busy, Some(0), 300, Some(Limit::Write)),
+            (Phase::Head, Some(900), 1_000, None),
+        ];
+        for (phase, stalled_since_ms, now_ms, expected) in table {
+            let snapshot = Snapshot {
+                phase,
+                since_ms: 0,
+                stalled_since_ms,
+                transfer: None,
+            };
+            assert_eq!(
+                TimeLimits::of_tests().exceeded(snapshot, now_ms),
+                expected,
+                "{snapshot:?} at {now_ms}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_time_in_the_future_exceeds_no_limit() {
+        let snapshot = Snapshot {
+            phase: Phase::Head,
+            since_ms: 500,
+            stalled_since_ms: None,
+            transfer: None,
+        };
+        assert_eq!(TimeLimits::of_tests().exceeded(snapshot, 10), None);
+    }
+
+    #[test]
+    fn the_period_is_a_tenth_of_the_shortest_limit_within_bounds() {
+        let period = |header_ms| {
+            TimeLimits {
+                header_ms,
+                ..TimeLimits::of_tests()
+            }
+            .period()
+            .as_millis()
+        };
+        assert_eq!((period(1), period(200), period(300_000)), (10, 20, 30));
+        let long = TimeLimits {
+            header_ms: 60_000,
+            keep_alive_ms: 75_000,
+            write_ms: 60_000,
+            ..TimeLimits::of_tests()
+        };
+        assert_eq!(long.period(), Duration::from_secs(1));
+    }
+
+    #[test]
+    fn a_transfer_below_the_least_rate_exceeds_a_limit() {
+        for (phase, moved, now_ms, expected) in [
+            (Phase::Body, 0, 99, None),
+            (Phase::Body, 99, 100, Some(Limit::LeastRate)),
+            (Phase::Body, 100, 100, None),
+            (Phase::Idle, 99, 100, Some(Limit::LeastRate)),
+            (Phase::Idle, 100, 100, None),
+        ] {
+            let snapshot = Snapshot {
+                phase,
+                since_ms: 0,
+                stalled_since_ms: None,
+                transfer: Some(Transfer {
+                    since_ms: 0,
+                    window_ms: 0,
+                    moved,
+                }),
+            };
+            let limits = TimeLimits::of_tests();
+            assert_eq!(limits.exceeded(snapshot, now_ms), expected, "{snapshot:?}");
+        }
+    }
+}
