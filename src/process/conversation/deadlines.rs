@@ -29,7 +29,8 @@ impl<T: Ticket> Conversation<T> {
         let half_line = self.half_line_since.map(|since| since + HALF_LINE_LASTS);
         let silence = self.silence.deadline();
         let rest = [startup, lived, half_line, silence, self.next_look()];
-        flights.chain(rest.into_iter().flatten()).min()
+        // Mostly none of the rest is there, which a chain of iterators would take longer to find.
+        rest.into_iter().fold(flights.min(), earlier)
     }
 
     /// True when a reply is overdue, and the activity of the process decides whether it may be
@@ -154,5 +155,13 @@ impl<T: Ticket> Conversation<T> {
     fn spared_for(&self, slowest_start: Option<Duration>) -> Duration {
         let longest = self.limits.startup_timeout;
         slowest_start.map_or(longest, |slowest| slowest.min(longest))
+    }
+}
+
+fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, None) => one,
+        (None, other) => other,
     }
 }
