@@ -11,7 +11,7 @@ use std::time::Duration;
 
 /// Why a request was not answered with a result.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Failure {
+pub enum RequestFailure {
     /// The handler answered with an error.
     Handler {
         /// The message as the JSON string that the handler wrote, quotes included.
@@ -98,7 +98,7 @@ macro_rules! codes {
     ($($code:ident $text:literal $executed:ident,)*) => {
         /// The code of a failure.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        #[expect(missing_docs, reason = "the variants of Failure say what each means")]
+        #[expect(missing_docs, reason = "the variants of RequestFailure say what each means")]
         pub enum Code { $($code),* }
 
         impl Code {
@@ -137,67 +137,67 @@ codes! {
     HandlerTimeout "handler_timeout" Maybe,
 }
 
-impl Failure {
+impl RequestFailure {
     /// What callers and logs call it.
     pub fn code(&self) -> Code {
         match self {
-            Failure::Handler { .. } => Code::HandlerError,
-            Failure::Invalid { .. } => Code::InvalidRequest,
-            Failure::BodyTimeout(_) | Failure::BodyTooSlow => Code::BodyTimeout,
-            Failure::BodyTooLarge(_) => Code::BodyTooLarge,
-            Failure::Unauthorized => Code::Unauthorized,
-            Failure::Forbidden(_) => Code::Forbidden,
-            Failure::NotFound => Code::NotFound,
-            Failure::MethodNotAllowed { .. } => Code::MethodNotAllowed,
-            Failure::Overloaded { .. } => Code::Overloaded,
-            Failure::NotLoaded(_) => Code::HandlerNotLoaded,
-            Failure::Unavailable { .. } => Code::HandlerUnavailable,
-            Failure::Draining => Code::Draining,
-            Failure::Exited(_) => Code::HandlerExited,
-            Failure::Protocol(_) => Code::HandlerProtocol,
-            Failure::ReplyTooLarge(_) => Code::ReplyTooLarge,
-            Failure::TimedOut(_) => Code::HandlerTimeout,
+            RequestFailure::Handler { .. } => Code::HandlerError,
+            RequestFailure::Invalid { .. } => Code::InvalidRequest,
+            RequestFailure::BodyTimeout(_) | RequestFailure::BodyTooSlow => Code::BodyTimeout,
+            RequestFailure::BodyTooLarge(_) => Code::BodyTooLarge,
+            RequestFailure::Unauthorized => Code::Unauthorized,
+            RequestFailure::Forbidden(_) => Code::Forbidden,
+            RequestFailure::NotFound => Code::NotFound,
+            RequestFailure::MethodNotAllowed { .. } => Code::MethodNotAllowed,
+            RequestFailure::Overloaded { .. } => Code::Overloaded,
+            RequestFailure::NotLoaded(_) => Code::HandlerNotLoaded,
+            RequestFailure::Unavailable { .. } => Code::HandlerUnavailable,
+            RequestFailure::Draining => Code::Draining,
+            RequestFailure::Exited(_) => Code::HandlerExited,
+            RequestFailure::Protocol(_) => Code::HandlerProtocol,
+            RequestFailure::ReplyTooLarge(_) => Code::ReplyTooLarge,
+            RequestFailure::TimedOut(_) => Code::HandlerTimeout,
         }
     }
 
     /// Why, where that was found out and is not only what happened.
     pub fn cause(&self) -> Option<&Cause> {
         match self {
-            Failure::Overloaded { why, .. }
-            | Failure::NotLoaded(why)
-            | Failure::Unavailable { why, .. }
-            | Failure::Exited(why)
-            | Failure::Protocol(why)
-            | Failure::TimedOut(why) => Some(why),
-            Failure::Handler { .. }
-            | Failure::Invalid { .. }
-            | Failure::BodyTimeout(_)
-            | Failure::BodyTooSlow
-            | Failure::BodyTooLarge(_)
-            | Failure::Unauthorized
-            | Failure::Forbidden(_)
-            | Failure::NotFound
-            | Failure::MethodNotAllowed { .. }
-            | Failure::Draining
-            | Failure::ReplyTooLarge(_) => None,
+            RequestFailure::Overloaded { why, .. }
+            | RequestFailure::NotLoaded(why)
+            | RequestFailure::Unavailable { why, .. }
+            | RequestFailure::Exited(why)
+            | RequestFailure::Protocol(why)
+            | RequestFailure::TimedOut(why) => Some(why),
+            RequestFailure::Handler { .. }
+            | RequestFailure::Invalid { .. }
+            | RequestFailure::BodyTimeout(_)
+            | RequestFailure::BodyTooSlow
+            | RequestFailure::BodyTooLarge(_)
+            | RequestFailure::Unauthorized
+            | RequestFailure::Forbidden(_)
+            | RequestFailure::NotFound
+            | RequestFailure::MethodNotAllowed { .. }
+            | RequestFailure::Draining
+            | RequestFailure::ReplyTooLarge(_) => None,
         }
     }
 
     /// A request that breaks the contract in a way for which the contract has no other words.
-    pub fn bad_request(detail: &str) -> Failure {
+    pub fn bad_request(detail: &str) -> RequestFailure {
         let detail = serde_json::Value::from(detail).to_string().into();
-        Failure::Invalid {
+        RequestFailure::Invalid {
             status: 400,
             detail,
         }
     }
 
     /// A request whose body is compressed, or coded in another way.
-    pub fn coded_body(coding: &str) -> Failure {
+    pub fn coded_body(coding: &str) -> RequestFailure {
         let detail = format!(
             "a body with the content-encoding {coding:?} is not understood: send it without one"
         );
-        Failure::Invalid {
+        RequestFailure::Invalid {
             status: 415,
             detail: serde_json::Value::from(detail).to_string().into(),
         }

@@ -15,7 +15,7 @@ use super::waiting::{Priority, WaitingProcesses};
 use crate::budget::MemoryBudget;
 use crate::cause::Cause;
 use crate::config::PoolConfig;
-use crate::error::Failure;
+use crate::error::RequestFailure;
 use crate::process::conversation::Position;
 use crate::process::owner::Load;
 use crate::process::repeats::FailedOutput;
@@ -245,7 +245,7 @@ impl Dispatcher {
         let now = Instant::now();
         let mut state = self.lock();
         let refusal = match state.is_closed {
-            true => Some(Failure::Draining),
+            true => Some(RequestFailure::Draining),
             false => state.health.failure(),
         };
         if refusal.is_some() {
@@ -282,9 +282,12 @@ impl Dispatcher {
         drop(state);
         let why = "one process after another ended before it read the request".into();
         let retry_after = Duration::from_secs(1);
-        answer_all(worn_out, Some(Failure::Unavailable { why, retry_after }));
+        answer_all(
+            worn_out,
+            Some(RequestFailure::Unavailable { why, retry_after }),
+        );
         let why = "one process after another ended while it had the request".into();
-        answer_all(too_often, Some(Failure::Exited(why)));
+        answer_all(too_often, Some(RequestFailure::Exited(why)));
         wakers.into_iter().for_each(Waker::wake);
         self.wake(None, could_grow);
         self.deadline_moved.notify_one();
@@ -311,7 +314,7 @@ impl Dispatcher {
             Vec::new()
         };
         drop(state);
-        if matches!(failure, Some(Failure::NotLoaded(_))) {
+        if matches!(failure, Some(RequestFailure::NotLoaded(_))) {
             self.record_never_up();
         }
         if let Some(why) = news {
@@ -367,14 +370,14 @@ impl State {
 }
 
 /// The reason in a failure of the pool.
-fn why_of(failure: &Option<Failure>) -> Option<&Cause> {
+fn why_of(failure: &Option<RequestFailure>) -> Option<&Cause> {
     match failure {
-        Some(Failure::NotLoaded(why) | Failure::Unavailable { why, .. }) => Some(why),
+        Some(RequestFailure::NotLoaded(why) | RequestFailure::Unavailable { why, .. }) => Some(why),
         Some(_) | None => None,
     }
 }
 
-pub(super) fn answer_all(calls: Vec<QueuedCall>, failure: Option<Failure>) {
+pub(super) fn answer_all(calls: Vec<QueuedCall>, failure: Option<RequestFailure>) {
     let Some(failure) = failure else { return };
     for call in calls {
         call.answer(Err(failure.clone()));

@@ -3,7 +3,7 @@
 //! Pure. Decides when requests fail fast instead of waiting for a process that will not come.
 
 use crate::cause::Cause;
-use crate::error::Failure;
+use crate::error::RequestFailure;
 use std::time::Duration;
 
 /// Starts in a row, over the whole pool, that may fail before requests fail fast.
@@ -114,7 +114,7 @@ impl Health {
     }
 
     /// The failure that a request would get now, if any.
-    pub fn failure(&self) -> Option<Failure> {
+    pub fn failure(&self) -> Option<RequestFailure> {
         let is_failing = self.failed_starts >= FAILED_STARTS;
         let is_refused = self.refused_starts >= FAILED_STARTS;
         if self.alive > 0 || !(is_failing || is_refused) {
@@ -122,9 +122,9 @@ impl Health {
         }
         let why = self.why.clone();
         if !self.was_ever_up && !is_refused {
-            return Some(Failure::NotLoaded(why));
+            return Some(RequestFailure::NotLoaded(why));
         }
-        Some(Failure::Unavailable {
+        Some(RequestFailure::Unavailable {
             why,
             retry_after: self.next_start,
         })
@@ -132,7 +132,9 @@ impl Health {
 
     /// Why requests are refused, for the log; once for each reason until a process is up.
     pub fn take_news(&mut self) -> Option<Cause> {
-        let (Failure::NotLoaded(why) | Failure::Unavailable { why, .. }) = self.failure()? else {
+        let (RequestFailure::NotLoaded(why) | RequestFailure::Unavailable { why, .. }) =
+            self.failure()?
+        else {
             return None;
         };
         if self.told.as_ref() == Some(&why) {
@@ -195,7 +197,7 @@ mod tests {
         fail_starts(&mut health, 1);
         assert_eq!(
             health.failure(),
-            Some(Failure::NotLoaded("exit status: 3".into()))
+            Some(RequestFailure::NotLoaded("exit status: 3".into()))
         );
         health.started();
         assert_eq!(health.failure(), None);
@@ -254,7 +256,7 @@ mod tests {
         let why = "exit status: 3".into();
         assert_eq!(
             health.failure(),
-            Some(Failure::Unavailable {
+            Some(RequestFailure::Unavailable {
                 why,
                 retry_after: SOON
             })
@@ -267,7 +269,7 @@ mod tests {
         health.cannot_execute("not found".into(), SOON);
         assert_eq!(
             health.failure(),
-            Some(Failure::NotLoaded("not found".into()))
+            Some(RequestFailure::NotLoaded("not found".into()))
         );
     }
 
@@ -279,7 +281,7 @@ mod tests {
             health.not_started("no descriptors".into(), SOON);
         }
         // Soon none waits for a process that cannot be had; and it is no fault of the command.
-        let failure = Failure::Unavailable {
+        let failure = RequestFailure::Unavailable {
             why: "no descriptors".into(),
             retry_after: SOON,
         };

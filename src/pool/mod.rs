@@ -21,7 +21,7 @@ mod waiting;
 use crate::budget::MemoryBudget;
 use crate::cause::Cause;
 use crate::config::{Command, Config};
-use crate::error::{Failure, StartError};
+use crate::error::{RequestFailure, StartError};
 use crate::process::call::{Call, Outcome};
 pub use crate::process::call::{Extras, Job};
 use crate::process::launch::{Directory, Launcher, shell_syntax};
@@ -101,7 +101,7 @@ impl Pool {
 
     /// Puts a job into the queue. Dropping the future before its end takes a job that still waits
     /// out of the queue; a process that has the job finishes it, and its result is dropped.
-    pub fn call(&self, job: Job) -> Result<PendingAnswer, Failure> {
+    pub fn call(&self, job: Job) -> Result<PendingAnswer, RequestFailure> {
         let longest = Instant::now() + self.dispatcher.queue_timeout;
         let until = job.latest.map_or(longest, |latest| latest.min(longest));
         // Time in the queue, behind another request, and with the process that takes the call then.
@@ -109,7 +109,7 @@ impl Pool {
         let (call, receiver) = Call::new(job);
         let mut state = self.dispatcher.lock();
         if state.is_closed {
-            return Err(Failure::Draining);
+            return Err(RequestFailure::Draining);
         }
         if let Some(failure) = state.health.failure() {
             return Err(failure);
@@ -172,7 +172,7 @@ impl Pool {
     /// requests within its grace, and returns when all processes have ended and are reaped. Later
     /// stages make that shorter.
     pub async fn stop(&self) {
-        answer_all(self.dispatcher.close(), Some(Failure::Draining));
+        answer_all(self.dispatcher.close(), Some(RequestFailure::Draining));
         self.dispatcher.shutdown.advance(Stage::Stopping);
         self.tasks.close();
         self.tasks.wait().await;
@@ -242,7 +242,8 @@ impl Future for PendingAnswer {
         Pin::new(&mut self.receiver).poll(cx).map(|received| {
             self.is_done = true;
             // A call is dropped without an answer only when its pool is torn down.
-            received.unwrap_or_else(|_| Err(Failure::Exited("the worker was stopped".into())))
+            received
+                .unwrap_or_else(|_| Err(RequestFailure::Exited("the worker was stopped".into())))
         })
     }
 }

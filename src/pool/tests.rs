@@ -50,7 +50,7 @@ fn pool_up_to(max_processes: NonZeroUsize, queue: usize) -> Pool {
     }
 }
 
-pub(super) fn call(pool: &Pool) -> Result<PendingAnswer, Failure> {
+pub(super) fn call(pool: &Pool) -> Result<PendingAnswer, RequestFailure> {
     pool.call(job("p"))
 }
 
@@ -137,7 +137,10 @@ fn a_million_callers_that_leave_cost_nothing() {
 fn a_caller_that_leaves_leaves_its_place_in_the_queue() {
     let pool = pool_for(1);
     let waiting = call(&pool).unwrap();
-    assert!(matches!(call(&pool), Err(Failure::Overloaded { .. })));
+    assert!(matches!(
+        call(&pool),
+        Err(RequestFailure::Overloaded { .. })
+    ));
     drop(waiting);
     assert!(call(&pool).is_ok());
 }
@@ -208,10 +211,10 @@ fn what_is_handed_back_to_a_closed_pool_is_refused_and_not_forgotten() {
     let Poll::Ready(taken) = ask(&pool, 1, &Arc::default()) else {
         panic!("there is a request")
     };
-    answer_all(pool.dispatcher.close(), Some(Failure::Draining));
+    answer_all(pool.dispatcher.close(), Some(RequestFailure::Draining));
     pool.dispatcher.hand_back(vec![taken]);
     let answer = Pin::new(&mut answered).poll(&mut Context::from_waker(Waker::noop()));
-    assert_eq!(answer, Poll::Ready(Err(Failure::Draining)));
+    assert_eq!(answer, Poll::Ready(Err(RequestFailure::Draining)));
 }
 
 /// A pool of which a process has come up, and a request that was handed on so often.
@@ -236,7 +239,7 @@ fn a_request_is_handed_on_twice_and_then_fails() {
     let (pool, mut answered) = handed_on(3);
     assert!(ask(&pool, 1, &Arc::default()).is_pending());
     let answer = Pin::new(&mut answered).poll(&mut Context::from_waker(Waker::noop()));
-    let Poll::Ready(Err(Failure::Exited(_))) = answer else {
+    let Poll::Ready(Err(RequestFailure::Exited(_))) = answer else {
         panic!("{answer:?}")
     };
 }
@@ -292,7 +295,7 @@ fn what_no_process_ever_reads_is_refused_in_the_end() {
     let answer = Pin::new(&mut answered).poll(&mut Context::from_waker(Waker::noop()));
     assert!(matches!(
         answer,
-        Poll::Ready(Err(Failure::Unavailable { .. }))
+        Poll::Ready(Err(RequestFailure::Unavailable { .. }))
     ));
     assert!(ask(&pool, 2, &Arc::default()).is_pending());
 }

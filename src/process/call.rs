@@ -3,7 +3,7 @@
 use super::conversation::Ticket;
 use super::line::{Context, ContextMember};
 use crate::budget::Reservation;
-use crate::error::Failure;
+use crate::error::RequestFailure;
 use bytes::Bytes;
 use compact_str::CompactString;
 use std::borrow::Borrow;
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 /// Outcome of a call: `{"result":…}`, or why there is none.
-pub type Outcome = Result<Bytes, Failure>;
+pub type Outcome = Result<Bytes, RequestFailure>;
 
 /// A request for the handler, as a front door asks it of the pool.
 #[derive(Debug)]
@@ -76,7 +76,7 @@ impl Call {
         let budget = self.job.reservation.budget();
         let outcome = match outcome {
             Ok(body) => Ok(budget.count(body)),
-            Err(Failure::Handler { message, status }) => Err(Failure::Handler {
+            Err(RequestFailure::Handler { message, status }) => Err(RequestFailure::Handler {
                 message: budget.count(message),
                 status,
             }),
@@ -141,7 +141,7 @@ mod tests {
         let large = || Bytes::from(vec![b'x'; 100_000]);
         let outcomes = [
             Ok(large()),
-            Err(Failure::Handler {
+            Err(RequestFailure::Handler {
                 message: large(),
                 status: 400,
             }),

@@ -2,7 +2,7 @@
 
 use super::failures::Case;
 use super::schemas;
-use crate::error::Failure;
+use crate::error::RequestFailure;
 use crate::http::api::REQUEST_ID;
 use crate::http::api::respond::{self, ApiResponse};
 use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderMap};
@@ -21,7 +21,7 @@ pub(super) enum Body {
 }
 
 /// The status that a failure is answered with.
-pub(super) fn status_of(failure: &Failure) -> u16 {
+pub(super) fn status_of(failure: &RequestFailure) -> u16 {
     respond::failure(failure, respond::Reader::Operator)
         .status()
         .as_u16()

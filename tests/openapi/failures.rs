@@ -3,7 +3,7 @@
 //! A case holds the failure alone: status, code, headers and body of its example are made by
 //! `respond`, as in a real answer.
 
-use crate::error::{Code, Failure};
+use crate::error::{Code, RequestFailure};
 use bytes::Bytes;
 use std::time::Duration;
 
@@ -13,10 +13,10 @@ pub(super) struct Case {
     pub(super) name: &'static str,
     /// When it happens, as a sentence.
     pub(super) when: &'static str,
-    pub(super) failure: Failure,
+    pub(super) failure: RequestFailure,
 }
 
-fn case(name: &'static str, when: &'static str, failure: Failure) -> Case {
+fn case(name: &'static str, when: &'static str, failure: RequestFailure) -> Case {
     Case {
         name,
         when,
@@ -29,7 +29,7 @@ pub(super) fn of_any_path() -> Vec<Case> {
     vec![case(
         "host",
         "The request has no `Host`, several, or one that is none.",
-        Failure::bad_request("exactly one Host header is required"),
+        RequestFailure::bad_request("exactly one Host header is required"),
     )]
 }
 
@@ -38,7 +38,7 @@ pub(super) fn of_other_paths() -> Vec<Case> {
     vec![case(
         "not_found",
         "There is nothing at this path.",
-        Failure::NotFound,
+        RequestFailure::NotFound,
     )]
 }
 
@@ -47,7 +47,7 @@ pub(super) fn of_other_methods(allow: &'static str) -> Vec<Case> {
     vec![case(
         "method_not_allowed",
         "The path has other methods, see `allow`.",
-        Failure::MethodNotAllowed { allow },
+        RequestFailure::MethodNotAllowed { allow },
     )]
 }
 
@@ -57,7 +57,7 @@ pub(super) fn of_ready() -> Vec<Case> {
         case(
             "no_process",
             "No process is up.",
-            Failure::Unavailable {
+            RequestFailure::Unavailable {
                 why: "no process is up: none has sent its ready line or a reply, or lived \
                       for 10 s"
                     .into(),
@@ -81,7 +81,7 @@ pub(super) fn of_handler(status: u16) -> Case {
     case(
         "the_handlers_own",
         "The handler answered with an error; `detail` is its message.",
-        Failure::Handler {
+        RequestFailure::Handler {
             message: Bytes::from_static(b"\"no such device\""),
             status,
         },
@@ -94,19 +94,19 @@ fn of_request() -> Vec<Case> {
         case(
             "body",
             "The body is not UTF-8, or it ended early.",
-            Failure::bad_request("There was an error parsing the body"),
+            RequestFailure::bad_request("There was an error parsing the body"),
         ),
         case(
             "timeout",
             "`x-faas-timeout-ms` is not a whole number of milliseconds from 1 up.",
-            Failure::bad_request(
+            RequestFailure::bad_request(
                 "x-faas-timeout-ms must be a whole number of milliseconds from 1 up, got \"0\"",
             ),
         ),
         case(
             "coded_body",
             "The body has a content-encoding, and none is understood.",
-            Failure::coded_body("gzip"),
+            RequestFailure::coded_body("gzip"),
         ),
         case(
             "payload_missing",
@@ -126,12 +126,12 @@ fn of_request() -> Vec<Case> {
         case(
             "unauthorized",
             "The worker has `--auth-token-file`, and the request has none of its tokens.",
-            Failure::Unauthorized,
+            RequestFailure::Unauthorized,
         ),
         case(
             "forbidden",
             "A page of another site sent the request, or its `Host` is not a name of this worker.",
-            Failure::Forbidden(
+            RequestFailure::Forbidden(
                 "the host \"worker.example\" is not a name of this worker; --allow-host accepts it"
                     .to_owned(),
             ),
@@ -139,24 +139,24 @@ fn of_request() -> Vec<Case> {
         case(
             "body_timeout",
             "The body took too long (`--body-timeout`).",
-            Failure::BodyTimeout(Duration::from_secs(30)),
+            RequestFailure::BodyTimeout(Duration::from_secs(30)),
         ),
         case(
             "body_too_slow",
             "The body came below the least rate (`--least-rate`), or slowly while other \
              connections needed its room.",
-            Failure::BodyTooSlow,
+            RequestFailure::BodyTooSlow,
         ),
         case(
             "body_too_large",
             "The body is larger than `--max-body`.",
-            Failure::BodyTooLarge(8 * 1024 * 1024),
+            RequestFailure::BodyTooLarge(8 * 1024 * 1024),
         ),
     ]
 }
 
-fn unprocessable(detail: &'static [u8]) -> Failure {
-    Failure::Invalid {
+fn unprocessable(detail: &'static [u8]) -> RequestFailure {
+    RequestFailure::Invalid {
         status: 422,
         detail: Bytes::from_static(detail),
     }
@@ -168,7 +168,7 @@ fn of_pool() -> Vec<Case> {
         case(
             "overloaded",
             "The queue is full, the request waited there too long, or too many bytes are held.",
-            Failure::Overloaded {
+            RequestFailure::Overloaded {
                 why: "the queue is full".into(),
                 retry_after: Duration::from_secs(2),
             },
@@ -176,12 +176,12 @@ fn of_pool() -> Vec<Case> {
         case(
             "handler_not_loaded",
             "There is no command, it cannot be run, or no process of it ever came up.",
-            Failure::NotLoaded("command not found: \"no-such\" (PATH=/usr/bin:/bin)".into()),
+            RequestFailure::NotLoaded("command not found: \"no-such\" (PATH=/usr/bin:/bin)".into()),
         ),
         case(
             "handler_unavailable",
             "Processes came up once, and now keep failing.",
-            Failure::Unavailable {
+            RequestFailure::Unavailable {
                 why: "exit status: 1".into(),
                 retry_after: Duration::from_secs(4),
             },
@@ -192,7 +192,7 @@ fn of_pool() -> Vec<Case> {
 
 fn draining() -> Case {
     let when = "The worker is shutting down.";
-    case("draining", when, Failure::Draining)
+    case("draining", when, RequestFailure::Draining)
 }
 
 /// Faults of the process that had the request: it may have run.
@@ -201,22 +201,22 @@ fn of_process() -> Vec<Case> {
         case(
             "handler_exited",
             "The process died while it had the request.",
-            Failure::Exited("signal: 9 (SIGKILL)".into()),
+            RequestFailure::Exited("signal: 9 (SIGKILL)".into()),
         ),
         case(
             "handler_protocol",
             "The process broke the line protocol.",
-            Failure::Protocol("the reply has neither result nor error".into()),
+            RequestFailure::Protocol("the reply has neither result nor error".into()),
         ),
         case(
             "reply_too_large",
             "The result is larger than `--max-reply`.",
-            Failure::ReplyTooLarge(8 * 1024 * 1024),
+            RequestFailure::ReplyTooLarge(8 * 1024 * 1024),
         ),
         case(
             "handler_timeout",
             "No reply came in time (`--timeout`, or `x-faas-timeout-ms`).",
-            Failure::TimedOut("the process wrote nothing; does it flush its output?".into()),
+            RequestFailure::TimedOut("the process wrote nothing; does it flush its output?".into()),
         ),
     ]
 }

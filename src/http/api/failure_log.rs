@@ -2,7 +2,7 @@
 //!
 //! A line has the cause, and nothing of what the request or the handler said.
 
-use crate::error::{Code, Failure};
+use crate::error::{Code, RequestFailure};
 use crate::logging::throttle::ThrottleByCode;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -28,7 +28,7 @@ impl FailureLog {
     }
 
     /// Logs a failure, unless a line with its code was written just before.
-    pub(super) fn record(&self, failure: &Failure, id: &str) {
+    pub(super) fn record(&self, failure: &RequestFailure, id: &str) {
         let code = failure.code();
         let Some((level, message)) = look(code) else {
             return;

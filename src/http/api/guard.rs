@@ -7,7 +7,7 @@
 //! `Host` is a name of this worker.
 
 use super::headers::{Headers, KnownHeader};
-use crate::error::Failure;
+use crate::error::RequestFailure;
 use hyper::header::HeaderValue;
 use hyper::{Uri, Version};
 use std::net::{IpAddr, Ipv6Addr};
@@ -40,13 +40,15 @@ impl Guard {
     /// Refuses a head that HTTP/1.1 forbids and hyper lets pass: none or several `Host`, or an
     /// unknown coding of the body. hyper takes a body for chunked when that is the last coding of
     /// several; its content would be a body that was never sent.
-    pub(super) fn check_head(version: Version, head: &Headers<'_>) -> Result<(), Failure> {
+    pub(super) fn check_head(version: Version, head: &Headers<'_>) -> Result<(), RequestFailure> {
         let hosts = head.hosts();
         if hosts > 1 || (hosts == 0 && version == Version::HTTP_11) {
-            return Err(Failure::bad_request("exactly one Host header is required"));
+            return Err(RequestFailure::bad_request(
+                "exactly one Host header is required",
+            ));
         }
         if head.host().is_some_and(|host| !is_host(host.as_bytes())) {
-            return Err(Failure::bad_request(
+            return Err(RequestFailure::bad_request(
                 "the Host header is not a host, expected e.g. example.org or 127.0.0.1:8000",
             ));
         }
@@ -56,7 +58,7 @@ impl Guard {
         };
         let mut codings = head.get_all(KnownHeader::TransferEncoding);
         if !codings.next().is_none_or(is_chunked) || codings.next().is_some() {
-            return Err(Failure::bad_request(
+            return Err(RequestFailure::bad_request(
                 "the only transfer-encoding understood is chunked",
             ));
         }
@@ -66,10 +68,10 @@ impl Guard {
     /// Refuses a target that is neither a path nor an address in HTTP, such as `://host/`: the
     /// parser takes its end for a path. (The parser leaves out a fragment, which is never seen
     /// here.)
-    pub(super) fn check_target(uri: &Uri) -> Result<(), Failure> {
+    pub(super) fn check_target(uri: &Uri) -> Result<(), RequestFailure> {
         let host = uri.authority().map(|authority| authority.as_str());
         if host.is_some_and(|host| !is_host(host.as_bytes())) {
-            return Err(Failure::bad_request(
+            return Err(RequestFailure::bad_request(
                 "the request's target has no valid host",
             ));
         }
@@ -79,11 +81,13 @@ impl Guard {
         if uri.scheme_str().is_none_or(is_ours) {
             return Ok(());
         }
-        Err(Failure::bad_request("the request's target is not in HTTP"))
+        Err(RequestFailure::bad_request(
+            "the request's target is not in HTTP",
+        ))
     }
 
     /// Refuses a request whose `Host` is not a name of this worker.
-    pub(super) fn check_host(&self, uri: &Uri, head: &Headers<'_>) -> Result<(), Failure> {
+    pub(super) fn check_host(&self, uri: &Uri, head: &Headers<'_>) -> Result<(), RequestFailure> {
         let Some(host) = authority(uri, head).filter(|_| self.checks_host) else {
             return Ok(());
         };
@@ -92,13 +96,13 @@ impl Guard {
         if is_loopback_name(name) || self.allowed_hosts.iter().any(is_name) {
             return Ok(());
         }
-        Err(Failure::Forbidden(format!(
+        Err(RequestFailure::Forbidden(format!(
             "the host {name:?} is not a name of this worker; --allow-host accepts it"
         )))
     }
 
     /// Refuses a request that a browser marks as coming from another site.
-    pub(super) fn check_origin(&self, uri: &Uri, head: &Headers<'_>) -> Result<(), Failure> {
+    pub(super) fn check_origin(&self, uri: &Uri, head: &Headers<'_>) -> Result<(), RequestFailure> {
         let site = head
             .get(KnownHeader::SecFetchSite)
             .map(HeaderValue::as_bytes);
@@ -117,14 +121,14 @@ impl Guard {
                 .split_once("://")
                 .is_some_and(|(scheme, from)| is_same(scheme, from, host));
             if !is_ours {
-                return Err(Failure::Forbidden(format!(
+                return Err(RequestFailure::Forbidden(format!(
                     "the request comes from a page of {origin:?}; --allow-origin accepts it"
                 )));
             }
         }
         match site {
             None | Some(b"none") => Ok(()),
-            Some(_) => Err(Failure::Forbidden(
+            Some(_) => Err(RequestFailure::Forbidden(
                 "the browser says that the request comes from a page of another site".to_owned(),
             )),
         }

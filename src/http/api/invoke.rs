@@ -6,7 +6,7 @@ use super::payload::{find_payload, find_plain_payload, is_json};
 use super::respond::{self, ApiResponse};
 use crate::budget::{COUNTED_FROM, MemoryBudget, Reservation};
 use crate::config::HttpConfig;
-use crate::error::Failure;
+use crate::error::RequestFailure;
 use crate::http::server::RequestBody;
 use crate::pool::{Extras, Job, Pool};
 use crate::shutdown::{Shutdown, Stage};
@@ -55,7 +55,7 @@ impl Invocation {
         config: &HttpConfig,
         request_id: CompactString,
         arrived: Instant,
-    ) -> Result<Invocation, Failure> {
+    ) -> Result<Invocation, RequestFailure> {
         Ok(Invocation {
             time_budget: time_budget(head)?,
             is_json: is_json(head.content_type().map(HeaderValue::as_bytes)),
@@ -73,7 +73,7 @@ pub(super) async fn invoke(
     invoker: Invoker<'_>,
     invocation: Invocation,
     body: RequestBody,
-) -> Result<ApiResponse, Failure> {
+) -> Result<ApiResponse, RequestFailure> {
     let Invoker {
         config,
         pool,
@@ -130,7 +130,7 @@ fn shorter(time_budget: Option<Duration>, limit: Duration) -> Duration {
 }
 
 /// The payload, if the body can be searched here without making other requests wait.
-fn find_here(is_json: bool, body: &Bytes) -> Option<Result<Bytes, Failure>> {
+fn find_here(is_json: bool, body: &Bytes) -> Option<Result<Bytes, RequestFailure>> {
     if body.len() >= LARGE_BODY {
         let is_short = is_json && body.len() < LARGE_ORDINARY_BODY;
         return is_short.then(|| find_plain_payload(body))?.map(Ok);
@@ -143,7 +143,7 @@ fn find_here(is_json: bool, body: &Bytes) -> Option<Result<Bytes, Failure>> {
 }
 
 /// The caller's whole time budget, from `x-faas-timeout-ms`.
-fn time_budget(head: &Headers<'_>) -> Result<Option<Duration>, Failure> {
+fn time_budget(head: &Headers<'_>) -> Result<Option<Duration>, RequestFailure> {
     let Some(value) = head.get(KnownHeader::TimeoutMs) else {
         return Ok(None);
     };
@@ -154,7 +154,7 @@ fn time_budget(head: &Headers<'_>) -> Result<Option<Duration>, Failure> {
         .and_then(|text| text.parse::<u32>().ok());
     match millis {
         Some(millis) if millis > 0 => Ok(Some(Duration::from_millis(millis.into()))),
-        Some(_) | None => Err(Failure::bad_request(&format!(
+        Some(_) | None => Err(RequestFailure::bad_request(&format!(
             "x-faas-timeout-ms must be a whole number of milliseconds from 1 up, got {value:?}"
         ))),
     }
@@ -203,10 +203,14 @@ struct Collecting {
 }
 
 impl Collecting {
-    fn new(body: RequestBody, limit: u64, reservation: Reservation) -> Result<Collecting, Failure> {
+    fn new(
+        body: RequestBody,
+        limit: u64,
+        reservation: Reservation,
+    ) -> Result<Collecting, RequestFailure> {
         let announced = body.size_hint().lower();
         if announced > limit {
-            return Err(Failure::BodyTooLarge(limit));
+            return Err(RequestFailure::BodyTooLarge(limit));
         }
         if !reservation.has_room() && announced >= COUNTED_FROM as u64 {
             return Err(no_memory());
@@ -221,7 +225,7 @@ impl Collecting {
     }
 
     /// Polls for the whole body, within its limits; not to be polled again after it is ready.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Bytes, Failure>> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Bytes, RequestFailure>> {
         while let Some(frame) = ready!(Pin::new(&mut self.body).poll_frame(cx)) {
             if let Ok(data) = frame?.into_data() {
                 self.append(data)?;
@@ -237,7 +241,7 @@ impl Collecting {
 
     /// The whole body, if all of it has come. No waker is registered for the rest: [`Self::within`]
     /// polls again.
-    fn at_hand(&mut self) -> Option<Result<Bytes, Failure>> {
+    fn at_hand(&mut self) -> Option<Result<Bytes, RequestFailure>> {
         match self.poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(collected) => Some(collected),
             Poll::Pending => None,
@@ -248,20 +252,20 @@ impl Collecting {
         mut self,
         timeout: Duration,
         shutdown: &Shutdown,
-    ) -> Result<(Bytes, Reservation), Failure> {
+    ) -> Result<(Bytes, Reservation), RequestFailure> {
         // Cancel-safe: a body that is late is answered with a failure, and read no more.
         let in_time = tokio::time::timeout(timeout, poll_fn(|cx| self.poll(cx)));
         match shutdown.run_until(Stage::Stopping, in_time).await {
             Some(Ok(collected)) => Ok((collected?, self.reservation)),
-            Some(Err(_)) => Err(Failure::BodyTimeout(timeout)),
-            None => Err(Failure::Draining),
+            Some(Err(_)) => Err(RequestFailure::BodyTimeout(timeout)),
+            None => Err(RequestFailure::Draining),
         }
     }
 
-    fn append(&mut self, data: Bytes) -> Result<(), Failure> {
+    fn append(&mut self, data: Bytes) -> Result<(), RequestFailure> {
         let length = self.first.len() + self.rest.len() + data.len();
         if length as u64 > self.limit {
-            return Err(Failure::BodyTooLarge(self.limit));
+            return Err(RequestFailure::BodyTooLarge(self.limit));
         }
         if !self.reservation.grow_to(length) {
             return Err(no_memory());
@@ -286,8 +290,8 @@ impl Collecting {
     }
 }
 
-fn no_memory() -> Failure {
-    Failure::Overloaded {
+fn no_memory() -> RequestFailure {
+    RequestFailure::Overloaded {
         why: "too many bytes of bodies and replies are held already (--max-buffered)".into(),
         retry_after: Duration::from_secs(1),
     }

@@ -7,14 +7,14 @@
 use super::payload::find_payload;
 use crate::allocator;
 use crate::budget::Reservation;
-use crate::error::Failure;
+use crate::error::RequestFailure;
 use bytes::Bytes;
 use std::io;
 use std::sync::mpsc;
 use std::time::Duration;
 use tokio::sync::oneshot;
 
-type PayloadValue = Result<(Bytes, Reservation), Failure>;
+type PayloadValue = Result<(Bytes, Reservation), RequestFailure>;
 
 enum Work {
     Find {
@@ -43,7 +43,7 @@ impl LargeBodies {
     }
 
     /// The payload of a body. The body counts as held until it was searched, also when its client
-    /// has left; bodies are searched one after the other. Fails with [`Failure::Overloaded`] when
+    /// has left; bodies are searched one after the other. Fails with [`RequestFailure::Overloaded`] when
     /// that takes longer than `limit`.
     pub(super) async fn find_payload(
         &self,
@@ -59,7 +59,7 @@ impl LargeBodies {
             reservation,
             reply,
         };
-        let overloaded = || Failure::Overloaded {
+        let overloaded = || RequestFailure::Overloaded {
             why: "too many large bodies are being looked at".into(),
             retry_after: Duration::from_secs(1),
         };
@@ -134,9 +134,15 @@ mod tests {
         let budget = MemoryBudget::new(1 << 20);
         let found = bodies.find_payload(true, body_of(10), budget.reservation(), LONG);
         let refused = found.await.unwrap_err();
-        assert!(matches!(refused, Failure::Overloaded { .. }), "{refused:?}");
+        assert!(
+            matches!(refused, RequestFailure::Overloaded { .. }),
+            "{refused:?}"
+        );
         drop(received);
         let found = bodies.find_payload(true, body_of(10), budget.reservation(), LONG);
-        assert!(matches!(found.await, Err(Failure::Overloaded { .. })));
+        assert!(matches!(
+            found.await,
+            Err(RequestFailure::Overloaded { .. })
+        ));
     }
 }

@@ -17,7 +17,7 @@ pub mod token;
 
 use crate::budget::MemoryBudget;
 use crate::config::HttpConfig;
-use crate::error::Failure;
+use crate::error::RequestFailure;
 use crate::http::server::RequestBody;
 use crate::pool::Pool;
 use crate::shutdown::{Shutdown, Stage};
@@ -149,7 +149,11 @@ impl Api {
     }
 
     /// Completes the response by the headers of every response.
-    fn finish(&self, exchange: Exchange, answered: Result<ApiResponse, Failure>) -> ApiResponse {
+    fn finish(
+        &self,
+        exchange: Exchange,
+        answered: Result<ApiResponse, RequestFailure>,
+    ) -> ApiResponse {
         let mut response = answered.unwrap_or_else(|failure| {
             self.failures.record(&failure, &exchange.id);
             let reader = self.reader(&exchange.id);
@@ -184,15 +188,15 @@ impl Api {
         head: &Headers<'_>,
         surface: Surface,
         exchange: &Exchange,
-    ) -> Result<Route, Failure> {
+    ) -> Result<Route, RequestFailure> {
         let (uri, method) = (request.uri(), request.method());
         let has_admin = self.config.admin.is_some();
         let target = routes::find(uri.path())
             .filter(|target| target.is_served_at(surface, has_admin))
-            .ok_or(Failure::NotFound)?;
+            .ok_or(RequestFailure::NotFound)?;
         if !target.accepts(method) {
             let allow = target.allow();
-            return Err(Failure::MethodNotAllowed { allow });
+            return Err(RequestFailure::MethodNotAllowed { allow });
         }
         let page = match target {
             Target::Function => {
@@ -211,14 +215,14 @@ impl Api {
             Target::Document => pages::document(),
             Target::Page => pages::page(),
             Target::PageMoved => pages::page_moved(),
-            Target::PageFile(name) => pages::file(name).ok_or(Failure::NotFound)?,
+            Target::PageFile(name) => pages::file(name).ok_or(RequestFailure::NotFound)?,
         };
         Ok(Route::Page(page))
     }
 
     fn ready(&self) -> ApiResponse {
         if self.shutdown.is_at_least(Stage::Draining) {
-            return respond::failure(&Failure::Draining, Reader::Caller(None));
+            return respond::failure(&RequestFailure::Draining, Reader::Caller(None));
         }
         match self.pool.why_not_ready() {
             None => respond::json(
@@ -231,7 +235,7 @@ impl Api {
                     true => Reader::Operator,
                     false => Reader::Caller(None),
                 };
-                respond::failure(&Failure::Unavailable { why, retry_after }, reader)
+                respond::failure(&RequestFailure::Unavailable { why, retry_after }, reader)
             }
         }
     }
@@ -270,13 +274,13 @@ enum Route {
 }
 
 /// Refuses a body that is compressed, or coded in any other way: it would be read as it is.
-fn check_coding(head: &Headers<'_>) -> Result<(), Failure> {
+fn check_coding(head: &Headers<'_>) -> Result<(), RequestFailure> {
     for value in head.get_all(KnownHeader::ContentEncoding) {
         let text = String::from_utf8_lossy(value.as_bytes());
         let mut codings = text.split(',').map(str::trim);
         let is_none = |coding: &str| coding.is_empty() || coding.eq_ignore_ascii_case("identity");
         if let Some(coding) = codings.find(|coding| !is_none(coding)) {
-            return Err(Failure::coded_body(coding));
+            return Err(RequestFailure::coded_body(coding));
         }
     }
     Ok(())

@@ -24,7 +24,7 @@ mod render;
 #[cfg(test)]
 mod tests;
 
-use crate::error::Failure;
+use crate::error::RequestFailure;
 use bytes::Bytes;
 use json::{Bracket, Scanner, Stop, Text, Token, Unicode};
 use std::ops::Range;
@@ -39,8 +39,8 @@ const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 ///
 /// # Errors
 ///
-/// [`Failure::Invalid`] with what the Python worker answered, see the module.
-pub fn find_payload(is_json: bool, body: &Bytes) -> Result<Bytes, Failure> {
+/// [`RequestFailure::Invalid`] with what the Python worker answered, see the module.
+pub fn find_payload(is_json: bool, body: &Bytes) -> Result<Bytes, RequestFailure> {
     if is_json && let Some(payload) = find_plain_payload(body) {
         return Ok(payload);
     }
@@ -142,7 +142,7 @@ enum PayloadValue {
 }
 
 /// Reads any body to its end: the outer error is about JSON, the inner about what it says.
-fn scan_body(text: &str) -> Result<Result<Range<usize>, Failure>, Stop> {
+fn scan_body(text: &str) -> Result<Result<Range<usize>, RequestFailure>, Stop> {
     let mut scanner = Scanner::new(text);
     let mut found = PayloadValue::Nothing;
     let first = scanner.next()?;
@@ -218,7 +218,7 @@ fn read_payload(scanner: &mut Scanner<'_>, first: Token) -> Result<PayloadValue,
     Ok(PayloadValue::Other(start..scanner.position()))
 }
 
-fn stopped(text: &str, stop: Stop) -> Failure {
+fn stopped(text: &str, stop: Stop) -> RequestFailure {
     let Stop::Syntax(message, at) = stop else {
         return unreadable();
     };
@@ -230,31 +230,31 @@ fn stopped(text: &str, stop: Stop) -> Failure {
     .into_bytes();
     render::render_text(message, &mut detail);
     detail.extend_from_slice(b"}}]");
-    Failure::Invalid {
+    RequestFailure::Invalid {
         status: 422,
         detail: detail.into(),
     }
 }
 
-fn unreadable() -> Failure {
+fn unreadable() -> RequestFailure {
     let detail = Bytes::from_static(b"\"There was an error parsing the body\"");
-    Failure::Invalid {
+    RequestFailure::Invalid {
         status: 400,
         detail,
     }
 }
 
-fn not_an_object(input: &[u8]) -> Failure {
+fn not_an_object(input: &[u8]) -> RequestFailure {
     let message = "Input should be a valid dictionary or object to extract fields from";
     invalid("model_attributes_type", BODY, message, input)
 }
 
 /// One error as pydantic lists it. All but `input` are ours and need no escapes.
-fn invalid(kind: &str, location: &str, message: &str, input: &[u8]) -> Failure {
+fn invalid(kind: &str, location: &str, message: &str, input: &[u8]) -> RequestFailure {
     let head =
         format!("[{{\"type\":\"{kind}\",\"loc\":{location},\"msg\":\"{message}\",\"input\":");
     let detail = [head.as_bytes(), input, b"}]"].concat();
-    Failure::Invalid {
+    RequestFailure::Invalid {
         status: 422,
         detail: detail.into(),
     }

@@ -1,7 +1,7 @@
 //! Responses: the one place that decides the status, headers and words of a failure.
 
 use crate::cause::Cause;
-use crate::error::Failure;
+use crate::error::RequestFailure;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::header::{
@@ -36,12 +36,12 @@ pub enum Reader<'a> {
 }
 
 /// The response to a failure.
-pub fn failure(failure: &Failure, reader: Reader<'_>) -> ApiResponse {
+pub fn failure(failure: &RequestFailure, reader: Reader<'_>) -> ApiResponse {
     failure_with(failure, failure_body(failure, reader))
 }
 
 /// The response to a failure, with its [`failure_body`].
-pub fn failure_with(failure: &Failure, body: Bytes) -> ApiResponse {
+pub fn failure_with(failure: &RequestFailure, body: Bytes) -> ApiResponse {
     let code = failure.code();
     let mut response = json(status(failure), body);
     let headers = response.headers_mut();
@@ -49,37 +49,40 @@ pub fn failure_with(failure: &Failure, body: Bytes) -> ApiResponse {
     let executed = code.executed().as_str();
     headers.insert(EXECUTED, HeaderValue::from_static(executed));
     match failure {
-        Failure::MethodNotAllowed { allow } => {
+        RequestFailure::MethodNotAllowed { allow } => {
             headers.insert(ALLOW, HeaderValue::from_static(allow));
         }
-        Failure::Unauthorized => {
+        RequestFailure::Unauthorized => {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-        Failure::Overloaded { retry_after, .. } | Failure::Unavailable { retry_after, .. } => {
+        RequestFailure::Overloaded { retry_after, .. }
+        | RequestFailure::Unavailable { retry_after, .. } => {
             headers.insert(RETRY_AFTER, whole_seconds(*retry_after));
         }
-        Failure::Draining => {
+        RequestFailure::Draining => {
             headers.insert(RETRY_AFTER, whole_seconds(Duration::from_secs(1)));
         }
         // The rest of the body is not read.
-        Failure::BodyTimeout(_) | Failure::BodyTooSlow | Failure::BodyTooLarge(_) => {
+        RequestFailure::BodyTimeout(_)
+        | RequestFailure::BodyTooSlow
+        | RequestFailure::BodyTooLarge(_) => {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
-        Failure::Handler { .. }
-        | Failure::Invalid { .. }
-        | Failure::Forbidden(_)
-        | Failure::NotFound
-        | Failure::NotLoaded(_)
-        | Failure::Exited(_)
-        | Failure::Protocol(_)
-        | Failure::ReplyTooLarge(_)
-        | Failure::TimedOut(_) => {}
+        RequestFailure::Handler { .. }
+        | RequestFailure::Invalid { .. }
+        | RequestFailure::Forbidden(_)
+        | RequestFailure::NotFound
+        | RequestFailure::NotLoaded(_)
+        | RequestFailure::Exited(_)
+        | RequestFailure::Protocol(_)
+        | RequestFailure::ReplyTooLarge(_)
+        | RequestFailure::TimedOut(_) => {}
     }
     response
 }
 
 /// `{"detail":…}` of a failure.
-pub fn failure_body(failure: &Failure, reader: Reader<'_>) -> Bytes {
+pub fn failure_body(failure: &RequestFailure, reader: Reader<'_>) -> Bytes {
     let detail = detail(failure, reader);
     let mut body = Vec::with_capacity(detail.len() + 11);
     body.extend_from_slice(b"{\"detail\":");
@@ -89,24 +92,26 @@ pub fn failure_body(failure: &Failure, reader: Reader<'_>) -> Bytes {
 }
 
 /// The status of a failure.
-fn status(failure: &Failure) -> StatusCode {
+fn status(failure: &RequestFailure) -> StatusCode {
     match failure {
-        Failure::Handler { status, .. } | Failure::Invalid { status, .. } => {
+        RequestFailure::Handler { status, .. } | RequestFailure::Invalid { status, .. } => {
             StatusCode::from_u16(*status).unwrap_or(StatusCode::BAD_REQUEST)
         }
-        Failure::BodyTimeout(_) | Failure::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
-        Failure::BodyTooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
-        Failure::Unauthorized => StatusCode::UNAUTHORIZED,
-        Failure::Forbidden(_) => StatusCode::FORBIDDEN,
-        Failure::NotFound => StatusCode::NOT_FOUND,
-        Failure::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
-        Failure::Overloaded { .. } => StatusCode::TOO_MANY_REQUESTS,
-        Failure::NotLoaded(_) => StatusCode::INTERNAL_SERVER_ERROR,
-        Failure::Unavailable { .. } | Failure::Draining => StatusCode::SERVICE_UNAVAILABLE,
-        Failure::Exited(_) | Failure::Protocol(_) | Failure::ReplyTooLarge(_) => {
-            StatusCode::BAD_GATEWAY
+        RequestFailure::BodyTimeout(_) | RequestFailure::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
+        RequestFailure::BodyTooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+        RequestFailure::Unauthorized => StatusCode::UNAUTHORIZED,
+        RequestFailure::Forbidden(_) => StatusCode::FORBIDDEN,
+        RequestFailure::NotFound => StatusCode::NOT_FOUND,
+        RequestFailure::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
+        RequestFailure::Overloaded { .. } => StatusCode::TOO_MANY_REQUESTS,
+        RequestFailure::NotLoaded(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        RequestFailure::Unavailable { .. } | RequestFailure::Draining => {
+            StatusCode::SERVICE_UNAVAILABLE
         }
-        Failure::TimedOut(_) => StatusCode::GATEWAY_TIMEOUT,
+        RequestFailure::Exited(_)
+        | RequestFailure::Protocol(_)
+        | RequestFailure::ReplyTooLarge(_) => StatusCode::BAD_GATEWAY,
+        RequestFailure::TimedOut(_) => StatusCode::GATEWAY_TIMEOUT,
     }
 }
 
@@ -123,35 +128,37 @@ fn told(cause: &Cause, reader: Reader<'_>) -> String {
 }
 
 /// The JSON value of `detail`.
-fn detail(failure: &Failure, reader: Reader<'_>) -> Bytes {
+fn detail(failure: &RequestFailure, reader: Reader<'_>) -> Bytes {
     let told = |cause: &Cause| told(cause, reader);
     let text = match failure {
-        Failure::Handler { message, .. } => return message.clone(),
-        Failure::Invalid { detail, .. } => return detail.clone(),
-        Failure::BodyTimeout(limit) => {
+        RequestFailure::Handler { message, .. } => return message.clone(),
+        RequestFailure::Invalid { detail, .. } => return detail.clone(),
+        RequestFailure::BodyTimeout(limit) => {
             format!(
                 "The body did not arrive within {}",
                 humantime::format_duration(*limit)
             )
         }
-        Failure::BodyTooSlow => "The body came too slowly".to_owned(),
-        Failure::BodyTooLarge(limit) => format!("The body is larger than {limit} bytes"),
-        Failure::Unauthorized => {
+        RequestFailure::BodyTooSlow => "The body came too slowly".to_owned(),
+        RequestFailure::BodyTooLarge(limit) => format!("The body is larger than {limit} bytes"),
+        RequestFailure::Unauthorized => {
             "Unauthorized: this worker asks for Authorization: Bearer and its token".to_owned()
         }
-        Failure::Forbidden(why) => format!("Forbidden: {why}"),
-        Failure::NotFound => "Not Found".to_owned(),
-        Failure::MethodNotAllowed { .. } => "Method Not Allowed".to_owned(),
-        Failure::Overloaded { why, .. } => format!("Overloaded: {}", told(why)),
-        Failure::NotLoaded(why) => format!("Handler function not loaded: {}", told(why)),
-        Failure::Unavailable { why, .. } => format!("Handler unavailable: {}", told(why)),
-        Failure::Draining => "The worker is shutting down".to_owned(),
-        Failure::Exited(cause) => {
+        RequestFailure::Forbidden(why) => format!("Forbidden: {why}"),
+        RequestFailure::NotFound => "Not Found".to_owned(),
+        RequestFailure::MethodNotAllowed { .. } => "Method Not Allowed".to_owned(),
+        RequestFailure::Overloaded { why, .. } => format!("Overloaded: {}", told(why)),
+        RequestFailure::NotLoaded(why) => format!("Handler function not loaded: {}", told(why)),
+        RequestFailure::Unavailable { why, .. } => format!("Handler unavailable: {}", told(why)),
+        RequestFailure::Draining => "The worker is shutting down".to_owned(),
+        RequestFailure::Exited(cause) => {
             format!("The process that had the request is gone: {}", told(cause))
         }
-        Failure::Protocol(how) => format!("The handler broke the line protocol: {}", told(how)),
-        Failure::ReplyTooLarge(limit) => format!("The result is larger than {limit} bytes"),
-        Failure::TimedOut(what) => format!("Handler timed out: {}", told(what)),
+        RequestFailure::Protocol(how) => {
+            format!("The handler broke the line protocol: {}", told(how))
+        }
+        RequestFailure::ReplyTooLarge(limit) => format!("The result is larger than {limit} bytes"),
+        RequestFailure::TimedOut(what) => format!("Handler timed out: {}", told(what)),
     };
     serde_json::Value::String(text).to_string().into()
 }
@@ -177,10 +184,10 @@ mod tests {
     fn what_a_handler_printed_is_for_operators() {
         let quoting = Cause::quoting("it wrote a line", "it wrote a line: secret");
         let failures = [
-            Failure::NotLoaded(quoting.clone()),
-            Failure::Exited(quoting.clone()),
-            Failure::Protocol(quoting.clone()),
-            Failure::TimedOut(quoting),
+            RequestFailure::NotLoaded(quoting.clone()),
+            RequestFailure::Exited(quoting.clone()),
+            RequestFailure::Protocol(quoting.clone()),
+            RequestFailure::TimedOut(quoting),
         ];
         for failure in &failures {
             for (reader, has_all, names_log) in [
@@ -197,7 +204,7 @@ mod tests {
         }
         // The handler's own word is for the caller.
         let message = Bytes::from_static(b"\"my secret\"");
-        let failure = Failure::Handler {
+        let failure = RequestFailure::Handler {
             message,
             status: 400,
         };
@@ -211,28 +218,58 @@ mod tests {
     fn what_no_handler_has_seen_is_told_from_what_one_may_have() {
         let second = Duration::from_secs(1);
         let why = || Cause::from("");
-        let overloaded = Failure::Overloaded {
+        let overloaded = RequestFailure::Overloaded {
             why: why(),
             retry_after: second,
         };
-        let unavailable = Failure::Unavailable {
+        let unavailable = RequestFailure::Unavailable {
             why: why(),
             retry_after: second,
         };
         let table = [
-            (Failure::NotLoaded(why()), 500, "handler_not_loaded", "no"),
+            (
+                RequestFailure::NotLoaded(why()),
+                500,
+                "handler_not_loaded",
+                "no",
+            ),
             (overloaded, 429, "overloaded", "no"),
             (unavailable, 503, "handler_unavailable", "no"),
-            (Failure::Draining, 503, "draining", "no"),
-            (Failure::Exited(why()), 502, "handler_exited", "maybe"),
-            (Failure::Protocol(why()), 502, "handler_protocol", "maybe"),
-            (Failure::ReplyTooLarge(1), 502, "reply_too_large", "maybe"),
-            (Failure::TimedOut(why()), 504, "handler_timeout", "maybe"),
-            (Failure::BodyTimeout(second), 408, "body_timeout", "no"),
-            (Failure::BodyTooSlow, 408, "body_timeout", "no"),
-            (Failure::BodyTooLarge(1), 413, "body_too_large", "no"),
+            (RequestFailure::Draining, 503, "draining", "no"),
             (
-                Failure::Handler {
+                RequestFailure::Exited(why()),
+                502,
+                "handler_exited",
+                "maybe",
+            ),
+            (
+                RequestFailure::Protocol(why()),
+                502,
+                "handler_protocol",
+                "maybe",
+            ),
+            (
+                RequestFailure::ReplyTooLarge(1),
+                502,
+                "reply_too_large",
+                "maybe",
+            ),
+            (
+                RequestFailure::TimedOut(why()),
+                504,
+                "handler_timeout",
+                "maybe",
+            ),
+            (
+                RequestFailure::BodyTimeout(second),
+                408,
+                "body_timeout",
+                "no",
+            ),
+            (RequestFailure::BodyTooSlow, 408, "body_timeout", "no"),
+            (RequestFailure::BodyTooLarge(1), 413, "body_too_large", "no"),
+            (
+                RequestFailure::Handler {
                     message: "\"m\"".into(),
                     status: 404,
                 },

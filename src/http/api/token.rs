@@ -4,7 +4,7 @@
 //! It is read at the start and on each reload; a file that is bad by then changes nothing. No part
 //! of a token is ever logged or repeated in an error.
 
-use crate::error::{Failure, StartError};
+use crate::error::{RequestFailure, StartError};
 use hyper::header::{AUTHORIZATION, HeaderMap};
 use rustix::fs::OFlags;
 use std::fs::OpenOptions;
@@ -76,12 +76,12 @@ impl Tokens {
     }
 
     /// Refuses a request that does not carry one of the tokens.
-    pub(super) fn check(&self, headers: &HeaderMap) -> Result<(), Failure> {
+    pub(super) fn check(&self, headers: &HeaderMap) -> Result<(), RequestFailure> {
         let mut values = headers.get_all(AUTHORIZATION).iter();
         let (Some(value), None) = (values.next(), values.next()) else {
-            return Err(Failure::Unauthorized);
+            return Err(RequestFailure::Unauthorized);
         };
-        let given = bearer(value.as_bytes()).ok_or(Failure::Unauthorized)?;
+        let given = bearer(value.as_bytes()).ok_or(RequestFailure::Unauthorized)?;
         let accepted = self.accepted.read().unwrap_or_else(PoisonError::into_inner);
         // Each is compared to its end, also after a match: time tells only a token's length.
         let is_known = accepted.iter().fold(Choice::from(0), |known, token| {
@@ -90,7 +90,7 @@ impl Tokens {
         if is_known.into() {
             Ok(())
         } else {
-            Err(Failure::Unauthorized)
+            Err(RequestFailure::Unauthorized)
         }
     }
 }

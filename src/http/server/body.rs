@@ -13,7 +13,7 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 
 use super::flags::RequestFlags;
 use super::status::ConnectionStatus;
-use crate::error::Failure;
+use crate::error::RequestFailure;
 
 /// The body of a response.
 pub(super) type ResponseBody = Full<Bytes>;
@@ -75,14 +75,14 @@ impl RequestBody {
 
 impl Body for RequestBody {
     type Data = Bytes;
-    type Error = Failure;
+    type Error = RequestFailure;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, RequestFailure>>> {
         if self.status.request_flags().has(RequestFlags::BODY_TOO_SLOW) {
-            return Poll::Ready(Some(Err(Failure::BodyTooSlow)));
+            return Poll::Ready(Some(Err(RequestFailure::BodyTooSlow)));
         }
         let polled = Pin::new(&mut self.body).poll_frame(context);
         Poll::Ready(match polled {
@@ -105,7 +105,7 @@ impl Body for RequestBody {
             Poll::Ready(Some(Err(_))) => {
                 self.is_broken = true;
                 let why = "the body ended early or is malformed";
-                Some(Err(Failure::bad_request(why)))
+                Some(Err(RequestFailure::bad_request(why)))
             }
         })
     }

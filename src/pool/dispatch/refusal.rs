@@ -2,7 +2,7 @@
 
 use super::State;
 use crate::cause::Cause;
-use crate::error::Failure;
+use crate::error::RequestFailure;
 use std::time::Duration;
 
 /// `Retry-After` while no process has ever answered.
@@ -12,7 +12,7 @@ const RETRY_OF_THE_SILENT: Duration = Duration::from_secs(30);
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(60);
 
 impl State {
-    fn overloaded(&self, why: Cause) -> Failure {
+    fn overloaded(&self, why: Cause) -> RequestFailure {
         let least = match self.health.is_silent() {
             // A handler that has never answered does not mend itself within a second.
             true => RETRY_OF_THE_SILENT,
@@ -20,11 +20,11 @@ impl State {
         };
         let wait = self.queue.wait_for_newcomer();
         let retry_after = wait.clamp(least, LONGEST_RETRY_AFTER);
-        Failure::Overloaded { why, retry_after }
+        RequestFailure::Overloaded { why, retry_after }
     }
 
     /// A refusal that also says why no process takes calls, if that is so.
-    pub(in crate::pool) fn with_cause(&self, what: &str) -> Failure {
+    pub(in crate::pool) fn with_cause(&self, what: &str) -> RequestFailure {
         let why_none = self.health.why_not_ready();
         self.overloaded(why_none.map_or_else(
             || what.into(),
@@ -32,7 +32,7 @@ impl State {
         ))
     }
 
-    pub(in crate::pool) fn waited_too_long(&self) -> Failure {
+    pub(in crate::pool) fn waited_too_long(&self) -> RequestFailure {
         self.with_cause("the request waited too long in the queue")
     }
 }

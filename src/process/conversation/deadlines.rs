@@ -1,7 +1,7 @@
 //! Deadlines of a conversation: of its requests, of the start, of half lines and of silence.
 
 use super::{Conversation, Event, Fault, Promise, Ticket, Trust, silence::Waited};
-use crate::error::Failure;
+use crate::error::RequestFailure;
 use crate::procfs::Activity;
 use std::time::{Duration, Instant};
 
@@ -66,7 +66,7 @@ impl<T: Ticket> Conversation<T> {
             }
             let is_written_ahead = self.is_written_ahead(index);
             let is_own_time_over = now >= self.flight[index].own_deadline();
-            let failure = Failure::TimedOut(if is_written_ahead {
+            let failure = RequestFailure::TimedOut(if is_written_ahead {
                 self.behind_detail(index).into()
             } else {
                 self.timeout_cause(&self.flight[index])

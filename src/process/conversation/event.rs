@@ -1,7 +1,7 @@
 //! Events of a conversation, for its driver.
 
 use super::Conversation;
-use crate::error::Failure;
+use crate::error::RequestFailure;
 use crate::process::line::Announcement;
 use bytes::Bytes;
 use std::time::Duration;
@@ -13,7 +13,7 @@ pub(super) const EVENTS_AT_ONCE: usize = 256;
 #[derive(Debug)]
 pub enum Event<T> {
     /// This request has its answer: `{"result":…}`, or why there is none.
-    Answered(T, Result<Bytes, Failure>),
+    Answered(T, Result<Bytes, RequestFailure>),
     /// The process is up.
     CameUp {
         /// How long it took to show life with a line; `None` if it merely is old enough.

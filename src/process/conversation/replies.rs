@@ -2,7 +2,7 @@
 
 use super::{Conversation, EVENTS_AT_ONCE, Event, Fault, Ids, Promise, Ticket, Trust};
 use crate::cause::Cause;
-use crate::error::Failure;
+use crate::error::RequestFailure;
 use crate::process::line::{self, Announcement, ExtraMembers, Id, Line, Parsed, ReplyBody};
 use bytes::Bytes;
 use std::time::Instant;
@@ -141,7 +141,7 @@ impl<T: Ticket> Conversation<T> {
     fn unmatched(&mut self, now: Instant, fault: Fault, which: &Cause) {
         if let Some(index) = self.only_candidate() {
             let cause = which.clone().map(|which| format!("{fault}{which}"));
-            self.fail(now, index, Failure::Protocol(cause));
+            self.fail(now, index, RequestFailure::Protocol(cause));
         }
         self.doubt(fault);
     }
@@ -156,7 +156,7 @@ impl<T: Ticket> Conversation<T> {
                 if self.is_written_ahead(index) {
                     self.forget_promise(now);
                 }
-                let failure = Failure::ReplyTooLarge(self.limits.max_reply_bytes);
+                let failure = RequestFailure::ReplyTooLarge(self.limits.max_reply_bytes);
                 self.fail(now, index, failure);
             }
             None => self.count_unmatched(1),
@@ -174,7 +174,7 @@ impl<T: Ticket> Conversation<T> {
         (is_first && !self.flight.is_empty()).then_some(0)
     }
 
-    fn fail(&mut self, now: Instant, index: usize, failure: Failure) {
+    fn fail(&mut self, now: Instant, index: usize, failure: RequestFailure) {
         let ticket = self.take_flight(index).and_then(|flight| flight.ticket);
         self.events
             .extend(ticket.map(|ticket| Event::Answered(ticket, Err(failure))));
@@ -290,20 +290,20 @@ fn kind_of(id: Id<'_>) -> Cause {
     Cause::quoting(kind, format!("{kind} ({text})"))
 }
 
-fn outcome(answer: &ReplyBody<'_>, max_reply_bytes: usize) -> Result<Bytes, Failure> {
+fn outcome(answer: &ReplyBody<'_>, max_reply_bytes: usize) -> Result<Bytes, RequestFailure> {
     match answer {
         ReplyBody::Result(result) if result.len() > max_reply_bytes => {
-            Err(Failure::ReplyTooLarge(max_reply_bytes))
+            Err(RequestFailure::ReplyTooLarge(max_reply_bytes))
         }
         ReplyBody::Result(result) => Ok(result_object(result)),
         ReplyBody::Error {
             message, status, ..
-        } => Err(Failure::Handler {
+        } => Err(RequestFailure::Handler {
             message: Bytes::copy_from_slice(message.as_bytes()),
             status: status.unwrap_or(400),
         }),
-        ReplyBody::Broken(how) => Err(Failure::Protocol(how.clone().into())),
-        ReplyBody::NotUtf8(byte) => Err(Failure::Protocol(
+        ReplyBody::Broken(how) => Err(RequestFailure::Protocol(how.clone().into())),
+        ReplyBody::NotUtf8(byte) => Err(RequestFailure::Protocol(
             format!("the reply is not UTF-8 at byte {byte} of its line").into(),
         )),
     }

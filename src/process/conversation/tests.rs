@@ -1,6 +1,6 @@
 use super::deadlines::{HALF_LINE_LASTS, UP_AFTER};
 use super::*;
-use crate::error::Failure;
+use crate::error::RequestFailure;
 use crate::procfs::Activity;
 use proptest::prelude::*;
 
@@ -35,7 +35,7 @@ struct Table {
     id_step: u64,
     /// All that was written to the process.
     written: Vec<u8>,
-    answers: Vec<(u64, Result<String, Failure>)>,
+    answers: Vec<(u64, Result<String, RequestFailure>)>,
     strays: usize,
     ups: Vec<Option<Duration>>,
 }
@@ -155,7 +155,7 @@ impl Table {
         matches!(self.talk.trust(), Trust::Condemned(_))
     }
 
-    fn failure(&self, number: u64) -> &Failure {
+    fn failure(&self, number: u64) -> &RequestFailure {
         let answer = self
             .answers
             .iter()
@@ -340,7 +340,7 @@ fn with_concurrency_nothing_of_another_answer_is_shown() {
     table.give(2);
     table.says("stray secret\n{\"id\":2,\"result\":\"secret");
     table.waits(500 * MS, None);
-    let Failure::TimedOut(seen) = table.failure(1) else {
+    let RequestFailure::TimedOut(seen) = table.failure(1) else {
         panic!()
     };
     assert!(!seen.full().contains("secret"), "{seen}");
@@ -364,7 +364,7 @@ fn a_process_that_repeated_an_id_once_must_always_do_so() {
     assert!(!table.talk.must_look_before_giving());
     table.give(2);
     table.says("{\"result\":2}\n");
-    assert!(matches!(table.failure(2), Failure::Protocol(_)));
+    assert!(matches!(table.failure(2), RequestFailure::Protocol(_)));
     assert_eq!(table.fault(), Some(Fault::MissingId));
 }
 
@@ -459,7 +459,7 @@ fn a_reply_to_the_request_at_work_that_is_no_json_fails_at_once() {
     let mut table = Table::new();
     table.give(1);
     table.says("{\"id\":1,\"result\":{\"x\":NaN}}\n");
-    let Failure::Protocol(how) = table.failure(1) else {
+    let RequestFailure::Protocol(how) = table.failure(1) else {
         panic!()
     };
     assert!(how.full().contains("at byte 22: NaN"), "{how}");
@@ -486,7 +486,10 @@ fn an_unknown_id_answers_no_request() {
         let mut table = Table::new();
         table.give(1);
         table.says(&format!("{{\"id\":{id},\"result\":1}}\n"));
-        assert!(matches!(table.failure(1), Failure::Protocol(_)), "{id}");
+        assert!(
+            matches!(table.failure(1), RequestFailure::Protocol(_)),
+            "{id}"
+        );
         assert_eq!(table.fault(), Some(Fault::WrongId), "{id}");
         assert!(table.is_condemned(), "{id}");
     }
@@ -514,7 +517,7 @@ fn an_early_reply_without_an_id_answers_no_request() {
     table.gives(Request(1, "p".repeat(100)));
     table.sends(10);
     table.says("{\"result\":\"of another\"}\n");
-    assert!(matches!(table.failure(1), Failure::Protocol(_)));
+    assert!(matches!(table.failure(1), RequestFailure::Protocol(_)));
     assert_eq!(table.fault(), Some(Fault::Premature));
 }
 
@@ -560,7 +563,7 @@ fn a_reply_that_is_not_utf_8_costs_the_process() {
         .talk
         .received(table.now, b"{\"id\":1,\"result\":\"\xff\"}\n");
     table.collect();
-    assert!(matches!(table.failure(1), Failure::Protocol(_)));
+    assert!(matches!(table.failure(1), RequestFailure::Protocol(_)));
     assert_eq!(table.fault(), Some(Fault::NotUtf8));
     assert!(table.is_condemned());
 }
@@ -592,7 +595,7 @@ fn a_known_id_with_neither_result_nor_error_fails_at_once_and_costs_no_process()
     let mut table = Table::new();
     table.give(1);
     table.says("{\"id\":1}\n");
-    let Failure::Protocol(how) = table.failure(1) else {
+    let RequestFailure::Protocol(how) = table.failure(1) else {
         panic!()
     };
     assert!(how.full().contains("undefined"), "{how}");
@@ -620,7 +623,7 @@ fn a_line_without_end_fails_the_request_that_it_names() {
     table.give(1);
     table.give(2);
     table.says(&format!("{{\"id\":2,\"result\":\"{}", "x".repeat(9000)));
-    assert_eq!(*table.failure(2), Failure::ReplyTooLarge(64));
+    assert_eq!(*table.failure(2), RequestFailure::ReplyTooLarge(64));
     table.says("xxx\"}\n{\"id\":1,\"result\":1}\n");
     assert_eq!(table.result(1), "1");
     assert!(table.is_condemned());
@@ -638,7 +641,7 @@ fn the_clock_starts_when_the_line_is_written() {
     table.waits(999 * MS, None);
     assert!(table.answers.is_empty());
     table.waits(MS, None);
-    assert!(matches!(table.failure(1), Failure::TimedOut(_)));
+    assert!(matches!(table.failure(1), RequestFailure::TimedOut(_)));
     assert_eq!(table.fault(), Some(Fault::TimedOut));
 }
 
@@ -663,7 +666,7 @@ fn a_process_that_never_reads_times_out_all_the_same() {
     table.gives(Request(1, "p".repeat(1000)));
     table.sends(1);
     table.waits(TIMEOUT, None);
-    let Failure::TimedOut(seen) = table.failure(1) else {
+    let RequestFailure::TimedOut(seen) = table.failure(1) else {
         panic!()
     };
     assert!(
@@ -680,7 +683,7 @@ fn with_concurrency_other_requests_keep_their_time_and_a_late_reply_is_dropped()
     table.now += 500 * MS;
     table.give(2);
     table.waits(500 * MS, None);
-    assert!(matches!(table.failure(1), Failure::TimedOut(_)));
+    assert!(matches!(table.failure(1), RequestFailure::TimedOut(_)));
     assert_eq!(*table.talk.trust(), Trust::Finishing(Fault::TimedOut));
     table.says("{\"id\":1,\"result\":\"late\"}\n{\"id\":2,\"result\":2}\n");
     assert_eq!((table.result(2), table.answers.len()), ("2", 2));
@@ -692,7 +695,7 @@ fn a_slow_start_is_spared_as_long_as_starts_took_before() {
     let mut table = Table::new();
     table.give(1);
     table.waits(TIMEOUT, None);
-    let Failure::TimedOut(seen) = table.failure(1) else {
+    let RequestFailure::TimedOut(seen) = table.failure(1) else {
         panic!()
     };
     assert!(seen.full().contains("--wait-ready"), "{seen}");
@@ -814,7 +817,7 @@ fn the_detail_of_a_timeout_names_the_likely_cause() {
         table.give(2);
         table.says(said);
         table.waits(TIMEOUT, None);
-        let Failure::TimedOut(seen) = table.failure(2) else {
+        let RequestFailure::TimedOut(seen) = table.failure(2) else {
             panic!()
         };
         assert!(seen.full().contains(hint), "{said}: {seen}");
@@ -925,7 +928,7 @@ fn the_time_of_a_request_begins_when_the_one_before_it_is_answered() {
     table.waits(999 * MS, None);
     assert_eq!((table.answers.len(), table.fault()), (1, None));
     table.waits(MS, None);
-    assert!(matches!(table.failure(4), Failure::TimedOut(_)));
+    assert!(matches!(table.failure(4), RequestFailure::TimedOut(_)));
     assert_eq!(table.fault(), Some(Fault::TimedOut));
 }
 
@@ -962,7 +965,7 @@ fn a_caller_s_budget_that_ends_behind_another_request_costs_no_process() {
     table.give(5);
     assert!(table.talk.next_deadline(None) <= budget);
     table.waits(10 * MS, None);
-    let Failure::TimedOut(seen) = table.failure(4) else {
+    let RequestFailure::TimedOut(seen) = table.failure(4) else {
         panic!()
     };
     assert!(seen.full().contains("behind another request"), "{seen}");
@@ -1005,7 +1008,7 @@ fn after_a_broken_order_each_has_a_time_of_its_own() {
     table.waits(500 * MS, None);
     table.says("{\"id\":4,\"result\":4}\n");
     table.waits(500 * MS, None);
-    assert!(matches!(table.failure(3), Failure::TimedOut(_)));
+    assert!(matches!(table.failure(3), RequestFailure::TimedOut(_)));
     table.says("{\"id\":5,\"result\":5}\n");
     assert_eq!(table.result(5), "5");
     assert!(table.is_condemned());
@@ -1052,7 +1055,7 @@ fn lines_that_may_be_meant_as_replies_count_as_started_requests() {
 fn a_broken_reply_may_have_further_replies_behind_it() {
     let mut table = ahead(6);
     table.says("{\"id\":3,\"result\":3}{\"id\":4,\"result\":4}\n");
-    assert!(matches!(table.failure(3), Failure::Protocol(_)));
+    assert!(matches!(table.failure(3), RequestFailure::Protocol(_)));
     let untouched = ended(&mut table, 0);
     assert_eq!(untouched, [(4, false), (5, false), (6, true)]);
 }
@@ -1078,7 +1081,7 @@ fn in_doubt_requests_that_have_not_started_are_taken_away() {
         assert_eq!(ended(&mut table, 0), open, "{said}");
         let mut table = ahead(6);
         table.says(&format!("{{\"id\":3,\"result\":\"{}", "x".repeat(9000)));
-        assert_eq!(*table.failure(3), Failure::ReplyTooLarge(64));
+        assert_eq!(*table.failure(3), RequestFailure::ReplyTooLarge(64));
         assert!(table.is_condemned());
         assert_eq!(ended(&mut table, 0), [(4, false), (5, true), (6, true)]);
     }
@@ -1088,7 +1091,7 @@ fn in_doubt_requests_that_have_not_started_are_taken_away() {
 fn in_doubt_requests_that_have_started_may_be_finished() {
     let mut table = ahead(4);
     table.says("{\"id\":99,\"result\":1}\n");
-    assert!(matches!(table.failure(3), Failure::Protocol(_)));
+    assert!(matches!(table.failure(3), RequestFailure::Protocol(_)));
     assert_eq!(*table.talk.trust(), Trust::Finishing(Fault::WrongId));
     table.says("{\"id\":4,\"result\":4}\n");
     assert_eq!(table.result(4), "4");
@@ -1318,7 +1321,7 @@ proptest! {
             match answer {
                 Ok(text) => prop_assert!(*text == number.to_string() || text == "\"nobody's\""),
                 Err(failure) => {
-                    let is_forged = matches!(failure, Failure::Handler { .. });
+                    let is_forged = matches!(failure, RequestFailure::Handler { .. });
                     prop_assert!(!is_forged, "{}", number);
                 }
             }
@@ -1368,7 +1371,7 @@ fn a_caller_s_budget_ends_its_wait_and_no_process() {
         assert_eq!(table.talk.next_deadline(None), Some(table.now + 10 * MS));
         let room = table.room();
         table.waits(10 * MS, Some(Duration::ZERO));
-        let Failure::TimedOut(seen) = table.failure(1) else {
+        let RequestFailure::TimedOut(seen) = table.failure(1) else {
             panic!()
         };
         assert!(
@@ -1489,7 +1492,7 @@ fn a_wrong_id_is_told_with_its_type() {
         let mut table = Table::new();
         table.give(1);
         table.says(&format!("{{\"id\":{id},\"result\":1}}\n"));
-        let Failure::Protocol(how) = table.failure(1) else {
+        let RequestFailure::Protocol(how) = table.failure(1) else {
             panic!()
         };
         assert!(how.full().contains(kind), "{how:?}");
@@ -1506,7 +1509,7 @@ fn output_is_kept_from_other_callers_and_half_a_reply_from_the_log() {
         table.give(1);
         table.says(said);
         table.waits(TIMEOUT, None);
-        let Failure::TimedOut(seen) = table.failure(1) else {
+        let RequestFailure::TimedOut(seen) = table.failure(1) else {
             panic!()
         };
         assert!(seen.full().contains("secret") && !seen.general().contains("secret"));
@@ -1520,7 +1523,7 @@ fn a_process_that_is_stopped_is_said_to_be() {
     table.give(1);
     table.talk.record_stopped(true);
     table.waits(TIMEOUT, None);
-    let Failure::TimedOut(seen) = table.failure(1) else {
+    let RequestFailure::TimedOut(seen) = table.failure(1) else {
         panic!()
     };
     assert!(seen.general().contains("state T"), "{seen}");

@@ -1,7 +1,7 @@
 //! Whether a process can be trusted, why not, and how it loses trust.
 
 use super::{Conversation, Event, Ids, Promise, Ticket};
-use crate::error::Failure;
+use crate::error::RequestFailure;
 use std::fmt;
 
 /// Whether a process may be given requests.
@@ -110,7 +110,7 @@ impl<T: Ticket> Conversation<T> {
             return self.finish_only(fault);
         }
         for flight in self.flight.drain(..) {
-            let failure = Failure::Protocol(fault.to_string().into());
+            let failure = RequestFailure::Protocol(fault.to_string().into());
             let answered = flight
                 .ticket
                 .map(|ticket| Event::Answered(ticket, Err(failure)));

@@ -3,7 +3,7 @@
 use super::reading::READ_BYTES;
 use super::{Owner, ProcessObserver, RequestSource};
 use crate::cause::Cause;
-use crate::error::Failure;
+use crate::error::RequestFailure;
 use crate::process::conversation::PipeHolders;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -50,7 +50,9 @@ impl<S: RequestSource + ProcessObserver> Owner<S> {
             if is_untouched {
                 never_started.push(request);
             } else {
-                request.into().answer(Err(Failure::Exited(cause.clone())));
+                request
+                    .into()
+                    .answer(Err(RequestFailure::Exited(cause.clone())));
             }
         }
         never_started

@@ -1,7 +1,7 @@
 use super::reading::PIECE_BYTES;
 use super::settling::MOST_UNREAD;
 use super::*;
-use crate::error::Failure;
+use crate::error::RequestFailure;
 use crate::process::call::{Call, Extras, Job, Outcome};
 use crate::process::output_log::LogAllowance;
 use std::cell::{Cell, RefCell};
@@ -200,7 +200,7 @@ async fn a_request_that_was_read_in_part_is_not_given_back() {
     assert!(bench.look().is_pending());
     bench.stdin.read_exact(&mut [0]).unwrap();
     assert!(bench.owner.settle(&"gone".into()).await.is_empty());
-    let failure = Failure::Exited("gone".into());
+    let failure = RequestFailure::Exited("gone".into());
     assert_eq!(answered.try_recv().unwrap(), Err(failure));
 }
 
@@ -306,7 +306,7 @@ async fn a_flood_that_goes_on_does_not_put_a_deadline_off() {
     }
     assert!(matches!(
         answered.try_recv().unwrap(),
-        Err(Failure::TimedOut(_))
+        Err(RequestFailure::TimedOut(_))
     ));
 }
 

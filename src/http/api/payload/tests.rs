@@ -1,6 +1,6 @@
 use super::json::{MAX_DEPTH, scan_string};
 use super::{find_payload, is_json, only_payload, scan_body};
-use crate::error::Failure;
+use crate::error::RequestFailure;
 use bytes::Bytes;
 use proptest::prelude::*;
 use serde_json::Value;
@@ -22,7 +22,7 @@ fn answer(content_type: Option<&[u8]>, body: &Bytes) -> Result<String, (u16, Byt
             let quoted = format!("\"{}\"", std::str::from_utf8(&payload).unwrap());
             Ok(serde_json::from_str(&quoted).unwrap())
         }
-        Err(Failure::Invalid { status, detail }) => {
+        Err(RequestFailure::Invalid { status, detail }) => {
             serde_json::from_slice::<serde::de::IgnoredAny>(&detail).unwrap();
             Err((status, detail))
         }
