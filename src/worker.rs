@@ -67,10 +67,7 @@ pub async fn serve(config: Config, control: Control) -> Result<(), StartError> {
     let shutdown = control.shutdown;
     let budget = MemoryBudget::new(config.http.max_buffered_bytes);
     let listener = listener.with_memory_budget(budget.clone());
-    let large_bodies = LargeBodies::start().map_err(|source| StartError::Runtime {
-        what: "the thread for large bodies",
-        source,
-    })?;
+    let large_bodies = start_large_bodies()?;
     let (limit, counted) = (Some(handlers_limit), budget.clone());
     let pool = Arc::new(Pool::start(&config, limit, counted, shutdown.clone())?);
     let api = Arc::new(Api::new(
@@ -163,6 +160,14 @@ fn listen_for_operators(config: &HttpConfig) -> Result<Option<Listener>, StartEr
         info!(%address, "listening for operators");
     }
     Ok(admin)
+}
+
+/// Starts the thread that searches large bodies.
+fn start_large_bodies() -> Result<LargeBodies, StartError> {
+    LargeBodies::start().map_err(|source| StartError::Runtime {
+        what: "the thread for large bodies",
+        source,
+    })
 }
 
 /// Watches the files of `--reload`, if there is one.

@@ -38,7 +38,7 @@ pub(super) const EXITS_WITHIN: Duration = Duration::from_millis(5);
 /// Calls and processes meet here: callers push, processes take, slots report. Shared by all three.
 #[derive(Debug)]
 pub(super) struct Dispatcher {
-    pub(super) state: Mutex<State>,
+    pub(super) state: Mutex<DispatchState>,
     pub(super) queue_timeout: Duration,
     /// Longest start seen, as milliseconds + 1; 0 = none yet. A start that timed out counts double,
     /// so that a handler that has become slower is not killed for ever at the old limit. Outside
@@ -68,7 +68,7 @@ pub(super) struct Dispatcher {
 }
 
 #[derive(Debug)]
-pub(super) struct State {
+pub(super) struct DispatchState {
     pub(super) queue: Queue<QueuedCall>,
     pub(super) waiting_processes: WaitingProcesses<Waker>,
     pub(super) health: Health,
@@ -88,7 +88,7 @@ impl Dispatcher {
         shutdown: Shutdown,
     ) -> Dispatcher {
         Dispatcher {
-            state: Mutex::new(State {
+            state: Mutex::new(DispatchState {
                 queue: Queue::new(config.queue.get()),
                 waiting_processes: WaitingProcesses::new(),
                 health,
@@ -138,7 +138,7 @@ impl Dispatcher {
         state.queue.clear()
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, DispatchState> {
         // A panic under the lock is a defect, but no reason to refuse every later request.
         self.state
             .lock()
@@ -212,7 +212,7 @@ impl Dispatcher {
     }
 
     /// Wakes one process for a waiting call, if there is one of each.
-    pub(super) fn wake_one(&self, mut state: MutexGuard<'_, State>) {
+    pub(super) fn wake_one(&self, mut state: MutexGuard<'_, DispatchState>) {
         let process = state.pop_for_waiting();
         let could_grow = process.is_none() && state.could_grow();
         drop(state);
@@ -325,7 +325,7 @@ impl Dispatcher {
     }
 }
 
-impl State {
+impl DispatchState {
     /// Whether a process may take the first call of the queue.
     pub(super) fn may_take(&self, load: Load) -> bool {
         let room_bytes = match load.position {

@@ -17,10 +17,10 @@ const GAPS: usize = 32;
 pub struct Queue<T> {
     /// Calls handed back, by place. They always sort before fresh calls: a call is handed back only
     /// after it was taken, and places are given out in order.
-    handed_back: BTreeMap<u64, Waiting<T>>,
+    handed_back: BTreeMap<u64, Entry<T>>,
     /// Fresh calls with their places, in order. A call that was removed leaves a gap, except at the
     /// front.
-    fresh: VecDeque<(u64, Option<Waiting<T>>)>,
+    fresh: VecDeque<(u64, Option<Entry<T>>)>,
     gaps: usize,
     bound: usize,
     next_place: u64,
@@ -31,7 +31,7 @@ pub struct Queue<T> {
 }
 
 #[derive(Debug)]
-struct Waiting<T> {
+struct Entry<T> {
     item: T,
     until: Instant,
 }
@@ -77,19 +77,19 @@ impl<T> Queue<T> {
         let place = self.next_place;
         self.next_place += 1;
         let item = build(place);
-        self.fresh.push_back((place, Some(Waiting { item, until })));
+        self.fresh.push_back((place, Some(Entry { item, until })));
         Some(place)
     }
 
     /// Puts a call back at the place that it had.
     pub fn hand_back(&mut self, place: u64, until: Instant, item: T) {
-        self.handed_back.insert(place, Waiting { item, until });
+        self.handed_back.insert(place, Entry { item, until });
     }
 
     /// Takes the call that has waited longest.
     pub fn take(&mut self, now: Instant) -> Option<Taken<T>> {
-        let waiting = match self.handed_back.pop_first() {
-            Some((_, waiting)) => waiting,
+        let entry = match self.handed_back.pop_first() {
+            Some((_, entry)) => entry,
             None => self.take_fresh()?,
         };
         if let Some(last) = self.last_taken {
@@ -98,15 +98,15 @@ impl<T> Queue<T> {
             self.pace = Some((pace * (PACE_WEIGHT - 1) + measured) / PACE_WEIGHT);
         }
         self.last_taken = (!self.is_empty()).then_some(now);
-        let is_in_time = now < waiting.until;
+        let is_in_time = now < entry.until;
         Some(if is_in_time {
-            Taken::InTime(waiting.item)
+            Taken::InTime(entry.item)
         } else {
-            Taken::TooLate(waiting.item)
+            Taken::TooLate(entry.item)
         })
     }
 
-    fn take_fresh(&mut self) -> Option<Waiting<T>> {
+    fn take_fresh(&mut self) -> Option<Entry<T>> {
         let (_, first) = self.fresh.pop_front()?;
         self.close_first_gaps();
         first
@@ -121,23 +121,23 @@ impl<T> Queue<T> {
 
     /// Removes the call at this place, if it still waits.
     pub fn remove(&mut self, place: u64) -> Option<T> {
-        if let Some(waiting) = self.handed_back.remove(&place) {
-            return Some(waiting.item);
+        if let Some(entry) = self.handed_back.remove(&place) {
+            return Some(entry.item);
         }
         let found = self.fresh.binary_search_by_key(&place, |(place, _)| *place);
-        let waiting = self.fresh[found.ok()?].1.take()?;
+        let entry = self.fresh[found.ok()?].1.take()?;
         self.gaps += 1;
         self.close_first_gaps();
         if self.gaps > self.fresh.len() / 2 + GAPS {
-            self.fresh.retain(|(_, waiting)| waiting.is_some());
+            self.fresh.retain(|(_, entry)| entry.is_some());
             self.gaps = 0;
         }
-        Some(waiting.item)
+        Some(entry.item)
     }
 
     /// Removes all calls that have waited too long.
     pub fn expire(&mut self, now: Instant) -> Vec<T> {
-        let late = self.all().filter(|(_, waiting)| now >= waiting.until);
+        let late = self.all().filter(|(_, entry)| now >= entry.until);
         let places: Vec<u64> = late.map(|(place, _)| place).collect();
         places
             .into_iter()
@@ -152,14 +152,14 @@ impl<T> Queue<T> {
         let handed_back = std::mem::take(&mut self.handed_back).into_values();
         let fresh = std::mem::take(&mut self.fresh).into_iter();
         handed_back
-            .chain(fresh.filter_map(|(_, waiting)| waiting))
-            .map(|waiting| waiting.item)
+            .chain(fresh.filter_map(|(_, entry)| entry))
+            .map(|entry| entry.item)
             .collect()
     }
 
     /// When the next call expires. Looks at all of them.
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.all().map(|(_, waiting)| waiting.until).min()
+        self.all().map(|(_, entry)| entry.until).min()
     }
 
     /// The place of the first call, and the place that the next new call will have.
@@ -173,7 +173,7 @@ impl<T> Queue<T> {
             return Some(First::HandedBack(&first.item));
         }
         let (_, first) = self.fresh.front()?;
-        first.as_ref().map(|waiting| First::Fresh(&waiting.item))
+        first.as_ref().map(|entry| First::Fresh(&entry.item))
     }
 
     /// Number of waiting calls.
@@ -193,11 +193,11 @@ impl<T> Queue<T> {
     }
 
     /// All waiting calls, in order.
-    fn all(&self) -> impl Iterator<Item = (u64, &Waiting<T>)> {
+    fn all(&self) -> impl Iterator<Item = (u64, &Entry<T>)> {
         let handed_back = self.handed_back.iter();
-        let handed_back = handed_back.map(|(place, waiting)| (*place, waiting));
+        let handed_back = handed_back.map(|(place, entry)| (*place, entry));
         let fresh = self.fresh.iter();
-        let fresh = fresh.filter_map(|(place, waiting)| Some((*place, waiting.as_ref()?)));
+        let fresh = fresh.filter_map(|(place, entry)| Some((*place, entry.as_ref()?)));
         handed_back.chain(fresh)
     }
 

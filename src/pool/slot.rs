@@ -25,7 +25,7 @@ use crate::shutdown::Stage;
 use backoff::Backoff;
 use events::SlotEvent;
 use idle::IdleTime;
-use live::{End, LiveProcess, StopPolicy, StopReason};
+use live::{LiveProcess, ProcessEnd, StopPolicy, StopReason};
 use member::Role;
 use retirement::Due;
 use start::{PendingStart, Starter};
@@ -306,7 +306,7 @@ impl Slot {
 }
 
 /// Why a process that ended before it was up did so, with what is known to help.
-fn why_not_up(end: &End, memory_limit: Option<u64>) -> Cause {
+fn why_not_up(end: &ProcessEnd, memory_limit: Option<u64>) -> Cause {
     let was_successful = end.code == Some(0);
     let hint = if was_successful {
         // Most likely a one-shot command.

@@ -1,6 +1,6 @@
 //! What a caller is told whose call the pool does not take on, and when to try again.
 
-use super::State;
+use super::DispatchState;
 use crate::cause::Cause;
 use crate::error::RequestFailure;
 use std::time::Duration;
@@ -11,7 +11,7 @@ const RETRY_OF_THE_SILENT: Duration = Duration::from_secs(30);
 /// Longest `Retry-After`.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(60);
 
-impl State {
+impl DispatchState {
     fn overloaded(&self, why: Cause) -> RequestFailure {
         let least = match self.health.is_silent() {
             // A handler that has never answered does not mend itself within a second.

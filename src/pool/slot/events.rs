@@ -48,7 +48,7 @@ impl Slot {
             starter,
             ..
         } = self;
-        let watch = Watch {
+        let interest = Interest {
             reports: renewal.is_some() && matches!(successor, Successor::Nothing),
             replaces: matches!(successor, Successor::Nothing),
             next_look: idle_time.next_look,
@@ -63,7 +63,7 @@ impl Slot {
             // Successor before current: on trial, both are woken for the same call, and it is meant
             // for the successor.
             event = successor_event(successor, &starter.dispatcher) => event,
-            event = current_event(current, &watch) => event,
+            event = current_event(current, &interest) => event,
             Some(renewal) = renewals.recv() => SlotEvent::Renew(renewal),
             () = starter.dispatcher.shutdown.reached(Stage::IdleStopped), if !*is_draining => SlotEvent::Drains,
             () = gone(renewal) => SlotEvent::RenewalGone,
@@ -73,7 +73,7 @@ impl Slot {
 }
 
 /// Which events of the current process count.
-struct Watch {
+struct Interest {
     /// Whether a reload waits for the process to be up.
     reports: bool,
     /// Whether the process is replaced when it is due; not while a successor is on its way.
@@ -82,7 +82,7 @@ struct Watch {
 }
 
 // Cancel-safe: all progress lives in the process.
-async fn current_event(current: &mut Option<Box<LiveProcess>>, watch: &Watch) -> SlotEvent {
+async fn current_event(current: &mut Option<Box<LiveProcess>>, interest: &Interest) -> SlotEvent {
     let Some(current) = current else {
         return std::future::pending().await;
     };
@@ -99,10 +99,10 @@ async fn current_event(current: &mut Option<Box<LiveProcess>>, watch: &Watch) ->
     tokio::select! {
         biased;
         reason = current.serve() => SlotEvent::CurrentLeft(reason),
-        () = came_up.cancelled(), if watch.reports => SlotEvent::CurrentUp,
-        () = spent.cancelled(), if watch.replaces => SlotEvent::CurrentDue(Due::Requests),
-        () = old, if watch.replaces => SlotEvent::CurrentDue(Due::Age),
-        () = sleep_until(watch.next_look.into()), if watch.replaces => SlotEvent::LookDue,
+        () = came_up.cancelled(), if interest.reports => SlotEvent::CurrentUp,
+        () = spent.cancelled(), if interest.replaces => SlotEvent::CurrentDue(Due::Requests),
+        () = old, if interest.replaces => SlotEvent::CurrentDue(Due::Age),
+        () = sleep_until(interest.next_look.into()), if interest.replaces => SlotEvent::LookDue,
     }
 }
 

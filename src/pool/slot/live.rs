@@ -46,12 +46,12 @@ pub(super) struct LiveProcess {
     /// Resident memory at the last measurement, in bytes; 0 before the first.
     resident_bytes: Arc<AtomicU64>,
     /// How the process ended; set when it is reaped.
-    end: Option<End>,
+    end: Option<ProcessEnd>,
 }
 
 /// How a process ended.
 #[derive(Debug, Clone)]
-pub(super) struct End {
+pub(super) struct ProcessEnd {
     /// The exit status or signal, in words.
     pub(super) status: String,
     /// The exit status, unless a signal ended the process.
@@ -309,7 +309,7 @@ impl LiveProcess {
 
     /// Kills the rest of the group and reaps the process, which must have ended; returns how it
     /// ended. `has_failed` if it ended by itself before it was up.
-    pub(super) fn reap(&mut self, has_failed: bool) -> End {
+    pub(super) fn reap(&mut self, has_failed: bool) -> ProcessEnd {
         if let Some(end) = &self.end {
             return end.clone();
         }
@@ -317,7 +317,7 @@ impl LiveProcess {
         let repeated = self.errors.finish(has_failed);
         // Output of earlier requests says nothing about this one.
         let working_since = self.owner.working_since();
-        let end = End {
+        let end = ProcessEnd {
             status: describe(&death),
             code: death.ok().and_then(|death| death.code()),
             last_line: self.errors.last_line(working_since).to_owned(),
@@ -330,7 +330,7 @@ impl LiveProcess {
     /// never started.
     // Not cancel-safe: see [`Owner::settle`].
     async fn settle(&mut self, reason: StopReason) {
-        let End { status, .. } = self.reap(false);
+        let ProcessEnd { status, .. } = self.reap(false);
         let cause = self.cause(&format!("{reason}{status}"));
         let never_started = self.owner.settle(&cause).await;
         self.owner.source().dispatcher().hand_back(never_started);

@@ -20,12 +20,12 @@ pub struct Process {
     child: Child,
     pid: Pid,
     pidfd: OwnedFd,
-    state: State,
+    state: ProcessState,
     oom: Arc<OomWatch>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum ProcessState {
     Running,
     /// The worker has sent SIGKILL.
     Killed,
@@ -36,11 +36,11 @@ enum State {
 #[derive(Debug, Clone, Copy)]
 pub struct Death {
     status: ExitStatus,
-    cause: Cause,
+    cause: EndCause,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Cause {
+enum EndCause {
     /// The cause is in the status.
     Status,
     /// The kernel's out-of-memory killer.
@@ -67,7 +67,7 @@ impl Process {
             child,
             pid,
             pidfd,
-            state: State::Running,
+            state: ProcessState::Running,
             oom,
         })
     }
@@ -88,9 +88,9 @@ impl Process {
     /// Sends a signal to the process and all of its group.
     pub fn signal_group(&mut self, signal: Signal) {
         match self.state {
-            State::Reaped => return,
-            State::Running if signal == Signal::KILL => self.state = State::Killed,
-            State::Running | State::Killed => {}
+            ProcessState::Reaped => return,
+            ProcessState::Running if signal == Signal::KILL => self.state = ProcessState::Killed,
+            ProcessState::Running | ProcessState::Killed => {}
         }
         self.send(signal);
     }
@@ -107,18 +107,18 @@ impl Process {
     /// Kills what is left of the group, then reaps the process, which must have ended: the group's
     /// number may be given to other processes as soon as its leader is reaped.
     pub fn reap(&mut self) -> io::Result<Death> {
-        if self.state != State::Reaped {
+        if self.state != ProcessState::Reaped {
             self.send(Signal::KILL);
         }
-        let was_killed_by_us = self.state == State::Killed;
-        self.state = State::Reaped;
+        let was_killed_by_us = self.state == ProcessState::Killed;
+        self.state = ProcessState::Reaped;
         let status = self.child.wait();
         family().disown(self.pid);
         let status = status?;
         let is_unexplained = status.signal() == Some(Signal::KILL.as_raw()) && !was_killed_by_us;
         let cause = match is_unexplained && self.oom.explains_a_kill() {
-            true => Cause::OutOfMemory,
-            false => Cause::Status,
+            true => EndCause::OutOfMemory,
+            false => EndCause::Status,
         };
         Ok(Death { status, cause })
     }
@@ -126,7 +126,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        if self.state != State::Reaped {
+        if self.state != ProcessState::Reaped {
             self.send(Signal::KILL);
             // Not waited for: this may be the runtime's thread, and the process may take long to
             // die. A process that is not dead yet is reaped as an orphan.
@@ -163,11 +163,11 @@ pub fn describe(death: &io::Result<Death>) -> String {
     match death {
         Ok(Death {
             status,
-            cause: Cause::Status,
+            cause: EndCause::Status,
         }) => status.to_string(),
         Ok(Death {
             status,
-            cause: Cause::OutOfMemory,
+            cause: EndCause::OutOfMemory,
         }) => format!("killed, out of memory ({status})"),
         Err(error) => format!("its status is unknown: {error}"),
     }
