@@ -1,9 +1,11 @@
 //! A conversation with its clock, and the outcome of each request.
 
 use faas_worker::error::Failure;
-use faas_worker::process::activity::Activity;
-use faas_worker::process::conversation::{Conversation, Event, Holders, Limits, Standing, Ticket};
+use faas_worker::process::conversation::{
+    Conversation, ConversationConfig, Event, PipeHolders, Ticket, Trust,
+};
 use faas_worker::process::line::{Context, ContextMember};
+use faas_worker::procfs::Activity;
 use std::time::{Duration, Instant};
 
 pub const MAX_CONCURRENCY: usize = 4;
@@ -36,7 +38,7 @@ pub struct Table {
 #[allow(dead_code)] // Two targets share this, and neither uses all of it.
 impl Table {
     pub fn new() -> Table {
-        let limits = Limits {
+        let limits = ConversationConfig {
             max_concurrency: MAX_CONCURRENCY,
             read_ahead: MAX_CONCURRENCY,
             wait_ready: false,
@@ -60,7 +62,7 @@ impl Table {
     pub fn give(&mut self) -> bool {
         let has_room = self.talk.room(self.now) > 0;
         if has_room {
-            assert_eq!(*self.talk.standing(), Standing::Sound);
+            assert_eq!(*self.talk.trust(), Trust::Sound);
             self.given += 1;
             self.talk.give(self.now, self.given, Request(self.given));
         }
@@ -88,11 +90,11 @@ impl Table {
         self.now += time;
         self.talk.expire(self.now, slowest_start);
         if self.talk.must_look_at_process(self.now) {
-            self.talk.looked_at_process(self.now, Activity::Asleep);
+            self.talk.record_activity(self.now, Activity::Asleep);
         }
         self.collect();
         let next = self.talk.next_deadline(slowest_start);
-        let is_condemned = matches!(self.talk.standing(), Standing::Condemned(_));
+        let is_condemned = matches!(self.talk.trust(), Trust::Condemned(_));
         assert!(
             is_condemned || next.is_none_or(|next| next > self.now),
             "a deadline that has passed, and was not acted on, turns the owner in circles"
@@ -104,7 +106,7 @@ impl Table {
         self.collect();
         let sent_before = self.talk.in_flight();
         let unread = vec![b'x'; unread];
-        let open = self.talk.end(&unread, Holders::None);
+        let open = self.talk.end(&unread, PipeHolders::None);
         assert!(open.len() <= sent_before);
         self.done
             .extend(open.into_iter().map(|(request, _)| request.0));
@@ -129,7 +131,7 @@ impl Table {
                 | Event::ErrorBesideResult => {}
             }
         }
-        if *self.talk.standing() != Standing::Sound {
+        if *self.talk.trust() != Trust::Sound {
             assert_eq!(self.talk.room(self.now), 0);
         }
     }

@@ -1,17 +1,18 @@
 //! Any bytes on a connection: whole responses, as many as requests at most, and then its end.
 //!
-//! The real listener and the real front door in this process, before a pool without a command, so
-//! that a request which gets through to the pool is answered with 500. Time is the runtime's own
+//! The real listener and the real API in this process, before a pool without a command, so that a
+//! request which gets through to the pool is answered with 500. Time is the runtime's own
 //! and jumps to the next deadline whenever nothing else is to do: each connection ends at its
 //! limits, and costs no real time.
 #![no_main]
 
 use faas_worker::budget::MemoryBudget;
 use faas_worker::config::{Config, HttpConfig, PoolConfig, ProcessConfig, ShutdownConfig};
-use faas_worker::http::large_body::LargeBodies;
-use faas_worker::http::listener::Listener;
-use faas_worker::http::{Door, Entrance};
+use faas_worker::http::api::large_body::LargeBodies;
+use faas_worker::http::api::{Api, Surface};
+use faas_worker::http::server::listener::Listener;
 use faas_worker::pool::Pool;
+use faas_worker::shutdown::Shutdown;
 use libfuzzer_sys::fuzz_target;
 use std::cell::RefCell;
 use std::net::SocketAddr;
@@ -92,17 +93,19 @@ impl Stage {
         let address = runtime.block_on(async {
             let listener = Listener::bind(&config.http).expect("a port");
             let address = listener.addresses()[0];
-            let pool =
-                Arc::new(Pool::start(&config, None, MemoryBudget::new(1 << 20)).expect("a pool"));
-            let door = Arc::new(Door::new(
+            let shutdown = Shutdown::default();
+            let budget = MemoryBudget::new(1 << 20);
+            let pool = Pool::start(&config, None, budget, shutdown.clone()).expect("a pool");
+            let api = Arc::new(Api::new(
                 config.http.clone(),
-                pool,
+                Arc::new(pool),
                 &[address.ip()],
                 None,
                 MemoryBudget::new(1 << 20),
                 LargeBodies::start().expect("a thread"),
+                shutdown,
             ));
-            let answer = move |request| Arc::clone(&door).answer(request, Entrance::Main);
+            let answer = move |request| Arc::clone(&api).answer(request, Surface::Public);
             tokio::spawn(async move {
                 let never = CancellationToken::new;
                 listener.serve(&config.http, answer, never(), never()).await;

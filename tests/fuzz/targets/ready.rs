@@ -4,7 +4,7 @@
 #[path = "../table.rs"]
 mod table;
 
-use faas_worker::process::conversation::Standing;
+use faas_worker::process::conversation::Trust;
 use libfuzzer_sys::fuzz_target;
 use table::{MAX_CONCURRENCY, Table};
 
@@ -20,7 +20,7 @@ fuzz_target!(|input: &[u8]| {
         given += 1;
         assert!(given <= MAX_CONCURRENCY);
     }
-    let is_sound = *table.talk.standing() == Standing::Sound;
+    let is_sound = *table.talk.trust() == Trust::Sound;
     assert!(is_sound || given == 0);
     table.end(0);
 });

@@ -1,7 +1,7 @@
 //! A line means the same as to a plain JSON reader, and the result passed on is one JSON value.
 #![no_main]
 
-use faas_worker::process::line::{Answer, Id, Parsed, leading_id, parse};
+use faas_worker::process::line::{Id, Parsed, ReplyBody, leading_id, parse};
 use libfuzzer_sys::fuzz_target;
 use serde::de::IgnoredAny;
 use serde_json::Value;
@@ -22,11 +22,11 @@ fn compare(parsed: &Parsed<'_>, object: &serde_json::Map<String, Value>) {
                 assert_eq!(object["id"].as_u64(), Some(*id));
             }
             match answer {
-                Answer::Result(text) => {
+                ReplyBody::Result(text) => {
                     assert!(error.is_none_or(Value::is_null));
                     assert_eq!(serde_json::from_str::<Value>(text).ok().as_ref(), result);
                 }
-                Answer::Error {
+                ReplyBody::Error {
                     message, status, ..
                 } => {
                     let message: Value = serde_json::from_str(message).expect("a JSON string");
@@ -35,8 +35,8 @@ fn compare(parsed: &Parsed<'_>, object: &serde_json::Map<String, Value>) {
                     assert!(*error == message || error["message"] == message);
                     assert!(status.is_none_or(|status| (400..=500).contains(&status)));
                 }
-                Answer::Broken(_) => assert!(error.is_some()),
-                Answer::NotUtf8(_) => panic!("it is UTF-8"),
+                ReplyBody::Broken(_) => assert!(error.is_some()),
+                ReplyBody::NotUtf8(_) => panic!("it is UTF-8"),
             }
         }
         Parsed::Ready(announcement) => {
@@ -55,7 +55,7 @@ fuzz_target!(|line: &[u8]| {
     }
     let _ = leading_id(line);
     let parsed = parse(line);
-    if let Parsed::Reply(_, Answer::Result(text)) | Parsed::Unnamed(Answer::Result(text), _) =
+    if let Parsed::Reply(_, ReplyBody::Result(text)) | Parsed::Unnamed(ReplyBody::Result(text), _) =
         &parsed
     {
         let body = format!("{{\"result\":{text}}}");
@@ -71,7 +71,7 @@ fuzz_target!(|line: &[u8]| {
     } else if serde_json::from_slice::<IgnoredAny>(plain).is_err() {
         let is_answer = matches!(
             parsed,
-            Parsed::Reply(_, Answer::Result(_)) | Parsed::Unnamed(Answer::Result(_), _)
+            Parsed::Reply(_, ReplyBody::Result(_)) | Parsed::Unnamed(ReplyBody::Result(_), _)
         );
         assert!(!is_answer, "what is no JSON answered");
     }
