@@ -131,7 +131,7 @@ fn quote(text: &str) -> Cow<'_, str> {
 pub struct LogAllowance(Arc<Mutex<Allowance>>);
 
 impl LogAllowance {
-    /// An allowance of [`BURST`].
+    /// An allowance of `BURST` bytes.
     pub fn new(now: Instant) -> LogAllowance {
         LogAllowance(Arc::new(Mutex::new(Allowance::new(now))))
     }

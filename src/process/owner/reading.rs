@@ -110,7 +110,7 @@ impl<S: RequestSource + ProcessObserver> Owner<S> {
         received
     }
 
-    /// Reads and handles output for [`TURN_LASTS`] at most; true if that was all.
+    /// Reads and handles output for `TURN_LASTS` at most; true if that was all.
     pub fn read_a_turn(&mut self) -> bool {
         let end = Instant::now() + TURN_LASTS;
         while self.read_now() != Received::Nothing {
