@@ -91,7 +91,7 @@ impl Stage {
             .expect("a runtime");
         let config = config();
         let address = runtime.block_on(async {
-            let listener = Listener::bind(&config.http).expect("a port");
+            let listener = Listener::bind(&config.http.listen).expect("a port");
             let address = listener.addresses()[0];
             let shutdown = Shutdown::default();
             let budget = MemoryBudget::new(1 << 20);
