@@ -150,7 +150,7 @@ impl Listener {
     }
 }
 
-/// Closes the slowest connections, one after the other, while memory is short.
+/// Closes the slowest connection, time after time, while memory is short.
 async fn relieve_memory(registry: &Registry, budget: Option<&MemoryBudget>) -> Infallible {
     let Some(budget) = budget else {
         return std::future::pending().await;

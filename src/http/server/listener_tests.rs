@@ -1,8 +1,8 @@
-//! Real sockets, from the first byte to the last.
+//! Connections over real sockets, from the first byte to the last.
 
 use std::io::{self, Write as _};
 use std::num::NonZeroUsize;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Mutex;
 
 use http_body_util::{BodyExt, Full};
 use hyper::{Response, StatusCode};
@@ -40,20 +40,20 @@ fn config() -> HttpConfig {
     }
 }
 
-/// What the answers of a test share.
-#[derive(Default)]
-struct Stage {
-    held: AtomicUsize,
-    asked: std::sync::Mutex<Vec<String>>,
-    came: Notify,
-    left: Notify,
+/// The requests of a test's server, as its answers record them.
+struct Requests {
+    /// The paths of all requests with a plain answer.
+    paths: Mutex<Vec<String>>,
+    hold_begun: Notify,
+    hold_ended: Notify,
+    /// Each permit lets one request to `/hold` be answered.
+    gate: Semaphore,
 }
 
 struct Server {
     address: SocketAddr,
     registry: Arc<Registry>,
-    stage: Arc<Stage>,
-    gate: Arc<Semaphore>,
+    requests: Arc<Requests>,
     close: CancellationToken,
     abort: CancellationToken,
     task: JoinHandle<()>,
@@ -70,12 +70,16 @@ impl Server {
         let listener = Listener::bind(&config.listen).unwrap();
         let address = listener.addresses()[0];
         let registry = Registry::new(config);
-        let stage = Arc::new(Stage::default());
-        let gate = Arc::new(Semaphore::new(0));
+        let requests = Arc::new(Requests {
+            paths: Mutex::default(),
+            hold_begun: Notify::new(),
+            hold_ended: Notify::new(),
+            gate: Semaphore::new(0),
+        });
         let (close, abort) = (CancellationToken::new(), CancellationToken::new());
         let answer = {
-            let (stage, gate) = (Arc::clone(&stage), Arc::clone(&gate));
-            move |request| answer(request, Arc::clone(&stage), Arc::clone(&gate))
+            let requests = Arc::clone(&requests);
+            move |request| answer(request, Arc::clone(&requests))
         };
         let service =
             listener.serve_in(Arc::clone(&registry), answer, close.clone(), abort.clone());
@@ -83,8 +87,7 @@ impl Server {
         Server {
             address,
             registry,
-            stage,
-            gate,
+            requests,
             close,
             abort,
             task,
@@ -96,7 +99,7 @@ impl Server {
     }
 
     /// Connects, and waits until the connection is registered.
-    async fn connect_and_be_seen(&self) -> TcpStream {
+    async fn connect_and_register(&self) -> TcpStream {
         let before = self.registry.snapshots().len();
         let stream = self.connect().await;
         self.until(|phases| phases.len() > before).await;
@@ -123,23 +126,18 @@ impl Server {
     }
 }
 
-async fn answer(
-    request: Request<RequestBody>,
-    stage: Arc<Stage>,
-    gate: Arc<Semaphore>,
-) -> HttpResponse {
-    struct Leaving(Arc<Stage>);
-    impl Drop for Leaving {
+async fn answer(request: Request<RequestBody>, requests: Arc<Requests>) -> HttpResponse {
+    struct Held(Arc<Requests>);
+    impl Drop for Held {
         fn drop(&mut self) {
-            self.0.left.notify_one();
+            self.0.hold_ended.notify_one();
         }
     }
     match request.uri().path() {
         "/hold" => {
-            stage.held.fetch_add(1, Ordering::Relaxed);
-            stage.came.notify_one();
-            let _leaving = Leaving(stage);
-            gate.acquire().await.unwrap().forget();
+            requests.hold_begun.notify_one();
+            let held = Held(requests);
+            held.0.gate.acquire().await.unwrap().forget();
             Response::new(Full::from("held"))
         }
         "/big" => Response::new(Full::from(vec![b'b'; BIG])),
@@ -151,14 +149,14 @@ async fn answer(
         }
         path => {
             let path = path.to_owned();
-            stage.asked.lock().unwrap().push(path.clone());
+            requests.paths.lock().unwrap().push(path.clone());
             let body = request.into_body().collect().await.unwrap().to_bytes();
             Response::new(Full::from([path.as_bytes(), &body].concat()))
         }
     }
 }
 
-/// Nothing in these tests takes long when it works.
+/// Waits for a future, which in these tests never takes long unless they fail.
 async fn soon<F: Future>(future: F) -> F::Output {
     tokio::time::timeout(Duration::from_secs(20), future)
         .await
@@ -196,17 +194,17 @@ async fn closed(stream: &mut TcpStream) {
 }
 
 #[tokio::test]
-async fn who_pipelines_lets_others_have_their_turn() {
+async fn a_client_that_pipelines_lets_others_have_their_turn() {
     let server = Server::start(&config());
-    let many = server.connect_and_be_seen().await;
-    let mut one = server.connect_and_be_seen().await;
+    let many = server.connect_and_register().await;
+    let mut one = server.connect_and_register().await;
     // At once: the server cannot run in between.
     let pipelined = b"GET /many HTTP/1.1\r\nhost: x\r\n\r\n".repeat(16);
     many.try_write(&pipelined).unwrap();
     one.try_write(GET).unwrap();
     response(&mut one).await;
-    let asked = server.stage.asked.lock().unwrap().clone();
-    let before = asked.iter().position(|path| path == "/").unwrap();
+    let paths = server.requests.paths.lock().unwrap().clone();
+    let before = paths.iter().position(|path| path == "/").unwrap();
     assert!(before <= 4, "{before} were answered before it");
 }
 
@@ -361,13 +359,23 @@ async fn at_the_limit_the_longest_idle_connection_makes_room() {
         max_connections,
         ..config()
     });
-    let mut first = server.connect_and_be_seen().await;
-    let mut second = server.connect_and_be_seen().await;
-    let mut third = server.connect_and_be_seen().await;
-    // Moments are kept in milliseconds: those of the answers must be later ones.
-    tokio::time::sleep(Duration::from_millis(5)).await;
-    assert!(is_answered(&mut first).await);
-    assert!(is_answered(&mut third).await);
+    let mut first = server.connect_and_register().await;
+    let mut second = server.connect_and_register().await;
+    let mut third = server.connect_and_register().await;
+    // Times are kept in milliseconds: the second must have been idle for longer than the others.
+    let use_others = async {
+        loop {
+            assert!(is_answered(&mut first).await);
+            assert!(is_answered(&mut third).await);
+            let snapshots = server.registry.snapshots();
+            let mut since_ms: Vec<_> = snapshots.iter().map(|it| it.since_ms).collect();
+            since_ms.sort_unstable();
+            if since_ms[0] < since_ms[1] {
+                return;
+            }
+        }
+    };
+    soon(use_others).await;
     let mut fourth = server.connect().await;
     assert!(is_answered(&mut fourth).await);
     closed(&mut second).await;
@@ -401,12 +409,12 @@ async fn with_all_connections_busy_a_new_one_waits_for_room() {
     });
     let mut busy = server.connect().await;
     busy.write_all(HOLD).await.unwrap();
-    soon(server.stage.came.notified()).await;
+    soon(server.requests.hold_begun.notified()).await;
     let mut new = server.connect().await;
     new.write_all(GET).await.unwrap();
     let early = tokio::time::timeout(Duration::from_millis(100), new.readable());
     assert!(early.await.is_err());
-    server.gate.add_permits(1);
+    server.requests.gate.add_permits(1);
     assert_eq!(response(&mut busy).await.1, "held");
     assert_eq!(response(&mut new).await.1, "/");
 }
@@ -416,9 +424,9 @@ async fn a_client_that_leaves_ends_its_request() {
     let server = Server::start(&config());
     let mut stream = server.connect().await;
     stream.write_all(HOLD).await.unwrap();
-    soon(server.stage.came.notified()).await;
+    soon(server.requests.hold_begun.notified()).await;
     drop(stream);
-    soon(server.stage.left.notified()).await;
+    soon(server.requests.hold_ended.notified()).await;
     server.until(<[_]>::is_empty).await;
 }
 
@@ -491,8 +499,8 @@ async fn a_head_that_cannot_be_parsed_or_is_too_large_is_answered() {
 #[tokio::test]
 async fn close_ends_idle_connections_at_once() {
     let server = Server::start(&config());
-    let mut new = server.connect_and_be_seen().await;
-    let mut used = server.connect_and_be_seen().await;
+    let mut new = server.connect_and_register().await;
+    let mut used = server.connect_and_register().await;
     assert!(is_answered(&mut used).await);
     server.close.cancel();
     closed(&mut new).await;
@@ -507,9 +515,9 @@ async fn close_lets_a_request_in_flight_finish() {
     let server = Server::start(&config());
     let mut stream = server.connect().await;
     stream.write_all(HOLD).await.unwrap();
-    soon(server.stage.came.notified()).await;
+    soon(server.requests.hold_begun.notified()).await;
     server.close.cancel();
-    server.gate.add_permits(1);
+    server.requests.gate.add_permits(1);
     let (head, body) = response(&mut stream).await;
     assert!(head.contains("\r\nconnection: close\r\n"), "{head}");
     assert_eq!(body, "held");
@@ -557,11 +565,11 @@ async fn close_lets_a_head_of_which_a_part_has_come_finish() {
 }
 
 #[tokio::test]
-async fn close_lets_requests_that_nobody_has_looked_at_finish() {
+async fn close_lets_unread_requests_finish() {
     let server = Server::start(&config());
     let connect = || std::net::TcpStream::connect(server.address).unwrap();
     // No await from the first byte to the close: the server sees both at the same time.
-    let mut known = server.connect_and_be_seen().await.into_std().unwrap();
+    let mut known = server.connect_and_register().await.into_std().unwrap();
     let mut in_backlog: Vec<_> = (0..10).map(|_| connect()).collect();
     known.write_all(GET).unwrap();
     for stream in &mut in_backlog {
@@ -584,10 +592,10 @@ async fn abort_drops_what_is_left() {
     let server = Server::start(&config());
     let mut stream = server.connect().await;
     stream.write_all(HOLD).await.unwrap();
-    soon(server.stage.came.notified()).await;
+    soon(server.requests.hold_begun.notified()).await;
     server.close.cancel();
     server.abort.cancel();
-    soon(server.stage.left.notified()).await;
+    soon(server.requests.hold_ended.notified()).await;
     closed(&mut stream).await;
     server.ended().await;
 }
@@ -597,7 +605,7 @@ async fn dropping_the_service_drops_its_connections() {
     let server = Server::start(&config());
     let mut stream = server.connect().await;
     stream.write_all(HOLD).await.unwrap();
-    soon(server.stage.came.notified()).await;
+    soon(server.requests.hold_begun.notified()).await;
     server.task.abort();
     closed(&mut stream).await;
     assert!(server.registry.snapshots().is_empty());

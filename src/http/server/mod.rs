@@ -1,7 +1,7 @@
 //! The HTTP server: listening, accepting, and keeping each connection within its limits on time,
 //! rate and number.
 //!
-//! Serves any function from a request to a response; never knows what a request means.
+//! Serves any function from a request to a response; knows nothing of the meaning of requests.
 
 mod acceptor;
 mod body;

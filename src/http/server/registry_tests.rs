@@ -121,8 +121,8 @@ async fn the_sweep_tells_connections_over_a_limit_to_look() {
     let head = registry.register().unwrap();
     head.status.record_read(1);
     let sweep = registry.sweep();
-    let watch = tokio::time::timeout(Duration::from_millis(150), sweep);
-    assert!(watch.await.is_err());
+    let swept = tokio::time::timeout(Duration::from_millis(150), sweep);
+    assert!(swept.await.is_err());
     assert!(head.status.orders().has_check_limits());
     assert!(idle.status.orders().is_empty());
 }

@@ -1,7 +1,7 @@
 //! The status of one connection: its phase, its orders, and the bytes that it moves.
 //!
 //! The connection's task writes it, the registry's sweep reads it: each field is an atomic number,
-//! so that neither waits for the other. A sweep that sees a mixture of old and new fields is
+//! so that neither waits. A sweep that sees a mixture of old and new fields is
 //! harmless, because the connection's task looks again before it closes.
 
 use std::sync::OnceLock;
@@ -248,7 +248,7 @@ impl ConnectionStatus {
         Orders(self.orders.load(Ordering::Acquire))
     }
 
-    /// Takes back the orders of this set that ask for a single check; the others hold for good.
+    /// Takes back the orders of this set that ask for a single check; all other orders hold for good.
     pub(super) fn acknowledge(&self, orders: Orders) {
         let checks = orders.0 & (Orders::CHECK_LIMITS | Orders::MAKE_ROOM);
         self.orders.fetch_and(!checks, Ordering::AcqRel);

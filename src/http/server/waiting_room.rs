@@ -22,7 +22,7 @@ use super::registry::{Newcomer, Registration, Registry};
 /// Connections that wait at one time.
 pub(super) const MAX_WAITING: usize = 128;
 
-/// For this time no connection is closed for a new one that has sent nothing: most clients send at
+/// For this time no connection is closed for a silent new connection: most clients send at
 /// once, and a health check needs no room.
 const FIRST_BYTES_WITHIN: Duration = Duration::from_millis(20);
 
@@ -160,7 +160,7 @@ enum FirstBytes {
     Closed,
 }
 
-/// Waits until more bytes may have come that change what the connection's first bytes are.
+/// Waits until more bytes may have come that tell a health check from other requests.
 async fn more_bytes(stream: &TcpStream, first_bytes: FirstBytes) {
     match first_bytes {
         FirstBytes::Missing => drop(stream.readable().await),
