@@ -4,6 +4,7 @@ use crate::support::client::{body_of, request_bytes};
 use crate::support::{
     Builder, Ledger, Response, Scratch, Worker, assert_error, eventually, misbehave, processes, sh,
 };
+use faas_worker::error::Code;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -365,17 +366,49 @@ fn the_document_is_of_this_version_and_of_every_error() {
         }
     }
     assert!(without_example.is_empty(), "{without_example:?}");
-    // The README's table of errors has each code, but for the codes of other paths.
+    let of_function = Code::ALL
+        .iter()
+        .filter(|code| !matches!(code, Code::NotFound | Code::MethodNotAllowed));
+    let expected: BTreeSet<String> = of_function.map(|code| code.as_str().to_owned()).collect();
+    assert_eq!(codes, expected);
+}
+
+#[test]
+fn the_table_of_errors_in_the_readme_is_what_the_code_answers() {
+    let worker = misbehave(&[]).start();
+    let promised = Document::of(&worker).promised();
     let readme = include_str!("../README.md");
-    let (_, table) = readme.split_once("\n## Errors\n").unwrap();
-    let (table, _) = table.split_once("\n## ").unwrap();
-    let told: BTreeSet<String> = table
+    let (_, section) = readme.split_once("\n## Errors\n").unwrap();
+    let (section, _) = section.split_once("\n## ").unwrap();
+    // Status, code, when, executed, retry; an empty cell before and after.
+    let rows: Vec<Vec<&str>> = section
         .lines()
         .filter(|line| line.starts_with("| ") && line.contains('`'))
-        .map(|line| line.split('`').nth(1).unwrap().to_owned())
-        .filter(|code| !["not_found", "method_not_allowed"].contains(&code.as_str()))
+        .map(|line| line.split('|').map(str::trim).collect())
         .collect();
-    assert_eq!(codes, told);
+    assert_eq!(rows.len(), Code::ALL.len(), "one row for each code");
+    for code in Code::ALL {
+        let name = code.as_str();
+        let row = rows
+            .iter()
+            .find(|row| row[2].trim_matches('`') == name)
+            .unwrap_or_else(|| panic!("{name} is not in the README"));
+        assert_eq!(row[4], code.executed().as_str(), "{name}");
+        if *code == Code::HandlerError {
+            // Its statuses are the handler's choice.
+            continue;
+        }
+        let statuses: BTreeSet<u16> = row[1]
+            .split(", ")
+            .map(|status| status.parse().unwrap())
+            .collect();
+        let answered: BTreeSet<u16> = promised
+            .iter()
+            .filter(|(_, _, promised)| promised == name)
+            .map(|(_, status, _)| *status)
+            .collect();
+        assert_eq!(statuses, answered, "{name}");
+    }
 }
 
 #[test]
