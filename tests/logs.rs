@@ -222,3 +222,33 @@ fn durations_are_numbers_and_lists_are_words() {
         assert!(!line.contains("Some("), "{line}");
     }
 }
+
+#[test]
+fn a_request_whose_client_left_is_told_too_and_once() {
+    let worker = misbehave(&["--ready"])
+        .option("--processes", "1")
+        .option("--log-level", "debug")
+        .start();
+    worker.wait_until_ready();
+    let mut leaver = worker.connect();
+    leaver.send_payload("sleep 300").unwrap();
+    eventually("the process has it", || {
+        (worker.get("/ready").status == 200).then_some(())
+    });
+    leaver.reset();
+    let left = eventually("the leaver is told", || {
+        events(&worker, "client gone before its answer").pop()
+    });
+    assert_eq!(
+        (&left["method"], &left["path"]),
+        (&"POST".into(), &"/".into())
+    );
+    assert!(left["took_ms"].as_f64().unwrap() < 300.0, "{left}");
+    let id = left["request_id"].as_str().unwrap();
+    let of_it = worker
+        .log
+        .lines()
+        .into_iter()
+        .filter(|line| line.contains(id));
+    assert_eq!(of_it.count(), 1);
+}
