@@ -3,7 +3,7 @@
 use crate::support::client::{body_of, request_bytes};
 use crate::support::{
     Builder, Ledger, Response, Worker, assert_error, assert_result, assert_within, interpreter,
-    misbehave, processes, rust_example,
+    misbehave, processes, rust_example, sh,
 };
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
@@ -567,6 +567,53 @@ fn a_request_line_is_the_shortest_json_for_its_payload() {
             format!("{expected}}}\n").to_lowercase()
         );
         assert!(line.starts_with(r#"{"id":"#), "{line}");
+    }
+}
+
+/// A shell handler cuts a request line by its texts: their order and spacing are promised.
+#[test]
+fn a_request_line_has_the_promised_text() {
+    // The line comes back as the result, byte for byte.
+    let script = r#"
+printf '{"ready":true%s}\n' "$1"
+while IFS= read -r line; do
+    id=${line#'{"id":'}
+    id=${id%%,*}
+    printf '{"id":%s,"result":%s}\n' "$id" "$line"
+done"#;
+    let all = r#","context":["traceparent","request_id","timeout_ms","headers"]"#;
+    let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let headers = [
+        ("X-Tenant", "a \"b\""),
+        ("x-request-id", "c0ffee-1"),
+        ("traceparent", trace),
+    ];
+    let members = format!(
+        r#","headers":{{"x-tenant":"a \"b\""}},"timeout_ms":N,"request_id":"c0ffee-1","traceparent":"{trace}""#
+    );
+    let without_digits = |text: &str| {
+        let (before, rest) = text.split_once(r#""timeout_ms":"#)?;
+        let rest = rest.trim_start_matches(|c: char| c.is_ascii_digit());
+        Some(format!(r#"{before}"timeout_ms":N{rest}"#))
+    };
+    for (context, members) in [("", ""), (all, &members)] {
+        let worker = sh(script, &[context])
+            .option("--pass-header", "x-tenant")
+            .start();
+        worker.wait_until_ready();
+        let mut connection = worker.connect();
+        let body = body_of("dev-1, 42");
+        let response = connection
+            .request("POST", "/", &headers, Some(&body))
+            .unwrap();
+        let text = response.text();
+        let rest = text.strip_prefix(r#"{"result":{"id":"#).expect(&text);
+        let (id, rest) = rest.split_once(',').unwrap();
+        let id: u64 = id.parse().expect(&text);
+        assert!((1..1 << 53).contains(&id), "{id}");
+        let expected = format!(r#""payload":"dev-1, 42"{members}}}}}"#);
+        let rest = without_digits(rest).unwrap_or_else(|| rest.to_owned());
+        assert_eq!(rest, expected);
     }
 }
 

@@ -42,15 +42,19 @@ fn settings_of_readme() -> BTreeMap<String, (String, String)> {
     let (_, section) = README.split_once("\n## Settings\n").unwrap();
     let (section, _) = section.split_once("\n## ").unwrap();
     let rows = section.lines().filter(|line| line.starts_with("| `--"));
-    rows.map(|row| {
-        let cells: Vec<&str> = row.split('|').map(str::trim).collect();
-        let flag = cells[1].trim_start_matches('`');
-        let flag = flag.chars();
-        let flag = flag.take_while(|c| c.is_ascii_lowercase() || *c == '-');
-        let variable = cells[2].trim_matches('`').to_owned();
-        (flag.collect(), (variable, cells[3].to_owned()))
-    })
-    .collect()
+    let count = rows.clone().count();
+    let settings: BTreeMap<_, _> = rows
+        .map(|row| {
+            let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+            let flag = cells[1].trim_start_matches('`');
+            let flag = flag.chars();
+            let flag = flag.take_while(|c| c.is_ascii_lowercase() || *c == '-');
+            let variable = cells[2].trim_matches('`').to_owned();
+            (flag.collect(), (variable, cells[3].to_owned()))
+        })
+        .collect();
+    assert_eq!(settings.len(), count, "a setting has one row");
+    settings
 }
 
 #[test]
@@ -65,14 +69,30 @@ fn the_settings_of_the_readme_are_those_of_the_help() {
     for (flag, (variable, default)) in &readme {
         let text = &help[flag];
         assert_eq!(bracketed(text, "env"), Some(variable.as_str()), "{flag}");
-        // Defaults that depend on the machine are put in words; the others are the same.
         let said = bracketed(text, "default").unwrap_or("");
-        let is_value = !said.is_empty() && !said.contains(' ');
-        if is_value {
+        if said.is_empty() {
+            let is_none = ["", "false", "off"].contains(&default.as_str());
+            assert!(is_none, "{flag}: README {default}, --help has no default");
+        } else if said.contains(' ') {
+            // Defaults that depend on the machine are put in words: their numbers are the same.
+            assert_eq!(
+                numbers(default),
+                numbers(said),
+                "{flag}: README, and --help"
+            );
+        } else {
             let first = default.split([',', ';']).next().unwrap();
             assert_eq!(first, said, "{flag}: README, and --help");
         }
     }
+}
+
+/// The words with a digit, `8MiB` for one.
+fn numbers(text: &str) -> Vec<&str> {
+    let words = text.split([' ', ',', ';']);
+    words
+        .filter(|word| word.contains(char::is_numeric))
+        .collect()
 }
 
 /// The Markdown pages of the project.
@@ -137,11 +157,36 @@ fn every_link_within_the_project_leads_somewhere() {
     assert!(dead.is_empty(), "{dead:#?}");
 }
 
+/// The rows of a page's tables, by cell.
+fn rows(text: &str) -> impl Iterator<Item = Vec<&str>> {
+    let rows = text.lines().filter(|line| line.starts_with("| "));
+    rows.map(|row| row.trim_matches('|').split('|').map(str::trim).collect())
+}
+
+/// `scripts/bench.sh --publish` writes the figures into docs/performance.md alone.
+#[test]
+fn the_figures_of_the_readme_are_the_published_ones() {
+    let performance = include_str!("../docs/performance.md");
+    let (_, section) = README.split_once("\n## How fast it is\n").unwrap();
+    let mut count = 0;
+    for cells in rows(section).filter(|cells| cells[0] != "what") {
+        let [what, goal, figure] = cells[..] else {
+            panic!("{cells:?}");
+        };
+        let published = rows(performance).find(|published| published[0] == what);
+        let published = published.unwrap_or_else(|| panic!("not published: {what}"));
+        assert_eq!([goal, figure], published[1..3], "{what}");
+        count += 1;
+    }
+    assert!((1..=10).contains(&count), "{count} figures");
+}
+
 #[test]
 fn every_page_of_docs_is_named_in_the_readme() {
+    // The root itself may be a folder of that name.
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
     for page in pages() {
-        let folder = page.parent().unwrap().file_name().unwrap();
-        if folder == "docs" {
+        if page.parent() == Some(docs.as_path()) {
             let name = page.file_name().unwrap().to_str().unwrap();
             assert!(README.contains(&format!("](docs/{name})")), "{name}");
         }
