@@ -83,8 +83,6 @@ pub struct HttpConfig {
     pub allowed_origins: Vec<String>,
     /// Headers that handlers may ask for, lower case.
     pub pass_headers: Vec<String>,
-    /// The longest time that a handler is given for one request.
-    pub timeout: Duration,
 }
 
 /// Settings of the pool.
@@ -102,6 +100,8 @@ pub struct PoolConfig {
     pub queue: NonZeroUsize,
     /// How long a request may wait.
     pub queue_timeout: Duration,
+    /// The longest time that a handler is given for one request.
+    pub timeout: Duration,
 }
 
 /// Settings of one process.

@@ -4,7 +4,6 @@
 
 mod explain;
 mod help;
-mod isolation;
 mod options;
 mod sizes;
 mod values;
@@ -85,7 +84,8 @@ pub fn parse() -> Result<Task, ExitCode> {
     }
 }
 
-/// An empty variable is one that is not set: compose files and charts leave them so.
+/// Ignores empty variables: compose files and charts leave variables empty that are not meant to
+/// be set.
 fn without_empty_variables(command: clap::Command) -> clap::Command {
     let is_empty = |argument: &clap::Arg| {
         let variable = argument.get_env().and_then(std::env::var_os);

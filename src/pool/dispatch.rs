@@ -40,6 +40,8 @@ pub(super) const EXITS_WITHIN: Duration = Duration::from_millis(5);
 pub(super) struct Dispatcher {
     pub(super) state: Mutex<DispatchState>,
     pub(super) queue_timeout: Duration,
+    /// The longest time that a process is given for one call.
+    pub(super) timeout: Duration,
     /// Longest start seen, as milliseconds + 1; 0 = none yet. A start that timed out counts double,
     /// so that a handler that has become slower is not killed for ever at the old limit. Outside
     /// the lock, because every wake-up of an owner reads it.
@@ -98,6 +100,7 @@ impl Dispatcher {
                 scaling: Scaling::new(config.processes, config.max_processes),
             }),
             queue_timeout: config.queue_timeout,
+            timeout: config.timeout,
             slowest_start: AtomicU64::new(0),
             announces: AtomicBool::new(false),
             starts: Arc::new(Semaphore::new(starts)),

@@ -35,7 +35,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::task::TaskTracker;
 use tracing::{error, warn};
@@ -133,6 +133,11 @@ impl Pool {
             receiver,
             is_done: false,
         })
+    }
+
+    /// The longest time that a process is given for one job.
+    pub fn timeout(&self) -> Duration {
+        self.dispatcher.timeout
     }
 
     /// Why the pool cannot serve now, if it cannot.

@@ -36,6 +36,7 @@ fn pool_up_to(max_processes: NonZeroUsize, queue: usize) -> Pool {
         processes_starting_at_once: one,
         queue: NonZeroUsize::new(queue).unwrap(),
         queue_timeout: LONG,
+        timeout: LONG,
     };
     Pool {
         dispatcher: Arc::new(Dispatcher::new(

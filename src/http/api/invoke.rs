@@ -117,7 +117,7 @@ pub(super) async fn invoke(
     let call = pool.call(Job {
         payload,
         context: extras,
-        timeout: config.timeout,
+        timeout: pool.timeout(),
         latest,
         reservation,
     })?;

@@ -36,7 +36,6 @@ fn config() -> HttpConfig {
         allowed_hosts: Vec::new(),
         allowed_origins: Vec::new(),
         pass_headers: Vec::new(),
-        timeout: Duration::from_secs(30),
     }
 }
 

@@ -49,7 +49,6 @@ fn config() -> Config {
             allowed_hosts: Vec::new(),
             allowed_origins: Vec::new(),
             pass_headers: vec!["x-a".to_owned()],
-            timeout: SECOND,
         },
         pool: PoolConfig {
             processes: some(1),
@@ -58,6 +57,7 @@ fn config() -> Config {
             processes_starting_at_once: some(1),
             queue: some(4),
             queue_timeout: SECOND,
+            timeout: SECOND,
         },
         process: ProcessConfig {
             max_concurrency: some(1),

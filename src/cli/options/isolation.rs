@@ -1,6 +1,6 @@
-//! What was typed about what processes may not do.
+//! Flags about the isolation of processes: resource limits and the sandbox.
 
-use super::values::{count, memory_limit, readable_path, whole_seconds};
+use crate::cli::values::{count, memory_limit, readable_path, whole_seconds};
 use crate::config::{IsolationConfig, SandboxPaths};
 use clap::Args;
 use clap::builder::BoolishValueParser;

@@ -1,0 +1,45 @@
+//! Flags about the end of the worker, and about its log.
+
+use crate::cli::LogSettings;
+use crate::cli::values::{duration, log_format, log_level};
+use crate::config::{LogFormat, ShutdownConfig};
+use clap::Args;
+use std::time::Duration;
+use tracing::Level;
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Shutdown and log")]
+pub(super) struct ShutdownOptions {
+    /// After SIGTERM: how long the listener stays open
+    #[arg(long, env = "FAAS_DRAIN_DELAY", value_name = "DURATION", default_value = "0s",
+          value_parser = duration)]
+    drain_delay: Duration,
+    /// After that: how long requests and processes may take to finish
+    #[arg(long, env = "FAAS_DRAIN_TIMEOUT", value_name = "DURATION", default_value = "20s",
+          value_parser = duration)]
+    drain_timeout: Duration,
+    /// text or json [default: text on a terminal, else json]
+    #[arg(long, env = "FAAS_LOG_FORMAT", value_name = "FORMAT", value_parser = log_format)]
+    log_format: Option<LogFormat>,
+    /// error, warn, info, debug or trace
+    #[arg(long, env = "FAAS_LOG_LEVEL", value_name = "LEVEL", default_value = "info",
+          value_parser = log_level)]
+    log_level: Level,
+}
+
+impl ShutdownOptions {
+    /// How much is logged, and how.
+    pub(super) fn log(&self) -> LogSettings {
+        LogSettings {
+            format: self.log_format,
+            level: self.log_level,
+        }
+    }
+
+    pub(super) fn into_config(self) -> ShutdownConfig {
+        ShutdownConfig {
+            drain_delay: self.drain_delay,
+            drain_timeout: self.drain_timeout,
+        }
+    }
+}
