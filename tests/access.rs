@@ -169,6 +169,35 @@ fn a_bad_token_file_is_named_and_nothing_is_started() {
     }
 }
 
+/// An empty variable counts as not set, except this one: a worker would be open to all callers
+/// where a deployment meant to name a file.
+#[test]
+fn an_empty_variable_for_the_token_file_does_not_leave_the_worker_open() {
+    let output = misbehave(&["--ready"])
+        .environment("FAAS_AUTH_TOKEN_FILE", "")
+        .option("--port", "0")
+        .output();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    for part in [
+        "--auth-token-file (FAAS_AUTH_TOKEN_FILE): ",
+        "unset",
+        "name",
+    ] {
+        assert!(said.contains(part), "no {part} in: {said}");
+    }
+    assert_eq!(said.lines().count(), 1, "{said}");
+    let scratch = Scratch::new();
+    let typed = misbehave(&["--ready"])
+        .environment("FAAS_AUTH_TOKEN_FILE", "")
+        .option(
+            "--auth-token-file",
+            &scratch.file("tokens", 0o600, "0123456789abcdef\n"),
+        )
+        .start();
+    assert_eq!(typed.post("x").status, 401);
+}
+
 #[test]
 fn a_file_of_tokens_that_others_may_read_or_that_holds_short_ones_is_told() {
     let scratch = Scratch::new();

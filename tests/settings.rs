@@ -23,6 +23,9 @@ fn a_bad_setting_is_named_with_its_flag_its_variable_and_its_value() {
         ("--timeout", "FAAS_TIMEOUT", "0"),
         ("--timeout", "FAAS_TIMEOUT", "0s"),
         ("--timeout", "FAAS_TIMEOUT", "-1s"),
+        ("--timeout", "FAAS_TIMEOUT", "1ns"),
+        ("--queue-timeout", "FAAS_QUEUE_TIMEOUT", "999us"),
+        ("--header-timeout", "FAAS_HEADER_TIMEOUT", "1us"),
         ("--queue", "FAAS_QUEUE", "1.5"),
         ("--queue-timeout", "FAAS_QUEUE_TIMEOUT", "10 parsecs"),
         ("--max-body", "FAAS_MAX_BODY", "huge"),
@@ -31,6 +34,7 @@ fn a_bad_setting_is_named_with_its_flag_its_variable_and_its_value() {
         ("--max-reply", "FAAS_MAX_REPLY", "8 cubits"),
         ("--max-memory", "FAAS_MAX_MEMORY", "64"),
         ("--max-buffered", "FAAS_MAX_BUFFERED", "x"),
+        ("--max-buffered", "FAAS_MAX_BUFFERED", "1B"),
         ("--max-connections", "FAAS_MAX_CONNECTIONS", "0"),
         ("--header-timeout", "FAAS_HEADER_TIMEOUT", "x"),
         ("--body-timeout", "FAAS_BODY_TIMEOUT", "x"),
@@ -50,6 +54,7 @@ fn a_bad_setting_is_named_with_its_flag_its_variable_and_its_value() {
         ("--log-level", "FAAS_LOG_LEVEL", "loud"),
         ("--wait-ready", "FAAS_WAIT_READY", "perhaps"),
         ("--pass-header", "FAAS_PASS_HEADER", "not a name"),
+        ("--pass-header", "FAAS_PASS_HEADER", "*"),
         ("--limit-memory", "FAAS_LIMIT_MEMORY", "much"),
         ("--limit-memory", "FAAS_LIMIT_MEMORY", "1KiB"),
         ("--limit-cpu", "FAAS_LIMIT_CPU", "0s"),
@@ -80,6 +85,20 @@ fn a_bad_setting_is_named_with_its_flag_its_variable_and_its_value() {
             .unwrap()
             .contains("--no-such-flag")
     );
+}
+
+#[test]
+fn a_value_that_nothing_could_serve_with_is_answered_with_the_least_one() {
+    for (setting, part) in [
+        ("--timeout=1ns", "1ms or more"),
+        ("--max-buffered=1B", "64KiB or more"),
+        ("--pass-header=*", "one by one"),
+    ] {
+        let output = nothing().flag(setting).output();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{setting}: {said}");
+        assert!(said.contains(part), "{setting}: no {part} in: {said}");
+    }
 }
 
 #[test]

@@ -96,6 +96,7 @@ pub(super) fn serve(options: ServeOptions) -> Result<Task, String> {
         connections,
         shutdown,
     } = options;
+    connections.check_token_file()?;
     let memory_limit = memory_limit();
     let sizes = Sizes::new(requests.sizes(connections.max_connections), memory_limit)?;
     let directory = processes.chdir.clone();

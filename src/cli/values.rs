@@ -1,4 +1,4 @@
-//! How single values are written: hosts, durations, sizes, names.
+//! Parsers of single values: hosts, durations, sizes, names.
 
 use crate::config::LogFormat;
 use bytesize::ByteSize;
@@ -43,7 +43,7 @@ pub(super) fn socket_address(text: &str) -> Result<SocketAddr, String> {
         .map_err(|_| "not an address with a port, expected e.g. 127.0.0.1:9000".to_owned())
 }
 
-/// More of anything than one machine has room for.
+/// The largest count: one machine has no room for more processes, requests or connections.
 const MOST: usize = 1_000_000;
 
 pub(super) fn count(text: &str) -> Result<NonZeroUsize, String> {
@@ -64,10 +64,15 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     Ok(duration)
 }
 
-pub(super) fn positive_duration(text: &str) -> Result<Duration, String> {
+/// The shortest limit of a time: nothing can be read, run or written within less, and the clocks of
+/// the runtime count in milliseconds.
+const LEAST_LIMIT: Duration = Duration::from_millis(1);
+
+/// A duration after which something ends: a request, a connection, a start.
+pub(super) fn limit_of_time(text: &str) -> Result<Duration, String> {
     match duration(text)? {
-        Duration::ZERO => Err("must be longer than 0".to_owned()),
-        duration => Ok(duration),
+        limit if limit < LEAST_LIMIT => Err("too short, expected 1ms or more".to_owned()),
+        limit => Ok(limit),
     }
 }
 
@@ -75,7 +80,7 @@ pub(super) fn positive_duration(text: &str) -> Result<Duration, String> {
 const LEAST_AGE: Duration = Duration::from_millis(100);
 
 pub(super) fn age(text: &str) -> Result<Duration, String> {
-    match positive_duration(text)? {
+    match duration(text)? {
         age if age < LEAST_AGE => {
             Err("too short for any process, expected 100ms or more".to_owned())
         }
@@ -84,9 +89,9 @@ pub(super) fn age(text: &str) -> Result<Duration, String> {
 }
 
 pub(super) fn whole_seconds(text: &str) -> Result<u64, String> {
-    let duration = positive_duration(text)?;
-    if duration.subsec_nanos() > 0 {
-        return Err("must be whole seconds".to_owned());
+    let duration = duration(text)?;
+    if duration.is_zero() || duration.subsec_nanos() > 0 {
+        return Err("must be whole seconds, 1s or more".to_owned());
     }
     Ok(duration.as_secs())
 }
@@ -103,13 +108,30 @@ pub(super) fn size(text: &str) -> Result<u64, String> {
     }
 }
 
-/// Memory that no program needs less of, in bytes.
+/// The least memory limit of a process, in bytes: no program runs in less.
 const LEAST_MEMORY: u64 = 1024 * 1024;
 
+/// The memory limit of a process.
 pub(super) fn memory_limit(text: &str) -> Result<u64, String> {
     match size(text)? {
-        LEAST_MEMORY.. => size(text),
-        _ => Err("too little for any program, expected 1MiB or more".to_owned()),
+        bytes if bytes < LEAST_MEMORY => {
+            Err("too little for any program, expected 1MiB or more".to_owned())
+        }
+        bytes => Ok(bytes),
+    }
+}
+
+/// The least memory budget, in bytes. Pieces below 4 KiB are not counted, so a budget of a few of
+/// them would refuse every larger request, and bound nothing else.
+const LEAST_BUDGET: u64 = 64 * 1024;
+
+/// The memory budget of the worker.
+pub(super) fn memory_budget(text: &str) -> Result<u64, String> {
+    match size(text)? {
+        bytes if bytes < LEAST_BUDGET => {
+            Err("too little for requests and replies, expected 64KiB or more".to_owned())
+        }
+        bytes => Ok(bytes),
     }
 }
 
@@ -155,6 +177,10 @@ pub(super) fn header_name(text: &str) -> Result<String, String> {
     // A token of RFC 9110, section 5.6.2.
     let is_token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
     let name = text.trim().to_lowercase();
+    // A token may hold the sign, and no header that is in use does.
+    if name.contains('*') {
+        return Err("there are no wildcards, headers are named one by one".to_owned());
+    }
     if name.is_empty() || !name.chars().all(is_token) {
         return Err("not a header name".to_owned());
     }
@@ -205,7 +231,12 @@ mod tests {
 
     #[test]
     fn values_out_of_bounds_are_refused() {
-        assert!(positive_duration("0s").is_err());
+        for short in ["0s", "1ns", "999us"] {
+            assert!(limit_of_time(short).is_err(), "{short}");
+            assert!(age(short).is_err(), "{short}");
+        }
+        assert_eq!(limit_of_time("1ms"), Ok(Duration::from_millis(1)));
+        assert!(whole_seconds("0s").is_err());
         assert!(duration("fast").is_err());
         assert!(whole_seconds("1500ms").is_err());
         assert_eq!(whole_seconds("2m"), Ok(120));
@@ -224,6 +255,12 @@ mod tests {
         assert_eq!(size_or_none("0"), Ok(0));
         assert_eq!(size_or_none("1KiB"), Ok(1024));
         assert!(size_or_none("-1KiB").is_err());
+        assert!(memory_budget("65535B").is_err());
+        assert_eq!(memory_budget("64KiB"), Ok(65536));
+        assert_eq!(header_name(" X-Trace "), Ok("x-trace".to_owned()));
+        for name in ["*", "x-*", "", "a b"] {
+            assert!(header_name(name).is_err(), "{name}");
+        }
         assert!(host("example.org").is_err());
         assert!(matches!(host("[::1]"), Ok(Host::Address(_))));
         assert!(origin("example.org").is_err());

@@ -1,9 +1,7 @@
 //! Flags about connections: their limits, and which callers are answered.
 
 use crate::cli::sizes::Sizes;
-use crate::cli::values::{
-    count, host_name, origin, positive_duration, size_or_none, socket_address,
-};
+use crate::cli::values::{count, host_name, limit_of_time, origin, size_or_none, socket_address};
 use crate::config::HttpConfig;
 use clap::Args;
 use clap::builder::BoolishValueParser;
@@ -11,6 +9,9 @@ use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
+
+/// The variable of `--auth-token-file`.
+const TOKEN_FILE: &str = "FAAS_AUTH_TOKEN_FILE";
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Connections")]
@@ -21,15 +22,15 @@ pub(super) struct ConnectionOptions {
     pub(super) max_connections: Option<NonZeroUsize>,
     /// For a request's head
     #[arg(long, env = "FAAS_HEADER_TIMEOUT", value_name = "DURATION", default_value = "10s",
-          value_parser = positive_duration)]
+          value_parser = limit_of_time)]
     header_timeout: Duration,
     /// For a request's body
     #[arg(long, env = "FAAS_BODY_TIMEOUT", value_name = "DURATION", default_value = "30s",
-          value_parser = positive_duration)]
+          value_parser = limit_of_time)]
     body_timeout: Duration,
     /// How long a client may take nothing of a response
     #[arg(long, env = "FAAS_WRITE_TIMEOUT", value_name = "DURATION", default_value = "30s",
-          value_parser = positive_duration)]
+          value_parser = limit_of_time)]
     write_timeout: Duration,
     /// What a body or a response moves at least in a second, after 5 s; 0 turns it off
     #[arg(long, env = "FAAS_LEAST_RATE", value_name = "SIZE", default_value = "1KiB",
@@ -37,7 +38,7 @@ pub(super) struct ConnectionOptions {
     least_rate: u64,
     /// How long a connection may be idle
     #[arg(long, env = "FAAS_KEEP_ALIVE", value_name = "DURATION", default_value = "75s",
-          value_parser = positive_duration)]
+          value_parser = limit_of_time)]
     keep_alive: Duration,
     /// A host name to accept beyond the loopback names (repeatable)
     #[arg(long, env = "FAAS_ALLOW_HOST", value_name = "NAME", value_delimiter = ',',
@@ -48,7 +49,7 @@ pub(super) struct ConnectionOptions {
           value_parser = origin)]
     allow_origin: Vec<String>,
     /// A file of tokens, one a line: POST / then needs Authorization: Bearer with one of them
-    #[arg(long, env = "FAAS_AUTH_TOKEN_FILE", value_name = "PATH")]
+    #[arg(long, env = TOKEN_FILE, value_name = "PATH")]
     auth_token_file: Option<PathBuf>,
     /// Whether errors may quote what a handler printed, and the PATH [default: true where all
     /// addresses are loopback ones]
@@ -92,6 +93,20 @@ impl ConnectionOptions {
             admin: self.admin,
             pass_headers,
         })
+    }
+
+    /// Refuses an empty variable for the file of tokens. Other empty variables count as not set;
+    /// this one would leave the worker open to callers without a token where a deployment meant to
+    /// name a file.
+    pub(super) fn check_token_file(&self) -> Result<(), String> {
+        let is_empty = std::env::var_os(TOKEN_FILE).is_some_and(|path| path.is_empty());
+        if is_empty && self.auth_token_file.is_none() {
+            return Err(format!(
+                "--auth-token-file ({TOKEN_FILE}): empty, so that callers would need no token; \
+                 unset the variable if this is meant, or name a file: \"\""
+            ));
+        }
+        Ok(())
     }
 }
 

@@ -1,7 +1,7 @@
 //! Flags about the processes: how many there are, when they are replaced, how they start and stop.
 
 use super::RequestOptions;
-use crate::cli::values::{Reload, age, count, duration, folder, positive_duration, reload, size};
+use crate::cli::values::{Reload, age, count, duration, folder, limit_of_time, reload, size};
 use crate::config::{PoolConfig, ProcessConfig, RecycleConfig};
 use clap::Args;
 use clap::builder::BoolishValueParser;
@@ -20,7 +20,7 @@ pub(super) struct ProcessOptions {
     max_processes: Option<NonZeroUsize>,
     /// How long one beyond --processes may have nothing to do
     #[arg(long, env = "FAAS_IDLE_TIMEOUT", value_name = "DURATION", default_value = "60s",
-          value_parser = positive_duration)]
+          value_parser = limit_of_time)]
     idle_timeout: Duration,
     /// Replace a process after about so many requests
     #[arg(long, env = "FAAS_MAX_REQUESTS", value_name = "N", value_parser = count)]
@@ -54,7 +54,7 @@ pub(super) struct ProcessOptions {
     pub(super) exit_on_failure: bool,
     /// For the ready line; a first slow start is spared as long
     #[arg(long, env = "FAAS_STARTUP_TIMEOUT", value_name = "DURATION", default_value = "60s",
-          value_parser = positive_duration)]
+          value_parser = limit_of_time)]
     startup_timeout: Duration,
     /// From asking a process to stop until SIGKILL
     #[arg(long, env = "FAAS_GRACE", value_name = "DURATION", default_value = "5s",

@@ -1,7 +1,7 @@
 //! Flags about one request: its time, its place in the queue, its bytes.
 
 use crate::cli::sizes::Given;
-use crate::cli::values::{count, header_name, positive_duration, size};
+use crate::cli::values::{count, header_name, limit_of_time, memory_budget, size};
 use clap::Args;
 use std::num::NonZeroUsize;
 use std::time::Duration;
@@ -13,14 +13,14 @@ use std::time::Duration;
 pub(super) struct RequestOptions {
     /// For one reply; a caller may ask for less with x-faas-timeout-ms
     #[arg(long, env = "FAAS_TIMEOUT", value_name = "DURATION", default_value = "30s",
-          value_parser = positive_duration)]
+          value_parser = limit_of_time)]
     pub(super) timeout: Duration,
     /// Requests that may wait
     #[arg(long, env = "FAAS_QUEUE", value_name = "N", value_parser = count, default_value = "1024")]
     pub(super) queue: NonZeroUsize,
     /// How long a request may wait
     #[arg(long, env = "FAAS_QUEUE_TIMEOUT", value_name = "DURATION", default_value = "10s",
-          value_parser = positive_duration)]
+          value_parser = limit_of_time)]
     pub(super) queue_timeout: Duration,
     /// Largest request body [default: 8MiB, at most half of --max-buffered]
     #[arg(long, env = "FAAS_MAX_BODY", value_name = "SIZE", value_parser = size)]
@@ -30,7 +30,7 @@ pub(super) struct RequestOptions {
     max_reply: Option<u64>,
     /// All bodies and replies held at one time [default: 256MiB, at most a quarter of the control
     /// group's memory limit]
-    #[arg(long, env = "FAAS_MAX_BUFFERED", value_name = "SIZE", value_parser = size)]
+    #[arg(long, env = "FAAS_MAX_BUFFERED", value_name = "SIZE", value_parser = memory_budget)]
     max_buffered: Option<u64>,
     /// A header that handlers may ask for (repeatable); implies --wait-ready
     #[arg(long, env = "FAAS_PASS_HEADER", value_name = "NAME", value_delimiter = ',',
