@@ -1,9 +1,9 @@
-//! Watching the handler's files, for development.
+//! Watches the handler's files, for development.
 //!
-//! Owns the thread that does. Events of the kernel, where there are some, say that something may
-//! have changed; whether and what is found by looking at the files (`look`), so that moved links,
-//! editors' own files and lost events need no rules of their own. What is done about a change is up
-//! to others.
+//! Owns the watching thread. Events of the kernel, where the file system sends them, only say that
+//! something may have changed; the change itself is found by comparing two looks at the files
+//! (`look`), so that moved links, temporary files of editors and lost events need no rules. The
+//! caller decides what a change leads to.
 
 mod look;
 mod means;
@@ -23,28 +23,28 @@ use tracing::{info, warn};
 /// several steps.
 const QUIET: Duration = Duration::from_millis(30);
 
-/// Not waited for longer than this, however much is written. Within the 300 ms after which an
-/// edit must be noticed.
+/// Longest wait for the files to come to rest, while writes go on. Within the 300 ms after which
+/// an edit must be noticed.
 const LONGEST_WAIT: Duration = Duration::from_millis(150);
 
 /// How often files are looked at where the kernel sends no events.
 const POLL_PERIOD: Duration = Duration::from_millis(100);
 
-/// How many times as long as a look the pause after it is at least: a large folder must not take
-/// all of a processor.
+/// Least pause after a look, in multiples of the look's duration: a look at a large folder must not
+/// take a whole processor.
 const LEAST_PAUSE: u32 = 9;
 
-/// How often the thread asks whether anybody still wants to know.
+/// How often the thread checks whether the [`Watch`] was dropped.
 const ASK_PERIOD: Duration = Duration::from_secs(1);
 
-/// How long the start waits for the first look; without it a change just after goes unnoticed.
+/// Longest wait of the start for the first look; a change before that look goes unnoticed.
 const FIRST_LOOK_TAKES: Duration = Duration::from_secs(1);
 
-/// Changes that may wait to be looked at; more add nothing to them.
+/// Changes that may wait in the channel; further ones would add nothing.
 const PENDING_CHANGES: usize = 64;
 
-/// File systems that pass on what another machine, or the host of a virtual one, has: changes made
-/// there bring no events here. The numbers are those of statfs(2) and linux/magic.h.
+/// File systems of another machine, or of the host of a virtual one: changes made there bring no
+/// events here. The numbers are from statfs(2) and linux/magic.h.
 const WITHOUT_EVENTS: [u64; 7] = [
     0x6573_5546, // FUSE: the mounts of desktop Docker, virtiofs, sshfs
     0x0102_1997, // 9p
@@ -97,13 +97,13 @@ impl Watch {
         std::thread::Builder::new()
             .name("reload".to_owned())
             .spawn(move || watch(means, &scope, &sender, ready))?;
-        // Cancel-safe: it is only asked whether the first look is over.
+        // Cancel-safe: the wait only observes the end of the first look.
         let _ = timeout(FIRST_LOOK_TAKES, looked).await;
         Ok(Watch { changes })
     }
 
-    /// Waits for a change, and until the files have come to rest; gives the file that was changed.
-    // Cancel-safe: a change that was received is given out at once.
+    /// Waits for a change, and until the files have come to rest; returns the changed file.
+    // Cancel-safe: a received change is returned at once.
     pub async fn changed(&mut self) -> PathBuf {
         let Some(first) = self.changes.recv().await else {
             return std::future::pending().await;
@@ -114,7 +114,7 @@ impl Watch {
 }
 
 fn scope(root: &Path, directory: &Directory, command: Option<&Command>) -> std::io::Result<Scope> {
-    // What is not named otherwise is where processes start.
+    // The default root, `.`, is the folder in which processes start.
     let root = match root == Path::new(".") {
         true => directory.start().to_owned(),
         false => directory.absolute(root),
@@ -126,7 +126,7 @@ fn scope(root: &Path, directory: &Directory, command: Option<&Command>) -> std::
         let arguments = command.arguments.iter().map(Path::new);
         program.into_iter().chain(arguments)
     });
-    // `./handler` and `handler` are the same to whoever reads the log.
+    // The log shows `./handler` as `handler`.
     let named = words.map(|word| {
         directory
             .start()
@@ -147,7 +147,7 @@ fn scope(root: &Path, directory: &Directory, command: Option<&Command>) -> std::
 }
 
 impl Means {
-    /// Fails when there is no room for the thread that takes events.
+    /// Events, or else polling. Fails when the system grants no thread for the events.
     fn events_if_there_are() -> std::io::Result<Means> {
         match Events::new() {
             Ok(Some(events)) => Ok(Means::Events(events)),
@@ -157,13 +157,13 @@ impl Means {
     }
 
     fn without_events(error: &notify::Error) -> Means {
-        // Mostly the limit of watches that one user may have.
+        // Mostly because of the limit of watches for one user.
         warn!(%error, "no events for changes of files, they are polled instead");
         Means::Polling
     }
 
-    /// Watches what was looked at; tells whether it must be looked at again, because there were no
-    /// events of a part of it until now.
+    /// Watches the folders of a look. True if another look is needed, because a folder among them had
+    /// no watch until now.
     fn follow(&mut self, look: &Look) -> bool {
         let Means::Events(events) = self else {
             return false;
@@ -174,8 +174,8 @@ impl Means {
         })
     }
 
-    /// Waits until there may be something to see, or only for rest if there may be already; gives
-    /// the files whose write has ended.
+    /// Waits for an event and then for rest, or only for rest if `is_unsure`, after which a change may
+    /// have been missed. Returns the files whose write has ended.
     fn wait(&mut self, is_unsure: bool, has_asked: impl Fn() -> bool) -> Vec<PathBuf> {
         let Means::Events(events) = self else {
             std::thread::sleep(POLL_PERIOD);
@@ -198,7 +198,7 @@ impl Means {
     }
 }
 
-/// Looks at the files, and tells of each change, until nobody wants to know any more.
+/// Looks at the files and sends each change, until the receiver is dropped.
 fn watch(
     mut means: Means,
     scope: &Scope,
@@ -225,10 +225,10 @@ fn watch(
             now = look_until_quiet(scope, now);
             changed = now.change_since(&last).map(Path::to_owned);
         }
-        // What was open for a write when it was looked at may be executed only now.
+        // A file that was open for a write during the last look may be executed only now.
         let was_open = closed.iter().find_map(|path| now.file_at(path));
         if let Some(path) = changed.as_deref().or(was_open) {
-            // With a full channel, a change is about to be told anyway.
+            // With a full channel, earlier changes are still to be received.
             let _ = changes.try_send(path.to_owned());
         }
         is_unsure = means.follow(&now);
@@ -313,7 +313,7 @@ mod tests {
     #[tokio::test]
     async fn an_edit_is_noticed_by_events_and_by_polling() {
         for kind in 0..2 {
-            // The fastest of a few: a busy machine is no fault of the watch.
+            // The fastest of five: a busy machine delays the others.
             let mut fastest = Duration::MAX;
             for _ in 0..5 {
                 let means = both_means().into_iter().nth(kind).unwrap();
@@ -323,7 +323,7 @@ mod tests {
         }
     }
 
-    /// The last write is not the end of the change: what is open for a write cannot be executed.
+    /// The last write is not the end of the change: a file that is open for a write cannot be executed.
     #[tokio::test]
     async fn the_close_of_a_write_long_after_it_is_a_change() {
         use std::io::Write;
@@ -335,7 +335,7 @@ mod tests {
         file.write_all(b"all of it").unwrap();
         let patience = Duration::from_secs(10);
         assert_eq!(timeout(patience, watch.changed()).await.unwrap(), path);
-        // Nothing comes of waiting.
+        // Without a close, there is no change.
         assert!(timeout(4 * LONGEST_WAIT, watch.changed()).await.is_err());
         drop(file);
         assert_eq!(timeout(patience, watch.changed()).await.unwrap(), path);

@@ -1,7 +1,6 @@
-//! What signals mean to the worker.
+//! Signals to the worker, and the reload or shutdown that each asks for.
 //!
-//! Each that is listened for here is back at its default in handlers: what is caught is reset by
-//! the execution of their command.
+//! Handlers start with the default action of each signal here: execve(2) resets caught signals.
 
 use faas_worker::Control;
 use faas_worker::error::StartError;
@@ -19,11 +18,11 @@ use tracing::{info, warn};
 const SIGHUP: i32 = 1;
 const SIGXFSZ: i32 = 25;
 
-/// How often the terminal is looked at before SIGHUP is taken for something else than its end: the
-/// kernel and shells send the signal before and after the terminal goes.
+/// Looks at the terminal before SIGHUP counts as a request to reload: the kernel and shells send the
+/// signal before and after the terminal goes.
 const LOOKS_AT_TERMINAL: usize = 5;
 
-/// The time between two of those looks.
+/// The time between two looks at the terminal.
 const LOOK_PAUSE: Duration = Duration::from_millis(20);
 
 /// The signals that are listened for.
@@ -31,19 +30,19 @@ pub(crate) struct Signals {
     terminate: Signal,
     interrupt: Signal,
     quit: Signal,
-    /// `None` under nohup: what was ignored at the start stays so.
+    /// `None` under nohup: a signal that was ignored at the start stays ignored.
     hang_up: Option<Signal>,
-    /// Sent at a write beyond the greatest length of a file, the log's for example; caught, so that
-    /// the write fails instead.
+    /// SIGXFSZ, sent at a write beyond the greatest length of a file, the log's for example; caught,
+    /// so that the write fails instead.
     too_long: Signal,
     user_1: Signal,
     user_2: Signal,
     had_terminal: bool,
 }
 
-/// What a signal asks for.
+/// The request that a signal stands for.
 enum Wish {
-    /// To finish what has begun; asked again, to end now.
+    /// End after the requests that have begun; at the second time, end now.
     Stop,
     HungUp,
     TooLong,
@@ -51,7 +50,7 @@ enum Wish {
 }
 
 impl Signals {
-    /// From now on they do what [`Signals::obey`] does with them, also those that the parent had
+    /// Catches the signals for [`Signals::obey`] from now on, and unblocks signals that the parent had
     /// blocked. Must be called within a runtime.
     pub(crate) fn listen() -> Result<Signals, StartError> {
         let listen = |kind| {
@@ -74,7 +73,7 @@ impl Signals {
             user_2: listen(SignalKind::user_defined2())?,
             had_terminal: terminal() == Terminal::There,
         };
-        // Only now, so that one that waits does not kill the worker.
+        // Only now: a pending signal would kill the worker without its handler.
         SigSet::empty()
             .thread_set_mask()
             .map_err(|errno| StartError::Runtime {
@@ -84,7 +83,7 @@ impl Signals {
         Ok(signals)
     }
 
-    /// Tells the worker what signals ask for; never ends.
+    /// Passes the requests of signals on to the worker; never ends.
     pub(crate) async fn obey(mut self, control: Control) {
         let mut is_too_long = false;
         loop {
@@ -93,7 +92,7 @@ impl Signals {
                     control.shutdown.advance(Stage::Killing);
                 }
                 Wish::Stop => control.shutdown.advance(Stage::Draining),
-                // Sent more than once for one terminal, so never a second wish to end.
+                // SIGHUP comes more than once for one terminal, so it never means to end now.
                 Wish::HungUp if self.had_terminal && is_gone().await => {
                     info!("the terminal that the worker was started on is gone");
                     control.shutdown.advance(Stage::Draining);
@@ -114,7 +113,7 @@ impl Signals {
         }
     }
 
-    // Cancel-safe: a signal that was received is given out by the next call.
+    // Cancel-safe: receiving a signal completes in one poll.
     async fn next(&mut self) -> Wish {
         let hang_up = async {
             match &mut self.hang_up {
@@ -135,7 +134,7 @@ impl Signals {
     }
 }
 
-/// Whether the signal was ignored when this program was executed.
+/// Whether the signal was ignored at the start of this program.
 fn is_ignored(signal: i32) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     is_in_mask(&status, "SigIgn:", signal)
@@ -151,7 +150,7 @@ fn is_in_mask(status: &str, name: &str, signal: i32) -> bool {
 enum Terminal {
     There,
     Gone,
-    /// None, or nobody knows.
+    /// No terminal, or its state is unknown.
     Unknown,
 }
 

@@ -1,4 +1,4 @@
-//! What is said of a command line that cannot be understood.
+//! Messages about a command line with a mistake, shorter than clap's.
 
 use super::Cli;
 use super::variables::closest;
@@ -10,7 +10,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// Prints what clap has to say of these words, or what is shorter and says more.
+/// Prints a message of ours about the error, or clap's where there is none; returns the exit status.
 #[expect(
     clippy::print_stderr,
     reason = "there is no log before the settings are read"
@@ -54,7 +54,7 @@ fn message(error: &clap::Error, words: &[OsString]) -> Option<String> {
     }
 }
 
-/// A bad value, with its flag, its variable and the value.
+/// The message about a bad value, with its flag, its variable and the value.
 fn bad_value(argument: &str, value: &str, error: &clap::Error) -> Option<String> {
     let flag = argument.split([' ', '=', '[']).next()?;
     let why = std::error::Error::source(error);
@@ -65,7 +65,7 @@ fn bad_value(argument: &str, value: &str, error: &clap::Error) -> Option<String>
     Some(format!("{flag}{}: {why}: {value:?}", variable_of(flag)))
 }
 
-/// A value that is no text: of which flag or variable, clap does not tell.
+/// The message about a value that is not UTF-8; clap does not name the flag or variable.
 fn bad_text(words: &[OsString]) -> Option<String> {
     let words: Vec<&OsString> = words.iter().take_while(|word| *word != "--").collect();
     let typed = words.iter().enumerate().find_map(|(index, word)| {
@@ -93,12 +93,12 @@ fn bad_text(words: &[OsString]) -> Option<String> {
     ))
 }
 
-/// A path may hold any bytes.
+/// Whether a flag takes a path, which may hold any bytes.
 fn is_path(parser: &ValueParser) -> bool {
     parser.type_id() == TypeId::of::<PathBuf>()
 }
 
-/// Names that other programs have for settings of ours.
+/// Flags of other programs, with the flag of this one.
 const OTHER_NAMES: [(&str, &str); 17] = [
     ("--workers", "--processes"),
     ("--worker", "--processes"),
@@ -126,7 +126,7 @@ fn bad_flag(flag: &str, suggested: Option<&str>) -> String {
     format!("unexpected flag {flag}{meant} (faas-worker --help lists them)")
 }
 
-/// A word that is neither a flag nor a value of one: the name of a command, or most likely a
+/// The message about a word that is no flag and no value: a misspelt command, or most likely a
 /// handler without its `--`.
 fn bad_word(word: &str, words: &[OsString]) -> String {
     let at = words.iter().position(|typed| typed == word);
@@ -153,7 +153,7 @@ fn joined_flag(flag: &OsStr) -> Option<String> {
     argument.is_require_equals_set().then(|| flag.to_owned())
 }
 
-/// Words that mean a command of ours elsewhere.
+/// Commands of other programs, with the command of this one.
 const OTHER_COMMANDS: [(&str, &str); 6] = [
     ("run", "serve"),
     ("start", "serve"),
@@ -198,7 +198,7 @@ fn find<'a>(command: &'a clap::Command, flag: &str) -> Option<&'a Arg> {
 mod tests {
     use super::*;
 
-    /// What is said of a command line; the program's name comes first by itself.
+    /// The message about a command line, given without the program's name.
     fn said(words: &[&str]) -> String {
         let words: Vec<OsString> = std::iter::once("faas-worker")
             .chain(words.iter().copied())

@@ -5,13 +5,13 @@ use super::explain::near_miss;
 use clap::{Arg, Command, CommandFactory};
 use std::ffi::{OsStr, OsString};
 
-/// Columns where nobody tells how many there are.
+/// Columns where neither a terminal nor `COLUMNS` says how many there are.
 const USUAL_WIDTH: usize = 80;
 
-/// Beyond this, lines are hard to read.
+/// Most columns: longer lines are hard to read.
 const LARGEST_WIDTH: usize = 120;
 
-/// Flags that the short help has, since most people set them, each with a text that fits its line.
+/// Flags of the short help, the ones that most people set, each with a text that fits its line.
 const COMMON: [(&str, &str); 15] = [
     ("handler", "The command, instead of after --"),
     ("host", "Address of the worker"),
@@ -30,7 +30,7 @@ const COMMON: [(&str, &str); 15] = [
     ("version", "Print the version"),
 ];
 
-/// How much of the help is wanted.
+/// How much of the help is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Extent {
     Short,
@@ -38,7 +38,7 @@ pub(super) enum Extent {
 }
 
 impl Extent {
-    /// What these words ask for, the program's name among them: `-h`, or anything else.
+    /// The extent for these words, the program's name among them: short for `-h`, else whole.
     pub(super) fn asked_by(words: &[OsString]) -> Extent {
         let mut options = words.iter().take_while(|word| *word != "--");
         if options.any(|word| word == "-h") {
@@ -66,7 +66,7 @@ pub(super) fn laid_out(command: Command, extent: Extent) -> Command {
         .term_width(width())
         .mut_args(described)
         .mut_subcommands(move |task| task.term_width(width()).mut_args(described))
-        // It asks for a port that is in use.
+        // `health` asks at a port that is in use, so 0 means nothing there.
         .mut_subcommand("health", |health| {
             health.mut_arg("port", |port| port.help("Its port"))
         });
@@ -76,7 +76,7 @@ pub(super) fn laid_out(command: Command, extent: Extent) -> Command {
     }
 }
 
-/// As the short help has it: on one line under one heading, or not at all.
+/// A flag as in the short help: on one line without a heading, or hidden.
 fn shortened(argument: Arg) -> Arg {
     let argument = argument
         .hide_env(true)
@@ -92,7 +92,7 @@ fn shortened(argument: Arg) -> Arg {
 
 const SHORT_END: &str = "faas-worker --help has all options, with the variable that sets each.";
 
-// Needs nothing but what every machine has, and is copied as it stands.
+// Needs only a shell, and can be copied as it stands.
 const EXAMPLE: &str = "\
 Example, with a function that answers anything with 42:
   faas-worker -- sh -c 'while read -r line; do echo \"{\\\"result\\\":42}\"; done'
@@ -121,7 +121,7 @@ pub(super) fn print(name: Option<&str>) -> Result<(), String> {
     Ok(())
 }
 
-/// What is said when no handler was given.
+/// The message for a start without a handler.
 pub(super) fn no_handler() -> String {
     let usage = Cli::command().render_usage();
     format!(

@@ -1,4 +1,4 @@
-//! What was typed: flags and environment variables, and the settings they mean.
+//! Reads flags and environment variables into settings.
 //!
 //! The only place that knows clap. Flags win over the environment, the environment over defaults.
 

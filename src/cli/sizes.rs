@@ -1,5 +1,5 @@
-//! Limits on sizes, and how those that were not given follow from the others and from the memory
-//! limit of the control group.
+//! Limits on sizes, with defaults that follow from the given limits and from the memory limit of the
+//! control group.
 
 use crate::budget::MemoryBudget;
 use std::num::NonZeroUsize;
@@ -15,14 +15,14 @@ const MOST_BODY: u64 = 8 * MIB;
 /// Connections where nothing limits memory.
 const MOST_CONNECTIONS: usize = 16_384;
 
-/// Connections however little memory there is.
+/// Connections under the smallest memory limit.
 const LEAST_CONNECTIONS: usize = 64;
 
-/// A connection for each so many bytes of the memory limit: one takes up to 48 KiB, so that all of
-/// them take less than a fifth of it.
+/// Bytes of the memory limit for each connection: a connection takes up to 48 KiB, so all of them
+/// take less than a fifth of the memory limit.
 const LIMIT_FOR_A_CONNECTION: u64 = 256 * 1024;
 
-/// What was given on the command line or by variables.
+/// Sizes from the command line or variables.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Given {
     pub(super) body: Option<u64>,
@@ -45,7 +45,7 @@ impl Sizes {
     ///
     /// # Errors
     ///
-    /// When a body of the size that was given could never be admitted.
+    /// When a body of the given size could never be admitted.
     pub(super) fn new(given: Given, memory_limit: Option<u64>) -> Result<Sizes, String> {
         let by_limit = memory_limit.map_or(MOST_BUFFERED, |limit| limit / 4);
         let twice_a_body = given.body.map_or(0, |body| body.saturating_mul(2));

@@ -1,23 +1,23 @@
-//! Environment variables that look like settings and are none.
+//! Finds environment variables that look like settings and are none.
 
 use super::Cli;
 use clap::CommandFactory;
 
-/// What the worker's own settings begin with; handlers see no variable that does.
+/// The prefix of the worker's settings; variables with the prefix are withheld from handlers.
 const PREFIX: &str = "FAAS_";
 
-/// A variable that looks like a setting of ours and is none.
+/// A variable that looks like a setting and is none.
 #[derive(Debug, PartialEq, Eq)]
 pub struct UnknownVariable {
     /// Its name.
     pub name: String,
-    /// The setting that was meant, if its name differs by a slip of the fingers.
+    /// A setting whose name differs only by a typing error.
     pub meant: Option<String>,
-    /// Whether handlers do not see it.
+    /// Whether the variable is withheld from handlers.
     pub is_withheld: bool,
 }
 
-/// The variables that look like settings of ours and are none.
+/// The variables of this process that look like settings and are none.
 pub fn unknown_variables() -> Vec<UnknownVariable> {
     let command = Cli::command();
     let known: Vec<&str> = command
@@ -82,12 +82,12 @@ fn is_of_a_service(name: &str, value: &str) -> bool {
     is_number && is_protocol && is_member && parts.next().is_none()
 }
 
-/// The known name that differs by a slip of the fingers: letters that are wrong, missing, too many
-/// or changed over.
+/// The known name that differs only by a typing error: letters that are wrong, missing, too many or
+/// swapped.
 pub(super) fn closest(name: &str, known: &[&str]) -> Option<String> {
     let distance = |known: &&&str| strsim::damerau_levenshtein(known, name);
     let closest = known.iter().min_by_key(distance)?;
-    // Of a name of three letters, two are no slip.
+    // In a name of three letters, two differences are another name.
     let largest = (closest.len() / 3).min(2);
     (distance(&closest) <= largest).then(|| (*closest).to_owned())
 }

@@ -1,11 +1,11 @@
-//! The words of the command line, before and after clap has read them.
+//! Checks and repairs of the command line's words, before and after clap has read them.
 
 use clap::ArgMatches;
 use clap::parser::ValueSource;
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
-/// The words with a value that begins as a negative number joined to its flag, so that it is seen
+/// The words, with each negative number joined to the flag before it, so that clap reads the number
 /// as a bad value and not as an unknown flag.
 pub(super) fn joined(words: impl Iterator<Item = OsString>) -> Vec<OsString> {
     let mut joined: Vec<OsString> = Vec::new();
@@ -32,7 +32,7 @@ fn is_flag_alone(word: &OsStr) -> bool {
     word.starts_with("--") && !word.contains('=')
 }
 
-/// Refuses what was typed as the handler's command if it cannot have been meant so.
+/// Refuses a command of the handler that is given twice, or is a whole command line in one word.
 pub(super) fn check_command(matches: &ArgMatches) -> Result<(), String> {
     let Ok(Some(mut command)) = matches.try_get_many::<OsString>("command") else {
         return Ok(());
@@ -66,7 +66,7 @@ fn is_file(program: &str, path: &OsStr) -> bool {
     Path::new(program).exists() || !program.contains('/') && is_in_path()
 }
 
-/// A word as a shell must be given it.
+/// A word with the quotes that a shell needs.
 fn quoted(word: &OsStr) -> String {
     shell_words::quote(&word.to_string_lossy()).into_owned()
 }

@@ -1,19 +1,19 @@
 //! `faas-worker health`: asks a running worker how it is, for container health checks.
 //!
-//! It asks the way callers come: a worker that listens on all addresses is asked on each loopback
-//! address on which it listens, and is well if all of these answer.
+//! The request takes the way of a caller: a worker that listens on all addresses is asked on each
+//! loopback address on which it listens, and is well if all of them answer.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-/// The whole question and answer, so that the command ends within two seconds.
+/// Time limit of all requests together, so that the command ends within two seconds.
 const LIMIT: Duration = Duration::from_millis(1500);
 
-/// More than the answer to a question ever has, in bytes.
+/// Longest response that is read, in bytes; a worker's is shorter.
 const LONGEST_ANSWER: usize = 4096;
 
-/// What is asked.
+/// The question to the worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Question {
     /// Whether the worker answers at all.
@@ -30,7 +30,7 @@ impl Question {
         }
     }
 
-    /// The `status` in the answer of a worker for which it is so.
+    /// The `status` in the response of a worker that is well, or ready.
     fn wanted(self) -> &'static str {
         match self {
             Question::Health => "ok",
@@ -39,8 +39,8 @@ impl Question {
     }
 }
 
-/// Asks the worker at these addresses; gives one line to print, and whether it is so. Of several
-/// addresses (those of `localhost`) one is enough.
+/// Asks the worker at these addresses; returns one line to print, and whether the worker is well, or
+/// ready. Of several addresses, as `localhost` has, one is enough.
 pub fn health(addresses: &[SocketAddr], question: Question) -> (String, bool) {
     let deadline = Instant::now() + LIMIT;
     let mut last = "no address to ask".to_owned();
@@ -53,7 +53,7 @@ pub fn health(addresses: &[SocketAddr], question: Question) -> (String, bool) {
     (last, false)
 }
 
-/// Asks all these addresses but those that this machine does not have; the first fault counts.
+/// Asks at all these addresses, without the ones that this machine lacks; the first fault counts.
 fn ask_all(
     addresses: &[SocketAddr],
     question: Question,
@@ -91,8 +91,8 @@ fn is_missing(error: &io::Error) -> bool {
     )
 }
 
-/// The addresses by which callers on this machine reach a worker that listens there. A socket on
-/// `::` takes IPv4 too, unless the system says otherwise.
+/// The addresses at which a caller on this machine reaches a worker that listens at `address`. A
+/// socket on `::` takes IPv4 too, unless the system is set otherwise.
 fn ways(address: SocketAddr, is_v6_only: bool) -> Vec<SocketAddr> {
     let (four, six) = (Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into());
     let ips: Vec<IpAddr> = match address.ip() {
@@ -110,7 +110,7 @@ fn is_v6_only() -> bool {
     setting.is_ok_and(|text| text.trim() == "1")
 }
 
-/// The answer to the question, as far as it came.
+/// The response to the question, as far as it came within the time.
 fn ask(address: SocketAddr, question: Question, deadline: Instant) -> io::Result<Vec<u8>> {
     let left = || match deadline.saturating_duration_since(Instant::now()) {
         Duration::ZERO => Err(io::Error::from(io::ErrorKind::TimedOut)),
@@ -128,8 +128,8 @@ fn ask(address: SocketAddr, question: Question, deadline: Instant) -> io::Result
         match stream.read(&mut piece) {
             Ok(0) => break,
             Ok(length) => answer.extend_from_slice(&piece[..length]),
-            // A container that was paused and goes on, say: a read with a time limit is not taken
-            // up again by the kernel.
+            // After the pause of a container, for example: the kernel does not resume a read with
+            // a time limit.
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 return Err(io::ErrorKind::TimedOut.into());
@@ -140,8 +140,8 @@ fn ask(address: SocketAddr, question: Question, deadline: Instant) -> io::Result
     Ok(answer)
 }
 
-/// What keeps this from being the whole answer of a worker that is well. Another program may listen
-/// there, so whatever it sent is quoted, and cut.
+/// The reason why a response is not the whole response of a worker that is well, or ready. Another
+/// program may listen at the address, so a quotation of the response is cut.
 fn fault(answer: &[u8], question: Question) -> Option<String> {
     let text = String::from_utf8_lossy(answer);
     if text.is_empty() {
@@ -168,7 +168,7 @@ fn fault(answer: &[u8], question: Question) -> Option<String> {
     }
 }
 
-/// What a worker is not that answers with an error.
+/// The state that a worker lacks when it answers with an error.
 fn not_so(question: Question) -> &'static str {
     match question {
         Question::Health => "well",

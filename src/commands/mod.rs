@@ -1,3 +1,3 @@
-//! What the program does besides serving.
+//! Commands of the program beside serving.
 
 pub mod health;

@@ -1,8 +1,8 @@
-//! What the handler's files are like at one moment, and what differs from another.
+//! Snapshots of the handler's files, and the changes between two of them.
 //!
 //! Every path is resolved anew at each look, so a link that was moved, by a deployment or by the
-//! kubelet, shows as a change of what is behind it. Reads the content of small and recent files
-//! only, and nothing that is not a file.
+//! kubelet, shows as a change of the file behind it. Reads the content of small and recent files
+//! only, and never opens a pipe or a device.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ffi::{OsStr, OsString};
@@ -16,51 +16,51 @@ use std::{fs, io};
 /// Folders whose content is made from other files, or is not the handler's own.
 const IGNORED_FOLDERS: [&str; 4] = ["__pycache__", "node_modules", "target", "venv"];
 
-/// Ends of names of files that interpreters and editors write beside the ones that count.
+/// Ends of names of files that interpreters and editors write beside the handler's files.
 const IGNORED_ENDS: [&str; 6] = [".pyc", "~", ".swp", ".swx", ".tmp", ".bak"];
 
-/// Most folders and files that are looked at; a handler's own are far fewer.
+/// Most folders and files of a look; a handler has far fewer.
 const MOST_FOLDERS: usize = 4096;
 const MOST_FILES: usize = 20_000;
 
 /// Links that one path may lead over, as for the kernel.
 const MOST_LINKS: usize = 40;
 
-/// The content of a file counts, too, for so long after a change was seen: it may be written again
-/// within a step of the file system's clock, which is two seconds at most. Up to this length.
+/// How long after a change the content of a short file is compared too: a second write may fall into
+/// the same step of the file system's clock, which is two seconds at most.
 const CLOCK_STEP: Duration = Duration::from_secs(2);
 const SHORT_FILE: u64 = 64 * 1024;
 
-/// Which files count, by paths that are not resolved yet.
+/// The files to watch, by paths that are not resolved yet.
 #[derive(Debug, Clone)]
 pub(super) struct Scope {
-    /// All below it.
+    /// A file, or a folder with all below it.
     pub(super) root: PathBuf,
-    /// What the command names, wherever it is; may be no files.
+    /// Paths in the command, inside the root or outside; may be no files.
     pub(super) named: Vec<PathBuf>,
-    /// Whether numbers of files and times of changes are made up by the mount, and change by
-    /// themselves.
+    /// Whether the file system makes up inode numbers and change times, which then change without a
+    /// write.
     pub(super) is_remote: bool,
 }
 
-/// All that counts at one moment.
+/// A snapshot of the files at one moment.
 #[derive(Debug, Default)]
 pub(super) struct Look {
     files: BTreeMap<PathBuf, Print>,
     named: BTreeSet<PathBuf>,
-    /// Where something must change if one of the files does, or a link on the way to it.
+    /// The folders in which an entry changes if a file, or a link on the way to a file, changes.
     pub(super) folders: BTreeSet<PathBuf>,
-    /// Whether there was too much to look at all of it.
+    /// Whether there were more files or folders than a look takes.
     pub(super) is_cut: bool,
-    /// Device and number of the files that the worker itself writes, which do not count: with its
-    /// log in a watched folder, each line of that would be a change.
+    /// Device and inode of the files that the worker itself writes, which do not count: with the log
+    /// in a watched folder, each line of the log would be a change.
     own_outputs: Vec<(u64, u64)>,
 }
 
-/// By what a change of a file is known.
+/// Facts of a file that show a change when they differ.
 #[derive(Debug)]
 struct Print {
-    /// The file that a link means.
+    /// The file at the end of a link.
     target: Option<PathBuf>,
     device: u64,
     inode: u64,
@@ -68,7 +68,7 @@ struct Print {
     mode: u32,
     modified: (i64, i64),
     changed: (i64, i64),
-    /// When all of this was first seen so.
+    /// When these facts were first seen.
     since: Instant,
     content: Option<u64>,
 }
@@ -83,7 +83,7 @@ impl Look {
     }
 }
 
-/// Device and number of the regular files that the worker's stdout and stderr are.
+/// Device and inode of the worker's stdout and stderr, if they are regular files.
 fn own_outputs() -> Vec<(u64, u64)> {
     let outputs = [
         rustix::fs::fstat(io::stdout()),
@@ -96,8 +96,8 @@ fn own_outputs() -> Vec<(u64, u64)> {
 }
 
 impl Scope {
-    /// Looks at everything, after the look `before`. Takes as long as that is much: not for the
-    /// runtime's thread.
+    /// Takes a look at all files; `before` is the last one. Blocks, for long in a large folder: not for
+    /// the runtime's thread.
     pub(super) fn look(&self, before: &Look) -> Look {
         let mut look = Look {
             own_outputs: own_outputs(),
@@ -109,14 +109,14 @@ impl Scope {
         {
             self.walk(root, before, &mut look);
         }
-        // A root that is a file is one by its name too: most editors save into a new file, and give
-        // it the name of the old one.
+        // A root that is a file counts by its name too: most editors save into a new file, and give
+        // the new file the name of the old one.
         for file in self.named.iter().chain([&self.root]) {
             if file.is_file() {
                 self.add(file, before, &mut look);
                 look.named.insert(file.clone());
             } else if !file.exists() && look.folders.len() < MOST_FOLDERS {
-                // It may be about to come back.
+                // The file may be about to come back.
                 look.folders
                     .extend(folders_on_the_way(file).filter(|folder| folder.is_dir()));
             }
@@ -148,7 +148,7 @@ impl Scope {
                     look.is_cut = true;
                     return;
                 } else if !look.is_own_output(&entry) {
-                    // A link to a folder is not followed, it may lead anywhere; where it leads to
+                    // A link to a folder may lead anywhere and is not followed; only its target
                     // counts.
                     self.add(&entry.path(), before, look);
                 }
@@ -171,7 +171,7 @@ impl Scope {
         let target = file.canonicalize()?;
         let stable = |number: u64| if self.is_remote { 0 } else { number };
         let changed = (metadata.ctime(), metadata.ctime_nsec());
-        // A folder's own times tell of its entries, which count by themselves.
+        // The times of a folder change with its entries, which count by themselves.
         let times = metadata.is_file();
         let mut print = Print {
             target: (target != file).then_some(target),
@@ -201,8 +201,8 @@ impl Scope {
 }
 
 impl Look {
-    /// The file that has changed since `before`, if one has. Of more than one, it is the one that
-    /// says most: named by the command, else there before and now, else new, else gone.
+    /// The file that has changed since `before`, if any. Of several files it is the first in this
+    /// order: named by the command, there before and now, new, gone.
     pub(super) fn change_since<'a>(&'a self, before: &'a Look) -> Option<&'a Path> {
         let changed = self.files.iter().filter_map(|(file, print)| {
             let old = before.files.get(file);
@@ -222,7 +222,7 @@ impl Look {
         changed.chain(gone).min().map(|(_, file)| file.as_path())
     }
 
-    /// The file that counts and is at this path, links resolved.
+    /// The watched file at this path, with links resolved.
     pub(super) fn file_at(&self, path: &Path) -> Option<&Path> {
         let is_it =
             |file: &Path, print: &Print| file == path || print.target.as_deref() == Some(path);
@@ -238,7 +238,7 @@ impl Look {
 
 impl Print {
     fn is_same(&self, other: &Print) -> bool {
-        // One that is no longer recent is not read any more.
+        // The content of a file is unknown once the last change is no longer recent.
         let content = match (self.content, other.content) {
             (Some(one), Some(other)) => one == other,
             (None, _) | (_, None) => true,
@@ -278,8 +278,8 @@ fn is_ignored(name: &OsStr) -> bool {
         || IGNORED_ENDS.iter().any(|end| name.ends_with(end))
 }
 
-/// The folders in which a path, or a link on its way, can come to mean something else: those of
-/// each link and of what it means in the end, or the last that is there.
+/// The folders in which an entry decides where a path leads: the folder of each link on the way, and
+/// the folder of the file at the end, or the last existing folder.
 fn folders_on_the_way(path: &Path) -> impl Iterator<Item = PathBuf> + use<> {
     let mut found = BTreeSet::new();
     let mut here = PathBuf::from(if path.is_absolute() { "/" } else { "." });
@@ -321,7 +321,7 @@ mod tests {
     use super::*;
     use std::os::unix::fs::symlink;
 
-    /// A folder that is gone with the test.
+    /// A folder that is removed after the test.
     struct Folder(PathBuf);
 
     impl Folder {

@@ -1,8 +1,7 @@
-//! How it is noticed that something may have changed: by events of the kernel, or by looking again
-//! and again.
+//! Events of the kernel about a set of folders: hints that a file may have changed.
 //!
-//! Neither says what has changed; the next look does. The events come from `notify`, on a thread of
-//! its own, one watch for each folder of a look: its recursive watches have no bound.
+//! The next look finds the change. The events come from `notify`, on a thread of `notify`, with one
+//! watch for each folder of a look: recursive watches have no limit.
 
 use notify::event::{AccessKind, AccessMode, ModifyKind};
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
@@ -13,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync_channel};
 use std::time::Duration;
 
-/// Files whose end of a write is waited for, or is to be told; more are forgotten.
+/// Most files that are open for a write, or closed and not yet reported; further ones are forgotten.
 const MOST_WRITERS: usize = 1024;
 
 /// The kernel's events for a set of folders.
@@ -26,25 +25,25 @@ pub(super) struct Events {
     closed: Receiver<PathBuf>,
 }
 
-/// What came within some time.
+/// The events of one wait.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Hint {
-    /// Whether anything came at all.
+    /// Whether any event came.
     pub(super) is_there: bool,
-    /// Files that were written to, and are closed now.
+    /// Files that were closed after a write.
     pub(super) closed: Vec<PathBuf>,
 }
 
-/// Receives the events, on the thread of `notify`; never waits.
+/// Receives the events on the thread of `notify`; never waits.
 struct Handler {
-    /// Files that were written to and are open for it still.
+    /// Files that were written to and are not closed yet.
     written: BTreeSet<PathBuf>,
     hints: SyncSender<()>,
     closed: SyncSender<PathBuf>,
 }
 
 impl Events {
-    /// Without room for one more thread there are none; an error says why else not.
+    /// `None` if the system grants no thread; an error for any other reason.
     pub(super) fn new() -> notify::Result<Option<Events>> {
         // One hint says as much as many.
         let (hint, hints) = sync_channel(1);
@@ -69,11 +68,11 @@ impl Events {
         }))
     }
 
-    /// Watches these folders from now on, and no others; tells whether one of them was not watched
-    /// before. Fails when the user may watch no more.
+    /// Watches exactly these folders from now on; true if a folder among them had no watch before.
+    /// Fails at the limit of watches for one user.
     pub(super) fn follow(&mut self, folders: &BTreeSet<PathBuf>) -> notify::Result<bool> {
         let wanted = folders.iter().filter_map(|folder| {
-            // One that has gone is not watched.
+            // A folder that has gone is not watched.
             Some((folder.clone(), identity(folder)?))
         });
         let wanted: BTreeMap<_, _> = wanted.collect();
@@ -86,22 +85,22 @@ impl Events {
         let mut is_any_new = false;
         let before = std::mem::take(&mut self.folders);
         for (folder, identity) in wanted {
-            // Also one that is watched already: it may have been removed, and made again with the
-            // same inode.
+            // Also a folder with a watch: it may have been removed, and made again with the same
+            // inode.
             match self.watcher.watch(&folder, RecursiveMode::NonRecursive) {
                 Ok(()) => {
                     is_any_new |= before.get(&folder) != Some(&identity);
                     self.folders.insert(folder, identity);
                 }
                 Err(error) if is_exhaustion(&error) => return Err(error),
-                // It has gone, or is closed to us.
+                // The folder has gone, or its permissions forbid a watch.
                 Err(_) => {}
             }
         }
         Ok(is_any_new)
     }
 
-    /// Waits for events for so long, and takes all that are there.
+    /// Waits for events until the limit, and takes all events that have come.
     pub(super) fn wait(&mut self, limit: Duration) -> Hint {
         let is_there = match self.hints.recv_timeout(limit) {
             Ok(()) => true,
@@ -121,13 +120,13 @@ impl Events {
 
 impl Handler {
     fn handle(&mut self, event: notify::Result<Event>) {
-        // An error, or an overflow of the kernel's queue, may stand for any change.
+        // An error, or an overflow of the kernel's queue, may hide any change.
         let Event { kind, paths, .. } = event.unwrap_or_default();
         match kind {
             EventKind::Access(AccessKind::Close(AccessMode::Write)) => {
                 for file in paths.into_iter().filter(|file| self.written.remove(file)) {
-                    // Without a write before it, the close changes nothing: a lock file's, for
-                    // example.
+                    // A close without a write before it, of a lock file for example, changes
+                    // nothing.
                     let _ = self.closed.try_send(file);
                 }
             }
@@ -163,7 +162,7 @@ mod tests {
 
     const SOON: Duration = Duration::from_millis(10);
 
-    /// For what must come; it is over when it has.
+    /// Longest wait for an event that must come.
     const PATIENCE: Duration = Duration::from_secs(10);
 
     fn folder() -> PathBuf {
@@ -193,7 +192,7 @@ mod tests {
         drop(file);
         let closed = events.wait(PATIENCE).closed;
         assert_eq!(closed, std::slice::from_ref(&path));
-        // A look brings no hint, or it would bring the next.
+        // A look brings no hint: each look would cause the next.
         std::fs::read(&path).unwrap();
         std::fs::read_dir(&folder).unwrap().for_each(drop);
         assert_eq!(events.wait(SOON), Hint::default());
