@@ -19,6 +19,7 @@ use crate::budget::MemoryBudget;
 use crate::config::HttpConfig;
 use crate::error::RequestFailure;
 use crate::http::server::RequestBody;
+use crate::logging::timestamp::Timestamp;
 use crate::pool::Pool;
 use crate::shutdown::{Shutdown, Stage};
 use bytes::Bytes;
@@ -38,7 +39,6 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use time::OffsetDateTime;
 use token::Tokens;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -287,14 +287,8 @@ fn check_coding(head: &Headers<'_>) -> Result<(), RequestFailure> {
 }
 
 fn health() -> ApiResponse {
-    let now = OffsetDateTime::now_utc();
-    let (year, month, day) = now.to_calendar_date();
-    let (hour, minute, second, micro) = now.to_hms_micro();
-    let month = u8::from(month);
-    let body = format!(
-        "{{\"status\":\"ok\",\"timestamp\":\"{year:04}-{month:02}-{day:02}T\
-         {hour:02}:{minute:02}:{second:02}.{micro:06}+00:00\"}}"
-    );
+    let now = Timestamp::now();
+    let body = format!("{{\"status\":\"ok\",\"timestamp\":\"{now}+00:00\"}}");
     respond::json(StatusCode::OK, body.into())
 }
 
