@@ -1,8 +1,8 @@
-//! What the worker sets for itself alone: its limit of descriptors, and who may look into it.
+//! Sets up the worker's own process: its limit of descriptors, and its protection from handlers.
 //!
-//! Handlers get back what the worker was given; `process::launch` sees to that.
+//! Handlers start with the limit that the worker was started with; `process::launch` restores it.
 
-use crate::config::Config;
+use crate::config::{HttpConfig, IsolationConfig};
 use crate::control_group;
 use rustix::process::{
     DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit,
@@ -10,23 +10,27 @@ use rustix::process::{
 use std::num::NonZeroUsize;
 use tracing::warn;
 
-/// Descriptors beside connections and pipes: the log, the runtime, listeners.
+/// Descriptors of the log, the runtime and the listeners.
 const SPARE: u64 = 64;
 
-/// Connections to the address of `--admin`; they do not count as connections of callers.
+/// Most connections to the address of `--admin`, which do not count as connections of callers.
 pub const ADMIN_CONNECTIONS: NonZeroUsize = NonZeroUsize::new(64).unwrap();
 
 /// Descriptors for one process: three pipes and the process itself, twice while it is replaced.
 const PER_PROCESS: u64 = 12;
 
-/// Raises the soft limit so that all connections and processes fit, as far as the hard limit
-/// allows. `beyond` is how many connections each door may have open beyond its limit. Gives the limit
-/// as it was before, for handlers.
-pub fn raise_descriptor_limit(config: &Config, beyond: usize) -> Rlimit {
+/// Raises the soft limit of descriptors so that all connections and processes fit, as far as the
+/// hard limit allows. A listener may have `beyond` connections open beyond its limit. Returns the
+/// limit as it was before, for handlers.
+pub fn raise_descriptor_limit(
+    config: &HttpConfig,
+    max_processes: NonZeroUsize,
+    beyond: usize,
+) -> Rlimit {
     let before = getrlimit(Resource::Nofile);
-    let admin = config.http.admin.map(|_| ADMIN_CONNECTIONS);
-    let doors = [Some(config.http.max_connections), admin];
-    let needed = descriptors_needed(&doors, beyond, config.pool.max_processes);
+    let admin = config.admin.map(|_| ADMIN_CONNECTIONS);
+    let listeners = [Some(config.max_connections), admin];
+    let needed = descriptors_needed(&listeners, beyond, max_processes);
     let current = before.current.unwrap_or(u64::MAX);
     if current >= needed {
         return before;
@@ -48,24 +52,25 @@ pub fn raise_descriptor_limit(config: &Config, beyond: usize) -> Rlimit {
     before
 }
 
-/// Descriptors for doors with so many connections each, `beyond` more each, and for processes.
+/// Descriptors for listeners with these limits of connections and `beyond` more for each, and for
+/// processes.
 fn descriptors_needed(
-    doors: &[Option<NonZeroUsize>],
+    listeners: &[Option<NonZeroUsize>],
     beyond: usize,
     processes: NonZeroUsize,
 ) -> u64 {
-    let doors = doors.iter().flatten();
-    let connections = doors.map(|most| most.get().saturating_add(beyond) as u64);
+    let limits = listeners.iter().flatten();
+    let connections = limits.map(|most| most.get().saturating_add(beyond) as u64);
     connections.sum::<u64>() + PER_PROCESS * processes.get() as u64 + SPARE
 }
 
 /// Warns where the kernel ends the whole control group, the worker included, for the memory of one
 /// process, as Kubernetes sets it from 1.28 on.
-pub fn warn_of_group_kill(config: &Config) {
-    if config.isolation.memory_bytes.is_some() {
+pub fn warn_of_group_kill(config: &IsolationConfig) {
+    if config.memory_bytes.is_some() {
         return;
     }
-    // Version 1 has none.
+    // Version 1 of control groups has no such file.
     let texts = control_group::files("memory.oom.group", "memory.oom.group");
     let mut texts = texts
         .iter()
@@ -78,8 +83,8 @@ pub fn warn_of_group_kill(config: &Config) {
     }
 }
 
-/// Closes the worker's memory, environment and descriptors in `/proc` to other processes of the
-/// same user, and with them to handlers. It leaves no core file either.
+/// Hides the worker's memory, environment and descriptors in `/proc` from other processes of the
+/// same user, so from handlers. A worker that is not dumpable leaves no core file either.
 pub fn hide_from_processes() {
     if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
         warn!(%error, "the worker's environment can be read by its processes");
@@ -91,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn descriptors_are_there_for_connections_that_wait_for_a_place_at_each_door() {
+    fn descriptors_are_there_for_connections_that_wait_for_a_place_at_each_listener() {
         let [one, two, thousand] = [1, 2, 1000].map(|number| NonZeroUsize::new(number).unwrap());
         assert_eq!(
             descriptors_needed(&[Some(thousand), None], 144, two),

@@ -123,10 +123,14 @@ fn prepare_system(config: &Config) -> Result<Rlimit, StartError> {
     check_platform().map_err(StartError::Platform)?;
     map_large_blocks();
     check_sandbox(&config.isolation)?;
-    let handlers_limit = raise_descriptor_limit(config, CONNECTIONS_BEYOND_LIMIT);
+    let handlers_limit = raise_descriptor_limit(
+        &config.http,
+        config.pool.max_processes,
+        CONNECTIONS_BEYOND_LIMIT,
+    );
     hide_from_processes();
     take_in_orphans();
-    warn_of_group_kill(config);
+    warn_of_group_kill(&config.isolation);
     Ok(handlers_limit)
 }
 
