@@ -1,47 +1,47 @@
-//! Freed memory that goes back to the system.
+//! Returns freed memory from the allocator to the system.
 //!
-//! glibc keeps what was freed in the middle of its heap: after a storm of connections or of large
-//! bodies a worker would go on holding several times what it uses, and in a container with little
-//! memory that is missing elsewhere. glibc gives such memory back only when asked, and has no safe
-//! way to be asked: this file holds the crate's only `unsafe`.
+//! glibc keeps blocks that were freed in the middle of its heap: after a storm of connections or of
+//! large bodies a worker would hold several times the memory in use, which handlers lack in a small
+//! container. glibc returns this memory only on a call, for which there is no safe function: this
+//! file holds the crate's only `unsafe`.
 
-/// Growth that is not worth giving back, in bytes.
+/// Growth that is too small for a trim, in bytes.
 const SPARE_BYTES: u64 = 1024 * 1024;
 
-/// Blocks from this size on are pages of their own, which go back to the system when they are
-/// freed, in bytes. glibc starts with 128 KiB and raises that to the size of each block that was
-/// freed, up to 32 MiB: then the largest bodies and replies tear holes into the heap, and a worker
-/// has several times of what it uses. The buffers of a payload of 1 MiB stay below it: mapping their
-/// pages anew for each request takes longer than all else.
+/// The size from which glibc maps a block in pages of its own, which return to the system when the
+/// block is freed, in bytes. glibc starts with 128 KiB and raises the size to that of each freed
+/// block, up to 32 MiB: then the largest bodies and replies tear holes into the heap, and a worker
+/// holds several times the memory in use. The buffers of a payload of 1 MiB stay below the size:
+/// mapping their pages anew takes longer than the rest of the request.
 #[cfg(target_env = "gnu")]
 const MAPPED_FROM: libc::c_int = 3 * 1024 * 1024;
 
-/// What may be free at the end of the heap before it shrinks, in bytes. With a limit of its own for
-/// mapped blocks, glibc would leave it at 128 KiB, and the heap would shrink and grow with each
+/// Free bytes at the end of the heap from which glibc shrinks the heap. Once the size for mapped
+/// blocks is set, glibc leaves this one at 128 KiB, and the heap would shrink and grow with each
 /// large payload.
 #[cfg(target_env = "gnu")]
 const FREE_AT_THE_END: libc::c_int = 8 * 1024 * 1024;
 
-/// When to give memory back: pure, the figures come in.
+/// Decides when to return memory to the system. Pure: the caller measures.
 #[derive(Debug)]
 pub struct Trimming {
-    /// The largest load since memory was last given back.
+    /// The largest load since the last trim.
     peak_load: u64,
-    /// Resident memory after that.
+    /// Resident memory after the last trim.
     kept: u64,
-    /// Looks since then.
+    /// Looks since the last trim.
     looks: u32,
     /// The least resident memory so far.
     least: u64,
 }
 
-/// A storm may end in the moment in which memory is given back: after so many looks it is tried
-/// again for as long as memory is more than the load tells.
+/// Looks after a trim from which resident memory above the load's usual need is a reason for another
+/// one: a storm may end while memory is being trimmed.
 const LOOKS_UNTIL_NEXT: u32 = 5;
 
 impl Trimming {
-    /// For a program that has this much of the machine's memory and has served nothing yet: a storm
-    /// may come before the first look.
+    /// The state of a program with this much resident memory, before its first request: a storm may
+    /// come before the first look.
     pub fn new(resident: u64) -> Trimming {
         Trimming {
             peak_load: 0,
@@ -51,16 +51,18 @@ impl Trimming {
         }
     }
 
-    /// Whether to give memory back now. `load` is a rough count of what is in use, in bytes, and
-    /// `resident` what the program has of the machine. True once after each storm, and once in each
-    /// lull of one: when less than half of its load is left, and memory has grown since the last
-    /// time, or what was in use then is gone. True also when memory has grown by more than twice of
-    /// the load, and, some looks after the last time, when it is more than the least so far and the
-    /// load explain.
+    /// Whether to trim now. `load` is a rough count of the bytes in use, and `resident` the memory
+    /// that the program has of the machine. True in three cases:
+    ///
+    /// * less than half of the largest load is left, and memory has grown since the last trim or the
+    ///   load of that time is gone: once after each storm, and once in each lull;
+    /// * memory has grown by more than twice the load;
+    /// * [`LOOKS_UNTIL_NEXT`] looks after the last trim, resident memory is above the least so far
+    ///   plus three times the load.
     pub fn is_due(&mut self, load: u64, resident: u64) -> bool {
         self.looks = self.looks.saturating_add(1);
         self.least = self.least.min(resident);
-        // A connection with full buffers takes three times of what it counts for.
+        // A connection with full buffers takes three times the bytes that it counts for.
         let usual = self.least + self.least / 4 + SPARE_BYTES + 3 * load;
         if self.looks >= LOOKS_UNTIL_NEXT && resident > usual {
             return true;
@@ -69,12 +71,12 @@ impl Trimming {
         let is_over = load <= self.peak_load / 2;
         let has_grown = resident > self.kept + self.kept / 10 + SPARE_BYTES;
         let is_freed = self.peak_load - load > SPARE_BYTES;
-        // What came and went between two looks never was a load.
+        // A storm between two looks never showed as a load.
         let is_unexplained = load < resident.saturating_sub(self.kept) / 2;
         (has_grown && (is_over || is_unexplained)) || (is_over && is_freed)
     }
 
-    /// Memory was given back, and this much is resident now.
+    /// Records a trim, with the load and the resident memory after it.
     pub fn done(&mut self, load: u64, resident: u64) {
         self.peak_load = load;
         self.kept = resident;
@@ -82,32 +84,32 @@ impl Trimming {
     }
 }
 
-/// Has large blocks go back to the system as soon as they are freed, from now on.
+/// Has glibc return large blocks to the system as soon as they are freed, from now on.
 #[cfg(target_env = "gnu")]
 #[expect(unsafe_code)]
 pub fn map_large_blocks() {
-    // SAFETY: mallopt(3) takes two numbers, and these parameters change only where later blocks are
-    // taken from. Should it fail, memory is given back later, by malloc_trim.
+    // SAFETY: mallopt(3) takes two numbers, and these parameters decide only where later blocks come
+    // from. After a failure, memory returns later, by malloc_trim.
     let _ = unsafe {
         libc::mallopt(libc::M_MMAP_THRESHOLD, MAPPED_FROM);
         libc::mallopt(libc::M_TRIM_THRESHOLD, FREE_AT_THE_END)
     };
 }
 
-/// Other allocators have rules of their own.
+/// Does nothing: other allocators have rules of their own.
 #[cfg(not(target_env = "gnu"))]
 pub fn map_large_blocks() {}
 
-/// Gives freed memory back to the system. Takes some milliseconds after a large storm.
+/// Returns freed memory to the system. Takes some milliseconds after a large storm.
 #[cfg(target_env = "gnu")]
 #[expect(unsafe_code)]
 pub fn give_back() {
     // SAFETY: malloc_trim(3) takes a number only, may be called by any thread at any time, and
-    // touches nothing but memory that was freed. Its answer, whether there was any, is of no use.
+    // touches only freed memory. Its answer, whether there was any, has no use here.
     let _ = unsafe { libc::malloc_trim(0) };
 }
 
-/// Gives freed memory back to the system: other allocators do so by themselves.
+/// Does nothing: other allocators return freed memory by themselves.
 #[cfg(not(target_env = "gnu"))]
 pub fn give_back() {}
 
@@ -182,7 +184,7 @@ mod tests {
     #[test]
     fn a_large_block_goes_back_when_it_is_freed() {
         map_large_blocks();
-        // glibc would take the next ones from its heap by itself.
+        // By default, glibc would take the next blocks from its heap.
         drop(std::hint::black_box(vec![1_u8; 24 << 20]));
         let mut blocks: Vec<(Vec<u8>, Box<[u8; 1000]>)> = (0..12)
             .map(|_| (vec![1; 4 << 20], Box::new([1; 1000])))

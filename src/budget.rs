@@ -1,27 +1,26 @@
-//! The memory budget of the worker: how many bytes of requests and replies it holds at one time.
+//! The memory budget of the worker: a limit on the bytes of requests and replies held at one time.
 //!
-//! Counted is what has arrived or was made, never what was only announced: bodies, payloads that
-//! wait or are worked on, lines on their way into a process, lines read from one, and responses
-//! that their clients have not taken. A piece below [`COUNTED_FROM`] is not counted; the limit of
-//! connections bounds how many of these there are.
+//! The budget counts bytes that have arrived or were made, never bytes that were only announced:
+//! bodies, payloads in the queue or in a process, lines on their way into a process, lines read from
+//! a process, and responses that their clients have not taken. A piece below [`COUNTED_FROM`] is not
+//! counted; the limit of connections bounds the number of these pieces.
 //!
-//! Requests may use three quarters of the limit, so that a quarter is left for what becomes of
-//! them: a request that was admitted can always be given to a process, and its reply be read, once
-//! the clients of earlier replies have taken these. When the limit is reached, nothing is taken
-//! from the queue and no long reply is read further. One reply at a time may be read all the same
-//! ([`MemoryBudget::overdraft`]): it is the one that makes room again by being answered. Until it
-//! has, no further one may.
+//! Requests may use three quarters of the limit. The last quarter is for their lines, replies and
+//! responses: an admitted request can always be given to a process, and its reply be read, once the
+//! clients of earlier replies have taken them. At the limit, no request is taken from the queue and
+//! no long reply is read further, except for one reply at a time ([`MemoryBudget::overdraft`]):
+//! answering it makes room again. Until it has made room, no other reply has the exception.
 
 use bytes::Bytes;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use tokio::sync::Notify;
 
-/// A piece below this size is not counted, in bytes. It is as long as the longest payload that is
-/// copied out of the buffer in which it came.
+/// A piece below this size is not counted, in bytes. The size equals the longest payload that is
+/// copied out of the buffer in which the payload came.
 pub const COUNTED_FROM: usize = 4 * 1024;
 
-/// A bound on bytes held over the whole worker; clones share it.
+/// A limit on the bytes held by the whole worker; clones share it.
 #[derive(Debug, Clone)]
 pub struct MemoryBudget(Arc<Account>);
 
@@ -30,17 +29,17 @@ struct Account {
     limit: u64,
     /// All bytes that are held.
     held: AtomicU64,
-    /// Those of requests among them.
+    /// Bytes of requests among `held`.
     requests: AtomicU64,
-    /// Those of responses among them.
+    /// Bytes of responses among `held`.
     responses: AtomicU64,
     is_overdrawn: AtomicBool,
-    /// A reply that was read beyond the limit is taken for held while more than this is, and any
-    /// response.
+    /// The last overdraft counts as open while more bytes than this are held, and any bytes of a
+    /// response. `u64::MAX`: it is settled.
     settled_at: AtomicU64,
-    /// Told when there is room again, or the overdraft was given back.
+    /// Notified when there is room again, or an overdraft was dropped.
     room: Notify,
-    /// Told when somebody lacked room.
+    /// Notified when a request or a reply lacked room.
     shortage: Notify,
 }
 
@@ -58,8 +57,9 @@ pub struct Usage {
     bytes: u64,
 }
 
-/// The right to read one reply although the limit is reached. Dropping it gives it back, as soon as
-/// no more is held than when it was had, or no response is: the reply may be waiting for its client.
+/// The right to read one reply at the limit. After the drop, the next overdraft is granted as soon as
+/// no more bytes are held than when this one was granted, or no response is held: until then the
+/// reply may be waiting for its client.
 #[derive(Debug)]
 pub struct Overdraft {
     account: Arc<Account>,
@@ -112,18 +112,18 @@ impl MemoryBudget {
         self.held() >= self.0.limit
     }
 
-    /// Says that somebody has to wait for room: the slowest readers are let go.
+    /// Reports that a reply waits for room; the slowest readers are disconnected.
     pub fn report_shortage(&self) {
         self.0.shortage.notify_one();
     }
 
-    /// Waits until somebody has lacked room since the last call.
+    /// Waits for a report of a shortage since the last call.
     // Cancel-safe: a report is kept until it is received.
     pub async fn shortage(&self) {
         self.0.shortage.notified().await;
     }
 
-    /// Waits until there is room, or the overdraft is to be had.
+    /// Waits until there is room, or an overdraft would be granted.
     // Cancel-safe: only asks.
     pub async fn room(&self) {
         loop {
@@ -187,9 +187,9 @@ impl Account {
         }
     }
 
-    /// What is held may never again be as little as when the last overdraft was had: replies that
-    /// others have begun since wait for the next one. Without a response, no reply waits for its
-    /// client.
+    /// Whether an overdraft would be granted. Held bytes alone cannot decide: they may never sink to
+    /// `settled_at` again, because replies begun since then wait for the next overdraft. So it is
+    /// granted without any response, too: then no reply waits for its client.
     fn may_be_overdrawn(&self) -> bool {
         let held = self.held.load(Ordering::Relaxed);
         !self.is_overdrawn.load(Ordering::Relaxed)
@@ -199,7 +199,7 @@ impl Account {
 }
 
 impl Reservation {
-    /// Makes it hold at least this many bytes; false, and unchanged, if the budget forbids it.
+    /// Makes it hold at least this many bytes; false, and no change, if the budget forbids it.
     /// Fewer than [`COUNTED_FROM`] are always allowed, and not counted.
     pub fn grow_to(&mut self, bytes: usize) -> bool {
         let more = (bytes as u64).saturating_sub(self.bytes);
@@ -251,8 +251,8 @@ impl Drop for Reservation {
 }
 
 impl Usage {
-    /// Makes it hold this many bytes, whatever the limit: they are there already. Fewer than
-    /// [`COUNTED_FROM`] are not counted.
+    /// Makes it hold this many bytes, also beyond the limit: the bytes are in memory already. Fewer
+    /// than [`COUNTED_FROM`] are not counted.
     pub fn set(&mut self, bytes: usize) {
         let bytes = if bytes < COUNTED_FROM {
             0
@@ -289,7 +289,7 @@ impl Drop for Overdraft {
     }
 }
 
-/// The body of a response, which counts as held until it is dropped.
+/// The body of a response; counts as held until the drop.
 struct Counted {
     account: Arc<Account>,
     body: Bytes,
@@ -418,7 +418,7 @@ mod tests {
         let mut context = Context::from_waker(Waker::noop());
         assert!(waits.as_mut().poll(&mut context).is_pending());
         drop(response);
-        // No less is held than before, and never will be: all that is left waits for this.
+        // No fewer bytes are held than before, and never will be: the other replies wait for this.
         assert!(budget.held() > 15 * KIB as u64);
         assert!(waits.as_mut().poll(&mut context).is_ready());
         assert!(budget.overdraft().is_some());

@@ -1,21 +1,21 @@
-//! Why something failed, in words, and who may read which of them.
+//! The words of a failure, with the part of them that each reader may see.
 
 use std::fmt;
 
-/// Why something failed, in words.
+/// The words of a failure.
 ///
-/// Some of it quotes what a handler printed, or shows paths of the machine: that is for operators.
-/// What is left without it is for every caller.
+/// Operators see all of them. Callers see the words without quotations of a handler's output and
+/// without paths of the machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cause {
     general: String,
-    /// All of it, where that is more.
+    /// All words, where they are more than `general`.
     full: Option<String>,
     is_logged: bool,
 }
 
 impl Cause {
-    /// A cause that quotes something; `general` is the same without that.
+    /// A cause with a quotation in `full`; `general` is the same without the quotation.
     pub fn quoting(general: impl Into<String>, full: impl Into<String>) -> Cause {
         let (general, full) = (general.into(), full.into());
         Cause {
@@ -25,7 +25,7 @@ impl Cause {
         }
     }
 
-    /// A cause that quotes a part of a reply. The log never has what a function returns.
+    /// A cause with a quotation of a reply. The log gets `general`: results never stand in the log.
     pub fn quoting_reply(general: impl Into<String>, full: impl Into<String>) -> Cause {
         Cause {
             is_logged: false,
@@ -33,17 +33,17 @@ impl Cause {
         }
     }
 
-    /// What every caller may know.
+    /// The words for callers.
     pub fn general(&self) -> &str {
         &self.general
     }
 
-    /// What operators may know.
+    /// The words for operators.
     pub fn full(&self) -> &str {
         self.full.as_deref().unwrap_or(&self.general)
     }
 
-    /// What the log may have.
+    /// The words for the log.
     pub fn logged(&self) -> &str {
         match self.is_logged {
             true => self.full(),
@@ -51,17 +51,17 @@ impl Cause {
         }
     }
 
-    /// True when there is more than every caller may know.
+    /// True when operators may see more than callers.
     pub fn is_more_than_general(&self) -> bool {
         self.full.is_some()
     }
 
-    /// True when it says nothing.
+    /// True without any word.
     pub fn is_empty(&self) -> bool {
         self.general.is_empty()
     }
 
-    /// The same with other words around it.
+    /// The same cause with each text put into other words by `around`.
     #[must_use]
     pub fn map(self, around: impl Fn(&str) -> String) -> Cause {
         Cause {
@@ -88,7 +88,7 @@ impl From<&str> for Cause {
     }
 }
 
-/// What the log may have.
+/// The words for the log.
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.logged())

@@ -1,6 +1,6 @@
-//! What was meant: validated settings, one struct a component.
+//! The validated settings, one struct for each component.
 //!
-//! Nothing here knows how a setting was typed; `cli` does that.
+//! Flags and variables are the business of `cli` alone.
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
@@ -15,17 +15,17 @@ pub struct Config {
     pub memory_limit: Option<u64>,
     /// The handler's words; `None` when no command was given.
     pub command: Option<Command>,
-    /// The folder that processes start in, if not the one that the worker was started in.
+    /// The folder that processes start in; `None`: the folder of the worker.
     pub directory: Option<PathBuf>,
     /// Whether the worker ends when no process ever came up.
     pub exit_on_failure: bool,
-    /// The front door.
+    /// The HTTP server and API.
     pub http: HttpConfig,
     /// The pool and its queue.
     pub pool: PoolConfig,
     /// Each process.
     pub process: ProcessConfig,
-    /// What processes may not do.
+    /// Limits and sandbox of the processes.
     pub isolation: IsolationConfig,
     /// Shutting down.
     pub shutdown: ShutdownConfig,
@@ -43,14 +43,14 @@ pub struct Command {
 }
 
 impl Command {
-    /// As a shell would have to be given it.
+    /// The command with quotes, as a shell would take it.
     pub fn shown(&self) -> String {
         let words = std::iter::once(&self.program).chain(&self.arguments);
         shell_words::join(words.map(|word| word.to_string_lossy()))
     }
 }
 
-/// Settings of the front door.
+/// Settings of the HTTP server and API.
 #[derive(Debug, Clone)]
 pub struct HttpConfig {
     /// Where to listen; port 0 picks a free one. More than one where `localhost` has two families.
@@ -61,9 +61,9 @@ pub struct HttpConfig {
     pub max_buffered_bytes: u64,
     /// Where `/ready` is served instead, if not at `listen`.
     pub admin: Option<SocketAddr>,
-    /// Whether errors may quote what a handler printed, and paths of the machine.
+    /// Whether errors may quote a handler's output and paths of the machine.
     pub verbose_errors: bool,
-    /// The file of tokens that callers must have one of.
+    /// The file of tokens; callers must send one of them.
     pub auth_token_file: Option<PathBuf>,
     /// Connections open at one time.
     pub max_connections: NonZeroUsize,
@@ -73,7 +73,7 @@ pub struct HttpConfig {
     pub body_timeout: Duration,
     /// How long a client may take nothing of a response.
     pub write_timeout: Duration,
-    /// What a body or a response moves at least, in bytes a second; 0: nothing.
+    /// The least rate of a body or a response, in bytes a second; 0: no limit.
     pub least_rate: u64,
     /// How long a connection may be idle between requests.
     pub keep_alive: Duration,
@@ -92,7 +92,7 @@ pub struct PoolConfig {
     pub processes: NonZeroUsize,
     /// Processes that may be alive while requests wait; never fewer than `processes`.
     pub max_processes: NonZeroUsize,
-    /// How long a process beyond `processes` may have nothing to do.
+    /// How long a process beyond `processes` may be idle.
     pub idle_timeout: Duration,
     /// Processes that may be starting at the same time.
     pub processes_starting_at_once: NonZeroUsize,
@@ -119,40 +119,40 @@ pub struct ProcessConfig {
     pub max_reply_bytes: usize,
     /// From asking a process to stop to killing it.
     pub grace: Duration,
-    /// When it is replaced.
+    /// When a process is replaced.
     pub recycle: RecycleConfig,
 }
 
 /// When a process is replaced by a new one.
 #[derive(Debug, Clone, Default)]
 pub struct RecycleConfig {
-    /// Requests that it was given.
+    /// Requests given to the process.
     pub max_requests: Option<NonZeroUsize>,
-    /// Its age.
+    /// The age of the process.
     pub max_age: Option<Duration>,
-    /// Resident memory of it and all below it, in bytes.
+    /// Resident memory of the process and all below it, in bytes.
     pub max_memory_bytes: Option<u64>,
 }
 
-/// Settings of what processes may not do, beyond what none may.
+/// Settings of the isolation of processes, beyond the isolation that all of them have.
 #[derive(Debug, Clone, Default)]
 pub struct IsolationConfig {
-    /// Most private memory that one may write to, in bytes.
+    /// Most private memory that a process may write to, in bytes.
     pub memory_bytes: Option<u64>,
-    /// Most processor time of one over its life, in seconds.
+    /// Most processor time of a process over its life, in seconds.
     pub cpu_seconds: Option<u64>,
-    /// Most descriptors that one may have open.
+    /// Most descriptors that a process may have open.
     pub files: Option<u64>,
-    /// Which files may be used; `None`: as their permissions say.
+    /// The sandbox; `None`: files may be used as their permissions say.
     pub sandbox: Option<SandboxPaths>,
 }
 
-/// Files that may be used in the sandbox, beyond those that every program needs.
+/// Files that may be used in the sandbox, beyond the files that every program needs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SandboxPaths {
-    /// May be read and executed, with all below them.
+    /// Files and folders that may be read and executed, with all below them.
     pub read: Vec<PathBuf>,
-    /// May be read, executed and written, with all below them.
+    /// Files and folders that may be read, executed and written, with all below them.
     pub write: Vec<PathBuf>,
 }
 

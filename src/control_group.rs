@@ -1,12 +1,12 @@
-//! The control group that the worker runs in: the files that tell of it, and its memory limit.
+//! The control group of the worker: its files, and its memory limit.
 //!
-//! Knows both versions. In a container the group may be named as the host sees it, while the file
-//! system shows the container's own part only, so each file is looked for in both places.
+//! Reads versions 1 and 2. In a container the group may have its name on the host, while the file
+//! system shows only the container's part, so each file is searched in both places.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// A limit from here on means that there is none: version 1 writes the largest whole number of
+/// A number from here on means no limit: version 1 writes the largest whole number of
 /// pages that fits 63 bits.
 const NO_LIMIT: u64 = 1 << 60;
 
@@ -25,14 +25,14 @@ pub fn memory_limit() -> Option<u64> {
         .min()
 }
 
-/// Where a file of the worker's control group may be, best first: `unified` is its name in version
-/// 2, `memory` that of the memory controller in version 1.
+/// Paths at which a file of the worker's control group may be, best first: `unified` is its name in
+/// version 2, `memory` its name below the memory controller of version 1.
 pub fn files(unified: &str, memory: &str) -> Vec<PathBuf> {
     let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     files_of(&groups, unified, memory)
 }
 
-/// The same by the lines of `/proc/self/cgroup`.
+/// The paths of a file, from the lines of `/proc/self/cgroup`.
 fn files_of(groups: &str, unified: &str, memory: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for line in groups.lines() {

@@ -21,7 +21,7 @@
 //! }
 //! ```
 //!
-//! What the function may and may not do:
+//! Rules for the function:
 //!
 //! * The pipes to the worker are the library's alone from the call of [`serve`] on. What the
 //!   function and the programs that it starts print on stdout goes to stderr, and so into the
@@ -64,16 +64,15 @@ where
     )
 }
 
-/// Takes stdin and stdout for the lines alone. What writes to descriptor 1 from now on (`println!`,
-/// a C library, a program that the function starts) writes to stderr, and what reads descriptor 0
-/// finds nothing.
+/// Takes stdin and stdout for the lines alone. From now on, descriptor 1 (of `println!`, of a C
+/// library, of a program that the function starts) is stderr, and descriptor 0 is empty.
 ///
 /// Nothing is flushed before: half a line in the standard library's buffer would get in front of
 /// the ready line. It follows to stderr with the next line that is printed.
 fn take_pipes() -> io::Result<(Pipe, Pipe)> {
     use rustix::stdio::{dup2_stdin, dup2_stdout, stderr, stdin, stdout};
-    // From 3 on, for the lower numbers have meanings of their own; closed in programs that the
-    // function starts, for one that keeps the pipe open would keep the worker from seeing the end.
+    // From 3 on, since lower numbers have meanings of their own. Closed in programs that the function
+    // starts, since a pipe that stays open in a program would hide the end from the worker.
     let requests = fcntl_dupfd_cloexec(stdin(), 3)?;
     let replies = fcntl_dupfd_cloexec(stdout(), 3)?;
     let null = File::options().read(true).write(true).open("/dev/null")?;
@@ -83,7 +82,7 @@ fn take_pipes() -> io::Result<(Pipe, Pipe)> {
     Ok((Pipe(requests.into()), Pipe(replies.into())))
 }
 
-/// One end of a pipe, read and written as if it blocked, whatever its flags say.
+/// One end of a pipe; reads and writes wait even if the pipe is set to non-blocking.
 ///
 /// `O_NONBLOCK` belongs to the open pipe and not to a descriptor: a program that had it before
 /// [`serve`] took it, such as a wrapper script's Node, may have left it set.
@@ -290,16 +289,16 @@ where
 }
 
 fn parse(line: &[u8]) -> Result<Request<'_>, String> {
-    // Without its newline a line may be cut short, and what the rest would have said is unknown.
+    // Without its newline a line may be cut short.
     let Some(line) = line.strip_suffix(b"\n") else {
         return Err("it does not end in a newline".to_owned());
     };
     serde_json::from_slice(line).map_err(|error| error.to_string())
 }
 
-/// Says on stderr that a line gets no reply: without its id there is nobody to answer.
+/// Reports a line without a usable id on stderr: a reply needs the id.
 fn complain(reason: &str) {
-    // A closed stderr leaves nobody to tell, and is no reason to stop.
+    // A closed stderr is no reason to stop.
     let _ = writeln!(io::stderr(), "unusable request line: {reason}");
 }
 
@@ -348,7 +347,7 @@ mod tests {
 
     use serde_json::value::RawValue;
 
-    /// Runs the loop over `requests` and returns what it wrote after the ready line.
+    /// Runs the loop over `requests` and returns the lines that it wrote after the ready line.
     fn replies_to<F>(requests: &[u8], function: F) -> String
     where
         F: for<'a> Function<'a>,
@@ -510,7 +509,7 @@ mod tests {
         Flushed,
     }
 
-    /// Notes what is done to it, beside the calls of the function.
+    /// Records writes and flushes, among the calls of the function.
     struct Journal(Rc<RefCell<Vec<Event>>>);
 
     impl Write for Journal {

@@ -1,9 +1,9 @@
-//! Log lines about what may happen very often: not more than one in a while.
+//! Rate limits for log lines about frequent events.
 
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Tells when to log again.
+/// Admits one line in a period, and counts the lines in between.
 #[derive(Debug)]
 pub(crate) struct Throttle {
     pause: Duration,
@@ -12,7 +12,7 @@ pub(crate) struct Throttle {
 }
 
 impl Throttle {
-    /// One line in this time at most.
+    /// A throttle that admits one line in `pause`.
     pub(crate) fn once_in(pause: Duration) -> Throttle {
         Throttle {
             pause,
@@ -21,7 +21,7 @@ impl Throttle {
         }
     }
 
-    /// How many were left out since the last line, if it is time for another.
+    /// The number of lines withheld since the last one, if the next may be logged now.
     pub(crate) fn admit(&mut self) -> Option<u64> {
         if self.last.is_some_and(|last| last.elapsed() < self.pause) {
             self.withheld += 1;
@@ -32,16 +32,16 @@ impl Throttle {
     }
 }
 
-/// The same for several things that are told apart by a code.
+/// A throttle for each code.
 #[derive(Debug)]
 pub(crate) struct ThrottleByCode {
     pause: Duration,
-    /// Few enough to look through.
+    /// A list, because there are only some ten codes.
     codes: Vec<(&'static str, Throttle)>,
 }
 
 impl ThrottleByCode {
-    /// One line in this time for each code at most.
+    /// A throttle that admits one line of each code in `pause`.
     pub(crate) fn once_in(pause: Duration) -> ThrottleByCode {
         ThrottleByCode {
             pause,
@@ -49,7 +49,7 @@ impl ThrottleByCode {
         }
     }
 
-    /// How many of this code were left out since the last line about one, if it is time for another.
+    /// The number of lines of this code withheld since the last one, if the next may be logged now.
     pub(crate) fn admit(&mut self, code: &'static str) -> Option<u64> {
         if let Some((_, throttle)) = self.codes.iter_mut().find(|(name, _)| *name == code) {
             return throttle.admit();

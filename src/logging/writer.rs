@@ -1,7 +1,7 @@
-//! The thread that writes log lines, and the bounded buffer before it.
+//! The thread that writes log lines, and the bounded buffer in front of it.
 //!
-//! Nothing here waits for the log's reader but that thread and, for a short while at the end, the
-//! drop of [`LastLines`]. Lines for which there is no room are lost and counted.
+//! Only this thread and, for a second at the end, the drop of [`LastLines`] wait for the log's
+//! reader. Lines without room in the buffer are lost and counted.
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -13,14 +13,14 @@ use tracing::warn;
 /// Lines that may wait to be written.
 const BUFFERED_LINES: usize = 8192;
 
-/// And how long they may be together, in bytes: a block of what a handler printed is one line, and
-/// JSON may take six bytes for one of its own.
+/// Bytes that may wait to be written: a block of a handler's output is one line, and JSON may take
+/// six bytes for one byte of the block.
 const BUFFERED_BYTES: usize = 8 * 1024 * 1024;
 
-/// How long the end of the program waits for the lines that are left.
+/// How long the end of the program waits for the last lines.
 const LAST_LINES_TAKE: Duration = Duration::from_secs(1);
 
-/// Least time between two lines that tell how many were lost.
+/// Least time between two lines that report lost lines.
 const TELL_OF_LOSS_EVERY: Duration = Duration::from_secs(1);
 
 enum Message {
@@ -28,7 +28,7 @@ enum Message {
     End,
 }
 
-/// What is in the buffer, and what was not let in.
+/// Counts of the lines in the buffer, and of lost lines.
 #[derive(Default)]
 struct Waiting {
     lines: AtomicUsize,
@@ -55,7 +55,7 @@ impl Waiting {
     }
 }
 
-/// The near end of the buffer: takes a line, or loses it where there is no room. Never waits.
+/// The entry of the buffer: takes a line, or loses it without room. Never waits.
 #[derive(Clone)]
 pub(super) struct Buffer {
     lines: Sender<Message>,
@@ -65,7 +65,7 @@ pub(super) struct Buffer {
 impl Write for Buffer {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         if self.waiting.add(line.len()) {
-            // Without the thread the program is at its end.
+            // The thread ends only with the program.
             drop(self.lines.send(Message::Line(line.to_vec())));
         }
         Ok(line.len())
@@ -76,8 +76,7 @@ impl Write for Buffer {
     }
 }
 
-/// Sees to the lines that are left when it is dropped: waits for them to be written, for a second
-/// at most.
+/// A guard of the log: its drop waits until the last lines are written, for a second at most.
 #[must_use]
 #[derive(Debug)]
 pub struct LastLines {
@@ -95,7 +94,7 @@ impl std::fmt::Debug for Message {
 impl Drop for LastLines {
     fn drop(&mut self) {
         drop(self.lines.send(Message::End));
-        // A log that nobody reads holds up no end.
+        // A log without a reader must not delay the end.
         let _ = self.ended.recv_timeout(LAST_LINES_TAKE);
     }
 }
@@ -130,7 +129,7 @@ fn write_lines(mut log: impl Write, lines: &Receiver<Message>, waiting: &Waiting
             let lost = waiting.lost.swap(0, Ordering::Relaxed);
             if lost > 0 {
                 told = Instant::now();
-                // Comes back here as any other line.
+                // This line comes back through the buffer.
                 warn!(
                     lines = lost,
                     "lines of this log were lost: nobody read it, or it was full"
@@ -170,7 +169,7 @@ mod tests {
         assert!(waiting.add(10));
     }
 
-    /// A log that fails, as a full disk does, as long as it is told to.
+    /// A log that fails like a full disk while its flag is set.
     #[derive(Clone, Default)]
     struct Failing(Arc<Mutex<(bool, Vec<u8>)>>);
 
@@ -206,7 +205,7 @@ mod tests {
         assert_eq!(waiting.lost.load(Ordering::Relaxed), 1);
     }
 
-    /// A log whose reader does not come back.
+    /// A log whose reader never reads.
     struct Blocked(mpsc::Receiver<()>);
 
     impl Write for Blocked {
