@@ -30,7 +30,7 @@
 //!   before the ready line, which then counts for nothing, and half a line that is flushed there
 //!   spoils it. Print such text to stderr (`eprintln!`), or call [`serve`] first.
 //! * A panic ends the process. The worker answers that request with 502, logs the message, and
-//!   starts another process. Nothing here catches it: what the function left half done is unknown.
+//!   starts another process. The library does not catch it: the function may be half done.
 
 use std::borrow::Cow;
 use std::error::Error;

@@ -145,7 +145,7 @@ def write_all(descriptor, data):
                 return
             data = memoryview(data)[written:]
         except BlockingIOError:
-            # Somebody who shares the pipe has set it to non-blocking.
+            # A program that shares the pipe has set it to non-blocking.
             select.select([], [descriptor], [])
 
 
@@ -261,7 +261,7 @@ def allow_loops_within():
 
 
 def wants_loop():
-    """True if a module other than Python's and those of packages names asyncio.
+    """True if a module other than Python's and the ones of packages names asyncio.
 
     Functions that do not are called where no loop runs, as any program would call them: Django and
     others refuse to block where one does.
@@ -301,7 +301,7 @@ class Requests(io.RawIOBase):
             try:
                 return os.readv(self.descriptor, [buffer])
             except BlockingIOError:
-                # Somebody who shares the pipe has set it to non-blocking.
+                # A program that shares the pipe has set it to non-blocking.
                 select.select([self.descriptor], [], [])
 
 
@@ -692,7 +692,7 @@ quote = json.encoder.encode_basestring
 
 
 class NotLoaded(Exception):
-    """Why there is no function, in words for whoever wrote its name."""
+    """Why there is no function, in words for the author of its name."""
 
 
 def load(name):

@@ -1,4 +1,4 @@
-"""Starts and stops what is measured. Knows each contender's command; never measures."""
+"""Starts and stops the servers under test. Knows each contender's command; never measures."""
 
 import http.client
 import json
@@ -94,7 +94,7 @@ class Server:
         raise RuntimeError(f"{self.name} does not serve: {last}\n{log}")
 
     def _wait_for_children(self):
-        """A worker serves as soon as its first process is up; what is measured has all of them."""
+        """Waits for all processes: a worker serves as soon as the first one is up."""
         end = time.monotonic() + STARTS_WITHIN
         tasks = Path(f"/proc/{self.process.pid}/task")
         while (

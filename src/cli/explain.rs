@@ -10,7 +10,8 @@ use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// Prints a message of ours about the error, or clap's where there is none; returns the exit status.
+/// Prints the message about a mistake, or clap's own where there is none here; returns the exit
+/// status.
 #[expect(
     clippy::print_stderr,
     reason = "there is no log before the settings are read"

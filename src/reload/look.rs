@@ -29,6 +29,8 @@ const MOST_LINKS: usize = 40;
 /// How long after a change the content of a short file is compared too: a second write may fall into
 /// the same step of the file system's clock, which is two seconds at most.
 const CLOCK_STEP: Duration = Duration::from_secs(2);
+
+/// The length up to which the content of a file is compared, in bytes.
 const SHORT_FILE: u64 = 64 * 1024;
 
 /// The files to watch, by paths that are not resolved yet.

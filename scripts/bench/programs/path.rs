@@ -23,7 +23,7 @@ pub enum Case {
 }
 
 impl Case {
-    /// What a client would write between the quotes.
+    /// The text between the quotes in a client's JSON.
     fn payload(self) -> String {
         match self {
             Case::Small => "dev-1,42,1678886400".to_owned(),

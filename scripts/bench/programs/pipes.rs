@@ -68,7 +68,7 @@ fn round_trips(bytes: usize, duration: Duration) -> io::Result<f64> {
     Ok(f64::from(trips) * bytes as f64 / took.as_secs_f64())
 }
 
-/// The other end: reads so many bytes, writes them back, and again.
+/// The other end: reads a block, writes it back, and repeats.
 pub fn end(bytes: usize) -> io::Result<()> {
     let mut buffer = vec![0; bytes];
     let (mut stdin, mut stdout) = (io::stdin().lock(), io::stdout().lock());

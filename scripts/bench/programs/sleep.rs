@@ -8,8 +8,8 @@ use std::io;
 use std::num::NonZeroU64;
 use std::time::{Duration, Instant};
 
-/// What is carried over at most, as a part of the time: a stall of the machine is not to be made
-/// up for by a row of requests that take no time.
+/// Most lateness that is carried over, as a part of the time: a stall of the machine must not be
+/// made up for by a row of requests that take no time.
 const CARRIED_AT_MOST: u32 = 2;
 
 #[derive(clap::Args)]

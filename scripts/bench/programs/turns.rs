@@ -113,7 +113,7 @@ fn pass_lines(
     Ok(lines)
 }
 
-/// How many there are in what was read. A reply is so short that it comes in one piece.
+/// Replies in a block that was read. A reply is so short that it comes in one piece.
 fn replies(read: &[u8]) -> usize {
     read.split_inclusive(|byte| *byte == b'\n')
         .filter(|line| line.ends_with(b"\n") && !line.starts_with(READY))

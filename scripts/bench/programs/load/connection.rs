@@ -81,7 +81,7 @@ impl Connection {
                 Ok(Some(done)) => {
                     return match self.due.take() {
                         Some(due) => Moved::Answered(done, due),
-                        // An answer that nobody asked for.
+                        // An answer without a request.
                         None => Moved::Ended,
                     };
                 }

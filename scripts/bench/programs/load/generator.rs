@@ -27,7 +27,7 @@ pub struct Generator<'a> {
     request: Vec<u8>,
     epoll: OwnedFd,
     connections: Vec<Connection>,
-    /// Connections without a request; the one used last is used next.
+    /// Connections without a request; the last used is taken first.
     free: Vec<usize>,
     /// When requests were due that no connection was free for.
     backlog: VecDeque<Instant>,
@@ -113,7 +113,7 @@ impl<'a> Generator<'a> {
         let processor = seconds(clock_gettime(ClockId::ProcessCPUTime)) - seconds(processor);
         let mut outcome = self.record.to_json(self.options.duration.as_secs_f64());
         outcome["first_body"] = self.expected.shown().into();
-        // Of one processor; near 1 the load generator is what was measured.
+        // Of one processor; near 1 the run has measured the load generator.
         outcome["processor_share"] = (processor / self.begin.elapsed().as_secs_f64()).into();
         if let Some(probe) = probe {
             outcome["probe"] = probe.end(self.options.duration.as_secs_f64())?;
@@ -207,7 +207,7 @@ impl<'a> Generator<'a> {
         }
     }
 
-    /// What a connection does when it has its answer.
+    /// The next step of a connection after its answer.
     fn next(&mut self, index: usize, now: Instant, end: Instant) -> io::Result<()> {
         if self.open_loop.is_none() {
             return if now < end {

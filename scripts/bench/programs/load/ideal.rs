@@ -8,7 +8,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::Duration;
 
-/// The latencies that such a queue would give, as they are told of a real server.
+/// The latencies of such a queue, in the form of a real server's.
 pub fn first_in_first_out(
     mut schedule: Schedule,
     servers: usize,

@@ -47,7 +47,7 @@ fn ask(address: SocketAddr, request: &[u8], from: Instant, until: Instant) -> io
             None => TcpStream::connect_timeout(&address, PATIENCE)?,
         };
         match ask_once(&open, request) {
-            // From when it was due: a late answer delays those after it, and they count as well.
+            // From the due time: a late answer delays the requests after it, and their delay counts.
             Ok(status) => {
                 record.answered(status, due.elapsed(), Counts::Wholly);
                 stream = Some(open);

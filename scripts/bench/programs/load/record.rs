@@ -51,7 +51,7 @@ pub struct Record {
     ok: Latencies,
     refused: Latencies,
     other: Latencies,
-    /// How late requests were sent. What is measured is wrong if this is not small.
+    /// How late requests were sent. The figures are wrong if this is not small.
     pub late: Latencies,
     /// Connections that ended in the middle of a request.
     pub broken: u64,

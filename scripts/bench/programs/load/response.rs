@@ -1,4 +1,4 @@
-//! Responses, in whatever pieces they come.
+//! Reads responses that come in pieces.
 
 use std::io;
 
@@ -17,7 +17,7 @@ impl Expected {
         }
     }
 
-    /// The beginning of the body, for whoever wants to see it.
+    /// The beginning of the body, for messages.
     pub fn shown(&self) -> String {
         String::from_utf8_lossy(&self.body[..self.body.len().min(200)]).into_owned()
     }
@@ -28,7 +28,7 @@ impl Expected {
 pub struct Done {
     /// Its status.
     pub status: u16,
-    /// Whether the body is not the one that was expected.
+    /// Whether the body differs from the expected one.
     pub is_wrong: bool,
     /// Whether the server closes the connection after it.
     pub is_last: bool,

@@ -20,7 +20,7 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    /// So many a second; the same seed gives the same times.
+    /// Due times at a rate a second; the same seed gives the same times.
     pub fn new(rate: f64, arrivals: Arrivals, seed: u64) -> Schedule {
         Schedule {
             between: 1.0 / rate,
@@ -35,7 +35,7 @@ impl Schedule {
         Duration::from_secs_f64(self.next)
     }
 
-    /// Goes on to the one after it.
+    /// Goes on to the next due time.
     pub fn advance(&mut self) {
         self.next += match self.arrivals {
             Arrivals::Uniform => self.between,
