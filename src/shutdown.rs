@@ -1,18 +1,18 @@
-//! How far the shutdown of a worker has come: one stage, shared by all that must know it.
+//! How far the shutdown of a worker has come: one stage, shared by all parts that act on it.
 //!
 //! Stages are passed in order and never left again; to skip some is to pass them all at once. Each
-//! room acts on the stage that concerns it, and none tells another.
+//! part acts on the stage that concerns it, and none tells another.
 //!
-//! | stage | begins | what ends with it |
+//! | stage | begins | from then on |
 //! |---|---|---|
-//! | [`Stage::Draining`] | with the signal | `/ready` says yes; connections stay open after a response |
-//! | [`Stage::Closed`] | after `--drain-delay` | connections are accepted; a second later idle ones are closed |
-//! | [`Stage::IdleStopped`] | two seconds later | processes without work are kept |
-//! | [`Stage::Stopping`] | when all is answered, or after `--drain-timeout` | requests are taken on; processes are kept |
-//! | [`Stage::Terminating`] | after `--drain-timeout` | processes are asked by the end of their stdin alone |
-//! | [`Stage::Killing`] | at most 1.75 s later, or with a second signal | processes are asked at all |
-//! | [`Stage::Aborting`] | when the processes are gone and the last responses written, or 0.5 s later | connections |
-//! | [`Stage::Ended`] | at most 0.5 s later | connections to the address of `--admin` |
+//! | [`Stage::Draining`] | with the signal | `/ready` says no; a connection closes after its response |
+//! | [`Stage::Closed`] | after `--drain-delay` | no connection is accepted; 1 s later idle ones close |
+//! | [`Stage::IdleStopped`] | 1 s after `Closed` | processes without work are stopped |
+//! | [`Stage::Stopping`] | when all is answered, or after `--drain-timeout` | no request is taken on; every process is asked to end |
+//! | [`Stage::Terminating`] | after `--drain-timeout` | processes that stop are asked by SIGTERM |
+//! | [`Stage::Killing`] | at most 1.75 s later, or with a second signal | processes get SIGKILL |
+//! | [`Stage::Aborting`] | 0.5 s after the last process at most, at once after a second signal | callers' connections are dropped |
+//! | [`Stage::Ended`] | 0.5 s later at most | connections to the address of `--admin` are dropped |
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};

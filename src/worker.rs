@@ -57,7 +57,7 @@ pub struct Control {
 /// Serves until it is asked to stop, then finishes what has begun within the configured times.
 /// Nothing is started before the address is bound.
 pub async fn serve(config: Config, control: Control) -> Result<(), StartError> {
-    let handlers_limit = prepare_system(&config)?;
+    let handler_descriptor_limit = prepare_system(&config)?;
     let tokens = config.http.auth_token_file.as_deref();
     let tokens = tokens.map(Tokens::of_file).transpose()?;
     let listener = listen(&config)?;
@@ -68,7 +68,7 @@ pub async fn serve(config: Config, control: Control) -> Result<(), StartError> {
     let budget = MemoryBudget::new(config.http.max_buffered_bytes);
     let listener = listener.with_memory_budget(budget.clone());
     let large_bodies = start_large_bodies()?;
-    let (limit, counted) = (Some(handlers_limit), budget.clone());
+    let (limit, counted) = (Some(handler_descriptor_limit), budget.clone());
     let pool = Arc::new(Pool::start(&config, limit, counted, shutdown.clone())?);
     let api = Arc::new(Api::new(
         config.http.clone(),
@@ -123,7 +123,7 @@ fn prepare_system(config: &Config) -> Result<Rlimit, StartError> {
     check_platform().map_err(StartError::Platform)?;
     map_large_blocks();
     check_sandbox(&config.isolation)?;
-    let handlers_limit = raise_descriptor_limit(
+    let handler_descriptor_limit = raise_descriptor_limit(
         &config.http,
         config.pool.max_processes,
         CONNECTIONS_BEYOND_LIMIT,
@@ -131,7 +131,7 @@ fn prepare_system(config: &Config) -> Result<Rlimit, StartError> {
     hide_from_processes();
     take_in_orphans();
     warn_of_group_kill(&config.isolation);
-    Ok(handlers_limit)
+    Ok(handler_descriptor_limit)
 }
 
 /// Listens for callers; logs where, and with how much memory.
@@ -219,7 +219,7 @@ async fn reload_when_told(
         tokio::select! {
             () = asked.notified() => {
                 info!("asked to reload");
-                api.reread_token();
+                api.reread_tokens();
             }
             path = changed => info!(path = %path.display(), "handler's files have changed"),
         }
@@ -227,7 +227,7 @@ async fn reload_when_told(
     }
 }
 
-/// Gives freed memory back to the system after each storm; never ends.
+/// Gives freed memory back to the system after each peak of load; never ends.
 async fn give_back_memory(budget: &MemoryBudget, thread: &LargeBodies) -> Infallible {
     let tasks = tokio::runtime::Handle::current().metrics();
     let mut trimming = Trimming::new(own_resident_bytes());
@@ -302,6 +302,17 @@ enum Drained {
     CutShort,
 }
 
+/// How the processes ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ProcessesEnd {
+    /// By themselves, when they were asked.
+    Themselves,
+    /// By SIGKILL, because their time was over.
+    KilledInTime,
+    /// By SIGKILL, because of a second signal.
+    KilledBySignal,
+}
+
 /// Takes a worker from [`Stage::Draining`] to the end of its processes and last responses.
 struct Ending<'a> {
     shutdown: &'a Shutdown,
@@ -329,13 +340,15 @@ impl Ending<'_> {
                 requests, "the time to drain is over, and requests are cut"
             );
         }
-        let has_killed = self.end_processes(end, grace).await;
+        let processes_end = self.end_processes(end, grace).await;
+        // After SIGKILL for lack of time the stage no longer tells of a second signal.
+        let is_signal_news = processes_end != ProcessesEnd::KilledInTime;
         let last_writes_end = Instant::now() + LAST_WRITES;
         // Cancel-safe: all are only asked whether something has happened.
         tokio::select! {
             () = self.connections_gone.cancelled() => {}
             () = sleep_until(last_writes_end) => {}
-            () = self.shutdown.reached(Stage::Killing), if !has_killed => {}
+            () = self.shutdown.reached(Stage::Killing), if is_signal_news => {}
         }
         self.shutdown.advance(Stage::Aborting);
         // Cancel-safe: it is only asked whether the last connection has gone.
@@ -361,9 +374,8 @@ impl Ending<'_> {
     }
 
     /// Ends the processes: by the end of their stdin, by SIGTERM when the time to drain is over, at
-    /// last by SIGKILL. True if SIGKILL came because their time was over, and not by a second
-    /// signal.
-    async fn end_processes(&self, end: Instant, grace: Duration) -> bool {
+    /// last by SIGKILL.
+    async fn end_processes(&self, end: Instant, grace: Duration) -> ProcessesEnd {
         let stopped = self.pool.stop();
         tokio::pin!(stopped);
         let killed_at = end.max(Instant::now()) + grace.min(PROCESSES_END_WITHIN);
@@ -379,18 +391,19 @@ impl Ending<'_> {
             () = self.shutdown.reached(Stage::Killing) => false,
         };
         if is_stopped {
-            return false;
+            return ProcessesEnd::Themselves;
         }
-        let is_their_time_over = !self.shutdown.is_at_least(Stage::Killing);
-        if is_their_time_over {
-            warn!("processes are killed, their time to end is over");
-        } else {
+        let ended = if self.shutdown.is_at_least(Stage::Killing) {
             warn!("the end is wanted at once: processes are killed");
-        }
+            ProcessesEnd::KilledBySignal
+        } else {
+            warn!("processes are killed, their time to end is over");
+            ProcessesEnd::KilledInTime
+        };
         self.shutdown.advance(Stage::Killing);
         // The worker cannot wait for a process that survives SIGKILL, in a system call of its own
         // for example.
         drop(timeout(KILLED_ARE_GONE_WITHIN, stopped).await);
-        is_their_time_over
+        ended
     }
 }

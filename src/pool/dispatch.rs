@@ -29,7 +29,7 @@ use tracing::error;
 
 /// How often a call may be given to another process after its process ended without reading it.
 /// Bounded, because the process itself may have put back what is found unread in its stdin.
-const MOST_HANDED_ON: u32 = 2;
+const MOST_HAND_BACKS: u32 = 2;
 
 /// A process that exits after each reply has exited, and the worker knows it, within this time of
 /// its last reply.
@@ -149,7 +149,7 @@ impl Dispatcher {
     }
 
     /// Length of the queue.
-    pub(super) fn waiting(&self) -> usize {
+    pub(super) fn queue_length(&self) -> usize {
         self.lock().queue.len()
     }
 
@@ -266,8 +266,8 @@ impl Dispatcher {
             }
             // Until a first process is up, failed starts over the whole pool end this sooner.
             if state.health.was_ever_up() {
-                call.handed_on += 1;
-                if call.handed_on > MOST_HANDED_ON {
+                call.times_handed_back += 1;
+                if call.times_handed_back > MOST_HAND_BACKS {
                     too_often.push(call);
                     continue;
                 }
@@ -354,7 +354,7 @@ impl DispatchState {
         };
         let replied = load.last_replied;
         let has_just_replied = replied.is_some_and(|at| now < at + EXITS_WITHIN);
-        first.handed_on >= MOST_HANDED_ON && has_just_replied
+        first.times_handed_back >= MOST_HAND_BACKS && has_just_replied
     }
 
     /// A process to wake for the waiting calls, if there are any.

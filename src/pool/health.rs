@@ -19,7 +19,7 @@ pub struct Health {
     refused_starts: u32,
     /// A process has used up a request's time without an answer, no process of the pool has ever
     /// answered, and none has come up since.
-    is_silent: bool,
+    is_unproven: bool,
     was_ever_answered: bool,
     was_ever_up: bool,
     why: Cause,
@@ -41,7 +41,7 @@ impl Health {
                 0
             },
             refused_starts: 0,
-            is_silent: false,
+            is_unproven: false,
             was_ever_answered: false,
             was_ever_up: false,
             told: no_command.clone().map(Cause::from),
@@ -59,17 +59,17 @@ impl Health {
     /// A process has answered, or sent its ready line, for the first time.
     pub fn answered(&mut self) {
         self.was_ever_answered = true;
-        self.is_silent = false;
+        self.is_unproven = false;
     }
 
     /// A process that has never answered has used up a request's time.
     pub fn unanswered(&mut self) {
-        self.is_silent = !self.was_ever_answered;
+        self.is_unproven = !self.was_ever_answered;
     }
 
     /// True when processes are given requests and none has ever answered.
-    pub fn is_silent(&self) -> bool {
-        self.is_silent
+    pub fn is_unproven(&self) -> bool {
+        self.is_unproven
     }
 
     /// A process is up; returns the news for the log if no process was up before.
@@ -77,7 +77,7 @@ impl Health {
         self.up += 1;
         // The next request shows whether this process answers: a balancer that goes by readiness
         // sends none before.
-        self.is_silent = false;
+        self.is_unproven = false;
         self.failed_starts = 0;
         self.why = Cause::from("");
         self.told = None;
@@ -146,7 +146,7 @@ impl Health {
 
     /// Why the pool is not ready, if it is not.
     pub fn why_not_ready(&self) -> Option<Cause> {
-        if self.is_silent {
+        if self.is_unproven {
             return Some(Cause::from(
                 "no process has answered since it was started, and the time for a request was over; \
                  the 504 of that request has what was seen",
@@ -164,7 +164,7 @@ impl Health {
     }
 
     /// The system refused to start a process, which says nothing about the command.
-    pub fn not_started(&mut self, why: Cause, next_start: Duration) {
+    pub fn start_refused(&mut self, why: Cause, next_start: Duration) {
         self.refused_starts = self.refused_starts.saturating_add(1);
         self.note(why, next_start);
     }
@@ -278,7 +278,7 @@ mod tests {
         let mut health = Health::new(None);
         for _ in 0..FAILED_STARTS {
             assert_eq!(health.failure(), None);
-            health.not_started("no descriptors".into(), SOON);
+            health.start_refused("no descriptors".into(), SOON);
         }
         // Soon none waits for a process that cannot be had; and it is no fault of the command.
         let failure = RequestFailure::Unavailable {
@@ -304,7 +304,7 @@ mod tests {
         health.unanswered();
         let why = health.why_not_ready().unwrap();
         assert!(why.general().contains("has answered since"), "{why}");
-        assert!(health.is_silent());
+        assert!(health.is_unproven());
         health.answered();
         assert_eq!(health.why_not_ready(), None);
         // Another one is silent: the function is slow, or that process is.

@@ -4,7 +4,7 @@
 //! the queue; the process that is woken for it takes it from there (`Dispatcher::poll_take`), and
 //! its answer comes back over a channel of its own. No lock is held across an await.
 //!
-//! Rooms: `dispatch` (calls and processes meet), `queue`, `waiting` (idle processes), `batching`,
+//! Modules: `dispatch` (calls and processes meet), `queue`, `waiting` (idle processes), `batching`,
 //! `health` (can the pool serve?), `scaling` (how many processes), `rollout` (reload), `slot` (one
 //! process at a time: start, watch, replace, stop).
 
@@ -104,7 +104,7 @@ impl Pool {
     pub fn call(&self, job: Job) -> Result<PendingAnswer, RequestFailure> {
         let longest = Instant::now() + self.dispatcher.queue_timeout;
         let until = job.latest.map_or(longest, |latest| latest.min(longest));
-        // Time in the queue, behind another request, and with the process that takes the call then.
+        // `longest` in the queue, `timeout` behind another request, and `timeout` of its own.
         let gives_up_at = longest + 2 * job.timeout;
         let (call, receiver) = Call::new(job);
         let mut state = self.dispatcher.lock();
@@ -116,7 +116,7 @@ impl Pool {
         }
         let queued = |place| QueuedCall::new(call, place, until, gives_up_at);
         let Some(place) = state.queue.push(until, queued) else {
-            return Err(state.with_cause("the queue is full"));
+            return Err(state.overloaded_because("the queue is full"));
         };
         let is_next = state.next_look.is_none_or(|look| until < look);
         if is_next {
@@ -164,7 +164,7 @@ impl Pool {
     /// Begins [`Stage::IdleStopped`]: stops each process as soon as it has nothing to do. A process
     /// is started again if requests wait all the same.
     pub fn stop_idle(&self) {
-        self.dispatcher.lock().scaling.drain();
+        self.dispatcher.lock().scaling.allow_empty();
         self.dispatcher.shutdown.advance(Stage::IdleStopped);
     }
 

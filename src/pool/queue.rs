@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 /// Weight of the newest measurement in [`Queue::wait_for_newcomer`]: one eighth.
 const PACE_WEIGHT: u32 = 8;
 
-/// Gaps that may be left in [`Queue::fresh`] beyond one for each waiting call.
+/// Gaps in [`Queue::fresh`] are closed when they are more than half of its entries and this many.
 const GAPS: usize = 32;
 
 /// The queue of waiting calls.

@@ -19,7 +19,7 @@ pub(super) struct QueuedCall {
     /// Waiting time left when the call was last taken from the queue.
     pub(super) wait_left: Duration,
     /// How often the call was handed back after the end of a process.
-    pub(super) handed_on: u32,
+    pub(super) times_handed_back: u32,
 }
 
 impl QueuedCall {
@@ -36,7 +36,7 @@ impl QueuedCall {
             waits_until,
             gives_up_at,
             wait_left: Duration::ZERO,
-            handed_on: 0,
+            times_handed_back: 0,
         }
     }
 

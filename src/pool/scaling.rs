@@ -48,7 +48,7 @@ impl Scaling {
     }
 
     /// From now on every slot may be empty.
-    pub(super) fn drain(&mut self) {
+    pub(super) fn allow_empty(&mut self) {
         self.least = 0;
     }
 
@@ -75,7 +75,7 @@ mod tests {
     fn in_a_drain_every_slot_may_be_left_empty_and_filled_again() {
         let mut scaling = scaling(2, 2);
         assert!(!scaling.shrink());
-        scaling.drain();
+        scaling.allow_empty();
         assert!(scaling.shrink() && scaling.shrink() && !scaling.shrink());
         scaling.look(Some(5), 6, true);
         assert!(scaling.look(Some(5), 6, true));

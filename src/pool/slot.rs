@@ -68,7 +68,7 @@ pub(super) struct Slot {
     /// The reload that waits for the successor, if one does.
     renewal: Option<Renewal>,
     /// Whether the process is stopped as soon as it is idle.
-    is_draining: bool,
+    stops_when_idle: bool,
     leaving: JoinSet<()>,
     /// Cancelled when the processes that are stopping have no more grace.
     hurry: CancellationToken,
@@ -84,7 +84,7 @@ enum Successor {
     Wanted(Duration),
     Starting(PendingStart),
     /// Running and not up yet, beside a current process.
-    Trying(Box<LiveProcess>),
+    ComingUp(Box<LiveProcess>),
 }
 
 impl Slot {
@@ -115,7 +115,7 @@ impl Slot {
                 Successor::Nothing
             },
             renewal: None,
-            is_draining: false,
+            stops_when_idle: false,
             leaving: JoinSet::new(),
         }
     }
@@ -132,7 +132,7 @@ impl Slot {
                 SlotEvent::CurrentDue(due) => self.recycle(due),
                 SlotEvent::LookDue => self.look(),
                 SlotEvent::Needed => self.successor = Successor::Nothing,
-                SlotEvent::Drains => self.drain(),
+                SlotEvent::StopWhenIdle => self.stop_when_idle(),
                 SlotEvent::CurrentLeft(reason) => self.current_left(reason),
                 SlotEvent::Started(started) => self.started(started),
                 SlotEvent::TrialDue => self.begin_trial(),
@@ -150,7 +150,7 @@ impl Slot {
         if self.current.is_none() {
             match std::mem::replace(&mut self.successor, Successor::Nothing) {
                 Successor::Nothing => self.successor = Successor::Wanted(Duration::ZERO),
-                Successor::Trying(mut running) => {
+                Successor::ComingUp(mut running) => {
                     running.member_mut().set_role(Role::Serving);
                     self.install(running);
                 }
@@ -201,9 +201,9 @@ impl Slot {
             running.read_a_turn();
         }
         let was_up = running.member().is_up();
-        let was_up_in_time = was_up && reason == StopReason::Fault(Fault::TimedOut);
+        let timed_out_when_up = was_up && reason == StopReason::Fault(Fault::TimedOut);
         let has_lived = running.started().elapsed() >= LIVED_WELL;
-        if running.has_replied() || has_lived || was_up_in_time {
+        if running.has_replied() || has_lived || timed_out_when_up {
             self.backoff.reset();
         }
         let delay = self.backoff.next(fastrand::f64());
@@ -291,7 +291,7 @@ impl Slot {
             self.stop_aside(current, StopReason::Stopped);
         }
         match std::mem::replace(&mut self.successor, Successor::Nothing) {
-            Successor::Trying(running) => self.stop_aside(running, StopReason::Stopped),
+            Successor::ComingUp(running) => self.stop_aside(running, StopReason::Stopped),
             successor @ (Successor::Nothing
             | Successor::NotNeeded
             | Successor::Wanted(_)

@@ -219,7 +219,7 @@ fn what_is_handed_back_to_a_closed_pool_is_refused_and_not_forgotten() {
 }
 
 /// A pool of which a process has come up, and a request that was handed on so often.
-fn handed_on(times: u32) -> (Pool, PendingAnswer) {
+fn times_handed_back(times: u32) -> (Pool, PendingAnswer) {
     let pool = pool_for(1);
     pool.dispatcher.record(|health| {
         health.started();
@@ -237,7 +237,7 @@ fn handed_on(times: u32) -> (Pool, PendingAnswer) {
 
 #[test]
 fn a_request_is_handed_on_twice_and_then_fails() {
-    let (pool, mut answered) = handed_on(3);
+    let (pool, mut answered) = times_handed_back(3);
     assert!(ask(&pool, 1, &Arc::default()).is_pending());
     let answer = Pin::new(&mut answered).poll(&mut Context::from_waker(Waker::noop()));
     let Poll::Ready(Err(RequestFailure::Exited(_))) = answer else {
@@ -262,7 +262,7 @@ fn the_last_process_for_a_request_is_none_that_has_just_replied() {
         (2, replied(2 * EXITS_WITHIN), true),
         (2, new, true),
     ] {
-        let (pool, _answered) = handed_on(times);
+        let (pool, _answered) = times_handed_back(times);
         let mut context = Context::from_waker(Waker::noop());
         let asked = pool
             .dispatcher

@@ -11,8 +11,9 @@
 //!   and [`Conversation::input_closed`] for the end of a pipe.
 //! * *Time*: [`Conversation::next_deadline`] says when [`Conversation::expire`] has something to
 //!   do. All bytes that stdout holds must have been received before `expire`: a reply that is there
-//!   wins over its deadline. `expire` follows [`Conversation::record_stopped`], or comes before
-//!   [`Conversation::record_activity`] when [`Conversation::must_look_at_process`] says so.
+//!   wins over its deadline. If
+//!   [`Conversation::must_look_at_process`], the order is `expire`, the same question again,
+//!   [`Conversation::record_activity`]; else [`Conversation::record_stopped`], `expire`.
 //! * *Bytes out*: while there is [`Conversation::room`], [`Conversation::give`] puts a request into
 //!   [`Conversation::outgoing`]; [`Conversation::sent`] takes out the bytes that the pipe accepted.
 //! * *Questions*, which change nothing: [`Conversation::trust`], [`Conversation::room`],
@@ -61,8 +62,8 @@ pub use end::PipeHolders;
 pub use event::Event;
 pub use trust::{Fault, Trust};
 
-/// Most bytes of request lines that a process has unanswered before the next request is written
-/// ahead. A pipe holds as many by default.
+/// A request is written ahead only while the unanswered lines of a process have fewer bytes than
+/// this: the default size of a pipe.
 const AHEAD_BYTES: u64 = 64 * 1024;
 
 /// A request, as far as a conversation needs to know it.

@@ -100,14 +100,14 @@ impl Api {
     }
 
     /// Reads the file of tokens again, if there is one; if that fails, the old tokens stay.
-    pub fn reread_token(&self) {
+    pub fn reread_tokens(&self) {
         if let Some(tokens) = &self.tokens {
             tokens.reread();
         }
     }
 
-    /// Answers one request. No `async fn`: the head is read and dropped before the future is made,
-    /// which is moved about and must not hold it.
+    /// Answers one request. No `async fn`: its future would hold the head, and it is moved
+    /// often.
     pub fn answer(
         self: Arc<Api>,
         request: Request<RequestBody>,

@@ -128,7 +128,7 @@ impl Listener {
         }
         let until_closed = async {
             close.cancelled().await;
-            registry.drain();
+            registry.announce_close();
             while acceptors.join_next().await.is_some() {}
             tracker.close();
             // Cancel-safe: it only waits for tasks, and takes nothing from them.

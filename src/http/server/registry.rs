@@ -211,7 +211,7 @@ impl Registry {
     }
 
     /// Has each response say that its connection closes, on new connections too.
-    pub(super) fn drain(&self) {
+    pub(super) fn announce_close(&self) {
         self.order_all(Orders::DRAIN);
     }
 

@@ -149,7 +149,7 @@ async fn after_a_standstill_connections_get_a_period_to_read_what_came() {
 async fn new_connections_start_with_the_order_to_drain() {
     let registry = registry(2);
     let old = registry.register().unwrap();
-    registry.drain();
+    registry.announce_close();
     let new = registry.register().unwrap();
     assert!(old.status.orders().has_drain() && new.status.orders().has_drain());
 }

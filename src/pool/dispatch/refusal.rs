@@ -6,16 +6,16 @@ use crate::error::RequestFailure;
 use std::time::Duration;
 
 /// `Retry-After` while no process has ever answered.
-const RETRY_OF_THE_SILENT: Duration = Duration::from_secs(30);
+const RETRY_OF_THE_UNPROVEN: Duration = Duration::from_secs(30);
 
 /// Longest `Retry-After`.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(60);
 
 impl DispatchState {
     fn overloaded(&self, why: Cause) -> RequestFailure {
-        let least = match self.health.is_silent() {
+        let least = match self.health.is_unproven() {
             // A handler that has never answered does not mend itself within a second.
-            true => RETRY_OF_THE_SILENT,
+            true => RETRY_OF_THE_UNPROVEN,
             false => Duration::from_secs(1),
         };
         let wait = self.queue.wait_for_newcomer();
@@ -24,7 +24,7 @@ impl DispatchState {
     }
 
     /// A refusal that also says why no process takes calls, if that is so.
-    pub(in crate::pool) fn with_cause(&self, what: &str) -> RequestFailure {
+    pub(in crate::pool) fn overloaded_because(&self, what: &str) -> RequestFailure {
         let why_none = self.health.why_not_ready();
         self.overloaded(why_none.map_or_else(
             || what.into(),
@@ -33,6 +33,6 @@ impl DispatchState {
     }
 
     pub(in crate::pool) fn waited_too_long(&self) -> RequestFailure {
-        self.with_cause("the request waited too long in the queue")
+        self.overloaded_because("the request waited too long in the queue")
     }
 }

@@ -25,7 +25,7 @@ pub(super) enum SlotEvent {
     CurrentDue(Due),
     LookDue,
     Needed,
-    Drains,
+    StopWhenIdle,
     Started(Started),
     TrialDue,
     SuccessorUp,
@@ -43,7 +43,7 @@ impl Slot {
             successor,
             renewal,
             renewals,
-            is_draining,
+            stops_when_idle,
             leaving,
             starter,
             ..
@@ -65,7 +65,7 @@ impl Slot {
             event = successor_event(successor, &starter.dispatcher) => event,
             event = current_event(current, &interest) => event,
             Some(renewal) = renewals.recv() => SlotEvent::Renew(renewal),
-            () = starter.dispatcher.shutdown.reached(Stage::IdleStopped), if !*is_draining => SlotEvent::Drains,
+            () = starter.dispatcher.shutdown.reached(Stage::IdleStopped), if !*stops_when_idle => SlotEvent::StopWhenIdle,
             () = gone(renewal) => SlotEvent::RenewalGone,
             Some(_) = leaving.join_next() => SlotEvent::StopFinished,
         }
@@ -86,7 +86,7 @@ async fn current_event(current: &mut Option<Box<LiveProcess>>, interest: &Intere
     let Some(current) = current else {
         return std::future::pending().await;
     };
-    let came_up = current.member().coming_up().clone();
+    let came_up = current.member().came_up_token().clone();
     let spent = current.member().spent().clone();
     let end = current.lifetime().age.map(|age| current.started() + age);
     let old = async {
@@ -95,7 +95,7 @@ async fn current_event(current: &mut Option<Box<LiveProcess>>, interest: &Intere
             None => std::future::pending().await,
         }
     };
-    // Cancel-safe, see there.
+    // Cancel-safe: each of these keeps its progress in the process, or only asks.
     tokio::select! {
         biased;
         reason = current.serve() => SlotEvent::CurrentLeft(reason),
@@ -118,11 +118,11 @@ async fn successor_event(successor: &mut Successor, dispatcher: &Dispatcher) -> 
             Err(_) => std::future::pending().await,
         },
         Successor::Starting(start) => SlotEvent::Started(start.await),
-        Successor::Trying(running) => {
-            let came_up = running.member().coming_up().clone();
+        Successor::ComingUp(running) => {
+            let came_up = running.member().came_up_token().clone();
             let trial = trial_begins(running, dispatcher);
             let is_tried = running.member().is_on_trial();
-            // Cancel-safe, see there.
+            // Cancel-safe: each of these keeps its progress in the process, or only asks.
             tokio::select! {
                 biased;
                 reason = running.serve() => SlotEvent::SuccessorLeft(reason),

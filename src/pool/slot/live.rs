@@ -207,7 +207,7 @@ impl LiveProcess {
             tokio::select! {
                 biased;
                 () = self.exit.ended() => return StopReason::Ended,
-                fault = self.owner.serve() => return self.depart_at_fault(fault).await,
+                fault = self.owner.serve() => return self.reason_for_fault(fault).await,
                 never = self.errors.run() => match never {},
                 () = &mut start_lasts, if is_starting => is_starting = false,
             }
@@ -216,7 +216,7 @@ impl LiveProcess {
     }
 
     /// A process that closes its pipes is mostly about to exit; then its exit status says more.
-    async fn depart_at_fault(&mut self, fault: Fault) -> StopReason {
+    async fn reason_for_fault(&mut self, fault: Fault) -> StopReason {
         let is_closing = matches!(fault, Fault::InputClosed | Fault::OutputClosed);
         if is_closing && timeout(LAST_WORDS, self.exit.ended()).await.is_ok() {
             return StopReason::Ended;

@@ -108,7 +108,7 @@ impl Member {
     }
 
     /// Cancelled when the process is up.
-    pub(super) fn coming_up(&self) -> &CancellationToken {
+    pub(super) fn came_up_token(&self) -> &CancellationToken {
         &self.came_up
     }
 
@@ -185,7 +185,7 @@ impl RequestSource for Member {
     fn waits_for_more(&mut self, cx: &mut Context<'_>, room: usize) -> bool {
         let waits = self
             .batching
-            .waits_for_more(self.dispatcher.waiting(), room);
+            .waits_for_more(self.dispatcher.queue_length(), room);
         if waits {
             // One poll leaves the waker with the runtime, which wakes the process after every task
             // that is ready now has had its turn; dropping the future takes nothing back. The

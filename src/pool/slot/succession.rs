@@ -4,7 +4,6 @@ use super::live::StopReason;
 use super::member::Role;
 use super::start::Started;
 use super::{Slot, Successor};
-use crate::cause::Cause;
 use crate::logging::milliseconds;
 use crate::process::launch::LaunchError;
 use std::time::Duration;
@@ -47,7 +46,7 @@ impl Slot {
                     }
                 });
             }
-            Successor::Trying(running) => self.stop_aside(running, StopReason::Replaced),
+            Successor::ComingUp(running) => self.stop_aside(running, StopReason::Replaced),
         }
     }
 
@@ -56,7 +55,7 @@ impl Slot {
         let error = match started {
             Ok(Some(mut running)) if self.current.is_some() => {
                 running.member_mut().set_role(Role::Candidate);
-                self.successor = Successor::Trying(running);
+                self.successor = Successor::ComingUp(running);
                 return;
             }
             Ok(Some(running)) => {
@@ -70,17 +69,17 @@ impl Slot {
         match error {
             LaunchError::Command(why) => {
                 if self.current.is_none() {
-                    let note = without_path(&why);
+                    let note = why.clone();
                     let dispatcher = &self.starter.dispatcher;
                     dispatcher.record(|health| health.cannot_execute(note, delay));
                 }
-                self.successor_failed(why, delay);
+                self.successor_failed(why.full().to_owned(), delay);
             }
             LaunchError::System(why) => {
                 warn!(%why, retry_in_ms = milliseconds(delay), "process not started");
                 let note = why.clone().into();
                 let dispatcher = &self.starter.dispatcher;
-                dispatcher.record(|health| health.not_started(note, delay));
+                dispatcher.record(|health| health.start_refused(note, delay));
                 self.successor_failed(why, delay);
             }
         }
@@ -99,13 +98,14 @@ impl Slot {
     }
 
     pub(super) fn begin_trial(&mut self) {
-        if let Successor::Trying(running) = &mut self.successor {
+        if let Successor::ComingUp(running) = &mut self.successor {
             running.member_mut().set_role(Role::OnTrial);
         }
     }
 
     pub(super) fn successor_left(&mut self, reason: StopReason) {
-        let Successor::Trying(running) = std::mem::replace(&mut self.successor, Successor::Nothing)
+        let Successor::ComingUp(running) =
+            std::mem::replace(&mut self.successor, Successor::Nothing)
         else {
             return;
         };
@@ -116,7 +116,8 @@ impl Slot {
 
     /// The successor is up, and takes the place.
     pub(super) fn take_over(&mut self) {
-        let Successor::Trying(running) = std::mem::replace(&mut self.successor, Successor::Nothing)
+        let Successor::ComingUp(running) =
+            std::mem::replace(&mut self.successor, Successor::Nothing)
         else {
             return;
         };
@@ -125,16 +126,4 @@ impl Slot {
             self.stop_aside(replaced, StopReason::Replaced);
         }
     }
-}
-
-/// Why a command cannot be executed, with the PATH for operators only.
-fn without_path(why: &str) -> Cause {
-    let general = match why.split_once(" (PATH=") {
-        Some((before, rest)) => {
-            let after = rest.split_once(')').map_or("", |(_, after)| after);
-            format!("{before}{after}")
-        }
-        None => why.to_owned(),
-    };
-    Cause::quoting(general, why)
 }

@@ -130,8 +130,8 @@ impl<T: Ticket> Conversation<T> {
         }
     }
 
-    /// When the caller of a request is told of its timeout, or after that, when the process is
-    /// condemned.
+    /// While the caller waits: when it gets its 504. After that: when the process is condemned for
+    /// the request.
     fn deadline_of(&self, index: usize, slowest_start: Option<Duration>) -> Option<Instant> {
         let flight = &self.flight[index];
         match (&flight.ticket, self.is_written_ahead(index)) {

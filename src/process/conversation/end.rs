@@ -7,9 +7,9 @@ use crate::process::line;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PipeHolders {
     /// Its stdout has ended.
-    None,
+    Gone,
     /// A descendant that has left its group may hold them.
-    Some,
+    Possible,
 }
 
 impl<T: Ticket> Conversation<T> {
@@ -27,8 +27,8 @@ impl<T: Ticket> Conversation<T> {
         let read = read.filter(|read| self.is_end_of_what_was_sent(unread, *read));
         let read = read.unwrap_or(total_sent);
         let may_have_started = match (self.promise, holders) {
-            (Promise::Order, PipeHolders::None) => self.may_have_started(),
-            (Promise::Order, PipeHolders::Some) => usize::MAX,
+            (Promise::Order, PipeHolders::Gone) => self.may_have_started(),
+            (Promise::Order, PipeHolders::Possible) => usize::MAX,
             (Promise::Nothing | Promise::Concurrency(_), _) => usize::MAX,
         };
         let flights = self.flight.drain(..).enumerate();

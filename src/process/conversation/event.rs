@@ -19,7 +19,7 @@ pub enum Event<T> {
         /// How long it took to show life with a line; `None` if it merely is old enough.
         shown_after: Option<Duration>,
     },
-    /// The process has had its time for a request, and has never answered any.
+    /// The process has had its time for a request, and has sent neither a ready line nor a reply.
     Unanswered,
     /// The ready line.
     Ready(Announcement),

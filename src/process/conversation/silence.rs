@@ -1,4 +1,5 @@
-//! How long a process that repeats no ids must be silent before it is given the next request.
+//! How long a process without ids must be silent after its first reply, or after stray output between
+//! requests, before it is given the next request.
 
 use std::time::{Duration, Instant};
 

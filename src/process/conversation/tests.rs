@@ -754,7 +754,7 @@ fn requests_that_were_never_read_never_started() {
     }
     // Lines of 24 bytes: the third lies wholly in the last 30, the second does not.
     let line = "{\"id\":1,\"payload\":\"p\"}\n".len();
-    let ended = table.end(line + 6, PipeHolders::None);
+    let ended = table.end(line + 6, PipeHolders::Gone);
     let untouched: Vec<(u64, bool)> = ended.into_iter().map(|(r, u)| (r.0, u)).collect();
     assert_eq!(untouched, [(1, false), (2, false), (3, true)]);
 }
@@ -774,7 +774,7 @@ fn closed_pipes_leave_the_open_requests_to_the_end() {
         close(&mut table.talk);
         assert_eq!(table.fault(), Some(fault));
         assert!(table.is_condemned() && table.talk.is_awaited());
-        assert_eq!(table.end(0, PipeHolders::None).len(), 1);
+        assert_eq!(table.end(0, PipeHolders::Gone).len(), 1);
     }
 }
 
@@ -849,7 +849,7 @@ fn ahead(last: u64) -> Table {
 
 /// Whether each open request never started.
 fn ended(table: &mut Table, unread: usize) -> Vec<(u64, bool)> {
-    let ended = table.end(unread, PipeHolders::None);
+    let ended = table.end(unread, PipeHolders::Gone);
     ended
         .into_iter()
         .map(|(r, untouched)| (r.0, untouched))
@@ -859,7 +859,7 @@ fn ended(table: &mut Table, unread: usize) -> Vec<(u64, bool)> {
 /// Somebody who left the group may have read them, and be working on them still.
 #[test]
 fn while_a_descendant_holds_the_pipes_a_promise_of_order_gives_nothing_back() {
-    for (holders, given_back) in [(PipeHolders::None, 2), (PipeHolders::Some, 0)] {
+    for (holders, given_back) in [(PipeHolders::Gone, 2), (PipeHolders::Possible, 0)] {
         let mut table = ahead(5);
         let ended = table.end(0, holders);
         let untouched = ended.iter().filter(|(_, is_untouched)| *is_untouched);
@@ -869,7 +869,7 @@ fn while_a_descendant_holds_the_pipes_a_promise_of_order_gives_nothing_back() {
     let mut table = ahead(5);
     let line = table.talk.flight.back().unwrap().line.clone();
     let unread = usize::try_from(line.end - line.start).unwrap();
-    let ended = table.end(unread, PipeHolders::Some);
+    let ended = table.end(unread, PipeHolders::Possible);
     let untouched = ended.iter().map(|(_, is_untouched)| *is_untouched);
     assert!(untouched.eq([false, false, true]));
 }
@@ -1313,7 +1313,7 @@ proptest! {
             table.collect();
         }
         let mut seen: Vec<u64> = table.answers.iter().map(|(number, _)| *number).collect();
-        seen.extend(table.end(unread, PipeHolders::None).into_iter().map(|(request, _)| request.0));
+        seen.extend(table.end(unread, PipeHolders::Gone).into_iter().map(|(request, _)| request.0));
         seen.sort_unstable();
         prop_assert_eq!(seen, (1..=given).collect::<Vec<u64>>());
         // A line without id may be taken for the answer only by one that never saw ids.
@@ -1436,7 +1436,7 @@ fn a_line_is_made_again_as_it_was_to_be_compared() {
     let written = talk.outgoing().to_vec();
     assert!(written.ends_with(b"\"timeout_ms\":498}\n"));
     talk.sent(now, written.len());
-    let ended = talk.end(&written, PipeHolders::Some);
+    let ended = talk.end(&written, PipeHolders::Possible);
     assert!(ended.iter().all(|(_, is_untouched)| *is_untouched));
     assert_eq!(ended.len(), 2);
 }
@@ -1452,7 +1452,7 @@ fn lines_that_come_back_changed_give_no_request_back() {
         if let Some(at) = at {
             unread[at] ^= 1;
         }
-        let ended = table.talk.end(&unread, PipeHolders::Some);
+        let ended = table.talk.end(&unread, PipeHolders::Possible);
         let untouched = ended.iter().map(|(_, is_untouched)| *is_untouched);
         assert!(untouched.eq([is_given_back, is_given_back]), "{at:?}");
     }

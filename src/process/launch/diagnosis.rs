@@ -1,6 +1,7 @@
 //! Explains why a command could not be started, and how to mend that.
 
 use super::platform::is_lasting;
+use crate::cause::Cause;
 use crate::config::Command;
 use rustix::io::Errno;
 use std::ffi::{OsStr, OsString};
@@ -13,7 +14,7 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, Clone)]
 pub enum LaunchError {
     /// The command cannot be executed until the command or the system is changed.
-    Command(String),
+    Command(Cause),
     /// The system has no room for a process now.
     System(String),
 }
@@ -21,7 +22,8 @@ pub enum LaunchError {
 impl fmt::Display for LaunchError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            LaunchError::Command(why) | LaunchError::System(why) => f.write_str(why),
+            LaunchError::Command(why) => f.write_str(why.full()),
+            LaunchError::System(why) => f.write_str(why),
         }
     }
 }
@@ -41,18 +43,18 @@ pub(super) fn explain(command: &Command, directory: &Path, error: &io::Error) ->
     LaunchError::Command(explain_command(command, &path, directory, error))
 }
 
-fn explain_command(command: &Command, path: &OsStr, directory: &Path, error: &io::Error) -> String {
+fn explain_command(command: &Command, path: &OsStr, directory: &Path, error: &io::Error) -> Cause {
     if command.program.is_empty() {
-        return "the command is an empty word".to_owned();
+        return "the command is an empty word".into();
     }
     match find(&command.program, path, directory) {
-        Some(file) => explain_file(&file, error),
+        Some(file) => explain_file(&file, error).into(),
         None => explain_missing(command, path, directory),
     }
 }
 
 /// Explains a command whose file does not exist.
-fn explain_missing(command: &Command, path: &OsStr, directory: &Path) -> String {
+fn explain_missing(command: &Command, path: &OsStr, directory: &Path) -> Cause {
     let name = command.program.to_string_lossy();
     let words = || std::iter::once(&command.program).chain(&command.arguments);
     if command.arguments.is_empty() && name.contains(char::is_whitespace) {
@@ -60,41 +62,46 @@ fn explain_missing(command: &Command, path: &OsStr, directory: &Path) -> String 
             "command not found: \"{name}\" is one word, with spaces in it, as if it was in quotes: \
              drop the quotes. docker's --env-file and lists in YAML keep quotes as a part of the \
              value; after -- each word stands by itself, and --handler (HANDLER_FUNCTION) splits"
-        );
+        )
+        .into();
     }
     if let Some(syntax) = shell_syntax(&words().cloned().collect::<Vec<_>>()) {
         return format!(
             "command not found: \"{name}\"; no shell reads the command, and {syntax} means \
              something to a shell only: sh -c '…' has one read it"
-        );
+        )
+        .into();
     }
     if !name.contains('/') && directory.join(&*name).is_file() {
         return format!(
             "command not found: \"{name}\"; the file of that name in the directory where processes \
              start is run by: {}",
             how_to_run(&name)
-        );
+        )
+        .into();
     }
     if is_python_path(&name) {
         return format!(
             "\"{name}\" is a Python path, and the handler is a command here: \
              HANDLER_FUNCTION=\"python3 /path/to/serve.py {name}\" runs it, with \
              examples/python/serve.py of this project"
-        );
+        )
+        .into();
     }
     if name.contains('/') {
         return match name.starts_with('/') {
-            true => format!("no such file: \"{name}\""),
+            true => format!("no such file: \"{name}\"").into(),
             false => format!(
                 "no such file: \"{name}\", looked for in \"{}\"",
                 directory.display()
-            ),
+            )
+            .into(),
         };
     }
-    format!(
-        "command not found: \"{name}\" (PATH={})",
-        path.to_string_lossy()
-    )
+    // The PATH is for operators only.
+    let general = format!("command not found: \"{name}\"");
+    let full = format!("{general} (PATH={})", path.to_string_lossy());
+    Cause::quoting(general, full)
 }
 
 /// Programs that run files of a kind, by the end of their names.
@@ -303,7 +310,7 @@ pub(super) fn cannot(error: &io::Error) -> LaunchError {
     let errno = error.raw_os_error().map(Errno::from_raw_os_error);
     if errno.is_some_and(is_lasting) {
         let why = format!("the system does not let the worker start a process: {error}");
-        return LaunchError::Command(why);
+        return LaunchError::Command(why.into());
     }
     LaunchError::System(format!("the system cannot start a process now: {error}"))
 }
@@ -359,7 +366,10 @@ mod tests {
             arguments: words.collect(),
         };
         let path = OsStr::new(path);
-        explain_command(&command, path, directory, &io::Error::from(error))
+        let error = io::Error::from(error);
+        explain_command(&command, path, directory, &error)
+            .full()
+            .to_owned()
     }
 
     #[test]
@@ -407,6 +417,7 @@ mod tests {
         };
         let error = io::Error::from(io::ErrorKind::NotFound);
         let said = explain_command(&one_word, OsStr::new("/bin"), &here, &error);
+        let said = said.full();
         assert!(
             said.contains("is one word") && said.contains("--env-file"),
             "{said}"

@@ -142,12 +142,12 @@ fn judge(report: Report, command: &Command, directory: &Directory) -> Result<(),
             let error = io::Error::from_raw_os_error(number);
             let path = directory.start().display();
             let why = format!("the directory to start in cannot be entered: \"{path}\": {error}");
-            Err(LaunchError::Command(why))
+            Err(LaunchError::Command(why.into()))
         }
         Report::NotSetUp(SetUpFailure { why, is_lasting }) => {
             let why = format!("a process cannot be set up: {why}");
             Err(match is_lasting {
-                true => LaunchError::Command(why),
+                true => LaunchError::Command(why.into()),
                 false => LaunchError::System(why),
             })
         }
@@ -270,7 +270,7 @@ mod tests {
         );
         let not_entered = judged(Report::NotEntered(Errno::NOENT.raw_os_error()));
         assert!(
-            matches!(&not_entered, Err(LaunchError::Command(why)) if why.contains("/no/such/folder")),
+            matches!(&not_entered, Err(LaunchError::Command(why)) if why.full().contains("/no/such/folder")),
             "{not_entered:?}"
         );
         let missing = judged(Report::NotExecuted(Errno::NOENT.raw_os_error()));

@@ -122,7 +122,7 @@ impl<S: RequestSource + ProcessObserver> Owner<S> {
     }
 
     /// Reads and handles output, at most [`READS_BEFORE_GIVING`] times; true if that was all.
-    pub(super) fn has_nothing_to_read(&mut self) -> bool {
+    pub(super) fn read_until_empty(&mut self) -> bool {
         for _ in 0..READS_BEFORE_GIVING {
             match self.read_now() {
                 Received::Nothing => return true,

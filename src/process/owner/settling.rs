@@ -42,8 +42,8 @@ impl<S: RequestSource + ProcessObserver> Owner<S> {
         let left = self.conversation.progress_at_end();
         let cause = &cause.clone().map(|cause| format!("{cause}{left}"));
         let holders = match &self.stdout {
-            Some(_) => PipeHolders::Some,
-            None => PipeHolders::None,
+            Some(_) => PipeHolders::Possible,
+            None => PipeHolders::Gone,
         };
         let mut never_started = Vec::new();
         for (request, is_untouched) in self.conversation.end(&unread, holders) {

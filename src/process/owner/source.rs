@@ -27,7 +27,7 @@ pub trait RequestSource {
 pub trait ProcessObserver {
     /// The process is up; `shown_after` is its age if it has shown so by a line of its own.
     fn came_up(&mut self, shown_after: Option<Duration>);
-    /// The process has had its time for a request, and has never answered any.
+    /// The process has had its time for a request, and has sent neither a ready line nor a reply.
     fn went_unanswered(&mut self);
     /// The process has sent a ready line.
     fn announced(&mut self);

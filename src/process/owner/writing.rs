@@ -16,7 +16,7 @@ impl<S: RequestSource + ProcessObserver> Owner<S> {
             return;
         }
         while !self.is_retired && self.conversation.room(now) > 0 {
-            if self.conversation.must_look_before_giving() && !self.has_nothing_to_read() {
+            if self.conversation.must_look_before_giving() && !self.read_until_empty() {
                 // The rest of the output is read first, in a turn of its own.
                 cx.waker().wake_by_ref();
                 break;
