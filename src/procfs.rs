@@ -13,6 +13,9 @@ use std::{fs, io};
 /// short.
 const MOST_PROCESSES: usize = 256;
 
+/// Most processes of one tree that [`is_tree_runnable`] looks at: a command, and shells around it.
+const MOST_WRITERS: usize = 8;
+
 /// State of the main thread of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Activity {
@@ -43,6 +46,26 @@ pub fn activity(pid: u32) -> Activity {
 /// True when a process is stopped: by SIGSTOP, or because it wanted something of a terminal.
 pub fn is_stopped(pid: u32) -> bool {
     matches!(state(pid), Some(b'T' | b't'))
+}
+
+/// True when the main thread of a process or of one of its first descendants runs, would run if it
+/// had a processor, or waits for a disk: it may be in the middle of a write. One that waits for
+/// anything else is not, for a pipe that is empty holds up no write.
+pub fn is_tree_runnable(pid: u32) -> bool {
+    let mut found = vec![pid];
+    let mut looked_at = 0;
+    while let Some(&pid) = found.get(looked_at).filter(|_| looked_at < MOST_WRITERS) {
+        looked_at += 1;
+        if matches!(state(pid), Some(b'R' | b'D' | b'T' | b't')) {
+            return true;
+        }
+        let children = children_by_thread(Path::new(&format!("/proc/{pid}"))).unwrap_or_default();
+        let children = children
+            .iter()
+            .map(|child| child.as_raw_pid().unsigned_abs());
+        found.extend(children);
+    }
+    false
 }
 
 fn state(pid: u32) -> Option<u8> {
@@ -183,6 +206,30 @@ mod tests {
         assert_eq!(processor_time(""), None);
         assert_eq!(resident_pages("1000 23 4 5 0 6 0\n"), Some(23));
         assert_eq!(resident_pages(""), None);
+    }
+
+    #[test]
+    fn a_process_that_computes_below_a_shell_makes_its_tree_runnable() {
+        #[expect(clippy::disallowed_methods, reason = "any process will do")]
+        let mut shell = Command::new("sh")
+            .args([
+                "-c",
+                "sh -c 'while :; do :; done' & read line; kill $!; wait; read line",
+            ])
+            .stdin(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stdin = shell.stdin.take().unwrap();
+        while !is_tree_runnable(shell.id()) {
+            std::thread::yield_now();
+        }
+        std::io::Write::write_all(&mut stdin, b"\n").unwrap();
+        while is_tree_runnable(shell.id()) {
+            std::thread::yield_now();
+        }
+        drop(stdin);
+        shell.wait().unwrap();
+        assert!(!is_tree_runnable(shell.id()));
     }
 
     #[test]

@@ -39,6 +39,17 @@ impl<T: Ticket> Conversation<T> {
         self.next_look().is_some_and(|look| now >= look)
     }
 
+    /// True when a process without ids has been silent for long enough, unless it is runnable. All
+    /// bytes that stdout holds must have been received before.
+    pub fn must_look_whether_runnable(&self, now: Instant) -> bool {
+        self.silence.deadline().is_some_and(|end| now >= end)
+    }
+
+    /// The process, or a child of it, runs or would if it had a processor.
+    pub fn record_runnable(&mut self, now: Instant) {
+        self.silence.runnable(now);
+    }
+
     /// The activity of the process while its reply is overdue.
     pub fn record_activity(&mut self, now: Instant, activity: Activity) {
         if let Some(first) = self.flight.front() {

@@ -4,8 +4,8 @@
 use std::time::{Duration, Instant};
 
 /// Silence on stdout after which output of the last request no longer comes. A print that is longer
-/// than the pipe goes on as soon as the pipe has been read, within microseconds; on a machine whose
-/// processors are all taken the kernel runs each program again within some milliseconds.
+/// than the pipe goes on as soon as the pipe has been read; a process that could write and has no
+/// processor is not silent.
 const SILENCE: Duration = Duration::from_millis(20);
 
 /// Longest wait for that silence.
@@ -25,6 +25,13 @@ pub(super) struct Silence {
 struct Wait {
     since: Instant,
     last_output: Instant,
+    last_runnable: Instant,
+}
+
+impl Wait {
+    fn is_silent(self, now: Instant) -> bool {
+        now >= self.last_output + SILENCE
+    }
 }
 
 /// State of the wait for silence.
@@ -43,14 +50,24 @@ impl Silence {
     /// request.
     pub(super) fn wait(&mut self, now: Instant) {
         let since = self.wait.map_or(now, |wait| wait.since);
-        let last_output = now;
-        self.wait = Some(Wait { since, last_output });
+        self.wait = Some(Wait {
+            since,
+            last_output: now,
+            last_runnable: now,
+        });
     }
 
     /// Prolongs a wait, if there is one: the process has written something.
     pub(super) fn output(&mut self, now: Instant) {
         if let Some(wait) = &mut self.wait {
             wait.last_output = now;
+        }
+    }
+
+    /// Prolongs a wait, if there is one: the process runs, or would if it had a processor.
+    pub(super) fn runnable(&mut self, now: Instant) {
+        if let Some(wait) = &mut self.wait {
+            wait.last_runnable = now;
         }
     }
 
@@ -66,19 +83,24 @@ impl Silence {
     /// When [`Silence::look`] ends the wait.
     pub(super) fn deadline(self) -> Option<Instant> {
         let wait = self.wait?;
-        Some((wait.last_output + SILENCE).min(wait.since + WAIT))
+        let last = wait.last_output.max(wait.last_runnable);
+        Some((last + SILENCE).min(wait.since + WAIT))
     }
 
     /// Ends the wait if it is over. All bytes that stdout holds must have been received before.
     pub(super) fn look(&mut self, now: Instant) -> Waited {
         match self.wait {
-            Some(wait) if now >= wait.last_output + SILENCE => {
+            Some(wait) if wait.is_silent(now) && now >= wait.last_runnable + SILENCE => {
                 self.wait = None;
                 Waited::Silent
             }
+            // A process that computes all the time, and writes nothing meanwhile, is silent too.
             Some(wait) if now >= wait.since + WAIT => {
                 self.wait = None;
-                Waited::InVain
+                match wait.is_silent(now) {
+                    true => Waited::Silent,
+                    false => Waited::InVain,
+                }
             }
             Some(_) | None => Waited::NotYet,
         }
@@ -112,6 +134,19 @@ mod tests {
             assert!(!silence.is_awaited());
             assert_eq!(silence.deadline(), None);
         }
+    }
+
+    #[test]
+    fn a_process_that_could_write_is_not_silent() {
+        let begin = Instant::now();
+        let at = |millis| begin + Duration::from_millis(millis);
+        let mut silence = Silence::default();
+        silence.wait(begin);
+        for millis in (20..1000).step_by(20) {
+            silence.runnable(at(millis));
+            assert_eq!(silence.look(at(millis)), Waited::NotYet, "{millis}");
+        }
+        assert_eq!(silence.look(at(1000)), Waited::Silent);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Deadlines of the conversation, and the timer for them.
 
 use super::{Owner, ProcessObserver, RequestSource};
-use crate::procfs::{activity, is_stopped};
+use crate::procfs::{activity, is_stopped, is_tree_runnable};
 use std::future::Future;
 use std::pin::Pin;
 use std::task::Context;
@@ -32,6 +32,10 @@ impl<S: RequestSource + ProcessObserver> Owner<S> {
         self.expires_behind = None;
         if !self.conversation.must_look_at_process(now) {
             self.conversation.record_stopped(is_stopped(self.pid));
+        }
+        // Its last print may not be over: the kernel has had no processor for it.
+        if self.conversation.must_look_whether_runnable(now) && is_tree_runnable(self.pid) {
+            self.conversation.record_runnable(now);
         }
         self.conversation.expire(now, slowest_start);
         if self.conversation.must_look_at_process(now) {

@@ -62,6 +62,11 @@ struct Bench {
 impl Bench {
     /// A bench whose next look can write at once.
     async fn new() -> Bench {
+        Bench::of_process(std::process::id()).await
+    }
+
+    /// The same for another process, as far as `/proc` tells of it.
+    async fn of_process(pid: u32) -> Bench {
         let limits = ConversationConfig {
             max_concurrency: 2,
             read_ahead: 32,
@@ -78,7 +83,7 @@ impl Bench {
         Bench {
             owner: Owner::new(
                 StreamLog::new(1, "stdout", LogAllowance::new(Instant::now())),
-                std::process::id(),
+                pid,
                 into,
                 out_of,
                 limits,
@@ -164,6 +169,38 @@ async fn without_ids_stdout_is_looked_at_before_the_next_request_is_written() {
         // To another process, if this one was woken for it.
         let is_held_up = standing.is_pending();
         assert_eq!(bench.waiting.is_passed_on.get(), is_held_up, "{rest}");
+    }
+}
+
+/// A print that is longer than the pipe goes on when the kernel has a processor for it.
+#[tokio::test]
+async fn without_ids_a_process_that_waits_for_a_processor_is_not_silent() {
+    #[expect(clippy::disallowed_methods, reason = "any process will do")]
+    let mut busy = std::process::Command::new("sh")
+        .args(["-c", "while :; do :; done"])
+        .spawn()
+        .unwrap();
+    let mut bench = Bench::of_process(busy.id()).await;
+    let mut answered = bench.ask(LONG);
+    assert!(bench.look().is_pending());
+    bench.says("{\"result\":1}\n");
+    while answered.is_empty() {
+        tokio::task::yield_now().await;
+        assert!(bench.look().is_pending());
+    }
+    answered.try_recv().unwrap().unwrap();
+    let room = |bench: &Bench| bench.owner.conversation.room(Instant::now());
+    for _ in 0..10 {
+        // Several times as long as the silence that is waited for.
+        tokio::time::sleep(Duration::from_millis(30)).await;
+        assert!(bench.look().is_pending());
+        assert_eq!(room(&bench), 0);
+    }
+    busy.kill().unwrap();
+    busy.wait().unwrap();
+    while room(&bench) == 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        assert!(bench.look().is_pending());
     }
 }
 
