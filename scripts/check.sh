@@ -49,7 +49,7 @@ run cargo clippy --locked --all-targets -- -D warnings
 
 # The library part that handlers use, alone: no server may come with it.
 handler=(--no-default-features --features handler)
-run cargo clippy --locked --lib "${handler[@]}" -- -D warnings
+run cargo clippy --locked --lib --examples "${handler[@]}" -- -D warnings
 run cargo tree --locked --edges normal --prefix none "${handler[@]}"
 crates=$(cargo tree --locked --edges normal --prefix none --format '{p}' "${handler[@]}")
 if server=$(grep -wE '^(hyper|tokio|clap|tracing)' <<<"$crates"); then
