@@ -114,7 +114,10 @@ fn slow_clients_are_cut_off_and_hold_no_process() {
 /// E2: a body that does not come in time is answered with 408.
 #[test]
 fn a_body_that_does_not_come_is_answered_in_time() {
-    let worker = misbehave(&[]).option("--body-timeout", "300ms").start();
+    let worker = misbehave(&[])
+        .option("--body-timeout", "300ms")
+        .option("--least-rate", "0")
+        .start();
     let mut body = worker.connect();
     let bytes = request_bytes(worker.address, "POST", "/", &[], Some(&body_of("x")));
     body.send(&bytes[..bytes.len() - 2]).unwrap();

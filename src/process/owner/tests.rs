@@ -172,15 +172,37 @@ async fn without_ids_stdout_is_looked_at_before_the_next_request_is_written() {
     }
 }
 
+/// A process that computes until it is dropped.
+struct Busy(std::process::Child);
+
+impl Busy {
+    fn start() -> Busy {
+        #[expect(clippy::disallowed_methods, reason = "any process will do")]
+        let child = std::process::Command::new("sh")
+            .args(["-c", "while :; do :; done"])
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .spawn();
+        Busy(child.unwrap())
+    }
+
+    fn end(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
 /// A print that is longer than the pipe goes on when the kernel has a processor for it.
 #[tokio::test]
 async fn without_ids_a_process_that_waits_for_a_processor_is_not_silent() {
-    #[expect(clippy::disallowed_methods, reason = "any process will do")]
-    let mut busy = std::process::Command::new("sh")
-        .args(["-c", "while :; do :; done"])
-        .spawn()
-        .unwrap();
-    let mut bench = Bench::of_process(busy.id()).await;
+    let mut busy = Busy::start();
+    let mut bench = Bench::of_process(busy.0.id()).await;
     let mut answered = bench.ask(LONG);
     assert!(bench.look().is_pending());
     bench.says("{\"result\":1}\n");
@@ -196,8 +218,7 @@ async fn without_ids_a_process_that_waits_for_a_processor_is_not_silent() {
         assert!(bench.look().is_pending());
         assert_eq!(room(&bench), 0);
     }
-    busy.kill().unwrap();
-    busy.wait().unwrap();
+    busy.end();
     while room(&bench) == 0 {
         tokio::time::sleep(Duration::from_millis(5)).await;
         assert!(bench.look().is_pending());
