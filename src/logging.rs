@@ -14,7 +14,7 @@ use json::json;
 use std::fmt::{self, Write as _};
 use std::io::{self, IsTerminal};
 use std::time::Duration;
-use text::{Colours, Text};
+use text::{Colours, TextFormat};
 use timestamp::Timestamp;
 use tracing::{Level, error};
 use tracing_subscriber::fmt::format::{JsonFields, Writer};
@@ -40,7 +40,7 @@ pub fn start(format: Option<LogFormat>, level: Level) -> io::Result<LastLines> {
     match format.unwrap_or(by_default) {
         LogFormat::Text => {
             let colours = Colours::wanted(is_terminal);
-            subscriber.event_format(Text { colours }).init();
+            subscriber.event_format(TextFormat { colours }).init();
         }
         LogFormat::Json => {
             let fields = JsonFields::new();
@@ -174,7 +174,7 @@ mod tests {
     fn text_is_coloured_only_where_it_is_wanted() {
         let event = || tracing::warn!(process = 3, text = "one\ntwo", "it \u{1b}[1m went");
         let plain = written(
-            Text {
+            TextFormat {
                 colours: Colours::Off,
             },
             event,
@@ -185,7 +185,7 @@ mod tests {
             "{plain}"
         );
         let coloured = written(
-            Text {
+            TextFormat {
                 colours: Colours::On,
             },
             event,

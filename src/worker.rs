@@ -1,18 +1,20 @@
-//! A worker from its start to its end: what it sets up, what it runs, and how it shuts down.
+//! A worker from its start to its end: what it sets up, what it runs, and how it ends (`ending`).
+
+mod ending;
 
 use crate::allocator::{Trimming, map_large_blocks};
 use crate::budget::MemoryBudget;
-use crate::config::{Command, Config, HttpConfig, IsolationConfig, ShutdownConfig};
+use crate::config::{Command, Config, HttpConfig, IsolationConfig};
 use crate::error::StartError;
 use crate::http::api::large_body::LargeBodies;
 use crate::http::api::token::Tokens;
 use crate::http::api::{Api, Surface};
 use crate::http::server::CONNECTIONS_BEYOND_LIMIT;
-use crate::http::server::listener::{IDLE_CLOSE_DELAY, Listener};
+use crate::http::server::listener::Listener;
 use crate::limits::{
     ADMIN_CONNECTIONS, hide_from_processes, raise_descriptor_limit, warn_of_group_kill,
 };
-use crate::logging::{listed, milliseconds};
+use crate::logging::listed;
 use crate::pool::Pool;
 use crate::process::launch::{Directory, check_platform, sandbox_supported};
 use crate::process::reaping::{end_orphans, reap_in_time, take_in_orphans};
@@ -20,24 +22,16 @@ use crate::procfs::own_resident_bytes;
 use crate::reload::Watch;
 use crate::shutdown::{Shutdown, Stage};
 use crate::version::version;
+use ending::Ending;
 use rustix::process::Rlimit;
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
-
-/// Longest time for the last responses to be written after the processes have ended.
-const LAST_WRITES: Duration = Duration::from_millis(500);
-
-/// Longest time for processes to end by themselves when the time to drain is over.
-const PROCESSES_END_WITHIN: Duration = Duration::from_millis(1750);
-
-/// Longest wait for killed processes to be gone.
-const KILLED_ARE_GONE_WITHIN: Duration = Duration::from_millis(250);
+use tracing::{debug, info};
 
 /// How often to look whether freed memory is to be given back to the system.
 const TRIMMING_PERIOD: Duration = Duration::from_secs(1);
@@ -289,121 +283,4 @@ async fn serve_operators(
     let close = shutdown.child_token(Stage::Aborting);
     let abort = shutdown.child_token(Stage::Ended);
     listener.serve(&config, answer, close, abort).await;
-}
-
-/// How far a drain came.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Drained {
-    /// All requests are answered, and no connection is left.
-    Whole,
-    /// Its time is over.
-    InPart,
-    /// It was cut short by a second signal.
-    CutShort,
-}
-
-/// How the processes ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum ProcessesEnd {
-    /// By themselves, when they were asked.
-    Themselves,
-    /// By SIGKILL, because their time was over.
-    KilledInTime,
-    /// By SIGKILL, because of a second signal.
-    KilledBySignal,
-}
-
-/// Takes a worker from [`Stage::Draining`] to the end of its processes and last responses.
-struct Ending<'a> {
-    shutdown: &'a Shutdown,
-    pool: &'a Pool,
-    /// Cancelled when no connection of callers is left.
-    connections_gone: &'a CancellationToken,
-    /// Cancelled when no connection of operators is left.
-    admin_gone: &'a CancellationToken,
-}
-
-impl Ending<'_> {
-    /// Finishes requests, then processes, then the last responses. Requests have all of the time to
-    /// drain; what follows takes [`PROCESSES_END_WITHIN`], [`KILLED_ARE_GONE_WITHIN`] and
-    /// [`LAST_WRITES`] at most.
-    async fn run(&self, config: &ShutdownConfig, grace: Duration) {
-        let delay = sleep(config.drain_delay);
-        self.shutdown.run_until(Stage::Killing, delay).await;
-        self.shutdown.advance(Stage::Closed);
-        let end = Instant::now() + config.drain_timeout;
-        if self.drain(end).await == Drained::InPart {
-            let drain_timeout_ms = milliseconds(config.drain_timeout);
-            let requests = self.pool.open_calls();
-            warn!(
-                drain_timeout_ms,
-                requests, "the time to drain is over, and requests are cut"
-            );
-        }
-        let processes_end = self.end_processes(end, grace).await;
-        // After SIGKILL for lack of time the stage no longer tells of a second signal.
-        let is_signal_news = processes_end != ProcessesEnd::KilledInTime;
-        let last_writes_end = Instant::now() + LAST_WRITES;
-        // Cancel-safe: all are only asked whether something has happened.
-        tokio::select! {
-            () = self.connections_gone.cancelled() => {}
-            () = sleep_until(last_writes_end) => {}
-            () = self.shutdown.reached(Stage::Killing), if is_signal_news => {}
-        }
-        self.shutdown.advance(Stage::Aborting);
-        // Cancel-safe: it is only asked whether the last connection has gone.
-        let _ = timeout(LAST_WRITES, self.admin_gone.cancelled()).await;
-        self.shutdown.advance(Stage::Ended);
-    }
-
-    /// Waits for accepted requests to be answered. Idle processes are stopped as soon as no idle
-    /// connection is left from which another request could come.
-    async fn drain(&self, end: Instant) -> Drained {
-        let idle_processes_end = async {
-            sleep(IDLE_CLOSE_DELAY).await;
-            self.pool.stop_idle();
-            std::future::pending::<Infallible>().await
-        };
-        // Cancel-safe: all are only asked whether something has happened.
-        tokio::select! {
-            () = self.connections_gone.cancelled() => Drained::Whole,
-            () = sleep_until(end) => Drained::InPart,
-            () = self.shutdown.reached(Stage::Killing) => Drained::CutShort,
-            never = idle_processes_end => match never {},
-        }
-    }
-
-    /// Ends the processes: by the end of their stdin, by SIGTERM when the time to drain is over, at
-    /// last by SIGKILL.
-    async fn end_processes(&self, end: Instant, grace: Duration) -> ProcessesEnd {
-        let stopped = self.pool.stop();
-        tokio::pin!(stopped);
-        let killed_at = end.max(Instant::now()) + grace.min(PROCESSES_END_WITHIN);
-        let asked_again = async {
-            sleep_until(end).await;
-            self.shutdown.advance(Stage::Terminating);
-            sleep_until(killed_at).await;
-        };
-        // Cancel-safe: stopping goes on below if its time is over; the rest is only asked.
-        let is_stopped = tokio::select! {
-            () = &mut stopped => true,
-            () = asked_again => false,
-            () = self.shutdown.reached(Stage::Killing) => false,
-        };
-        if is_stopped {
-            return ProcessesEnd::Themselves;
-        }
-        let ended = if self.shutdown.is_at_least(Stage::Killing) {
-            warn!("the end is wanted at once: processes are killed");
-            ProcessesEnd::KilledBySignal
-        } else {
-            warn!("processes are killed, their time to end is over");
-            ProcessesEnd::KilledInTime
-        };
-        self.shutdown.advance(Stage::Killing);
-        // The worker cannot wait for a process that survives SIGKILL, in a system call of its own
-        // for example.
-        drop(timeout(KILLED_ARE_GONE_WITHIN, stopped).await);
-        ended
-    }
 }

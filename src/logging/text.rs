@@ -63,11 +63,11 @@ fn style_of(level: Level) -> &'static str {
 
 /// Formats an event as one line. A block of a handler's output follows in lines of its own, each
 /// with a mark in front, so that no text of a handler can pass for a line of the worker.
-pub(super) struct Text {
+pub(super) struct TextFormat {
     pub(super) colours: Colours,
 }
 
-impl<S, N> FormatEvent<S, N> for Text
+impl<S, N> FormatEvent<S, N> for TextFormat
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,

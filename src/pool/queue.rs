@@ -17,10 +17,10 @@ const GAPS: usize = 32;
 pub struct Queue<T> {
     /// Calls handed back, by place. They always sort before fresh calls: a call is handed back only
     /// after it was taken, and places are given out in order.
-    handed_back: BTreeMap<u64, Entry<T>>,
+    handed_back: BTreeMap<u64, QueueEntry<T>>,
     /// Fresh calls with their places, in order. A call that was removed leaves a gap, except at the
     /// front.
-    fresh: VecDeque<(u64, Option<Entry<T>>)>,
+    fresh: VecDeque<(u64, Option<QueueEntry<T>>)>,
     gaps: usize,
     bound: usize,
     next_place: u64,
@@ -31,7 +31,7 @@ pub struct Queue<T> {
 }
 
 #[derive(Debug)]
-struct Entry<T> {
+struct QueueEntry<T> {
     item: T,
     until: Instant,
 }
@@ -77,13 +77,14 @@ impl<T> Queue<T> {
         let place = self.next_place;
         self.next_place += 1;
         let item = build(place);
-        self.fresh.push_back((place, Some(Entry { item, until })));
+        self.fresh
+            .push_back((place, Some(QueueEntry { item, until })));
         Some(place)
     }
 
     /// Puts a call back at the place that it had.
     pub fn hand_back(&mut self, place: u64, until: Instant, item: T) {
-        self.handed_back.insert(place, Entry { item, until });
+        self.handed_back.insert(place, QueueEntry { item, until });
     }
 
     /// Takes the call that has waited longest.
@@ -106,7 +107,7 @@ impl<T> Queue<T> {
         })
     }
 
-    fn take_fresh(&mut self) -> Option<Entry<T>> {
+    fn take_fresh(&mut self) -> Option<QueueEntry<T>> {
         let (_, first) = self.fresh.pop_front()?;
         self.close_first_gaps();
         first
@@ -193,7 +194,7 @@ impl<T> Queue<T> {
     }
 
     /// All waiting calls, in order.
-    fn all(&self) -> impl Iterator<Item = (u64, &Entry<T>)> {
+    fn all(&self) -> impl Iterator<Item = (u64, &QueueEntry<T>)> {
         let handed_back = self.handed_back.iter();
         let handed_back = handed_back.map(|(place, entry)| (*place, entry));
         let fresh = self.fresh.iter();

@@ -8,22 +8,22 @@ use std::io;
 use std::sync::{Mutex, PoisonError, mpsc};
 use tokio::sync::oneshot;
 
-type Task = Box<dyn FnOnce() + Send>;
+type Closure = Box<dyn FnOnce() + Send>;
 
 /// The channel to the thread, once the thread runs.
-static THREAD: Mutex<Option<mpsc::Sender<Task>>> = Mutex::new(None);
+static THREAD: Mutex<Option<mpsc::Sender<Closure>>> = Mutex::new(None);
 
 /// Starts the thread if it does not run yet.
 pub(super) fn prepare() -> io::Result<()> {
     thread().map(drop)
 }
 
-fn thread() -> io::Result<mpsc::Sender<Task>> {
+fn thread() -> io::Result<mpsc::Sender<Closure>> {
     let mut known = THREAD.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(known) = &*known {
         return Ok(known.clone());
     }
-    let (sender, received) = mpsc::channel::<Task>();
+    let (sender, received) = mpsc::channel::<Closure>();
     std::thread::Builder::new()
         .name("launcher".to_owned())
         .spawn(move || received.into_iter().for_each(|work| work()))?;
@@ -37,7 +37,7 @@ pub(super) fn send(work: impl FnOnce() + Send + 'static) {
     drop(thread().map(|thread| thread.send(Box::new(work))));
 }
 
-/// Has the thread do something, and returns its result. Task that has not begun when the future is
+/// Has the thread do something, and returns its result. Closure that has not begun when the future is
 /// dropped is left out; the result of work that has begun is dropped.
 pub(super) async fn run<R: Send + 'static>(
     work: impl FnOnce() -> R + Send + 'static,

@@ -38,12 +38,12 @@ pub(super) struct ReadAhead {
     is_overdue: bool,
     closed_until: Option<Instant>,
     /// The last look at the process while a reply was overdue.
-    look: Option<Look>,
+    look: Option<OverdueReply>,
 }
 
 /// A look at the process while a reply was overdue.
 #[derive(Debug, Clone, Copy)]
-struct Look {
+struct OverdueReply {
     /// When the process could start on the request.
     since: Instant,
     at: Instant,
@@ -116,7 +116,7 @@ impl ReadAhead {
                     self.is_overdue = true;
                     return;
                 }
-                self.look = Some(Look {
+                self.look = Some(OverdueReply {
                     since,
                     at: now,
                     used: first,
