@@ -322,6 +322,28 @@ fn a_flood_of_lines_is_counted_and_the_reply_behind_it_arrives() {
 }
 
 #[test]
+fn a_timeout_says_why_the_last_line_is_no_reply() {
+    for (line, cause) in [
+        (
+            "{\"result\":1,\"level\":\"x\"}",
+            "a member that loggers write",
+        ),
+        ("  {\"id\":1,\"result\":1}", "blanks before its brace"),
+        ("", "did not answer, the last an empty line"),
+        ("done {\"result\":1}", "glued to other output"),
+    ] {
+        let mut table = Table::new();
+        table.give(1);
+        table.says(&format!("{line}\n"));
+        table.waits(TIMEOUT, Some(Duration::ZERO));
+        let RequestFailure::TimedOut(seen) = table.failure(1) else {
+            panic!("{line}")
+        };
+        assert!(seen.full().contains(cause), "{line}: {seen}");
+    }
+}
+
+#[test]
 fn an_idle_hour_is_no_slow_start() {
     let mut table = Table::new();
     table.waits(3600 * TIMEOUT, None);

@@ -2,7 +2,7 @@
 
 use super::{Conversation, Flight, Promise, Ticket};
 use crate::cause::Cause;
-use crate::process::line;
+use crate::process::line::{self, ExtraMembers, Parsed};
 use std::time::Duration;
 
 /// Most characters of a stray line that the `detail` of a 504 quotes.
@@ -81,11 +81,19 @@ impl<T: Ticket> Conversation<T> {
             } else {
                 format!("{strays} lines")
             };
-            let cause = if self.strays.are_one_reply() {
+            let parsed = line::parse(&self.strays.last);
+            let cause = if matches!(parsed, Parsed::Unnamed(_, ExtraMembers::Logger)) {
+                ", the last would be a reply, but has a member that loggers write (level, msg, time \
+                 or the like), and no id: repeat the id"
+            } else if last.is_empty() {
+                ", the last an empty line"
+            } else if self.strays.are_one_reply() {
                 ", the last of them together are one JSON object with a result: a reply is one \
                  line, without indentation; the last"
             } else if last.starts_with('{') {
                 ", the last is not valid JSON or has neither result nor error"
+            } else if last.trim_start().starts_with('{') {
+                ", the last has blanks before its brace: a reply begins with it"
             } else if last.contains("{\"") && !last.contains("\"payload\":") {
                 ", the last has a reply glued to other output, so a newline is missing before it"
             } else {
@@ -93,7 +101,11 @@ impl<T: Ticket> Conversation<T> {
             };
             format!(
                 "the process wrote {lines} to stdout that did not answer{cause}{}",
-                quote(&last)
+                if last.is_empty() {
+                    String::new()
+                } else {
+                    quote(&last)
+                }
             )
         };
         let hint = self.likely_cause(strays);
