@@ -31,7 +31,8 @@ pub fn start(format: Option<LogFormat>, level: Level) -> io::Result<LastLines> {
         LogFormat::Json
     };
     let (buffer, last_lines) = writer::start(std::io::stderr())?;
-    // The library's own errors are off: the library would print them to stderr, and panic when that is full.
+    // The library's own errors are off: the library would print them to stderr, and panic on a full
+    // one.
     let subscriber = tracing_subscriber::fmt()
         .with_max_level(level)
         .with_writer(move || buffer.clone())
