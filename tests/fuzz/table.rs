@@ -1,6 +1,6 @@
 //! A conversation with its clock, and the outcome of each request.
 
-use faas_worker::error::Failure;
+use faas_worker::error::RequestFailure;
 use faas_worker::process::conversation::{
     Conversation, ConversationConfig, Event, PipeHolders, Ticket, Trust,
 };
@@ -106,7 +106,7 @@ impl Table {
         self.collect();
         let sent_before = self.talk.in_flight();
         let unread = vec![b'x'; unread];
-        let open = self.talk.end(&unread, PipeHolders::None);
+        let open = self.talk.end(&unread, PipeHolders::Gone);
         assert!(open.len() <= sent_before);
         self.done
             .extend(open.into_iter().map(|(request, _)| request.0));
@@ -138,7 +138,7 @@ impl Table {
 }
 
 /// Fails unless each answer is one JSON value, and names no other request than its own.
-fn check(number: u64, outcome: Result<&[u8], &Failure>) {
+fn check(number: u64, outcome: Result<&[u8], &RequestFailure>) {
     let Ok(result) = outcome else { return };
     let object = std::str::from_utf8(result).expect("a result is text");
     serde_json::from_str::<serde::de::IgnoredAny>(object).expect("a result is JSON");

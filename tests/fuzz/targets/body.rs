@@ -2,7 +2,7 @@
 #![no_main]
 
 use bytes::Bytes;
-use faas_worker::error::Failure;
+use faas_worker::error::RequestFailure;
 use faas_worker::http::api::payload::{find_payload, is_json};
 use faas_worker::process::ids::IdDigits;
 use faas_worker::process::line::{Context, encode_request};
@@ -66,7 +66,7 @@ fuzz_target!(|input: &[u8]| {
                 assert_eq!(decoded(&payload), model);
             }
         }
-        Err(Failure::Invalid { status, detail }) => {
+        Err(RequestFailure::Invalid { status, detail }) => {
             assert!(status == 400 || status == 422);
             serde_json::from_slice::<IgnoredAny>(&detail).expect("detail is JSON");
             // Only integers of thousands of digits are refused that the model reads.
