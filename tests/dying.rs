@@ -131,7 +131,7 @@ fn what_a_process_printed_for_an_earlier_request_is_not_told_of_the_next() {
         *) echo 'for an earlier one' >&2; sleep 0.1; printf '{"result":1}\n' ;;
         esac
     done"#;
-    let worker = sh(script, &["--processes", "1"]).start();
+    let worker = sh(script, &[]).option("--processes", "1").start();
     for (payload, is_told) in [("die", false), ("own", true)] {
         assert_result(&worker.post("x"), 1);
         let response = worker.post(payload);

@@ -111,12 +111,23 @@ mod tests {
 
     #[tokio::test]
     async fn a_body_counts_as_held_until_it_was_looked_at_caller_or_no_caller() {
-        let body = body_of(100_000);
-        let budget = MemoryBudget::new(body.len() as u64 * 2);
-        let mut reservation = budget.reservation();
-        assert!(reservation.grow_to(body.len()));
+        let body = Bytes::from(format!("{{\"payload\":\"{}\"}}", "x".repeat(100_000)));
+        let length = body.len();
+        let budget = MemoryBudget::new(length as u64 * 2);
+        let reserved = || {
+            let mut reservation = budget.reservation();
+            assert!(reservation.grow_to(length));
+            reservation
+        };
         let bodies = LargeBodies::start().unwrap();
-        let mut looking = Box::pin(bodies.find_payload(true, body, reservation, LONG));
+        // The payload goes on counting.
+        let found = bodies.find_payload(true, body.clone(), reserved(), LONG);
+        let found = found.await.unwrap();
+        assert_eq!(budget.held(), length as u64);
+        drop(found);
+        assert_eq!(budget.held(), 0);
+
+        let mut looking = Box::pin(bodies.find_payload(true, body, reserved(), LONG));
         let mut context = Context::from_waker(Waker::noop());
         assert!(looking.as_mut().poll(&mut context).is_pending());
         drop(looking);
