@@ -71,6 +71,9 @@ pub enum RequestFailure {
     TimedOut(Cause),
 }
 
+/// When a caller may try again, where nothing tells of a longer time.
+pub const RETRY_SOON: Duration = Duration::from_secs(1);
+
 /// Whether the handler may have run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Executed {

@@ -15,7 +15,7 @@ use super::waiting::{Priority, WaitingProcesses};
 use crate::budget::MemoryBudget;
 use crate::cause::Cause;
 use crate::config::PoolConfig;
-use crate::error::RequestFailure;
+use crate::error::{RETRY_SOON, RequestFailure};
 use crate::process::conversation::Position;
 use crate::process::owner::Load;
 use crate::process::repeats::FailedOutput;
@@ -115,11 +115,6 @@ impl Dispatcher {
             never_up: SetOnce::new(),
             failed_output: FailedOutput::default(),
         }
-    }
-
-    /// The memory budget of the worker.
-    pub(super) fn budget(&self) -> &MemoryBudget {
-        &self.budget
     }
 
     /// The slowest start of a process so far.
@@ -284,7 +279,7 @@ impl Dispatcher {
         let could_grow = state.could_grow();
         drop(state);
         let why = "one process after another ended before it read the request".into();
-        let retry_after = Duration::from_secs(1);
+        let retry_after = RETRY_SOON;
         answer_all(
             worn_out,
             Some(RequestFailure::Unavailable { why, retry_after }),

@@ -21,6 +21,7 @@ use crate::config::ProcessConfig;
 use crate::process::conversation::Fault;
 use crate::process::launch::Launcher;
 use crate::process::output_log::LogAllowance;
+use crate::process::repeats::StartEnd;
 use crate::shutdown::Stage;
 use backoff::Backoff;
 use events::SlotEvent;
@@ -227,7 +228,10 @@ impl Slot {
                 let lived = running.started().elapsed();
                 let lived_ms = u64::try_from(lived.as_millis()).unwrap_or(u64::MAX);
                 let was_up = running.member().is_up();
-                let end = running.reap(!was_up);
+                let end = running.reap(match was_up {
+                    true => StartEnd::NotFailed,
+                    false => StartEnd::Failed,
+                });
                 let is_repeated = end.repeated > 0;
                 let repeated = is_repeated.then_some(end.repeated);
                 let last_line = Some(&end.last_line).filter(|_| !is_repeated);

@@ -58,7 +58,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 use strays::Strays;
 
-pub use end::PipeHolders;
+pub use end::{OpenRequest, PipeHolders};
 pub use event::Event;
 pub use trust::{Fault, Trust};
 
@@ -122,7 +122,6 @@ pub struct Conversation<T> {
     has_spoken: bool,
     /// A ready line came that was not the first line.
     was_ready_late: bool,
-    has_replied: bool,
     last_replied: Option<Instant>,
     trust: Trust,
     /// Arrival of the first piece of a line that keeps the process from being given a request as
@@ -179,7 +178,6 @@ impl<T: Ticket> Conversation<T> {
             is_ready: false,
             has_spoken: false,
             was_ready_late: false,
-            has_replied: false,
             last_replied: None,
             trust: Trust::Sound,
             half_line_since: None,
@@ -209,7 +207,7 @@ impl<T: Ticket> Conversation<T> {
         }
         let most = match self.promise {
             Promise::Nothing => 1,
-            Promise::Order if self.has_replied => self.read_ahead.window(now),
+            Promise::Order if self.has_replied() => self.read_ahead.window(now),
             Promise::Order => 1,
             Promise::Concurrency(number) => number,
         };
@@ -245,7 +243,7 @@ impl<T: Ticket> Conversation<T> {
 
     /// True when the process has answered at least once.
     pub fn has_replied(&self) -> bool {
-        self.has_replied
+        self.last_replied.is_some()
     }
 
     /// When the process last answered.
@@ -363,14 +361,14 @@ impl<T: Ticket> Conversation<T> {
 
     /// True when the process has shown life by a ready line or a reply.
     fn has_shown_life(&self) -> bool {
-        self.is_ready || self.has_replied
+        self.is_ready || self.has_replied()
     }
 
     /// True when a process without requests is in the middle of a line, and that line could be a
     /// reply or the process has answered before: its end might answer a request that is given now.
     /// Output during a start may be cut anywhere, and is no reason to wait.
     fn is_in_half_a_line(&self) -> bool {
-        let could_answer = self.has_replied || line::is_braced(self.framer.partial());
+        let could_answer = self.has_replied() || line::is_braced(self.framer.partial());
         self.flight.is_empty() && self.framer.is_inside_line() && could_answer
     }
 

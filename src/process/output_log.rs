@@ -1,6 +1,6 @@
 //! Output of handlers on its way into the log: whole blocks, cut lines, a bounded rate.
 
-use super::repeats::{FailedOutput, StartOutput};
+use super::repeats::{FailedOutput, StartEnd, StartOutput};
 use std::borrow::Cow;
 use std::convert::Infallible;
 use std::io;
@@ -231,7 +231,7 @@ impl ErrorOutput {
     /// Reads and logs the rest without waiting: a grandchild may hold the pipe open, and may even
     /// go on writing. The output of a failed start is not logged if it equals that of the failed
     /// start before; returns how many starts in a row before had the same output.
-    pub fn finish(&mut self, has_failed: bool) -> u64 {
+    pub fn finish(&mut self, end: StartEnd) -> u64 {
         for _ in 0..READS_AT_THE_END {
             let Some(pipe) = &self.pipe else { break };
             let read = rustix::io::read(pipe, &mut self.scratch);
@@ -240,7 +240,7 @@ impl ErrorOutput {
             }
         }
         self.log_block();
-        let (text, repeated) = self.start.end(has_failed);
+        let (text, repeated) = self.start.end(end);
         self.log(text);
         repeated
     }

@@ -9,6 +9,15 @@ const COMPARED: usize = 64 * 1024;
 /// Longest time that an output is withheld because it may equal the last one.
 const WITHHELD: Duration = Duration::from_millis(200);
 
+/// Whether a process ended before its start was over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StartEnd {
+    /// The process ended by itself before it was up.
+    Failed,
+    /// The process was up, or was stopped.
+    NotFailed,
+}
+
 /// The output of the last failed start of a pool. Clones share it.
 #[derive(Debug, Clone, Default)]
 pub struct FailedOutput(Arc<Mutex<Failed>>);
@@ -108,8 +117,8 @@ impl StartOutput {
 
     /// The process has ended; returns the output to log, and how many failed starts in a row before
     /// had the same.
-    pub(super) fn end(&mut self, has_failed: bool) -> (Option<Vec<u8>>, u64) {
-        if !has_failed || !self.is_compared || self.printed.is_empty() {
+    pub(super) fn end(&mut self, end: StartEnd) -> (Option<Vec<u8>>, u64) {
+        if end == StartEnd::NotFailed || !self.is_compared || self.printed.is_empty() {
             return (self.give_up(), 0);
         }
         self.is_compared = false;
@@ -147,7 +156,11 @@ mod tests {
         let mut output = StartOutput::new(known.clone());
         let blocks = blocks.iter().map(|block| block.as_bytes().to_vec());
         let mut logged: Vec<_> = blocks.filter_map(|block| output.push(now, block)).collect();
-        let (rest, repeated) = output.end(has_failed);
+        let end = match has_failed {
+            true => StartEnd::Failed,
+            false => StartEnd::NotFailed,
+        };
+        let (rest, repeated) = output.end(end);
         logged.extend(rest);
         let logged = logged
             .into_iter()
@@ -190,6 +203,6 @@ mod tests {
         assert_eq!(output.look(now + WITHHELD / 2), None);
         assert_eq!(output.look(now + WITHHELD), Some(b"a".to_vec()));
         assert_eq!(output.push(now, b"b".to_vec()), Some(b"b".to_vec()));
-        assert_eq!(output.end(true), (None, 0));
+        assert_eq!(output.end(StartEnd::Failed), (None, 0));
     }
 }

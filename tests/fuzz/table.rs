@@ -2,7 +2,7 @@
 
 use faas_worker::error::RequestFailure;
 use faas_worker::process::conversation::{
-    Conversation, ConversationConfig, Event, PipeHolders, Ticket, Trust,
+    Conversation, ConversationConfig, Event, OpenRequest, PipeHolders, Ticket, Trust,
 };
 use faas_worker::process::line::{Context, ContextMember};
 use faas_worker::procfs::Activity;
@@ -109,7 +109,11 @@ impl Table {
         let open = self.talk.end(&unread, PipeHolders::Gone);
         assert!(open.len() <= sent_before);
         self.done
-            .extend(open.into_iter().map(|(request, _)| request.0));
+            .extend(open.into_iter().map(|open| match open {
+                OpenRequest::NeverStarted(request) | OpenRequest::MayHaveStarted(request) => {
+                    request.0
+                }
+            }));
         self.done.sort_unstable();
         let all: Vec<u64> = (1..=self.given).collect();
         assert_eq!(self.done, all);

@@ -6,7 +6,7 @@ use super::payload::{find_payload, find_plain_payload, is_json};
 use super::respond::{self, ApiResponse};
 use crate::budget::{COUNTED_FROM, MemoryBudget, Reservation};
 use crate::config::HttpConfig;
-use crate::error::RequestFailure;
+use crate::error::{RETRY_SOON, RequestFailure};
 use crate::http::server::RequestBody;
 use crate::pool::{Extras, Job, Pool};
 use crate::shutdown::{Shutdown, Stage};
@@ -293,7 +293,7 @@ impl Collecting {
 fn no_memory() -> RequestFailure {
     RequestFailure::Overloaded {
         why: "too many bytes of bodies and replies are held already (--max-buffered)".into(),
-        retry_after: Duration::from_secs(1),
+        retry_after: RETRY_SOON,
     }
 }
 

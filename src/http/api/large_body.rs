@@ -7,7 +7,7 @@
 use super::payload::find_payload;
 use crate::allocator;
 use crate::budget::Reservation;
-use crate::error::RequestFailure;
+use crate::error::{RETRY_SOON, RequestFailure};
 use bytes::Bytes;
 use std::io;
 use std::sync::mpsc;
@@ -61,7 +61,7 @@ impl LargeBodies {
         };
         let overloaded = || RequestFailure::Overloaded {
             why: "too many large bodies are being looked at".into(),
-            retry_after: Duration::from_secs(1),
+            retry_after: RETRY_SOON,
         };
         self.work.send(work).map_err(|_| overloaded())?;
         // Cancel-safe: the thread drops a body whose receiver is gone.

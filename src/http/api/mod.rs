@@ -17,7 +17,7 @@ pub mod token;
 
 use crate::budget::MemoryBudget;
 use crate::config::HttpConfig;
-use crate::error::RequestFailure;
+use crate::error::{RETRY_SOON, RequestFailure};
 use crate::http::server::RequestBody;
 use crate::logging::timestamp::Timestamp;
 use crate::pool::Pool;
@@ -38,7 +38,6 @@ use routes::Target;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 use token::Tokens;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -230,7 +229,7 @@ impl Api {
                 Bytes::from_static(b"{\"status\":\"ready\"}"),
             ),
             Some(why) => {
-                let retry_after = Duration::from_secs(1);
+                let retry_after = RETRY_SOON;
                 let reader = match self.config.verbose_errors {
                     true => Reader::Operator,
                     false => Reader::Caller(None),

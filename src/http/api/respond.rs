@@ -1,7 +1,7 @@
 //! Responses: the one place that decides the status, headers and words of a failure.
 
 use crate::cause::Cause;
-use crate::error::RequestFailure;
+use crate::error::{RETRY_SOON, RequestFailure};
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::header::{
@@ -60,7 +60,7 @@ pub fn failure_with(failure: &RequestFailure, body: Bytes) -> ApiResponse {
             headers.insert(RETRY_AFTER, whole_seconds(*retry_after));
         }
         RequestFailure::Draining => {
-            headers.insert(RETRY_AFTER, whole_seconds(Duration::from_secs(1)));
+            headers.insert(RETRY_AFTER, whole_seconds(RETRY_SOON));
         }
         // The rest of the body is not read.
         RequestFailure::BodyTimeout(_)

@@ -18,6 +18,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
 use super::registry::{Newcomer, Registration, Registry};
+use crate::error::{Code, RETRY_SOON};
 
 /// Connections that wait at one time.
 pub(super) const MAX_WAITING: usize = 128;
@@ -233,9 +234,12 @@ fn overloaded() -> String {
     let body = r#"{"detail":"Overloaded: too many connections are open, all of them in use"}"#;
     format!(
         "HTTP/1.1 429 Too Many Requests\r\ncontent-type: application/json\r\n\
-         x-faas-error: overloaded\r\nx-faas-executed: no\r\nx-request-id: {:016x}\r\n\
-         retry-after: 1\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
+         x-faas-error: {}\r\nx-faas-executed: {}\r\nx-request-id: {:016x}\r\n\
+         retry-after: {}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
+        Code::Overloaded.as_str(),
+        Code::Overloaded.executed().as_str(),
         fastrand::u64(..),
+        RETRY_SOON.as_secs(),
         body.len()
     )
 }

@@ -2,7 +2,7 @@
 
 use super::DispatchState;
 use crate::cause::Cause;
-use crate::error::RequestFailure;
+use crate::error::{RETRY_SOON, RequestFailure};
 use std::time::Duration;
 
 /// `Retry-After` while no process has ever answered.
@@ -16,7 +16,7 @@ impl DispatchState {
         let least = match self.health.is_unproven() {
             // A handler that has never answered does not mend itself within a second.
             true => RETRY_OF_THE_UNPROVEN,
-            false => Duration::from_secs(1),
+            false => RETRY_SOON,
         };
         let wait = self.queue.wait_for_newcomer();
         let retry_after = wait.clamp(least, LONGEST_RETRY_AFTER);

@@ -14,6 +14,7 @@ use crate::process::memory::measure_memory;
 use crate::process::output_log::{ErrorOutput, LogAllowance, StreamLog};
 use crate::process::owner::Owner;
 use crate::process::reaping::{ExitWatch, Process, describe};
+use crate::process::repeats::StartEnd;
 use crate::shutdown::{Shutdown, Stage};
 use rustix::process::Signal;
 use std::fmt;
@@ -127,7 +128,7 @@ impl LiveProcess {
             max_reply_bytes: config.max_reply_bytes,
         };
         let lifetime = Lifetime::new(&config.recycle, fastrand::f64());
-        let budget = dispatcher.budget().clone();
+        let budget = dispatcher.budget.clone();
         let failed_output = dispatcher.failed_output.clone();
         let member = Member::join(dispatcher, role, permit, lifetime.requests);
         let number = member.number();
@@ -260,7 +261,7 @@ impl LiveProcess {
         }
         self.process.signal_group(Signal::KILL);
         self.exit.ended().await;
-        let status = self.reap(false).status;
+        let status = self.reap(StartEnd::NotFailed).status;
         self.settle(reason).await;
         if reason != StopReason::Ended {
             info!(process = self.number, %status, "process stopped");
@@ -308,13 +309,13 @@ impl LiveProcess {
     }
 
     /// Kills the rest of the group and reaps the process, which must have ended; returns how it
-    /// ended. `has_failed` if it ended by itself before it was up.
-    pub(super) fn reap(&mut self, has_failed: bool) -> ProcessEnd {
+    /// ended.
+    pub(super) fn reap(&mut self, start: StartEnd) -> ProcessEnd {
         if let Some(end) = &self.end {
             return end.clone();
         }
         let death = self.process.reap();
-        let repeated = self.errors.finish(has_failed);
+        let repeated = self.errors.finish(start);
         // Output of earlier requests says nothing about this one.
         let working_since = self.owner.working_since();
         let end = ProcessEnd {
@@ -330,7 +331,7 @@ impl LiveProcess {
     /// never started.
     // Not cancel-safe: see [`Owner::settle`].
     async fn settle(&mut self, reason: StopReason) {
-        let ProcessEnd { status, .. } = self.reap(false);
+        let ProcessEnd { status, .. } = self.reap(StartEnd::NotFailed);
         let cause = self.cause(&format!("{reason}{status}"));
         let never_started = self.owner.settle(&cause).await;
         self.owner.source().dispatcher().hand_back(never_started);

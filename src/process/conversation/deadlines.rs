@@ -133,7 +133,7 @@ impl<T: Ticket> Conversation<T> {
     fn next_look(&self) -> Option<Instant> {
         let first = self.flight.front()?;
         let can_start = first.line.end <= self.outgoing.total_sent();
-        let is_ahead = self.promise == Promise::Order && self.has_replied && can_start;
+        let is_ahead = self.promise == Promise::Order && self.has_replied() && can_start;
         if is_ahead && self.trust == Trust::Sound {
             self.read_ahead.next_look(first.since)
         } else {

@@ -12,16 +12,25 @@ pub enum PipeHolders {
     Possible,
 }
 
+/// A request without a reply, when its process has ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OpenRequest<T> {
+    /// The process never started on it: another may be given it.
+    NeverStarted(T),
+    /// The process may have started on it, and may have finished.
+    MayHaveStarted(T),
+}
+
 impl<T: Ticket> Conversation<T> {
     /// The process is dead and reaped, its stdout read, and `unread` was taken back out of its
-    /// stdin. Gives each open ticket, in order, with `true` if its request never started.
+    /// stdin. Gives each open ticket, in order.
     ///
     /// A request never started in two cases: its line lies wholly in the part that was never read,
     /// or the process promised order and an earlier request has no reply. The promise says nothing
     /// while a descendant may still work on the lines that were read. The pipe says nothing when
     /// other bytes come out of it than were written: a descendant has read these, and put others in
     /// their place.
-    pub fn end(&mut self, unread: &[u8], holders: PipeHolders) -> Vec<(T, bool)> {
+    pub fn end(&mut self, unread: &[u8], holders: PipeHolders) -> Vec<OpenRequest<T>> {
         let total_sent = self.outgoing.total_sent();
         let read = total_sent.checked_sub(unread.len() as u64);
         let read = read.filter(|read| self.is_end_of_what_was_sent(unread, *read));
@@ -35,7 +44,11 @@ impl<T: Ticket> Conversation<T> {
         flights
             .filter_map(|(index, flight)| {
                 let is_untouched = flight.line.start >= read || index >= may_have_started;
-                flight.ticket.map(|ticket| (ticket, is_untouched))
+                let open = match is_untouched {
+                    true => OpenRequest::NeverStarted,
+                    false => OpenRequest::MayHaveStarted,
+                };
+                flight.ticket.map(open)
             })
             .collect()
     }

@@ -111,7 +111,6 @@ impl<T: Ticket> Conversation<T> {
             return;
         };
         self.show_life(now, flight.since);
-        self.has_replied = true;
         self.last_replied = Some(now);
         let is_out_of_order = self.promise == Promise::Order && index > 0;
         if is_out_of_order {

@@ -26,6 +26,16 @@ impl Ticket for Request {
     }
 }
 
+/// Each request, with whether it never started.
+fn told_apart<T>(open: Vec<OpenRequest<T>>) -> Vec<(T, bool)> {
+    open.into_iter()
+        .map(|open| match open {
+            OpenRequest::NeverStarted(request) => (request, true),
+            OpenRequest::MayHaveStarted(request) => (request, false),
+        })
+        .collect()
+}
+
 /// A conversation with its clock and all that came of it.
 struct Table {
     talk: Conversation<Request>,
@@ -102,7 +112,7 @@ impl Table {
     fn end(&mut self, unread: usize, holders: PipeHolders) -> Vec<(Request, bool)> {
         let read = self.written.len().saturating_sub(unread);
         let unread = self.written[read..].to_vec();
-        self.talk.end(&unread, holders)
+        told_apart(self.talk.end(&unread, holders))
     }
 
     fn says(&mut self, text: &str) -> &mut Table {
@@ -1458,7 +1468,7 @@ fn a_line_is_made_again_as_it_was_to_be_compared() {
     let written = talk.outgoing().to_vec();
     assert!(written.ends_with(b"\"timeout_ms\":498}\n"));
     talk.sent(now, written.len());
-    let ended = talk.end(&written, PipeHolders::Possible);
+    let ended = told_apart(talk.end(&written, PipeHolders::Possible));
     assert!(ended.iter().all(|(_, is_untouched)| *is_untouched));
     assert_eq!(ended.len(), 2);
 }
@@ -1474,7 +1484,7 @@ fn lines_that_come_back_changed_give_no_request_back() {
         if let Some(at) = at {
             unread[at] ^= 1;
         }
-        let ended = table.talk.end(&unread, PipeHolders::Possible);
+        let ended = told_apart(table.talk.end(&unread, PipeHolders::Possible));
         let untouched = ended.iter().map(|(_, is_untouched)| *is_untouched);
         assert!(untouched.eq([is_given_back, is_given_back]), "{at:?}");
     }

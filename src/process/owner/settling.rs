@@ -4,7 +4,7 @@ use super::reading::READ_BYTES;
 use super::{Owner, ProcessObserver, RequestSource};
 use crate::cause::Cause;
 use crate::error::RequestFailure;
-use crate::process::conversation::PipeHolders;
+use crate::process::conversation::{OpenRequest, PipeHolders};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use std::future::poll_fn;
@@ -46,13 +46,12 @@ impl<S: RequestSource + ProcessObserver> Owner<S> {
             None => PipeHolders::Gone,
         };
         let mut never_started = Vec::new();
-        for (request, is_untouched) in self.conversation.end(&unread, holders) {
-            if is_untouched {
-                never_started.push(request);
-            } else {
-                request
+        for open in self.conversation.end(&unread, holders) {
+            match open {
+                OpenRequest::NeverStarted(request) => never_started.push(request),
+                OpenRequest::MayHaveStarted(request) => request
                     .into()
-                    .answer(Err(RequestFailure::Exited(cause.clone())));
+                    .answer(Err(RequestFailure::Exited(cause.clone()))),
             }
         }
         never_started

@@ -96,6 +96,18 @@ impl Bench {
         }
     }
 
+    /// Is asked, and answers without an id.
+    async fn answers_without_id(&mut self) {
+        let mut answered = self.ask(LONG);
+        assert!(self.look().is_pending());
+        self.says("{\"result\":1}\n");
+        while answered.is_empty() {
+            tokio::task::yield_now().await;
+            assert!(self.look().is_pending());
+        }
+        assert_eq!(answered.try_recv().unwrap(), Ok("{\"result\":1}".into()));
+    }
+
     fn ask(&self, timeout: Duration) -> oneshot::Receiver<Outcome> {
         let (call, answered) = Call::new(Job {
             payload: "p".into(),
@@ -146,14 +158,7 @@ async fn without_ids_stdout_is_looked_at_before_the_next_request_is_written() {
         ("{\"res", Poll::Pending),
     ] {
         let mut bench = Bench::new().await;
-        let mut answered = bench.ask(LONG);
-        assert!(bench.look().is_pending());
-        bench.says("{\"result\":1}\n");
-        while answered.is_empty() {
-            tokio::task::yield_now().await;
-            assert!(bench.look().is_pending());
-        }
-        assert_eq!(answered.try_recv().unwrap(), Ok("{\"result\":1}".into()));
+        bench.answers_without_id().await;
         // The silence that is waited for after its first answer.
         while bench.owner.conversation.room(Instant::now()) == 0 {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -203,14 +208,7 @@ impl Drop for Busy {
 async fn without_ids_a_process_that_waits_for_a_processor_is_not_silent() {
     let mut busy = Busy::start();
     let mut bench = Bench::of_process(busy.0.id()).await;
-    let mut answered = bench.ask(LONG);
-    assert!(bench.look().is_pending());
-    bench.says("{\"result\":1}\n");
-    while answered.is_empty() {
-        tokio::task::yield_now().await;
-        assert!(bench.look().is_pending());
-    }
-    answered.try_recv().unwrap().unwrap();
+    bench.answers_without_id().await;
     let room = |bench: &Bench| bench.owner.conversation.room(Instant::now());
     for _ in 0..10 {
         // Several times as long as the silence that is waited for.
