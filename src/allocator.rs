@@ -24,7 +24,7 @@ const FREE_AT_THE_END: libc::c_int = 8 * 1024 * 1024;
 
 /// Decides when to return memory to the system. Pure: the caller measures.
 #[derive(Debug)]
-pub struct Trimming {
+pub(crate) struct Trimming {
     /// The largest load since the last trim.
     peak_load: u64,
     /// Resident memory after the last trim.
@@ -42,7 +42,7 @@ const LOOKS_UNTIL_NEXT: u32 = 5;
 impl Trimming {
     /// The state of a program with this much resident memory, before its first request: a storm may
     /// come before the first look.
-    pub fn new(resident: u64) -> Trimming {
+    pub(crate) fn new(resident: u64) -> Trimming {
         Trimming {
             peak_load: 0,
             kept: resident,
@@ -59,7 +59,7 @@ impl Trimming {
     /// * memory has grown by more than twice the load;
     /// * [`LOOKS_UNTIL_NEXT`] looks after the last trim, resident memory is above the least so far
     ///   plus three times the load.
-    pub fn is_due(&mut self, load: u64, resident: u64) -> bool {
+    pub(crate) fn is_due(&mut self, load: u64, resident: u64) -> bool {
         self.looks = self.looks.saturating_add(1);
         self.least = self.least.min(resident);
         // A connection with full buffers takes three times the bytes that it counts for.
@@ -77,7 +77,7 @@ impl Trimming {
     }
 
     /// Records a trim, with the load and the resident memory after it.
-    pub fn done(&mut self, load: u64, resident: u64) {
+    pub(crate) fn done(&mut self, load: u64, resident: u64) {
         self.peak_load = load;
         self.kept = resident;
         self.looks = 0;
@@ -87,7 +87,7 @@ impl Trimming {
 /// Has glibc return large blocks to the system as soon as they are freed, from now on.
 #[cfg(target_env = "gnu")]
 #[expect(unsafe_code)]
-pub fn map_large_blocks() {
+pub(crate) fn map_large_blocks() {
     // SAFETY: mallopt(3) takes two numbers, and these parameters decide only where later blocks come
     // from. After a failure, memory returns later, by malloc_trim.
     let _ = unsafe {
@@ -103,7 +103,7 @@ pub fn map_large_blocks() {}
 /// Returns freed memory to the system. Takes some milliseconds after a large storm.
 #[cfg(target_env = "gnu")]
 #[expect(unsafe_code)]
-pub fn give_back() {
+pub(crate) fn give_back() {
     // SAFETY: malloc_trim(3) takes a number only, may be called by any thread at any time, and
     // touches only freed memory. Its answer, whether there was any, has no use here.
     let _ = unsafe { libc::malloc_trim(0) };

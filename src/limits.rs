@@ -14,7 +14,7 @@ use tracing::warn;
 const SPARE: u64 = 64;
 
 /// Most connections to the address of `--admin`, which do not count as connections of callers.
-pub const ADMIN_CONNECTIONS: NonZeroUsize = NonZeroUsize::new(64).unwrap();
+pub(crate) const ADMIN_CONNECTIONS: NonZeroUsize = NonZeroUsize::new(64).unwrap();
 
 /// Descriptors for one process: three pipes and the process itself, twice while it is replaced.
 const PER_PROCESS: u64 = 12;
@@ -22,7 +22,7 @@ const PER_PROCESS: u64 = 12;
 /// Raises the soft limit of descriptors so that all connections and processes fit, as far as the
 /// hard limit allows. A listener may have `beyond` connections open beyond its limit. Returns the
 /// limit as it was before, for handlers.
-pub fn raise_descriptor_limit(
+pub(crate) fn raise_descriptor_limit(
     config: &HttpConfig,
     max_processes: NonZeroUsize,
     beyond: usize,
@@ -66,7 +66,7 @@ fn descriptors_needed(
 
 /// Warns where the kernel ends the whole control group, the worker included, for the memory of one
 /// process, as Kubernetes sets it from 1.28 on.
-pub fn warn_of_group_kill(config: &IsolationConfig) {
+pub(crate) fn warn_of_group_kill(config: &IsolationConfig) {
     if config.memory_bytes.is_some() {
         return;
     }
@@ -85,7 +85,7 @@ pub fn warn_of_group_kill(config: &IsolationConfig) {
 
 /// Hides the worker's memory, environment and descriptors in `/proc` from other processes of the
 /// same user, so from handlers. A worker that is not dumpable leaves no core file either.
-pub fn hide_from_processes() {
+pub(crate) fn hide_from_processes() {
     if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
         warn!(%error, "the worker's environment can be read by its processes");
     }

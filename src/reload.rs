@@ -56,7 +56,7 @@ const WITHOUT_EVENTS: [u64; 7] = [
 ];
 
 /// A watch over the handler's files; ends when dropped.
-pub struct Watch {
+pub(crate) struct Watch {
     changes: mpsc::Receiver<PathBuf>,
 }
 
@@ -70,7 +70,7 @@ enum Means {
 impl Watch {
     /// Watches all below `root`, and the files that the command names when it is started in
     /// `directory`.
-    pub async fn start(
+    pub(crate) async fn start(
         root: &Path,
         directory: &Directory,
         command: Option<&Command>,
@@ -104,7 +104,7 @@ impl Watch {
 
     /// Waits for a change, and until the files have come to rest; returns the changed file.
     // Cancel-safe: a received change is returned at once.
-    pub async fn changed(&mut self) -> PathBuf {
+    pub(crate) async fn changed(&mut self) -> PathBuf {
         let Some(first) = self.changes.recv().await else {
             return std::future::pending().await;
         };

@@ -11,7 +11,7 @@ const FAILED_STARTS: u32 = 5;
 
 /// Counts of living, up and failed processes, and the last failure.
 #[derive(Debug)]
-pub struct Health {
+pub(super) struct Health {
     alive: usize,
     up: usize,
     failed_starts: u32,
@@ -31,7 +31,7 @@ pub struct Health {
 impl Health {
     /// The health of a pool before its first start. With `no_command`, that reason is why it
     /// can never serve.
-    pub fn new(no_command: Option<String>) -> Health {
+    pub(super) fn new(no_command: Option<String>) -> Health {
         Health {
             alive: 0,
             up: 0,
@@ -51,29 +51,29 @@ impl Health {
     }
 
     /// A process was started.
-    pub fn started(&mut self) {
+    pub(super) fn started(&mut self) {
         self.alive += 1;
         self.refused_starts = 0;
     }
 
     /// A process has answered, or sent its ready line, for the first time.
-    pub fn answered(&mut self) {
+    pub(super) fn answered(&mut self) {
         self.was_ever_answered = true;
         self.is_unproven = false;
     }
 
     /// A process that has never answered has used up a request's time.
-    pub fn unanswered(&mut self) {
+    pub(super) fn unanswered(&mut self) {
         self.is_unproven = !self.was_ever_answered;
     }
 
     /// True when processes are given requests and none has ever answered.
-    pub fn is_unproven(&self) -> bool {
+    pub(super) fn is_unproven(&self) -> bool {
         self.is_unproven
     }
 
     /// A process is up; returns the news for the log if no process was up before.
-    pub fn came_up(&mut self) -> Option<&'static str> {
+    pub(super) fn came_up(&mut self) -> Option<&'static str> {
         self.up += 1;
         // The next request shows whether this process answers: a balancer that goes by readiness
         // sends none before.
@@ -91,30 +91,30 @@ impl Health {
     }
 
     /// True when a process has ever been up.
-    pub fn was_ever_up(&self) -> bool {
+    pub(super) fn was_ever_up(&self) -> bool {
         self.was_ever_up
     }
 
     /// A process has left the pool.
-    pub fn left(&mut self, was_up: bool) {
+    pub(super) fn left(&mut self, was_up: bool) {
         self.alive -= 1;
         self.up -= usize::from(was_up);
     }
 
     /// A process has ended without ever being up; the next start comes after `next_start`.
-    pub fn start_failed(&mut self, why: Cause, next_start: Duration) {
+    pub(super) fn start_failed(&mut self, why: Cause, next_start: Duration) {
         self.failed_starts = self.failed_starts.saturating_add(1);
         self.note(why, next_start);
     }
 
     /// The command cannot be executed at all.
-    pub fn cannot_execute(&mut self, why: Cause, next_start: Duration) {
+    pub(super) fn cannot_execute(&mut self, why: Cause, next_start: Duration) {
         self.failed_starts = self.failed_starts.max(FAILED_STARTS);
         self.note(why, next_start);
     }
 
     /// The failure that a request would get now, if any.
-    pub fn failure(&self) -> Option<RequestFailure> {
+    pub(super) fn failure(&self) -> Option<RequestFailure> {
         let is_failing = self.failed_starts >= FAILED_STARTS;
         let is_refused = self.refused_starts >= FAILED_STARTS;
         if self.alive > 0 || !(is_failing || is_refused) {
@@ -131,7 +131,7 @@ impl Health {
     }
 
     /// Why requests are refused, for the log; once for each reason until a process is up.
-    pub fn take_news(&mut self) -> Option<Cause> {
+    pub(super) fn take_news(&mut self) -> Option<Cause> {
         let (RequestFailure::NotLoaded(why) | RequestFailure::Unavailable { why, .. }) =
             self.failure()?
         else {
@@ -145,7 +145,7 @@ impl Health {
     }
 
     /// Why the pool is not ready, if it is not.
-    pub fn why_not_ready(&self) -> Option<Cause> {
+    pub(super) fn why_not_ready(&self) -> Option<Cause> {
         if self.is_unproven {
             return Some(Cause::from(
                 "no process has answered since it was started, and the time for a request was over; \
@@ -164,7 +164,7 @@ impl Health {
     }
 
     /// The system refused to start a process, which says nothing about the command.
-    pub fn start_refused(&mut self, why: Cause, next_start: Duration) {
+    pub(super) fn start_refused(&mut self, why: Cause, next_start: Duration) {
         self.refused_starts = self.refused_starts.saturating_add(1);
         self.note(why, next_start);
     }

@@ -14,7 +14,7 @@ const GAPS: usize = 32;
 
 /// The queue of waiting calls.
 #[derive(Debug)]
-pub struct Queue<T> {
+pub(super) struct Queue<T> {
     /// Calls handed back, by place. They always sort before fresh calls: a call is handed back only
     /// after it was taken, and places are given out in order.
     handed_back: BTreeMap<u64, QueueEntry<T>>,
@@ -38,7 +38,7 @@ struct QueueEntry<T> {
 
 /// The call that has waited longest.
 #[derive(Debug, PartialEq, Eq)]
-pub enum First<'a, T> {
+pub(super) enum First<'a, T> {
     /// A process had the call before.
     HandedBack(&'a T),
     /// No process has had the call yet.
@@ -47,7 +47,7 @@ pub enum First<'a, T> {
 
 /// A call taken from the queue.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Taken<T> {
+pub(super) enum Taken<T> {
     /// The call may be run.
     InTime(T),
     /// The call has waited too long, and must not be run.
@@ -56,7 +56,7 @@ pub enum Taken<T> {
 
 impl<T> Queue<T> {
     /// An empty queue for at most `bound` calls.
-    pub fn new(bound: usize) -> Queue<T> {
+    pub(super) fn new(bound: usize) -> Queue<T> {
         Queue {
             handed_back: BTreeMap::new(),
             fresh: VecDeque::new(),
@@ -70,7 +70,7 @@ impl<T> Queue<T> {
 
     /// Puts a call at the end, to wait until `until` at most; `build` makes it from its place.
     /// `None` if the queue is full.
-    pub fn push(&mut self, until: Instant, build: impl FnOnce(u64) -> T) -> Option<u64> {
+    pub(super) fn push(&mut self, until: Instant, build: impl FnOnce(u64) -> T) -> Option<u64> {
         if self.is_full() {
             return None;
         }
@@ -83,12 +83,12 @@ impl<T> Queue<T> {
     }
 
     /// Puts a call back at the place that it had.
-    pub fn hand_back(&mut self, place: u64, until: Instant, item: T) {
+    pub(super) fn hand_back(&mut self, place: u64, until: Instant, item: T) {
         self.handed_back.insert(place, QueueEntry { item, until });
     }
 
     /// Takes the call that has waited longest.
-    pub fn take(&mut self, now: Instant) -> Option<Taken<T>> {
+    pub(super) fn take(&mut self, now: Instant) -> Option<Taken<T>> {
         let entry = match self.handed_back.pop_first() {
             Some((_, entry)) => entry,
             None => self.take_fresh()?,
@@ -121,7 +121,7 @@ impl<T> Queue<T> {
     }
 
     /// Removes the call at this place, if it still waits.
-    pub fn remove(&mut self, place: u64) -> Option<T> {
+    pub(super) fn remove(&mut self, place: u64) -> Option<T> {
         if let Some(entry) = self.handed_back.remove(&place) {
             return Some(entry.item);
         }
@@ -137,7 +137,7 @@ impl<T> Queue<T> {
     }
 
     /// Removes all calls that have waited too long.
-    pub fn expire(&mut self, now: Instant) -> Vec<T> {
+    pub(super) fn expire(&mut self, now: Instant) -> Vec<T> {
         let late = self.all().filter(|(_, entry)| now >= entry.until);
         let places: Vec<u64> = late.map(|(place, _)| place).collect();
         places
@@ -147,7 +147,7 @@ impl<T> Queue<T> {
     }
 
     /// Removes all calls.
-    pub fn clear(&mut self) -> Vec<T> {
+    pub(super) fn clear(&mut self) -> Vec<T> {
         self.last_taken = None;
         self.gaps = 0;
         let handed_back = std::mem::take(&mut self.handed_back).into_values();
@@ -159,17 +159,17 @@ impl<T> Queue<T> {
     }
 
     /// When the next call expires. Looks at all of them.
-    pub fn next_deadline(&self) -> Option<Instant> {
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
         self.all().map(|(_, entry)| entry.until).min()
     }
 
     /// The place of the first call, and the place that the next new call will have.
-    pub fn places(&self) -> (Option<u64>, u64) {
+    pub(super) fn places(&self) -> (Option<u64>, u64) {
         (self.all().next().map(|(place, _)| place), self.next_place)
     }
 
     /// The call that has waited longest.
-    pub fn first(&self) -> Option<First<'_, T>> {
+    pub(super) fn first(&self) -> Option<First<'_, T>> {
         if let Some((_, first)) = self.handed_back.first_key_value() {
             return Some(First::HandedBack(&first.item));
         }
@@ -178,17 +178,17 @@ impl<T> Queue<T> {
     }
 
     /// Number of waiting calls.
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.handed_back.len() + self.fresh.len() - self.gaps
     }
 
     /// True when no call waits.
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
     /// How long a new call would wait, by the measured pace.
-    pub fn wait_for_newcomer(&self) -> Duration {
+    pub(super) fn wait_for_newcomer(&self) -> Duration {
         let ahead = u32::try_from(self.len()).unwrap_or(u32::MAX);
         self.pace.unwrap_or(Duration::ZERO).saturating_mul(ahead)
     }

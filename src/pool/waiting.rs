@@ -10,7 +10,7 @@
 
 /// Which processes are woken first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Priority {
+pub(super) enum Priority {
     /// Successor on trial: its first answer shows that it works.
     OnTrial,
     /// Has answered before; idle.
@@ -36,7 +36,7 @@ impl Priority {
 
 /// Registered processes, each with the waker (or other handle) by which it is reached.
 #[derive(Debug)]
-pub struct WaitingProcesses<W> {
+pub(super) struct WaitingProcesses<W> {
     /// One stack for each priority, in the order of [`Priority`].
     ranked: [Vec<(u64, W)>; PRIORITIES],
     /// Idle processes that were woken and have not been polled since.
@@ -56,7 +56,7 @@ const PRIORITIES_IN_ORDER: [Priority; PRIORITIES] = [
 
 impl<W> WaitingProcesses<W> {
     /// No process.
-    pub fn new() -> WaitingProcesses<W> {
+    pub(super) fn new() -> WaitingProcesses<W> {
         WaitingProcesses {
             ranked: std::array::from_fn(|_| Vec::new()),
             woken: Vec::new(),
@@ -65,12 +65,12 @@ impl<W> WaitingProcesses<W> {
 
     /// Registers a process as the most recently used of its priority. It must not be registered
     /// already.
-    pub fn register(&mut self, process: u64, priority: Priority, reach: W) {
+    pub(super) fn register(&mut self, process: u64, priority: Priority, reach: W) {
         self.ranked[priority as usize].push((process, reach));
     }
 
     /// Removes a process, registered or woken, if it is there.
-    pub fn withdraw(&mut self, process: u64) {
+    pub(super) fn withdraw(&mut self, process: u64) {
         if let Some(index) = self.woken.iter().rposition(|woken| *woken == process) {
             self.woken.swap_remove(index);
             return;
@@ -85,7 +85,7 @@ impl<W> WaitingProcesses<W> {
     }
 
     /// Takes the process to wake next. An idle one counts as idle until it is polled.
-    pub fn pop(&mut self) -> Option<W> {
+    pub(super) fn pop(&mut self) -> Option<W> {
         let (priority, (process, reach)) = PRIORITIES_IN_ORDER
             .iter()
             .zip(&mut self.ranked)
@@ -97,7 +97,7 @@ impl<W> WaitingProcesses<W> {
     }
 
     /// Takes the idle process to wake next.
-    pub fn pop_idle(&mut self) -> Option<W> {
+    pub(super) fn pop_idle(&mut self) -> Option<W> {
         let idle = PRIORITIES_IN_ORDER
             .iter()
             .zip(&mut self.ranked)
@@ -109,14 +109,14 @@ impl<W> WaitingProcesses<W> {
     }
 
     /// Takes the process to wake next of the processes that have never answered.
-    pub fn pop_new(&mut self) -> Option<W> {
+    pub(super) fn pop_new(&mut self) -> Option<W> {
         let (process, reach) = self.ranked[Priority::New as usize].pop()?;
         self.woken.push(process);
         Some(reach)
     }
 
     /// Number of idle processes.
-    pub fn idle(&self) -> usize {
+    pub(super) fn idle(&self) -> usize {
         let lists = PRIORITIES_IN_ORDER.iter().zip(&self.ranked);
         let idle = lists.filter(|(priority, _)| priority.is_idle());
         idle.map(|(_, listed)| listed.len()).sum::<usize>() + self.woken.len()

@@ -19,14 +19,14 @@ const MAX_HEAD_BYTES: usize = 64 * 1024;
 const BACKLOG: u32 = 4096;
 
 #[derive(clap::Args)]
-pub struct Options {
+pub(crate) struct Options {
     /// Where to listen
     #[arg(long)]
     listen: SocketAddr,
 }
 
 /// Serves until it is killed.
-pub fn run(options: &Options) -> io::Result<()> {
+pub(crate) fn run(options: &Options) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;

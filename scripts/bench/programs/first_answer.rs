@@ -15,7 +15,7 @@ const GIVES_UP_AFTER: Duration = Duration::from_secs(30);
 const BETWEEN_ATTEMPTS: Duration = Duration::from_micros(100);
 
 #[derive(clap::Args)]
-pub struct Options {
+pub(crate) struct Options {
     /// Where the server will listen
     #[arg(long)]
     address: SocketAddr,
@@ -31,7 +31,7 @@ pub struct Options {
 }
 
 /// Prints the milliseconds of each start.
-pub fn run(options: &Options) -> io::Result<()> {
+pub(crate) fn run(options: &Options) -> io::Result<()> {
     let mut milliseconds = Vec::new();
     for _ in 0..options.starts {
         let begin = Instant::now();

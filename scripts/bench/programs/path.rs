@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 /// A kind of request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Case {
+pub(crate) enum Case {
     /// A reading of a device
     Small,
     /// Text with escapes, as a client writes it that escapes all but ASCII
@@ -34,7 +34,7 @@ impl Case {
 }
 
 /// One process that echoes, and the next request to it.
-pub struct Path {
+pub(crate) struct Path {
     body: Bytes,
     conversation: Conversation<Request>,
     ids: RandomIds,
@@ -66,7 +66,7 @@ impl Ticket for Request {
 
 impl Path {
     /// A path on which the process has come up.
-    pub fn new(case: Case) -> Path {
+    pub(crate) fn new(case: Case) -> Path {
         let limits = ConversationConfig {
             read_ahead: 32,
             max_concurrency: 64,
@@ -92,7 +92,7 @@ impl Path {
     /// # Panics
     ///
     /// When the answer is not a result: then something else was measured.
-    pub fn request(&mut self) -> Bytes {
+    pub(crate) fn request(&mut self) -> Bytes {
         let payload = find_payload(is_json(Some(b"application/json")), &self.body)
             .unwrap_or_else(|failure| panic!("the body is refused: {failure:?}"));
         // Where requests come from otherwise, one is drawn each time too.

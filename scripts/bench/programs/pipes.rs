@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 #[derive(clap::Args)]
-pub struct Options {
+pub(crate) struct Options {
     /// Processes, each with a thread of its own on this side
     #[arg(long)]
     pairs: usize,
@@ -20,7 +20,7 @@ pub struct Options {
 }
 
 /// Prints the bytes that went out and came back in a second.
-pub fn run(options: &Options) -> io::Result<()> {
+pub(crate) fn run(options: &Options) -> io::Result<()> {
     let threads: Vec<_> = (0..options.pairs)
         .map(|_| {
             let (bytes, duration) = (options.bytes, options.duration);
@@ -69,7 +69,7 @@ fn round_trips(bytes: usize, duration: Duration) -> io::Result<f64> {
 }
 
 /// The other end: reads a block, writes it back, and repeats.
-pub fn end(bytes: usize) -> io::Result<()> {
+pub(crate) fn end(bytes: usize) -> io::Result<()> {
     let mut buffer = vec![0; bytes];
     let (mut stdin, mut stdout) = (io::stdin().lock(), io::stdout().lock());
     loop {

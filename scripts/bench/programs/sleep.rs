@@ -13,14 +13,14 @@ use std::time::{Duration, Instant};
 const CARRIED_AT_MOST: u32 = 2;
 
 #[derive(clap::Args)]
-pub struct Options {
+pub(crate) struct Options {
     /// The time, e.g. 5ms; 0 does not sleep at all
     #[arg(value_parser = humantime::parse_duration)]
     time: Duration,
 }
 
 /// Answers until stdin ends.
-pub fn run(options: &Options) -> io::Result<()> {
+pub(crate) fn run(options: &Options) -> io::Result<()> {
     // The kernel may end a sleep late by 50 µs otherwise, to save wake-ups.
     rustix::thread::set_current_timer_slack(NonZeroU64::new(1))?;
     let time = options.time;

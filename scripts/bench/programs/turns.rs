@@ -11,7 +11,7 @@ const LINE: &[u8] = b"{\"id\":1234567,\"payload\":\"dev-1,42,1678886400\"}\n";
 const READY: &[u8] = b"{\"ready\"";
 
 #[derive(clap::Args)]
-pub struct Options {
+pub(crate) struct Options {
     /// Processes, each with one line at a time
     #[arg(long)]
     processes: usize,
@@ -31,7 +31,7 @@ struct Process {
 }
 
 /// Prints the lines that were answered in a second.
-pub fn run(options: &Options) -> io::Result<()> {
+pub(crate) fn run(options: &Options) -> io::Result<()> {
     let poll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
     let mut processes = Vec::new();
     for index in 0..options.processes {

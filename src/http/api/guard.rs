@@ -14,7 +14,7 @@ use std::net::{IpAddr, Ipv6Addr};
 
 /// The rules of one worker.
 #[derive(Debug, Clone)]
-pub struct Guard {
+pub(super) struct Guard {
     /// Whether only known host names are accepted.
     checks_host: bool,
     allowed_hosts: Vec<String>,
@@ -24,7 +24,7 @@ pub struct Guard {
 impl Guard {
     /// Rules for a worker that listens on these addresses. `Host` is checked when all of them are
     /// loopback, or when names are given. Names and origins are lower case.
-    pub fn new(
+    pub(super) fn new(
         addresses: impl IntoIterator<Item = IpAddr>,
         allowed_hosts: Vec<String>,
         allowed_origins: Vec<String>,

@@ -8,18 +8,18 @@ const LONGEST: Duration = Duration::from_secs(30);
 /// Counts failures in a row: at once after the first, then 0.1 s, 0.2 s, … up to 30 s, each
 /// shortened by up to half so that slots do not move in step.
 #[derive(Debug, Default)]
-pub struct Backoff {
+pub(super) struct Backoff {
     failures: u32,
 }
 
 impl Backoff {
     /// The process did well: the next failure is the first again.
-    pub fn reset(&mut self) {
+    pub(super) fn reset(&mut self) {
         self.failures = 0;
     }
 
     /// Counts one more failure; returns how long to wait now. `jitter` is from 0 to 1.
-    pub fn next(&mut self, jitter: f64) -> Duration {
+    pub(super) fn next(&mut self, jitter: f64) -> Duration {
         let failures_before = self.failures;
         self.failures = self.failures.saturating_add(1);
         let Some(doublings) = failures_before.checked_sub(1) else {

@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Instant;
 
 /// A connection that requests are sent on.
-pub struct Connection {
+pub(super) struct Connection {
     stream: TcpStream,
     reader: Reader,
     /// How much of the request has been sent.
@@ -16,7 +16,7 @@ pub struct Connection {
 }
 
 /// What came of moving bytes.
-pub enum Moved {
+pub(super) enum Moved {
     /// There is more to come.
     Waits,
     /// The answer is there; the request was due then.
@@ -27,7 +27,7 @@ pub enum Moved {
 
 impl Connection {
     /// Connects, and makes the stream nonblocking.
-    pub fn open(address: SocketAddr) -> io::Result<Connection> {
+    pub(super) fn open(address: SocketAddr) -> io::Result<Connection> {
         let stream = TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
         stream.set_nonblocking(true)?;
@@ -40,17 +40,17 @@ impl Connection {
     }
 
     /// The stream, to be watched.
-    pub fn stream(&self) -> &TcpStream {
+    pub(super) fn stream(&self) -> &TcpStream {
         &self.stream
     }
 
     /// When its request was due, if it has one.
-    pub fn due(&self) -> Option<Instant> {
+    pub(super) fn due(&self) -> Option<Instant> {
         self.due
     }
 
     /// Begins to send a request.
-    pub fn send(&mut self, request: &[u8], due: Instant) -> Moved {
+    pub(super) fn send(&mut self, request: &[u8], due: Instant) -> Moved {
         self.due = Some(due);
         self.sent = 0;
         match self.write(request) {
@@ -60,7 +60,7 @@ impl Connection {
     }
 
     /// The kernel says that something can be done.
-    pub fn advance(
+    pub(super) fn advance(
         &mut self,
         request: &[u8],
         scratch: &mut [u8],

@@ -22,7 +22,7 @@ const READ_BYTES: usize = 256 * 1024;
 const BROKEN_AT_MOST: u64 = 100_000;
 
 /// The load while it runs.
-pub struct Generator<'a> {
+pub(super) struct Generator<'a> {
     options: &'a Options,
     request: Vec<u8>,
     epoll: OwnedFd,
@@ -39,13 +39,13 @@ pub struct Generator<'a> {
 }
 
 /// Connections that nothing is sent on.
-pub fn open_idle(address: SocketAddr, count: usize) -> io::Result<Vec<TcpStream>> {
+pub(super) fn open_idle(address: SocketAddr, count: usize) -> io::Result<Vec<TcpStream>> {
     (0..count).map(|_| TcpStream::connect(address)).collect()
 }
 
 impl<'a> Generator<'a> {
     /// Opens the connections.
-    pub fn new(options: &'a Options) -> io::Result<Generator<'a>> {
+    pub(super) fn new(options: &'a Options) -> io::Result<Generator<'a>> {
         // Otherwise the kernel may wake us 50 µs late, to save wake-ups.
         rustix::thread::set_current_timer_slack(NonZeroU64::new(1))?;
         let rate = options.rate;
@@ -102,7 +102,7 @@ impl<'a> Generator<'a> {
     }
 
     /// Runs the load to its end and tells what came of it.
-    pub fn run(mut self) -> io::Result<serde_json::Value> {
+    pub(super) fn run(mut self) -> io::Result<serde_json::Value> {
         let processor = clock_gettime(ClockId::ProcessCPUTime);
         self.begin = Instant::now();
         let path = self.options.probe.as_deref();

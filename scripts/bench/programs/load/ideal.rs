@@ -9,7 +9,7 @@ use std::collections::BinaryHeap;
 use std::time::Duration;
 
 /// The latencies of such a queue, in the form of a real server's.
-pub fn first_in_first_out(
+pub(super) fn first_in_first_out(
     mut schedule: Schedule,
     servers: usize,
     time: Duration,

@@ -21,7 +21,7 @@ use std::time::Duration;
 
 /// What to send, how, and for how long.
 #[derive(clap::Args)]
-pub struct Options {
+pub(crate) struct Options {
     /// Where the server listens
     #[arg(long)]
     address: SocketAddr,
@@ -67,7 +67,7 @@ pub struct Options {
 }
 
 /// Sends the load and prints what came of it as JSON.
-pub fn run(options: &Options) -> io::Result<()> {
+pub(crate) fn run(options: &Options) -> io::Result<()> {
     raise_descriptor_limit(options.connections + options.idle)?;
     let idle = generator::open_idle(options.address, options.idle)?;
     let mut outcome = generator::Generator::new(options)?.run()?;

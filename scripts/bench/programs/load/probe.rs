@@ -16,20 +16,20 @@ const BETWEEN: Duration = Duration::from_millis(5);
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A probe that runs.
-pub struct Probe {
+pub(super) struct Probe {
     thread: JoinHandle<io::Result<Record>>,
 }
 
 impl Probe {
     /// Asks for the path from then on until then.
-    pub fn start(address: SocketAddr, path: &str, from: Instant, until: Instant) -> Probe {
+    pub(super) fn start(address: SocketAddr, path: &str, from: Instant, until: Instant) -> Probe {
         let request = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\n\r\n");
         let thread = thread::spawn(move || ask(address, request.as_bytes(), from, until));
         Probe { thread }
     }
 
     /// Waits for its end, and gives what came of it.
-    pub fn end(self, seconds: f64) -> io::Result<serde_json::Value> {
+    pub(super) fn end(self, seconds: f64) -> io::Result<serde_json::Value> {
         let record = self.thread.join();
         let record = record.map_err(|_| io::Error::other("the probe panicked"))??;
         Ok(record.to_json(seconds))

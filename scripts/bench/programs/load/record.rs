@@ -6,19 +6,19 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// How long something took, many times.
-pub struct Latencies {
+pub(super) struct Latencies {
     nanoseconds: Histogram<u64>,
 }
 
 impl Latencies {
     /// None yet. Three digits are kept.
-    pub fn new() -> Latencies {
+    pub(super) fn new() -> Latencies {
         let nanoseconds = Histogram::new(3).expect("three digits are within one to five");
         Latencies { nanoseconds }
     }
 
     /// One more.
-    pub fn add(&mut self, latency: Duration) {
+    pub(super) fn add(&mut self, latency: Duration) {
         let nanoseconds = u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX);
         // The histogram grows to fit; a range that it cannot hold there is not.
         self.nanoseconds
@@ -27,7 +27,7 @@ impl Latencies {
     }
 
     /// Percentiles in microseconds; `null` if there was none.
-    pub fn to_json(&self) -> Value {
+    pub(super) fn to_json(&self) -> Value {
         if self.nanoseconds.is_empty() {
             return Value::Null;
         }
@@ -45,7 +45,7 @@ impl Latencies {
 }
 
 /// What came of the requests that are measured.
-pub struct Record {
+pub(super) struct Record {
     /// Answers that came while it was measured, by status.
     answered: BTreeMap<u16, u64>,
     ok: Latencies,
@@ -63,7 +63,7 @@ pub struct Record {
 
 /// What an answer counts as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Counts {
+pub(super) enum Counts {
     /// Its latency, and in the throughput.
     Wholly,
     /// Its latency: it came after the end.
@@ -76,7 +76,7 @@ pub enum Counts {
 
 impl Record {
     /// Nothing yet.
-    pub fn new() -> Record {
+    pub(super) fn new() -> Record {
         Record {
             answered: BTreeMap::new(),
             ok: Latencies::new(),
@@ -90,7 +90,7 @@ impl Record {
     }
 
     /// An answer has come.
-    pub fn answered(&mut self, status: u16, latency: Duration, counts: Counts) {
+    pub(super) fn answered(&mut self, status: u16, latency: Duration, counts: Counts) {
         let (is_timed, is_counted) = match counts {
             Counts::Wholly => (true, true),
             Counts::Latency => (true, false),
@@ -110,7 +110,7 @@ impl Record {
     }
 
     /// All of it; `seconds` is how long it was measured.
-    pub fn to_json(&self, seconds: f64) -> Value {
+    pub(super) fn to_json(&self, seconds: f64) -> Value {
         let ok = self.answered.get(&200).copied().unwrap_or(0);
         let all: u64 = self.answered.values().sum();
         json!({

@@ -3,14 +3,14 @@
 use std::io;
 
 /// The bodies of all 200s must be the same; the first one is learnt.
-pub struct Expected {
+pub(super) struct Expected {
     body: Vec<u8>,
     is_learnt: bool,
 }
 
 impl Expected {
     /// Nothing learnt yet.
-    pub fn new() -> Expected {
+    pub(super) fn new() -> Expected {
         Expected {
             body: Vec::new(),
             is_learnt: false,
@@ -18,14 +18,14 @@ impl Expected {
     }
 
     /// The beginning of the body, for messages.
-    pub fn shown(&self) -> String {
+    pub(super) fn shown(&self) -> String {
         String::from_utf8_lossy(&self.body[..self.body.len().min(200)]).into_owned()
     }
 }
 
 /// A response that is all there.
 #[derive(Debug, Clone, Copy)]
-pub struct Done {
+pub(super) struct Done {
     /// Its status.
     pub status: u16,
     /// Whether the body differs from the expected one.
@@ -35,7 +35,7 @@ pub struct Done {
 }
 
 /// Reads one response after another.
-pub struct Reader {
+pub(super) struct Reader {
     head: Vec<u8>,
     stage: Stage,
 }
@@ -59,7 +59,7 @@ const LAST_CHUNK: &[u8] = b"\r\n0\r\n\r\n";
 
 impl Reader {
     /// Nothing read yet.
-    pub fn new() -> Reader {
+    pub(super) fn new() -> Reader {
         Reader {
             head: Vec::new(),
             stage: Stage::Head,
@@ -67,7 +67,11 @@ impl Reader {
     }
 
     /// Takes what has come; gives the response if this was the end of it.
-    pub fn feed(&mut self, bytes: &[u8], expected: &mut Expected) -> io::Result<Option<Done>> {
+    pub(super) fn feed(
+        &mut self,
+        bytes: &[u8],
+        expected: &mut Expected,
+    ) -> io::Result<Option<Done>> {
         let Stage::Head = self.stage else {
             return Ok(self.feed_body(bytes, expected));
         };

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// How requests are spread over time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Arrivals {
+pub(super) enum Arrivals {
     /// Independent of each other, as those of many callers are
     Poisson,
     /// Evenly
@@ -12,7 +12,7 @@ pub enum Arrivals {
 }
 
 /// The times since the beginning at which requests are due; never ends.
-pub struct Schedule {
+pub(super) struct Schedule {
     between: f64,
     arrivals: Arrivals,
     chance: fastrand::Rng,
@@ -21,7 +21,7 @@ pub struct Schedule {
 
 impl Schedule {
     /// Due times at a rate a second; the same seed gives the same times.
-    pub fn new(rate: f64, arrivals: Arrivals, seed: u64) -> Schedule {
+    pub(super) fn new(rate: f64, arrivals: Arrivals, seed: u64) -> Schedule {
         Schedule {
             between: 1.0 / rate,
             arrivals,
@@ -31,12 +31,12 @@ impl Schedule {
     }
 
     /// When the next request is due.
-    pub fn next(&self) -> Duration {
+    pub(super) fn next(&self) -> Duration {
         Duration::from_secs_f64(self.next)
     }
 
     /// Goes on to the next due time.
-    pub fn advance(&mut self) {
+    pub(super) fn advance(&mut self) {
         self.next += match self.arrivals {
             Arrivals::Uniform => self.between,
             // From 0 up to but not 1, so the logarithm is of a number above 0.
