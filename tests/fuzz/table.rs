@@ -108,12 +108,9 @@ impl Table {
         let unread = vec![b'x'; unread];
         let open = self.talk.end(&unread, PipeHolders::Gone);
         assert!(open.len() <= sent_before);
-        self.done
-            .extend(open.into_iter().map(|open| match open {
-                OpenRequest::NeverStarted(request) | OpenRequest::MayHaveStarted(request) => {
-                    request.0
-                }
-            }));
+        self.done.extend(open.into_iter().map(|open| match open {
+            OpenRequest::NeverStarted(request) | OpenRequest::MayHaveStarted(request) => request.0,
+        }));
         self.done.sort_unstable();
         let all: Vec<u64> = (1..=self.given).collect();
         assert_eq!(self.done, all);
