@@ -7,6 +7,9 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
+case " $* " in
+    *' --help '* | *' -h '*) exec python3 scripts/bench/overload.py --help ;;
+esac
 # One after the other: built together, the worker would get the tests' features of tokio.
 cargo build --quiet --release --locked --bin faas-worker
 cargo build --quiet --release --locked --example bench

@@ -9,6 +9,10 @@ use std::time::Duration;
 /// Starts in a row, over the whole pool, that may fail before requests fail fast.
 const FAILED_STARTS: u32 = 5;
 
+/// The reason while requests have been given to processes and none has ever answered.
+const NONE_HAS_ANSWERED: &str = "no process has answered since it was started, and the time for a \
+     request was over; the 504 of that request has what was seen";
+
 /// Counts of living, up and failed processes, and the last failure.
 #[derive(Debug)]
 pub(super) struct Health {
@@ -17,15 +21,28 @@ pub(super) struct Health {
     failed_starts: u32,
     /// Starts in a row that the system has refused.
     refused_starts: u32,
-    /// A process has used up a request's time without an answer, no process of the pool has ever
-    /// answered, and none has come up since.
-    is_unproven: bool,
-    was_ever_answered: bool,
+    answers: Answers,
     was_ever_up: bool,
+    /// Processes are up after their ready line only (`--wait-ready`).
+    requires_ready_line: bool,
     why: Cause,
     /// The reason that the log last gave for refusing requests.
     told: Option<Cause>,
     next_start: Duration,
+}
+
+/// What requests have shown of the command since the worker was started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Answers {
+    /// No request has had the time of a process to its end.
+    Untried,
+    /// A process has used up a request's time, and no process has ever answered.
+    NoneYet {
+        /// A process has come up since, which no request has tried.
+        has_new_process: bool,
+    },
+    /// A process has answered, or sent its ready line.
+    Some,
 }
 
 impl Health {
@@ -41,13 +58,18 @@ impl Health {
                 0
             },
             refused_starts: 0,
-            is_unproven: false,
-            was_ever_answered: false,
+            answers: Answers::Untried,
             was_ever_up: false,
+            requires_ready_line: false,
             told: no_command.clone().map(Cause::from),
             why: no_command.map_or_else(|| Cause::from(""), Cause::from),
             next_start: Duration::from_secs(1),
         }
+    }
+
+    /// Processes are up after their ready line only, whatever their age.
+    pub(super) fn require_ready_line(&mut self) {
+        self.requires_ready_line = true;
     }
 
     /// A process was started.
@@ -58,18 +80,21 @@ impl Health {
 
     /// A process has answered, or sent its ready line, for the first time.
     pub(super) fn answered(&mut self) {
-        self.was_ever_answered = true;
-        self.is_unproven = false;
+        self.answers = Answers::Some;
     }
 
     /// A process that has never answered has used up a request's time.
     pub(super) fn unanswered(&mut self) {
-        self.is_unproven = !self.was_ever_answered;
+        if self.answers != Answers::Some {
+            self.answers = Answers::NoneYet {
+                has_new_process: false,
+            };
+        }
     }
 
-    /// True when processes are given requests and none has ever answered.
+    /// True when processes have been given requests and none has ever answered.
     pub(super) fn is_unproven(&self) -> bool {
-        self.is_unproven
+        matches!(self.answers, Answers::NoneYet { .. })
     }
 
     /// A process is up; returns the news for the log if no process was up before.
@@ -77,7 +102,9 @@ impl Health {
         self.up += 1;
         // The next request shows whether this process answers: a balancer that goes by readiness
         // sends none before.
-        self.is_unproven = false;
+        if let Answers::NoneYet { has_new_process } = &mut self.answers {
+            *has_new_process = true;
+        }
         self.failed_starts = 0;
         self.why = Cause::from("");
         self.told = None;
@@ -144,23 +171,35 @@ impl Health {
         Some(why)
     }
 
-    /// Why the pool is not ready, if it is not.
+    /// Why requests may wait too long for a process, if the pool knows a reason.
+    pub(super) fn why_requests_wait(&self) -> Option<Cause> {
+        if self.is_unproven() {
+            return Some(NONE_HAS_ANSWERED.into());
+        }
+        self.why_not_ready()
+    }
+
+    /// Why the pool is not ready, if it is not. A process that has come up since the last request
+    /// without an answer makes it ready, so that a balancer sends the request that tries it.
     pub(super) fn why_not_ready(&self) -> Option<Cause> {
-        if self.is_unproven {
-            return Some(Cause::from(
-                "no process has answered since it was started, and the time for a request was over; \
-                 the 504 of that request has what was seen",
-            ));
+        if let Answers::NoneYet {
+            has_new_process: false,
+        } = self.answers
+        {
+            return Some(NONE_HAS_ANSWERED.into());
         }
         if self.up > 0 {
             return None;
         }
-        Some(if self.why.is_empty() {
-            "no process is up: none has sent its ready line or a reply, or lived for 10 s".into()
-        } else {
+        if !self.why.is_empty() {
             let why = self.why.clone();
-            why.map(|why| format!("no process is up: {why}"))
-        })
+            return Some(why.map(|why| format!("no process is up: {why}")));
+        }
+        Some(Cause::from(if self.requires_ready_line {
+            "no process is up: none has sent its ready line, which --wait-ready waits for"
+        } else {
+            "no process is up: none has sent its ready line or a reply, or lived for 10 s"
+        }))
     }
 
     /// The system refused to start a process, which says nothing about the command.
@@ -324,8 +363,26 @@ mod tests {
         assert!(health.why_not_ready().is_some());
         health.came_up();
         assert_eq!(health.why_not_ready(), None);
+        // A request that waits for that process all the same is told what is known.
+        let why = health.why_requests_wait().unwrap();
+        assert!(why.general().contains("has answered since"), "{why}");
+        assert!(health.is_unproven());
         health.unanswered();
         assert!(health.why_not_ready().is_some());
+        health.answered();
+        assert_eq!(health.why_requests_wait(), None);
+    }
+
+    #[test]
+    fn the_reason_names_the_signs_by_which_a_process_is_up() {
+        let mut health = Health::new(None);
+        let lived = |health: &Health| {
+            let why = health.why_not_ready().unwrap();
+            why.general().contains("lived for 10 s")
+        };
+        assert!(lived(&health));
+        health.require_ready_line();
+        assert!(!lived(&health));
     }
 
     #[test]

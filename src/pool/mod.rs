@@ -65,10 +65,14 @@ impl Pool {
             "no command was given: set HANDLER_FUNCTION, --handler, or give it after --".to_owned()
         });
         let starts = config.pool.processes_starting_at_once.get();
+        let mut health = Health::new(no_command);
+        if config.process.wait_ready {
+            health.require_ready_line();
+        }
         let pool = Pool {
             dispatcher: Arc::new(Dispatcher::new(
                 &config.pool,
-                Health::new(no_command),
+                health,
                 starts,
                 budget,
                 shutdown,

@@ -25,7 +25,7 @@ impl DispatchState {
 
     /// A refusal that also says why no process takes calls, if that is so.
     pub(in crate::pool) fn overloaded_because(&self, what: &str) -> RequestFailure {
-        let why_none = self.health.why_not_ready();
+        let why_none = self.health.why_requests_wait();
         self.overloaded(why_none.map_or_else(
             || what.into(),
             |why| why.map(|why| format!("{what}; {why}")),
