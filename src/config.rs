@@ -19,6 +19,8 @@ pub struct Config {
     pub directory: Option<PathBuf>,
     /// Whether the worker ends when no process ever came up.
     pub exit_on_failure: bool,
+    /// Threads that serve connections and processes.
+    pub threads: NonZeroUsize,
     /// The HTTP server and API.
     pub http: HttpConfig,
     /// The pool and its queue.

@@ -41,8 +41,10 @@
 //! | [`serve()`], [`shutdown`] | a worker from its start to its end; the stages of the end |
 //! | `reload` | the watch over the handler's files |
 //! | [`commands`] | what the program does besides serving |
+//! | [`answer`] | the answer to a call, on its way to the caller |
+//! | [`threads`] | the threads that serve, and what crosses between them |
 //! | [`budget`], `allocator` | bytes held at one time; memory given back to the system |
-//! | `limits`, [`control_group`] | limits of the system; how much memory the container may have |
+//! | `limits`, [`control_group`], [`processors`] | limits of the system; memory and processors that the container may have |
 //! | [`error`], [`logging`], [`version`] | how starts and requests fail; how the log looks; which build this is |
 //! | [`handler`] | for people who write handlers in Rust; needs none of the others |
 //!
@@ -59,6 +61,8 @@ pub mod handler;
 
 #[cfg(feature = "worker")]
 mod allocator;
+#[cfg(feature = "worker")]
+pub mod answer;
 #[cfg(feature = "worker")]
 pub mod budget;
 #[cfg(feature = "worker")]
@@ -86,11 +90,15 @@ pub mod pool;
 #[cfg(feature = "worker")]
 pub mod process;
 #[cfg(feature = "worker")]
+pub mod processors;
+#[cfg(feature = "worker")]
 pub mod procfs;
 #[cfg(feature = "worker")]
 mod reload;
 #[cfg(feature = "worker")]
 pub mod shutdown;
+#[cfg(feature = "worker")]
+pub mod threads;
 #[cfg(feature = "worker")]
 pub mod version;
 #[cfg(feature = "worker")]

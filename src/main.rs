@@ -7,6 +7,7 @@ use faas_worker::commands::health::{Question, health};
 use faas_worker::config::Config;
 use faas_worker::error::StartError;
 use faas_worker::process::launch::launch_if_asked;
+use faas_worker::threads::Runtimes;
 use faas_worker::{Control, logging, serve};
 use signals::Signals;
 use std::io::Write;
@@ -81,19 +82,14 @@ fn warn_of_unknown_variables() {
 
 fn run(config: Config) -> Result<(), StartError> {
     let failed = |what| move |source| StartError::Runtime { what, source };
-    // One thread: a second one costs more in hand-overs than it brings where handlers do the work.
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        // For large bodies only; more threads than this would take the handlers' share.
-        .max_blocking_threads(2)
-        .build()
-        .map_err(failed("the runtime"))?;
-    runtime.block_on(async {
+    let runtimes = Runtimes::start(config.threads).map_err(failed("the threads that serve"))?;
+    let threads = runtimes.threads();
+    runtimes.block_on(async {
         let control = Control::default();
         let signals = Signals::listen()?.obey(control.clone());
         // Cancel-safe: signals are listened to for as long as it serves, and no longer.
         tokio::select! {
-            served = serve(config, control) => served,
+            served = serve(config, control, threads) => served,
             () = signals => Ok(()),
         }
     })

@@ -21,6 +21,7 @@ use crate::process::reaping::{end_orphans, reap_in_time, take_in_orphans};
 use crate::procfs::own_resident_bytes;
 use crate::reload::Watch;
 use crate::shutdown::{Shutdown, Stage};
+use crate::threads::Threads;
 use crate::version::version;
 use ending::Ending;
 use rustix::process::Rlimit;
@@ -48,9 +49,9 @@ pub struct Control {
     pub shutdown: Shutdown,
 }
 
-/// Serves until it is asked to stop, then finishes what has begun within the configured times.
-/// Nothing is started before the address is bound.
-pub async fn serve(config: Config, control: Control) -> Result<(), StartError> {
+/// Serves on these threads until it is asked to stop, then finishes what has begun within the
+/// configured times. Nothing is started before the address is bound.
+pub async fn serve(config: Config, control: Control, threads: Threads) -> Result<(), StartError> {
     let handler_descriptor_limit = prepare_system(&config)?;
     let tokens = config.http.auth_token_file.as_deref();
     let tokens = tokens.map(Tokens::of_file).transpose()?;
@@ -63,7 +64,13 @@ pub async fn serve(config: Config, control: Control) -> Result<(), StartError> {
     let listener = listener.with_memory_budget(budget.clone());
     let large_bodies = start_large_bodies()?;
     let (limit, counted) = (Some(handler_descriptor_limit), budget.clone());
-    let pool = Arc::new(Pool::start(&config, limit, counted, shutdown.clone())?);
+    let pool = Arc::new(Pool::start(
+        &config,
+        limit,
+        counted,
+        shutdown.clone(),
+        &threads,
+    )?);
     let api = Arc::new(Api::new(
         config.http.clone(),
         Arc::clone(&pool),
@@ -75,12 +82,12 @@ pub async fn serve(config: Config, control: Control) -> Result<(), StartError> {
     ));
     let [connections_gone, admin_gone] = [(); 2].map(|()| CancellationToken::new());
     let callers = async {
-        serve_callers(listener, &config.http, &api, &shutdown).await;
+        serve_callers(listener, &config.http, &api, &shutdown, &threads).await;
         connections_gone.cancel();
     };
     let operators = async {
         if let Some(admin) = admin {
-            serve_operators(admin, &config.http, &api, &shutdown).await;
+            serve_operators(admin, &config.http, &api, &shutdown, &threads).await;
         }
         admin_gone.cancel();
     };
@@ -104,7 +111,7 @@ pub async fn serve(config: Config, control: Control) -> Result<(), StartError> {
         _ = served => {}
         never = reloading => match never {},
         never = reap_in_time() => match never {},
-        never = give_back_memory(&budget, &large_bodies) => match never {},
+        never = give_back_memory(&budget, &large_bodies, &threads) => match never {},
     }
     end_orphans().await;
     info!("stopped");
@@ -222,13 +229,16 @@ async fn reload_when_told(
 }
 
 /// Gives freed memory back to the system after each peak of load; never ends.
-async fn give_back_memory(budget: &MemoryBudget, thread: &LargeBodies) -> Infallible {
-    let tasks = tokio::runtime::Handle::current().metrics();
+async fn give_back_memory(
+    budget: &MemoryBudget,
+    thread: &LargeBodies,
+    threads: &Threads,
+) -> Infallible {
     let mut trimming = Trimming::new(own_resident_bytes());
     loop {
         sleep(TRIMMING_PERIOD).await;
         // Nearly all tasks are connections.
-        let load = budget.held() + tasks.num_alive_tasks() as u64 * CONNECTION_BYTES;
+        let load = budget.held() + threads.tasks() as u64 * CONNECTION_BYTES;
         if trimming.is_due(load, own_resident_bytes()) {
             thread.trim();
             sleep(TRIMMING_PERIOD).await;
@@ -258,12 +268,15 @@ async fn serve_callers(
     config: &HttpConfig,
     api: &Arc<Api>,
     shutdown: &Shutdown,
+    threads: &Threads,
 ) {
     let api = Arc::clone(api);
     let answer = move |request| Arc::clone(&api).answer(request, Surface::Public);
     let close = shutdown.child_token(Stage::Closed);
     let abort = shutdown.child_token(Stage::Aborting);
-    listener.serve(config, answer, close, abort).await;
+    listener
+        .serve(config, answer, close, abort, threads.clone())
+        .await;
 }
 
 /// Serves the address of `--admin`. It stays open until all else has ended, so that `/ready` can
@@ -273,6 +286,7 @@ async fn serve_operators(
     config: &HttpConfig,
     api: &Arc<Api>,
     shutdown: &Shutdown,
+    threads: &Threads,
 ) {
     let config = HttpConfig {
         max_connections: ADMIN_CONNECTIONS,
@@ -282,5 +296,7 @@ async fn serve_operators(
     let answer = move |request| Arc::clone(&api).answer(request, Surface::Admin);
     let close = shutdown.child_token(Stage::Aborting);
     let abort = shutdown.child_token(Stage::Ended);
-    listener.serve(&config, answer, close, abort).await;
+    listener
+        .serve(&config, answer, close, abort, threads.clone())
+        .await;
 }

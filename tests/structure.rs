@@ -4,11 +4,14 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 /// Each part with the parts that it may use; the parts that all may use are below.
-const MAY_USE: [(&str, &[&str]); 23] = [
-    ("main", &["cli", "commands", "config", "process", "worker"]),
+const MAY_USE: [(&str, &[&str]); 26] = [
+    (
+        "main",
+        &["cli", "commands", "config", "process", "threads", "worker"],
+    ),
     ("signals", &[]),
     ("lib", &["worker"]),
-    ("cli", &["budget", "config", "control_group"]),
+    ("cli", &["budget", "config", "control_group", "processors"]),
     ("commands", &[]),
     (
         "worker",
@@ -22,22 +25,44 @@ const MAY_USE: [(&str, &[&str]); 23] = [
             "process",
             "procfs",
             "reload",
+            "threads",
         ],
     ),
     (
         "http",
-        &["allocator", "budget", "config", "json_string", "pool"],
+        &[
+            "allocator",
+            "budget",
+            "config",
+            "json_string",
+            "pool",
+            "threads",
+        ],
     ),
-    ("pool", &["budget", "config", "process"]),
+    (
+        "pool",
+        &["answer", "budget", "config", "process", "threads"],
+    ),
     (
         "process",
-        &["budget", "config", "control_group", "json_string", "procfs"],
+        &[
+            "answer",
+            "budget",
+            "config",
+            "control_group",
+            "json_string",
+            "procfs",
+            "threads",
+        ],
     ),
     ("reload", &["config", "process"]),
     ("limits", &["config", "control_group"]),
     ("allocator", &["procfs"]),
     ("budget", &[]),
     ("control_group", &[]),
+    ("processors", &["control_group"]),
+    ("threads", &["answer"]),
+    ("answer", &[]),
     ("json_string", &[]),
     ("procfs", &[]),
     ("config", &[]),

@@ -9,9 +9,10 @@ mod shutdown;
 
 use super::Task;
 use super::sizes::Sizes;
-use super::values::{Host, Reload, host, port, socket_address};
+use super::values::{Host, Reload, host, port, socket_address, threads};
 use crate::config::{Command, Config};
 use crate::control_group::memory_limit;
+use crate::processors::{allowed, threads_for};
 use clap::Args;
 use connections::ConnectionOptions;
 use isolation::IsolationOptions;
@@ -20,6 +21,7 @@ use requests::RequestOptions;
 use shutdown::ShutdownOptions;
 use std::ffi::OsString;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::num::NonZeroUsize;
 
 /// Where the worker listens.
 #[derive(Debug, Args)]
@@ -72,6 +74,10 @@ pub(super) struct ServeOptions {
     #[command(flatten)]
     address: Address,
 
+    /// Threads that serve connections and processes [default: a quarter of the CPUs it may use, 1 to 8]
+    #[arg(long, env = "FAAS_THREADS", value_name = "N", value_parser = threads)]
+    threads: Option<NonZeroUsize>,
+
     #[command(flatten)]
     processes: ProcessOptions,
     #[command(flatten)]
@@ -90,6 +96,7 @@ pub(super) fn serve(options: ServeOptions) -> Result<Task, String> {
         handler,
         command: words,
         address,
+        threads,
         processes,
         isolation,
         requests,
@@ -109,6 +116,7 @@ pub(super) fn serve(options: ServeOptions) -> Result<Task, String> {
         command: command(handler, words)?,
         directory,
         exit_on_failure,
+        threads: threads.unwrap_or_else(|| threads_for(allowed())),
         pool,
         process,
         isolation: isolation.into_config(),

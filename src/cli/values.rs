@@ -46,12 +46,21 @@ pub(super) fn socket_address(text: &str) -> Result<SocketAddr, String> {
 /// The largest count: one machine has no room for more processes, requests or connections.
 const MOST: usize = 1_000_000;
 
+/// Most threads that serve: more than any machine needs, and few enough for each to get its mailbox.
+const MOST_THREADS: usize = 256;
+
 pub(super) fn count(text: &str) -> Result<NonZeroUsize, String> {
     let count = text
         .parse()
         .ok()
         .filter(|count: &NonZeroUsize| count.get() <= MOST);
     count.ok_or_else(|| format!("not a whole number from 1 to {MOST}"))
+}
+
+pub(super) fn threads(text: &str) -> Result<NonZeroUsize, String> {
+    let count = text.parse().ok();
+    let count = count.filter(|count: &NonZeroUsize| count.get() <= MOST_THREADS);
+    count.ok_or_else(|| format!("not a whole number from 1 to {MOST_THREADS}"))
 }
 
 pub(super) fn duration(text: &str) -> Result<Duration, String> {

@@ -11,7 +11,7 @@ use super::health::Health;
 use super::queue::{First, Queue, Taken};
 use super::queued_call::QueuedCall;
 use super::scaling::Scaling;
-use super::waiting::{Priority, WaitingProcesses};
+use super::waiting::{Priority, Registered, WaitingProcesses};
 use crate::budget::MemoryBudget;
 use crate::cause::Cause;
 use crate::config::PoolConfig;
@@ -20,6 +20,7 @@ use crate::process::conversation::Position;
 use crate::process::owner::Load;
 use crate::process::repeats::FailedOutput;
 use crate::shutdown::Shutdown;
+use crate::threads::mailbox::{Letter, Mailboxes, ThreadNumber, here};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
@@ -67,6 +68,8 @@ pub(super) struct Dispatcher {
     /// Why the pool cannot serve and never could; set once.
     pub(super) never_up: SetOnce<String>,
     pub(super) failed_output: FailedOutput,
+    /// Where wake-ups and answers for other threads go.
+    mailboxes: Mailboxes,
 }
 
 #[derive(Debug)]
@@ -88,6 +91,7 @@ impl Dispatcher {
         starts: usize,
         budget: MemoryBudget,
         shutdown: Shutdown,
+        mailboxes: Mailboxes,
     ) -> Dispatcher {
         Dispatcher {
             state: Mutex::new(DispatchState {
@@ -114,6 +118,7 @@ impl Dispatcher {
             may_exit: Notify::new(),
             never_up: SetOnce::new(),
             failed_output: FailedOutput::default(),
+            mailboxes,
         }
     }
 
@@ -161,6 +166,7 @@ impl Dispatcher {
         let mut state = self.lock();
         state.waiting_processes.withdraw(process);
         let now = Instant::now();
+        let here = here();
         let is_starved = !state.queue.is_empty() && self.budget.is_full();
         let mut may_exit;
         let taken = loop {
@@ -177,21 +183,24 @@ impl Dispatcher {
         };
         // Which other process to wake for the calls that are left.
         let other = match taken {
-            Some(_) => state.pop_for_waiting(),
+            Some(_) => state.pop_for_waiting(here),
             None if state.queue.is_empty() => None,
             // No process takes a call before the budget has room.
             None if is_starved => None,
             // A process that has never answered can take the call now; this one is woken again in a
             // moment.
-            None if may_exit => state.waiting_processes.pop_new(),
+            None if may_exit => state.waiting_processes.pop_new(here),
             // Only idle processes: busy ones would wake each other in turn.
-            None => state.waiting_processes.pop_idle(),
+            None => state.waiting_processes.pop_idle(here),
         };
         let could_grow = other.is_none() && !is_starved && state.could_grow();
         if taken.is_none() {
-            state
-                .waiting_processes
-                .register(process, priority, cx.waker().clone());
+            let registered = Registered {
+                process,
+                thread: here,
+                waker: cx.waker().clone(),
+            };
+            state.waiting_processes.register(priority, registered);
         }
         let failure = (!too_late.is_empty()).then(|| state.waited_too_long());
         drop(state);
@@ -211,20 +220,25 @@ impl Dispatcher {
 
     /// Wakes one process for a waiting call, if there is one of each.
     pub(super) fn wake_one(&self, mut state: MutexGuard<'_, DispatchState>) {
-        let process = state.pop_for_waiting();
+        let process = state.pop_for_waiting(here());
         let could_grow = process.is_none() && state.could_grow();
         drop(state);
         self.wake(process, could_grow);
     }
 
     /// Wakes the process; without one, the pool may have to grow.
-    pub(super) fn wake(&self, process: Option<Waker>, could_grow: bool) {
+    pub(super) fn wake(&self, process: Option<Registered<Waker>>, could_grow: bool) {
         if could_grow {
             self.wants_more.notify_one();
         }
         if let Some(process) = process {
-            process.wake();
+            self.mailboxes.wake(process.thread, process.waker);
         }
+    }
+
+    /// Sends answers to their callers on other threads.
+    pub(super) fn send_answers(&self, answers: &mut Vec<(ThreadNumber, Letter)>) {
+        self.mailboxes.send(answers);
     }
 
     /// The process takes no call now, though it may have been woken for one: another is woken
@@ -250,7 +264,7 @@ impl Dispatcher {
             drop(state);
             return answer_all(calls, refusal);
         }
-        let (mut wakers, mut worn_out, mut too_often) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut woken, mut worn_out, mut too_often) = (Vec::new(), Vec::new(), Vec::new());
         for mut call in calls {
             if call.is_abandoned() {
                 continue;
@@ -274,7 +288,7 @@ impl Dispatcher {
                 .latest
                 .map_or(longest, |latest| latest.min(longest));
             state.queue.hand_back(call.place, call.waits_until, call);
-            wakers.extend(state.waiting_processes.pop());
+            woken.extend(state.waiting_processes.pop(here()));
         }
         let could_grow = state.could_grow();
         drop(state);
@@ -286,7 +300,9 @@ impl Dispatcher {
         );
         let why = "one process after another ended while it had the request".into();
         answer_all(too_often, Some(RequestFailure::Exited(why)));
-        wakers.into_iter().for_each(Waker::wake);
+        for process in woken {
+            self.wake(Some(process), false);
+        }
         self.wake(None, could_grow);
         self.deadline_moved.notify_one();
     }
@@ -353,11 +369,11 @@ impl DispatchState {
     }
 
     /// A process to wake for the waiting calls, if there are any.
-    pub(super) fn pop_for_waiting(&mut self) -> Option<Waker> {
+    pub(super) fn pop_for_waiting(&mut self, home: ThreadNumber) -> Option<Registered<Waker>> {
         if self.queue.is_empty() {
             None
         } else {
-            self.waiting_processes.pop()
+            self.waiting_processes.pop(home)
         }
     }
 

@@ -18,14 +18,16 @@ mod scaling;
 mod slot;
 mod waiting;
 
+use crate::answer::Outcome;
 use crate::budget::MemoryBudget;
 use crate::cause::Cause;
 use crate::config::{Command, Config};
 use crate::error::{RequestFailure, StartError};
-use crate::process::call::{Call, Outcome};
+use crate::process::call::Call;
 pub use crate::process::call::{Extras, Job};
 use crate::process::launch::{Directory, Launcher, shell_syntax};
 use crate::shutdown::{Shutdown, Stage};
+use crate::threads::Threads;
 use dispatch::{Dispatcher, answer_all};
 use health::Health;
 use queued_call::QueuedCall;
@@ -53,13 +55,14 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// Starts the processes, with `descriptor_limit` as their limit of open files if it is given.
+    /// Starts the processes, dealt out over the threads, with `descriptor_limit` as their limit of open files if it is given.
     /// Must be called within a runtime.
     pub fn start(
         config: &Config,
         descriptor_limit: Option<Rlimit>,
         budget: MemoryBudget,
         shutdown: Shutdown,
+        threads: &Threads,
     ) -> Result<Pool, StartError> {
         let no_command = config.command.is_none().then(|| {
             "no command was given: set HANDLER_FUNCTION, --handler, or give it after --".to_owned()
@@ -76,6 +79,7 @@ impl Pool {
                 starts,
                 budget,
                 shutdown,
+                threads.mailboxes().clone(),
             )),
             tasks: TaskTracker::new(),
             reload: Arc::default(),
@@ -99,7 +103,7 @@ impl Pool {
             what: "the launcher thread",
             source,
         })?;
-        pool.fill(config, &launcher);
+        pool.fill(config, &launcher, threads);
         Ok(pool)
     }
 
@@ -188,7 +192,7 @@ impl Pool {
     }
 
     /// Makes the slots, and begins growth and reloads.
-    fn fill(&self, config: &Config, launcher: &Launcher) {
+    fn fill(&self, config: &Config, launcher: &Launcher, threads: &Threads) {
         let mut slots = Vec::new();
         for number in 0..config.pool.max_processes.get() {
             let (renewal_sender, renewals) = mpsc::channel(1);
@@ -203,7 +207,8 @@ impl Pool {
                 },
                 renewals,
             );
-            self.tasks.spawn(slot.keep_filled());
+            self.tasks
+                .spawn_on(slot.keep_filled(), threads.for_slot(number));
         }
         let grow = Arc::clone(&self.dispatcher).grow_when_needed();
         self.run(grow);

@@ -1,6 +1,8 @@
 //! A call in the queue, with the place, the times and the count that the queue keeps for it.
 
-use crate::process::call::{Call, Outcome};
+use crate::answer::Outcome;
+use crate::process::call::Call;
+use crate::threads::mailbox::{ThreadNumber, here};
 use std::borrow::Borrow;
 use std::time::{Duration, Instant};
 
@@ -9,6 +11,8 @@ use std::time::{Duration, Instant};
 #[derive(Debug)]
 pub(super) struct QueuedCall {
     pub(super) call: Call,
+    /// The thread on which the caller waits.
+    pub(super) home: ThreadNumber,
     /// Place in the queue; a call that is handed back keeps it.
     pub(super) place: u64,
     /// End of the waiting time.
@@ -23,7 +27,7 @@ pub(super) struct QueuedCall {
 }
 
 impl QueuedCall {
-    /// A call that no process has had.
+    /// A call by a task of this thread, which no process has had.
     pub(super) fn new(
         call: Call,
         place: u64,
@@ -32,6 +36,7 @@ impl QueuedCall {
     ) -> QueuedCall {
         QueuedCall {
             call,
+            home: here(),
             place,
             waits_until,
             gives_up_at,

@@ -4,6 +4,7 @@ use super::*;
 use crate::config::PoolConfig;
 use crate::process::conversation::Position;
 use crate::process::owner::Load;
+use crate::threads::mailbox::{Mailboxes, ThreadNumber};
 use std::num::NonZeroUsize;
 use std::sync::atomic::AtomicBool;
 use std::task::{Wake, Waker};
@@ -45,6 +46,7 @@ fn pool_up_to(max_processes: NonZeroUsize, queue: usize) -> Pool {
             1,
             MemoryBudget::new(1 << 20),
             Shutdown::default(),
+            Mailboxes::new(NonZeroUsize::MIN),
         )),
         tasks: TaskTracker::new(),
         reload: Arc::default(),
@@ -131,7 +133,13 @@ fn a_million_callers_that_leave_cost_nothing() {
         }
         assert!(pool.dispatcher.lock().queue.is_empty(), "round {round}");
     }
-    assert!(pool.dispatcher.lock().waiting_processes.pop().is_none());
+    assert!(
+        pool.dispatcher
+            .lock()
+            .waiting_processes
+            .pop(ThreadNumber::FIRST)
+            .is_none()
+    );
 }
 
 #[test]

@@ -1,12 +1,15 @@
 //! Processes that wait for a call, in the order in which they are woken.
 //!
 //! Pure. Processes that have answered before come before new ones (which may still be starting),
-//! idle ones before busy ones with room left, and the most recently used first: its caches are
+//! idle ones before busy ones with room left, processes of the caller's thread before those of other
+//! threads, and the most recently used first: its caches are
 //! warm, and a process that is never woken can be stopped. A successor on trial comes before all
 //! others; a process that is about to be replaced comes after the others that have answered.
 //!
 //! Also counts idle processes, including those woken but not yet polled; waiting calls are reserved
 //! for them before any is written ahead to a busy process.
+
+use crate::threads::mailbox::ThreadNumber;
 
 /// Which processes are woken first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,11 +37,19 @@ impl Priority {
     }
 }
 
-/// Registered processes, each with the waker (or other handle) by which it is reached.
+/// A process on a thread, with the waker (or other handle) by which it is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Registered<W> {
+    pub(super) process: u64,
+    pub(super) thread: ThreadNumber,
+    pub(super) waker: W,
+}
+
+/// Registered processes.
 #[derive(Debug)]
 pub(super) struct WaitingProcesses<W> {
     /// One stack for each priority, in the order of [`Priority`].
-    ranked: [Vec<(u64, W)>; PRIORITIES],
+    ranked: [Vec<Registered<W>>; PRIORITIES],
     /// Idle processes that were woken and have not been polled since.
     woken: Vec<u64>,
 }
@@ -65,8 +76,8 @@ impl<W> WaitingProcesses<W> {
 
     /// Registers a process as the most recently used of its priority. It must not be registered
     /// already.
-    pub(super) fn register(&mut self, process: u64, priority: Priority, reach: W) {
-        self.ranked[priority as usize].push((process, reach));
+    pub(super) fn register(&mut self, priority: Priority, registered: Registered<W>) {
+        self.ranked[priority as usize].push(registered);
     }
 
     /// Removes a process, registered or woken, if it is there.
@@ -77,42 +88,42 @@ impl<W> WaitingProcesses<W> {
         }
         for ranked in &mut self.ranked {
             // From the end: mostly the process used last changes.
-            if let Some(index) = ranked.iter().rposition(|(listed, _)| *listed == process) {
+            if let Some(index) = ranked.iter().rposition(|listed| listed.process == process) {
                 ranked.remove(index);
                 return;
             }
         }
     }
 
-    /// Takes the process to wake next. An idle one counts as idle until it is polled.
-    pub(super) fn pop(&mut self) -> Option<W> {
-        let (priority, (process, reach)) = PRIORITIES_IN_ORDER
+    /// Takes the process to wake next for a call of this thread. An idle one counts as idle until it
+    /// is polled.
+    pub(super) fn pop(&mut self, home: ThreadNumber) -> Option<Registered<W>> {
+        let (priority, registered) = PRIORITIES_IN_ORDER
             .iter()
             .zip(&mut self.ranked)
-            .find_map(|(priority, listed)| Some((priority, listed.pop()?)))?;
+            .find_map(|(priority, listed)| Some((priority, pop_near(listed, home)?)))?;
         if priority.is_idle() {
-            self.woken.push(process);
+            self.woken.push(registered.process);
         }
-        Some(reach)
+        Some(registered)
     }
 
     /// Takes the idle process to wake next.
-    pub(super) fn pop_idle(&mut self) -> Option<W> {
+    pub(super) fn pop_idle(&mut self, home: ThreadNumber) -> Option<Registered<W>> {
         let idle = PRIORITIES_IN_ORDER
             .iter()
             .zip(&mut self.ranked)
             .filter(|(priority, _)| priority.is_idle())
-            .find_map(|(_, listed)| listed.pop());
-        let (process, reach) = idle?;
-        self.woken.push(process);
-        Some(reach)
+            .find_map(|(_, listed)| pop_near(listed, home))?;
+        self.woken.push(idle.process);
+        Some(idle)
     }
 
     /// Takes the process to wake next of the processes that have never answered.
-    pub(super) fn pop_new(&mut self) -> Option<W> {
-        let (process, reach) = self.ranked[Priority::New as usize].pop()?;
-        self.woken.push(process);
-        Some(reach)
+    pub(super) fn pop_new(&mut self, home: ThreadNumber) -> Option<Registered<W>> {
+        let new = pop_near(&mut self.ranked[Priority::New as usize], home)?;
+        self.woken.push(new.process);
+        Some(new)
     }
 
     /// Number of idle processes.
@@ -123,9 +134,43 @@ impl<W> WaitingProcesses<W> {
     }
 }
 
+/// Takes the most recently used process of this thread, or else of any thread.
+fn pop_near<W>(listed: &mut Vec<Registered<W>>, home: ThreadNumber) -> Option<Registered<W>> {
+    let last = listed.pop()?;
+    if last.thread == home {
+        return Some(last);
+    }
+    // Few processes: a search costs less than a list for each thread.
+    match listed.iter().rposition(|one| one.thread == home) {
+        Some(index) => {
+            let near = listed.remove(index);
+            listed.push(last);
+            Some(near)
+        }
+        None => Some(last),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const HERE: ThreadNumber = ThreadNumber::FIRST;
+
+    fn register(
+        waiting: &mut WaitingProcesses<()>,
+        process: u64,
+        priority: Priority,
+        thread: usize,
+    ) {
+        let thread = ThreadNumber::new(thread);
+        let registered = Registered {
+            process,
+            thread,
+            waker: (),
+        };
+        waiting.register(priority, registered);
+    }
 
     #[test]
     fn the_most_recently_used_idle_one_is_asked_first() {
@@ -140,22 +185,49 @@ mod tests {
             (7, Priority::OnTrial),
             (8, Priority::Superseded),
         ] {
-            waiting_processes.register(process, priority, process);
+            register(&mut waiting_processes, process, priority, 0);
         }
         waiting_processes.withdraw(5);
         waiting_processes.withdraw(9);
-        let order: Vec<u64> = std::iter::from_fn(|| waiting_processes.pop()).collect();
+        let popped = std::iter::from_fn(|| waiting_processes.pop(HERE));
+        let order: Vec<u64> = popped.map(|one| one.process).collect();
         assert_eq!(order, [7, 4, 2, 3, 8, 6, 1]);
+    }
+
+    #[test]
+    fn of_one_priority_those_of_the_callers_thread_come_first() {
+        let mut waiting_processes = WaitingProcesses::new();
+        for (process, priority, thread) in [
+            (1, Priority::Idle, 0),
+            (2, Priority::Idle, 1),
+            (3, Priority::Idle, 0),
+            (4, Priority::Idle, 1),
+            (5, Priority::Busy, 1),
+            (6, Priority::Busy, 0),
+            (7, Priority::New, 0),
+            (8, Priority::New, 1),
+        ] {
+            register(&mut waiting_processes, process, priority, thread);
+        }
+        let near = ThreadNumber::new(1);
+        let idle = waiting_processes.pop_idle(HERE).map(|one| one.process);
+        assert_eq!(idle, Some(3));
+        let new = waiting_processes.pop_new(HERE).map(|one| one.process);
+        assert_eq!(new, Some(7));
+        // An idle one of another thread comes before a busy one of the own.
+        let popped = std::iter::from_fn(|| waiting_processes.pop(near));
+        let order: Vec<u64> = popped.map(|one| one.process).collect();
+        assert_eq!(order, [4, 2, 1, 5, 6, 8]);
     }
 
     #[test]
     fn one_that_was_asked_counts_as_idle_until_it_looks() {
         let mut waiting_processes = WaitingProcesses::new();
-        waiting_processes.register(1, Priority::Idle, ());
-        waiting_processes.register(2, Priority::New, ());
-        waiting_processes.register(3, Priority::Busy, ());
+        register(&mut waiting_processes, 1, Priority::Idle, 0);
+        register(&mut waiting_processes, 2, Priority::New, 0);
+        register(&mut waiting_processes, 3, Priority::Busy, 0);
         assert_eq!(waiting_processes.idle(), 2);
-        while waiting_processes.pop().is_some() {}
+        while waiting_processes.pop(HERE).is_some() {}
         assert_eq!(waiting_processes.idle(), 2);
         waiting_processes.withdraw(1);
         waiting_processes.withdraw(3);

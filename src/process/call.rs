@@ -2,6 +2,7 @@
 
 use super::conversation::Ticket;
 use super::line::{Context, ContextMember};
+use crate::answer::{Answer, Outcome};
 use crate::budget::Reservation;
 use crate::error::RequestFailure;
 use bytes::Bytes;
@@ -9,9 +10,6 @@ use compact_str::CompactString;
 use std::borrow::Borrow;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
-
-/// Outcome of a call: `{"result":…}`, or why there is none.
-pub type Outcome = Result<Bytes, RequestFailure>;
 
 /// A request for the handler, as a front door asks it of the pool.
 #[derive(Debug)]
@@ -70,9 +68,14 @@ impl Call {
         self.answer.is_closed()
     }
 
-    /// Delivers the answer, or drops it when the caller has left. The bytes of an answer count as
-    /// held until the caller has written them out.
+    /// Delivers the answer, or drops it when the caller has left.
     pub fn answer(self, outcome: Outcome) {
+        self.into_answer(outcome).deliver();
+    }
+
+    /// The answer on its way to the caller. The bytes of an answer count as held until the caller
+    /// has written them out.
+    pub fn into_answer(self, outcome: Outcome) -> Answer {
         let budget = self.job.reservation.budget();
         let outcome = match outcome {
             Ok(body) => Ok(budget.count(body)),
@@ -82,7 +85,7 @@ impl Call {
             }),
             Err(failure) => Err(failure),
         };
-        drop(self.answer.send(outcome));
+        Answer::new(self.answer, outcome)
     }
 
     fn time_left_ms(&self, now: Instant) -> u64 {

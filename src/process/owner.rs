@@ -16,6 +16,7 @@ use super::line::{Announcement, ContextMember};
 use super::output_log::StreamLog;
 use crate::budget::MemoryBudget;
 use crate::logging::listed;
+use crate::threads::mailbox::deliver_here;
 use deadlines::Alarm;
 use gate::Gate;
 use reading::READ_BYTES;
@@ -195,6 +196,7 @@ impl<S: RequestSource + ProcessObserver> Owner<S> {
     }
 
     fn poll_move(&mut self, cx: &mut Context<'_>) {
+        deliver_here();
         let is_more = self.poll_read(cx);
         self.handle_events();
         self.check_deadlines(cx);
@@ -214,7 +216,7 @@ impl<S: RequestSource + ProcessObserver> Owner<S> {
         let count = events.len();
         for event in events {
             match event {
-                Event::Answered(request, outcome) => request.into().answer(outcome),
+                Event::Answered(request, outcome) => self.source.answer(request, outcome),
                 Event::CameUp { shown_after } => self.source.came_up(shown_after),
                 Event::Unanswered => self.source.went_unanswered(),
                 Event::Ready(announcement) => {
@@ -245,6 +247,7 @@ impl<S: RequestSource + ProcessObserver> Owner<S> {
                 }
             }
         }
+        self.source.send_answers();
         count
     }
 

@@ -127,6 +127,10 @@ impl Builder {
                 command.env_remove(name);
             }
         }
+        // The same tests, with a worker of several threads.
+        if let Ok(threads) = std::env::var("FAAS_TEST_THREADS") {
+            command.env("FAAS_THREADS", threads);
+        }
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         if let Some(directory) = &self.directory {
             command.current_dir(directory);

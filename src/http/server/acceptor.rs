@@ -10,7 +10,7 @@ use rustix::net::SocketFlags;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::body::{HttpResponse, RequestBody};
 use super::connection;
@@ -18,6 +18,7 @@ use super::registry::{Newcomer, Registry};
 use super::sockets::BACKLOG;
 use super::waiting_room::WaitingRoom;
 use crate::logging::throttle::Throttle;
+use crate::threads::Threads;
 
 /// The shortest time between two warnings about accepting.
 pub(super) const WARNING_PAUSE: Duration = Duration::from_secs(5);
@@ -29,6 +30,7 @@ pub(super) struct Acceptor<A> {
     pub(super) waiting_room: Arc<WaitingRoom>,
     pub(super) tracker: TaskTracker,
     pub(super) answer: A,
+    pub(super) threads: Threads,
     pub(super) throttle: Throttle,
 }
 
@@ -83,19 +85,53 @@ where
             true => self.registry.register(),
             false => None,
         };
+        let answer = self.answer.clone();
         if let Some(registration) = registration {
-            let service = connection::serve(stream, registration, self.answer.clone());
-            self.tracker.spawn(service);
+            self.spawn(stream, async move |stream| {
+                connection::serve(stream, registration, answer).await;
+            });
             return;
         }
         let waiting = self.waiting_room.join();
-        let (registry, answer) = (Arc::clone(&self.registry), self.answer.clone());
+        let registry = Arc::clone(&self.registry);
         let limit = self.registry.limits().longest_wait();
-        self.tracker.spawn(async move {
+        self.spawn(stream, async move |stream| {
             if let Some(registration) = waiting.place(&stream, &registry, limit).await {
                 connection::serve(stream, registration, answer).await;
             }
         });
+    }
+
+    /// Runs the task of a connection on the thread with the fewest connections.
+    fn spawn<T: Future<Output = ()> + Send + 'static>(
+        &self,
+        stream: TcpStream,
+        task: impl FnOnce(TcpStream) -> T + Send + 'static,
+    ) {
+        let place = self.threads.for_connection();
+        let Some(runtime) = place.elsewhere() else {
+            let task = task(stream);
+            self.tracker.spawn(async move {
+                task.await;
+                drop(place);
+            });
+            return;
+        };
+        // The runtime of this thread forgets the socket, and the other thread's gets to know it.
+        let Ok(stream) = stream.into_std() else {
+            return;
+        };
+        let runtime = runtime.clone();
+        self.tracker.spawn_on(
+            async move {
+                match TcpStream::from_std(stream) {
+                    Ok(stream) => task(stream).await,
+                    Err(error) => debug!(%error, "connection lost on its way to its thread"),
+                }
+                drop(place);
+            },
+            &runtime,
+        );
     }
 }
 

@@ -39,6 +39,7 @@ use super::limits::Limit;
 use super::registry::Registration;
 use super::snapshot::{Phase, Snapshot};
 use super::status::ConnectionStatus;
+use crate::threads::mailbox::deliver_here;
 use linger::{answer_http_2, linger};
 use response::ResponseFuture;
 use stream::TrackedStream;
@@ -65,6 +66,7 @@ where
     let stream = TokioIo::new(TrackedStream::new(stream, Arc::clone(status)));
     let mut connection = builder().serve_connection(stream, service);
     let end = poll_fn(|context| {
+        deliver_here();
         status.set_waker(context.waker());
         status.begin_turn();
         // Read before hyper runs: an order that comes while it does wakes this task again.

@@ -24,6 +24,7 @@ use crate::budget::MemoryBudget;
 use crate::config::HttpConfig;
 use crate::error::StartError;
 use crate::logging::throttle::Throttle;
+use crate::threads::Threads;
 
 /// How long idle connections stay open after the close has begun: a client that sends a request at
 /// that moment loses nothing, and is told that the connection closes. Longer than a round trip and
@@ -81,7 +82,7 @@ impl Listener {
             .collect()
     }
 
-    /// Serves until `close` is cancelled and no connection is left, or `abort` is cancelled.
+    /// Serves on these threads until `close` is cancelled and no connection is left, or `abort` is cancelled.
     ///
     /// On `close` it stops listening once the connections that wait in the backlog are accepted.
     /// Requests that have come, in part or whole, or that come within a second, are answered with
@@ -93,11 +94,12 @@ impl Listener {
         answer: A,
         close: CancellationToken,
         abort: CancellationToken,
+        threads: Threads,
     ) where
         A: Fn(Request<RequestBody>) -> F + Clone + Send + 'static,
         F: Future<Output = HttpResponse> + Send + 'static,
     {
-        self.serve_in(Registry::new(config), answer, close, abort)
+        self.serve_in(Registry::new(config), answer, close, abort, threads)
             .await;
     }
 
@@ -107,6 +109,7 @@ impl Listener {
         answer: A,
         close: CancellationToken,
         abort: CancellationToken,
+        threads: Threads,
     ) where
         A: Fn(Request<RequestBody>) -> F + Clone + Send + 'static,
         F: Future<Output = HttpResponse> + Send + 'static,
@@ -122,6 +125,7 @@ impl Listener {
                 waiting_room: Arc::clone(&waiting_room),
                 tracker: tracker.clone(),
                 answer: answer.clone(),
+                threads: threads.clone(),
                 throttle: Throttle::once_in(WARNING_PAUSE),
             };
             acceptors.spawn(acceptor.run(close.clone()));

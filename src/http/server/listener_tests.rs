@@ -80,8 +80,13 @@ impl Server {
             let requests = Arc::clone(&requests);
             move |request| answer(request, Arc::clone(&requests))
         };
-        let service =
-            listener.serve_in(Arc::clone(&registry), answer, close.clone(), abort.clone());
+        let service = listener.serve_in(
+            Arc::clone(&registry),
+            answer,
+            close.clone(),
+            abort.clone(),
+            Threads::this_one(),
+        );
         let task = tokio::spawn(service);
         Server {
             address,

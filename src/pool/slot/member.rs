@@ -3,13 +3,16 @@
 //!
 //! Leaves the pool when dropped. Never touches the process.
 
+use crate::answer::Outcome;
 use crate::logging::milliseconds;
 use crate::pool::batching::Batching;
 use crate::pool::dispatch::Dispatcher;
 use crate::pool::health::Health;
 use crate::pool::queued_call::QueuedCall;
 use crate::pool::waiting::Priority;
+use crate::process::call::Call;
 use crate::process::owner::{Load, ProcessObserver, RequestSource};
+use crate::threads::mailbox::{Letter, ThreadNumber, here};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -42,6 +45,8 @@ pub(super) struct Member {
     most_taken: Option<u64>,
     /// Cancelled when the process has taken that many calls.
     spent: CancellationToken,
+    /// Answers for callers on other threads, which are sent together.
+    answers: Vec<(ThreadNumber, Letter)>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,6 +96,7 @@ impl Member {
             taken: 0,
             most_taken,
             spent: CancellationToken::new(),
+            answers: Vec::new(),
         }
     }
 
@@ -180,6 +186,22 @@ impl RequestSource for Member {
             }
         }
         taken
+    }
+
+    fn answer(&mut self, request: QueuedCall, outcome: Outcome) {
+        let home = request.home;
+        let answer = Call::from(request).into_answer(outcome);
+        if home == here() {
+            answer.deliver();
+        } else {
+            self.answers.push((home, Letter::Answer(answer)));
+        }
+    }
+
+    fn send_answers(&mut self) {
+        if !self.answers.is_empty() {
+            self.dispatcher.send_answers(&mut self.answers);
+        }
     }
 
     fn waits_for_more(&mut self, cx: &mut Context<'_>, room: usize) -> bool {

@@ -1,5 +1,6 @@
 //! Source of a process's requests, and observer of the process.
 
+use crate::answer::Outcome;
 use crate::process::call::Call;
 use crate::process::conversation::Position;
 use std::borrow::Borrow;
@@ -17,6 +18,10 @@ pub trait RequestSource {
     /// because more are coming that can be written together with them. The process is woken after
     /// that moment.
     fn waits_for_more(&mut self, cx: &mut Context<'_>, room: usize) -> bool;
+    /// Answers a request of this source; the answer may be kept until [`RequestSource::send_answers`].
+    fn answer(&mut self, request: Self::Request, outcome: Outcome);
+    /// Sends the answers that were kept, together.
+    fn send_answers(&mut self);
     /// The process takes no request now, though it may have been woken for one.
     fn give_up_turn(&mut self);
     /// The process takes no request any more.

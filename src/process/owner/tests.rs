@@ -1,8 +1,9 @@
 use super::reading::PIECE_BYTES;
 use super::settling::MOST_UNREAD;
 use super::*;
+use crate::answer::Outcome;
 use crate::error::RequestFailure;
-use crate::process::call::{Call, Extras, Job, Outcome};
+use crate::process::call::{Call, Extras, Job};
 use crate::process::output_log::LogAllowance;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -37,6 +38,10 @@ impl RequestSource for Waiting {
         self.more_are_coming.get()
     }
     fn leave(&mut self) {}
+    fn answer(&mut self, call: Call, outcome: Outcome) {
+        call.answer(outcome);
+    }
+    fn send_answers(&mut self) {}
 }
 
 impl ProcessObserver for Waiting {

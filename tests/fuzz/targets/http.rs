@@ -13,6 +13,7 @@ use faas_worker::http::api::{Api, Surface};
 use faas_worker::http::server::listener::Listener;
 use faas_worker::pool::Pool;
 use faas_worker::shutdown::Shutdown;
+use faas_worker::threads::Threads;
 use libfuzzer_sys::fuzz_target;
 use std::cell::RefCell;
 use std::net::SocketAddr;
@@ -29,6 +30,7 @@ const SECOND: Duration = Duration::from_secs(1);
 fn config() -> Config {
     let some = |number| NonZeroUsize::new(number).expect("it is not 0");
     Config {
+        threads: NonZeroUsize::MIN,
         memory_limit: None,
         command: None,
         directory: None,
@@ -95,7 +97,9 @@ impl Stage {
             let address = listener.addresses()[0];
             let shutdown = Shutdown::default();
             let budget = MemoryBudget::new(1 << 20);
-            let pool = Pool::start(&config, None, budget, shutdown.clone()).expect("a pool");
+            let threads = Threads::this_one();
+            let pool =
+                Pool::start(&config, None, budget, shutdown.clone(), &threads).expect("a pool");
             let api = Arc::new(Api::new(
                 config.http.clone(),
                 Arc::new(pool),
@@ -108,7 +112,9 @@ impl Stage {
             let answer = move |request| Arc::clone(&api).answer(request, Surface::Public);
             tokio::spawn(async move {
                 let never = CancellationToken::new;
-                listener.serve(&config.http, answer, never(), never()).await;
+                listener
+                    .serve(&config.http, answer, never(), never(), threads)
+                    .await;
             });
             address
         });
