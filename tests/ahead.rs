@@ -46,7 +46,8 @@ impl Staged {
     }
 }
 
-/// One process that promised order, with a ledger.
+/// One process that promised order, with a ledger. One thread, because requests of several
+/// connections have an order only where one thread takes them in.
 fn orderly(ledger: &Ledger, behind: Behind) -> Builder {
     let block_bytes = match behind {
         Behind::Read => "8192",
@@ -55,6 +56,7 @@ fn orderly(ledger: &Ledger, behind: Behind) -> Builder {
     ledger
         .misbehave(&["--announce", "1", "--block-bytes", block_bytes])
         .option("--processes", "1")
+        .option("--threads", "1")
         .option("--timeout", "10s")
 }
 
@@ -421,6 +423,10 @@ fn idle_processes_come_before_reading_ahead() {
     let ledger = Ledger::new();
     let worker = orderly(&ledger, Behind::Read)
         .option("--processes", "3")
+        .option(
+            "--threads",
+            &std::env::var("FAAS_TEST_THREADS").unwrap_or("1".to_owned()),
+        )
         .start();
     warm_up(&worker);
     worker.wait_for_processes(3);

@@ -129,16 +129,17 @@ fn limited_to(tasks: usize, user: u32, worker: Builder) -> Option<Builder> {
     can(&programs).then(|| worker.prepared_by(&format!("exec {limited} \"$0\" \"$@\"")))
 }
 
-/// C7: the log, the large bodies, the reload, its events and the starts of processes have threads
-/// of their own.
+/// C7: the log, the second thread that serves, the large bodies, the reload, its events and the
+/// starts of processes have threads of their own.
 #[test]
 fn a_start_without_room_for_a_thread_is_one_line_and_no_panic() {
     let scratch = Scratch::new();
     let worker = || {
         let reload = format!("--reload={}", scratch.path(""));
-        misbehave(&["--ready"]).option("--port", "0").flag(&reload)
+        let worker = misbehave(&["--ready"]).option("--threads", "2");
+        worker.option("--port", "0").flag(&reload)
     };
-    for tasks in 1..=5 {
+    for tasks in 1..=6 {
         let Some(limited) = limited_to(tasks, 65_781, worker()) else {
             return;
         };
@@ -154,7 +155,8 @@ fn a_start_without_room_for_a_thread_is_one_line_and_no_panic() {
 /// C7: the limit leaves room for the worker's threads, and none for processes.
 #[test]
 fn where_no_process_can_be_had_requests_are_refused_and_nothing_panics() {
-    let worker = misbehave(&["--ready"]).option("--queue-timeout", "300ms");
+    let worker = misbehave(&["--ready"]).option("--threads", "1");
+    let worker = worker.option("--queue-timeout", "300ms");
     // The worker itself, and its three threads.
     let Some(limited) = limited_to(4, 65_782, worker) else {
         return;

@@ -12,6 +12,7 @@ use super::queue::{First, Queue, Taken};
 use super::queued_call::QueuedCall;
 use super::scaling::Scaling;
 use super::waiting::{Priority, Registered, WaitingProcesses};
+use crate::answer::Answer;
 use crate::budget::MemoryBudget;
 use crate::cause::Cause;
 use crate::config::PoolConfig;
@@ -20,7 +21,7 @@ use crate::process::conversation::Position;
 use crate::process::owner::Load;
 use crate::process::repeats::FailedOutput;
 use crate::shutdown::Shutdown;
-use crate::threads::mailbox::{Letter, Mailboxes, ThreadNumber, here};
+use crate::threads::mailbox::{Mailboxes, ThreadNumber, here};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
@@ -236,9 +237,9 @@ impl Dispatcher {
         }
     }
 
-    /// Sends answers to their callers on other threads.
-    pub(super) fn send_answers(&self, answers: &mut Vec<(ThreadNumber, Letter)>) {
-        self.mailboxes.send(answers);
+    /// Sends answers to their callers, each on its thread.
+    pub(super) fn send_answers(&self, answers: &mut Vec<(ThreadNumber, Answer)>) {
+        self.mailboxes.deliver(answers);
     }
 
     /// The process takes no call now, though it may have been woken for one: another is woken

@@ -204,13 +204,14 @@ impl<S: RequestSource + ProcessObserver> Owner<S> {
         self.poll_write(cx);
         self.gate.count(self.conversation.buffered_bytes());
         self.close_stdin_when_written();
+        self.source.send_answers();
         self.set_alarm(cx);
         if is_more {
             cx.waker().wake_by_ref();
         }
     }
 
-    /// Delivers answers and logs lines; returns how many events there were.
+    /// Hands on answers and logs lines; returns how many events there were.
     fn handle_events(&mut self) -> usize {
         let events = self.conversation.take_events();
         let count = events.len();
@@ -247,7 +248,6 @@ impl<S: RequestSource + ProcessObserver> Owner<S> {
                 }
             }
         }
-        self.source.send_answers();
         count
     }
 

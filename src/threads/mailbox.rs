@@ -75,7 +75,7 @@ pub fn deliver_here() {
 
 /// What crosses from one thread to another.
 #[derive(Debug)]
-pub enum Letter {
+enum Letter {
     /// Wakes a task.
     Wake(Waker),
     /// Answers a call.
@@ -186,13 +186,18 @@ impl Mailboxes {
         }
     }
 
-    /// Sends letters to their threads, all letters for one thread together, and leaves their buffer
+    /// Delivers answers on their threads, all answers for one thread together, and leaves their buffer
     /// empty.
-    pub fn send(&self, letters: &mut Vec<(ThreadNumber, Letter)>) {
-        while let Some((thread, _)) = letters.last() {
+    pub fn deliver(&self, answers: &mut Vec<(ThreadNumber, Answer)>) {
+        let here = here();
+        for (_, answer) in answers.extract_if(.., |(thread, _)| *thread == here) {
+            answer.deliver();
+        }
+        while let Some((thread, _)) = answers.last() {
             let thread = *thread;
-            let for_it = letters.extract_if(.., |(to, _)| *to == thread);
-            self.of(thread).put(for_it.map(|(_, letter)| letter));
+            let for_it = answers.extract_if(.., |(to, _)| *to == thread);
+            let letters = for_it.map(|(_, answer)| Letter::Answer(answer));
+            self.of(thread).put(letters);
         }
     }
 

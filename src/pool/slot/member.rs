@@ -3,7 +3,7 @@
 //!
 //! Leaves the pool when dropped. Never touches the process.
 
-use crate::answer::Outcome;
+use crate::answer::{Answer, Outcome};
 use crate::logging::milliseconds;
 use crate::pool::batching::Batching;
 use crate::pool::dispatch::Dispatcher;
@@ -12,7 +12,7 @@ use crate::pool::queued_call::QueuedCall;
 use crate::pool::waiting::Priority;
 use crate::process::call::Call;
 use crate::process::owner::{Load, ProcessObserver, RequestSource};
-use crate::threads::mailbox::{Letter, ThreadNumber, here};
+use crate::threads::mailbox::ThreadNumber;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -45,8 +45,8 @@ pub(super) struct Member {
     most_taken: Option<u64>,
     /// Cancelled when the process has taken that many calls.
     spent: CancellationToken,
-    /// Answers for callers on other threads, which are sent together.
-    answers: Vec<(ThreadNumber, Letter)>,
+    /// Answers that are sent together at the end of the owner's turn.
+    answers: Vec<(ThreadNumber, Answer)>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -191,11 +191,7 @@ impl RequestSource for Member {
     fn answer(&mut self, request: QueuedCall, outcome: Outcome) {
         let home = request.home;
         let answer = Call::from(request).into_answer(outcome);
-        if home == here() {
-            answer.deliver();
-        } else {
-            self.answers.push((home, Letter::Answer(answer)));
-        }
+        self.answers.push((home, answer));
     }
 
     fn send_answers(&mut self) {
@@ -279,6 +275,7 @@ impl ProcessObserver for Member {
 
 impl Drop for Member {
     fn drop(&mut self) {
+        self.send_answers();
         self.leave();
     }
 }

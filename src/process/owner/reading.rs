@@ -113,12 +113,16 @@ impl<S: RequestSource + ProcessObserver> Owner<S> {
     /// Reads and handles output for `TURN_LASTS` at most; true if that was all.
     pub fn read_a_turn(&mut self) -> bool {
         let end = Instant::now() + TURN_LASTS;
-        while self.read_now() != Received::Nothing {
-            if Instant::now() >= end {
-                return false;
+        let is_all = loop {
+            if self.read_now() == Received::Nothing {
+                break true;
             }
-        }
-        true
+            if Instant::now() >= end {
+                break false;
+            }
+        };
+        self.source.send_answers();
+        is_all
     }
 
     /// Reads and handles output, at most [`READS_BEFORE_GIVING`] times; true if that was all.

@@ -82,6 +82,7 @@ impl<S: RequestSource + ProcessObserver> Owner<S> {
         // working.
         let _ = timeout(KILLED_END_WITHIN, ended).await;
         self.handle_events();
+        self.source.send_answers();
     }
 
     /// Takes the bytes back that the process has not read. Reads them rather than count them

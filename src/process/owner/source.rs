@@ -18,9 +18,10 @@ pub trait RequestSource {
     /// because more are coming that can be written together with them. The process is woken after
     /// that moment.
     fn waits_for_more(&mut self, cx: &mut Context<'_>, room: usize) -> bool;
-    /// Answers a request of this source; the answer may be kept until [`RequestSource::send_answers`].
+    /// Keeps the answer to a request of this source until [`RequestSource::send_answers`].
     fn answer(&mut self, request: Self::Request, outcome: Outcome);
-    /// Sends the answers that were kept, together.
+    /// Sends the answers that were kept. Called at the end of a turn: a caller that has its answer
+    /// finds the process idle, or with its next request.
     fn send_answers(&mut self);
     /// The process takes no request now, though it may have been woken for one.
     fn give_up_turn(&mut self);
