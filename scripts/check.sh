@@ -73,6 +73,9 @@ for name in sys.argv[1:]:
 # The README's own test command.
 run cargo test --locked
 
+# The hand-over between threads, in every order.
+run scripts/check/model.sh
+
 # Speed must not leak away: the instructions of a request's path against the recorded ones.
 if command -v valgrind >/dev/null; then
     run scripts/check/instructions.sh

@@ -5,10 +5,11 @@
 //! across an await.
 
 mod refusal;
+mod rules;
 mod upkeep;
 
 use super::health::Health;
-use super::queue::{First, Queue, Taken};
+use super::queue::{Queue, Taken};
 use super::queued_call::QueuedCall;
 use super::scaling::Scaling;
 use super::waiting::{Priority, Registered, WaitingProcesses};
@@ -17,13 +18,16 @@ use crate::budget::MemoryBudget;
 use crate::cause::Cause;
 use crate::config::PoolConfig;
 use crate::error::{RETRY_SOON, RequestFailure};
-use crate::process::conversation::Position;
 use crate::process::owner::Load;
 use crate::process::repeats::FailedOutput;
 use crate::shutdown::Shutdown;
 use crate::threads::mailbox::{Mailboxes, ThreadNumber, here};
+#[cfg(all(test, faas_model))]
+use loom::sync::{Mutex, MutexGuard};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+#[cfg(not(all(test, faas_model)))]
+use std::sync::{Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, Semaphore, SetOnce};
@@ -237,6 +241,12 @@ impl Dispatcher {
         }
     }
 
+    /// The mailboxes of the threads.
+    #[cfg(all(test, faas_model))]
+    pub(super) fn mailboxes(&self) -> &Mailboxes {
+        &self.mailboxes
+    }
+
     /// Sends answers to their callers, each on its thread.
     pub(super) fn send_answers(&self, answers: &mut Vec<(ThreadNumber, Answer)>) {
         self.mailboxes.deliver(answers);
@@ -337,50 +347,6 @@ impl Dispatcher {
         }
         answer_all(waiting, failure);
         result
-    }
-}
-
-impl DispatchState {
-    /// Whether a process may take the first call of the queue.
-    pub(super) fn may_take(&self, load: Load) -> bool {
-        let room_bytes = match load.position {
-            Position::First => return true,
-            Position::Behind { room_bytes } => room_bytes,
-        };
-        let first = match self.queue.first() {
-            Some(First::Fresh(first)) => first,
-            // A call that was handed back is not written ahead a second time.
-            Some(First::HandedBack(_)) | None => return false,
-        };
-        // Idle processes come first, each with as many calls as this process would have.
-        let is_needed_elsewhere =
-            self.queue.len() <= self.waiting_processes.idle() * (load.in_flight + 1);
-        first.call.job.payload.len() as u64 <= room_bytes && !is_needed_elsewhere
-    }
-
-    /// True when the first call may be given to one more process only, and this process may be
-    /// about to exit: some handlers exit after each reply.
-    pub(super) fn may_lose_last_chance(&self, load: Load, now: Instant) -> bool {
-        let Some(First::HandedBack(first)) = self.queue.first() else {
-            return false;
-        };
-        let replied = load.last_replied;
-        let has_just_replied = replied.is_some_and(|at| now < at + EXITS_WITHIN);
-        first.times_handed_back >= MOST_HAND_BACKS && has_just_replied
-    }
-
-    /// A process to wake for the waiting calls, if there are any.
-    pub(super) fn pop_for_waiting(&mut self, home: ThreadNumber) -> Option<Registered<Waker>> {
-        if self.queue.is_empty() {
-            None
-        } else {
-            self.waiting_processes.pop(home)
-        }
-    }
-
-    /// Whether a further process could be started for the waiting calls.
-    pub(super) fn could_grow(&self) -> bool {
-        !self.queue.is_empty() && self.scaling.has_room()
     }
 }
 

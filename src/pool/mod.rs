@@ -273,5 +273,7 @@ impl Drop for PendingAnswer {
     }
 }
 
+#[cfg(all(test, faas_model))]
+mod model;
 #[cfg(test)]
 mod tests;

@@ -11,7 +11,7 @@ use std::task::{Wake, Waker};
 use std::time::Duration;
 
 const LONG: Duration = Duration::from_secs(3600);
-const IDLE: Load = Load {
+pub(super) const IDLE: Load = Load {
     in_flight: 0,
     has_replied: true,
     last_replied: None,
@@ -28,7 +28,17 @@ pub(super) fn pool_that_grows(queue: usize) -> Pool {
     pool_up_to(NonZeroUsize::MIN.saturating_add(1), queue)
 }
 
+/// A pool without processes, whose callers and processes are on these threads.
+#[cfg(faas_model)]
+pub(super) fn pool_over(mailboxes: Mailboxes) -> Pool {
+    pool_with(NonZeroUsize::MIN, 4, mailboxes)
+}
+
 fn pool_up_to(max_processes: NonZeroUsize, queue: usize) -> Pool {
+    pool_with(max_processes, queue, Mailboxes::new(NonZeroUsize::MIN))
+}
+
+fn pool_with(max_processes: NonZeroUsize, queue: usize, mailboxes: Mailboxes) -> Pool {
     let one = NonZeroUsize::MIN;
     let config = PoolConfig {
         processes: one,
@@ -46,7 +56,7 @@ fn pool_up_to(max_processes: NonZeroUsize, queue: usize) -> Pool {
             1,
             MemoryBudget::new(1 << 20),
             Shutdown::default(),
-            Mailboxes::new(NonZeroUsize::MIN),
+            mailboxes,
         )),
         tasks: TaskTracker::new(),
         reload: Arc::default(),

@@ -13,13 +13,17 @@ use std::sync::Arc;
 use std::task::Waker;
 use tokio::sync::Notify;
 
-use sync::{AtomicBool, Mutex, Ordering};
-
-/// The primitives whose interleavings the model of the hand-over goes through.
-mod sync {
-    pub(super) use std::sync::Mutex;
-    pub(super) use std::sync::atomic::{AtomicBool, Ordering};
-}
+#[cfg(all(test, faas_model))]
+use loom::{
+    sync::Mutex,
+    sync::atomic::{AtomicBool, Ordering},
+    thread_local,
+};
+#[cfg(not(all(test, faas_model)))]
+use std::sync::{
+    Mutex,
+    atomic::{AtomicBool, Ordering},
+};
 
 /// The number of a thread that serves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,28 +48,35 @@ impl ThreadNumber {
     }
 }
 
+#[cfg(not(all(test, faas_model)))]
 thread_local! {
     static HERE: Cell<ThreadNumber> = const { Cell::new(ThreadNumber::FIRST) };
     /// The mailbox of this thread, where there are several threads.
     static OWN: RefCell<Option<Arc<Mailbox>>> = const { RefCell::new(None) };
 }
+// The model's threads are no threads of the system.
+#[cfg(all(test, faas_model))]
+thread_local! {
+    static HERE: Cell<ThreadNumber> = Cell::new(ThreadNumber::FIRST);
+    static OWN: RefCell<Option<Arc<Mailbox>>> = RefCell::new(None);
+}
 
 /// The number of the calling thread; the first one's for threads that do not serve.
 pub fn here() -> ThreadNumber {
-    HERE.get()
+    HERE.with(Cell::get)
 }
 
 /// Makes the calling thread the one with this number, which empties this mailbox.
-pub(super) fn receive_here(number: ThreadNumber, mailbox: Arc<Mailbox>) {
-    HERE.set(number);
-    OWN.set(Some(mailbox));
+pub(crate) fn receive_here(number: ThreadNumber, mailbox: Arc<Mailbox>) {
+    HERE.with(|here| here.set(number));
+    OWN.with(|own| own.replace(Some(mailbox)));
 }
 
 /// Delivers the letters of the calling thread. Each turn of a connection and of a process begins with
 /// it, so that a thread which finds no time to sleep leaves no letter lying.
 pub fn deliver_here() {
-    OWN.with_borrow(|own| {
-        if let Some(mailbox) = own
+    OWN.with(|own| {
+        if let Some(mailbox) = &*own.borrow()
             && mailbox.has_mail.load(Ordering::Relaxed)
         {
             mailbox.deliver();
@@ -138,7 +149,7 @@ impl Mailbox {
     }
 
     /// Called by the thread before it sleeps. A letter that it delivers keeps it awake.
-    pub(super) fn before_sleep(&self) {
+    pub(crate) fn before_sleep(&self) {
         self.is_asleep.store(true, Ordering::Relaxed);
         if self.deliver() {
             self.after_sleep();
@@ -146,12 +157,12 @@ impl Mailbox {
     }
 
     /// Called by the thread when it is awake again.
-    pub(super) fn after_sleep(&self) {
+    pub(crate) fn after_sleep(&self) {
         self.is_asleep.store(false, Ordering::Relaxed);
     }
 
     /// Delivers the letters each time that the bell rings; never ends.
-    pub(super) async fn answer_bell(self: Arc<Mailbox>) -> Infallible {
+    pub(crate) async fn answer_bell(self: Arc<Mailbox>) -> Infallible {
         loop {
             self.bell.notified().await;
             self.deliver();
@@ -201,11 +212,111 @@ impl Mailboxes {
         }
     }
 
-    pub(super) fn of(&self, thread: ThreadNumber) -> &Arc<Mailbox> {
+    pub(crate) fn of(&self, thread: ThreadNumber) -> &Arc<Mailbox> {
         &self.0[thread.index()]
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Arc<Mailbox>> {
         self.0.iter()
+    }
+}
+
+#[cfg(all(test, not(faas_model)))]
+mod tests {
+    use super::*;
+    use std::future::Future;
+    use std::pin::pin;
+    use std::task::{Context, Wake};
+    use tokio::sync::oneshot;
+
+    /// Counts how often it was woken.
+    #[derive(Default)]
+    struct Woken(std::sync::atomic::AtomicUsize);
+
+    impl Woken {
+        fn count(&self) -> usize {
+            self.0.load(Ordering::Relaxed)
+        }
+    }
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Woken>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn letter(woken: &Arc<Woken>) -> [Letter; 1] {
+        [Letter::Wake(Arc::clone(woken).into())]
+    }
+
+    #[test]
+    fn a_thread_is_rung_once_and_only_while_it_sleeps() {
+        let mailbox = Arc::new(Mailbox::new());
+        let [bell, task] = [(); 2].map(|()| Arc::<Woken>::default());
+        let bell_waker = Arc::clone(&bell).into();
+        let mut context = Context::from_waker(&bell_waker);
+        let mut answering = pin!(Arc::clone(&mailbox).answer_bell());
+        assert!(answering.as_mut().poll(&mut context).is_pending());
+        mailbox.put(letter(&task));
+        assert_eq!((bell.count(), task.count()), (0, 0), "it is awake");
+        mailbox.before_sleep();
+        assert_eq!(task.count(), 1);
+        // The letter has kept it awake.
+        mailbox.put(letter(&task));
+        assert_eq!(bell.count(), 0);
+        mailbox.before_sleep();
+        mailbox.before_sleep();
+        mailbox.put(letter(&task));
+        mailbox.put(letter(&task));
+        assert_eq!((bell.count(), task.count()), (1, 2));
+        mailbox.after_sleep();
+        assert!(answering.as_mut().poll(&mut context).is_pending());
+        assert_eq!(task.count(), 4);
+    }
+
+    #[test]
+    fn answers_reach_their_callers_on_each_thread() {
+        let mailboxes = Mailboxes::new(NonZeroUsize::new(3).unwrap());
+        let mut receivers = Vec::new();
+        let mut answers = Vec::new();
+        for index in [0, 2, 1, 2, 0] {
+            let (sender, receiver) = oneshot::channel();
+            let text = format!("{}", receivers.len());
+            answers.push((
+                ThreadNumber::new(index),
+                Answer::new(sender, Ok(text.into())),
+            ));
+            receivers.push((index, receiver));
+        }
+        mailboxes.deliver(&mut answers);
+        assert!(answers.is_empty());
+        for (index, receiver) in &mut receivers {
+            assert_eq!(receiver.try_recv().is_ok(), *index == 0);
+        }
+        for number in [1, 2] {
+            mailboxes.of(ThreadNumber::new(number)).deliver();
+        }
+        for (at, (index, receiver)) in receivers.iter_mut().enumerate() {
+            if *index > 0 {
+                assert_eq!(receiver.try_recv().unwrap(), Ok(at.to_string().into()));
+            }
+        }
+    }
+
+    #[test]
+    fn a_turn_on_a_thread_delivers_what_lies_there() {
+        let mailboxes = Mailboxes::new(NonZeroUsize::new(2).unwrap());
+        let number = ThreadNumber::new(1);
+        let task = Arc::<Woken>::default();
+        mailboxes.wake(number, Arc::clone(&task).into());
+        assert_eq!(task.count(), 0);
+        deliver_here();
+        assert_eq!(task.count(), 0, "this is another thread");
+        receive_here(number, Arc::clone(mailboxes.of(number)));
+        deliver_here();
+        assert_eq!(task.count(), 1);
+        // Its own tasks are woken at once.
+        mailboxes.wake(number, Arc::clone(&task).into());
+        assert_eq!(task.count(), 2);
     }
 }
