@@ -32,6 +32,13 @@ def load(server, seconds, *options, warm_up=None, must_serve=True):
     return outcome
 
 
+def pipelined(server, seconds):
+    """Requests a second under a load of many requests in each write; `sent` has the warm-up too."""
+    return _run(
+        "pipelined", "--address", server.address, "--duration", f"{round(seconds * 1000)}ms"
+    )
+
+
 def pipes(pairs, size, seconds):
     return _run(
         "pipes", "--pairs", pairs, "--bytes", size, "--duration", f"{round(seconds * 1000)}ms"

@@ -12,7 +12,9 @@ import goals
 import machine
 import servers
 import table
+import threads
 
+SECTIONS = {**goals.SECTIONS, "threads": threads.threads}
 CHARTS = servers.ROOT / "docs" / "charts"
 
 
@@ -73,7 +75,7 @@ class Run:
 
 
 def parse():
-    sections = [*goals.SECTIONS, *curves.CURVES]
+    sections = [*SECTIONS, *curves.CURVES]
     parser = argparse.ArgumentParser(
         prog="scripts/bench.sh", description="Measures the worker beside others."
     )
@@ -101,7 +103,7 @@ def parse():
 
 def measure(options):
     run = Run(options)
-    wanted = options.only or [*goals.SECTIONS, *curves.CURVES]
+    wanted = options.only or [*SECTIONS, *curves.CURVES]
     for name in wanted:
         if run.is_over():
             run.tell(name, "out of time, left out")
@@ -109,8 +111,8 @@ def measure(options):
             continue
         # One that fails costs its own figures only; the exit status tells in the end.
         try:
-            if name in goals.SECTIONS:
-                run.results["rows"] += goals.SECTIONS[name](run)
+            if name in SECTIONS:
+                run.results["rows"] += SECTIONS[name](run)
             else:
                 curves.CURVES[name](run)
         except (RuntimeError, OSError, subprocess.SubprocessError) as error:

@@ -114,6 +114,11 @@ class Server:
         connection.close()
         return status, body
 
+    def processor_seconds(self):
+        """Processor time of the server's own process so far, all its threads."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def memory_kib(self, field):
         """A figure of the server's own process: VmRSS, or VmHWM for the highest so far."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()

@@ -21,7 +21,7 @@ use crate::error::{RETRY_SOON, RequestFailure};
 use crate::process::owner::Load;
 use crate::process::repeats::FailedOutput;
 use crate::shutdown::Shutdown;
-use crate::threads::mailbox::{Mailboxes, ThreadNumber, here};
+use crate::threads::mailbox::{CountOfThreads, Mailboxes, ThreadNumber, here};
 #[cfg(all(test, faas_model))]
 use loom::sync::{Mutex, MutexGuard};
 use std::sync::Arc;
@@ -64,7 +64,9 @@ pub(super) struct Dispatcher {
     pub(super) fills: Semaphore,
     pub(super) shutdown: Shutdown,
     /// Calls that have no answer yet.
-    pub(super) open_calls: AtomicUsize,
+    pub(super) open_calls: CountOfThreads,
+    /// The length of the queue after the last call was pushed or taken.
+    queue_length: AtomicUsize,
     pub(super) budget: MemoryBudget,
     /// Notified when a process took no call because the memory budget is full.
     pub(super) starved: Notify,
@@ -117,7 +119,8 @@ impl Dispatcher {
             wants_more: Notify::new(),
             fills: Semaphore::new(0),
             shutdown,
-            open_calls: AtomicUsize::new(0),
+            open_calls: mailboxes.count_of_threads(),
+            queue_length: AtomicUsize::new(0),
             budget,
             starved: Notify::new(),
             may_exit: Notify::new(),
@@ -153,9 +156,15 @@ impl Dispatcher {
             .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// Length of the queue.
+    /// About the length of the queue, without waiting for the lock.
     pub(super) fn queue_length(&self) -> usize {
-        self.lock().queue.len()
+        self.queue_length.load(Ordering::Relaxed)
+    }
+
+    /// Publishes the length of the queue.
+    pub(super) fn publish_length(&self, state: &DispatchState) {
+        self.queue_length
+            .store(state.queue.len(), Ordering::Relaxed);
     }
 
     /// The next call for this process; if there is none, the process is registered and woken for a
@@ -208,6 +217,7 @@ impl Dispatcher {
             state.waiting_processes.register(priority, registered);
         }
         let failure = (!too_late.is_empty()).then(|| state.waited_too_long());
+        self.publish_length(&state);
         drop(state);
         if is_starved {
             self.starved.notify_one();

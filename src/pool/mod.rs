@@ -28,6 +28,7 @@ pub use crate::process::call::{Extras, Job};
 use crate::process::launch::{Directory, Launcher, shell_syntax};
 use crate::shutdown::{Shutdown, Stage};
 use crate::threads::Threads;
+use crate::threads::mailbox::ThreadNumber;
 use dispatch::{Dispatcher, answer_all};
 use health::Health;
 use queued_call::QueuedCall;
@@ -35,7 +36,6 @@ use rustix::process::Rlimit;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -130,12 +130,13 @@ impl Pool {
         if is_next {
             state.next_look = Some(until);
         }
+        self.dispatcher.publish_length(&state);
         self.dispatcher.wake_one(state);
         if is_next {
             self.dispatcher.deadline_moved.notify_one();
         }
-        self.dispatcher.open_calls.fetch_add(1, Ordering::Relaxed);
         Ok(PendingAnswer {
+            home: self.dispatcher.open_calls.add_here(),
             dispatcher: Arc::clone(&self.dispatcher),
             place,
             receiver,
@@ -178,7 +179,7 @@ impl Pool {
 
     /// Calls that have no answer yet.
     pub fn open_calls(&self) -> usize {
-        self.dispatcher.open_calls.load(Ordering::Relaxed)
+        self.dispatcher.open_calls.sum()
     }
 
     /// Begins [`Stage::Stopping`]: refuses new and waiting calls, lets each process finish its
@@ -244,6 +245,8 @@ fn warn_of_shell_syntax(command: &Command) {
 #[derive(Debug)]
 pub struct PendingAnswer {
     dispatcher: Arc<Dispatcher>,
+    /// The thread of the caller.
+    home: ThreadNumber,
     place: u64,
     receiver: oneshot::Receiver<Outcome>,
     is_done: bool,
@@ -264,7 +267,7 @@ impl Future for PendingAnswer {
 
 impl Drop for PendingAnswer {
     fn drop(&mut self) {
-        self.dispatcher.open_calls.fetch_sub(1, Ordering::Relaxed);
+        self.dispatcher.open_calls.take_away(self.home);
         if !self.is_done {
             let abandoned = self.dispatcher.lock().queue.remove(self.place);
             // Dropped after the lock is free, because dropping a call wakes its caller.
@@ -273,7 +276,11 @@ impl Drop for PendingAnswer {
     }
 }
 
-#[cfg(all(test, faas_model))]
+#[cfg(test)]
+#[cfg(faas_model)]
 mod model;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+#[cfg(not(faas_model))]
+mod throughput;

@@ -159,7 +159,7 @@ where
     builder.preemption_bound = Some(PREEMPTIONS);
     builder.check(move || {
         let mailboxes = Mailboxes::new(NonZeroUsize::new(2).unwrap());
-        let pool = Arc::new(pool_over(mailboxes));
+        let pool = Arc::new(pool_over(4, mailboxes));
         let runs = Arc::new(AtomicUsize::new(0));
         let other: JoinHandle<()> = {
             let (pool, runs, second) = (Arc::clone(&pool), Arc::clone(&runs), Arc::clone(&second));

@@ -6,7 +6,7 @@ use crate::process::conversation::Position;
 use crate::process::owner::Load;
 use crate::threads::mailbox::{Mailboxes, ThreadNumber};
 use std::num::NonZeroUsize;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Wake, Waker};
 use std::time::Duration;
 
@@ -29,9 +29,8 @@ pub(super) fn pool_that_grows(queue: usize) -> Pool {
 }
 
 /// A pool without processes, whose callers and processes are on these threads.
-#[cfg(faas_model)]
-pub(super) fn pool_over(mailboxes: Mailboxes) -> Pool {
-    pool_with(NonZeroUsize::MIN, 4, mailboxes)
+pub(super) fn pool_over(queue: usize, mailboxes: Mailboxes) -> Pool {
+    pool_with(NonZeroUsize::MIN, queue, mailboxes)
 }
 
 fn pool_up_to(max_processes: NonZeroUsize, queue: usize) -> Pool {

@@ -177,6 +177,35 @@ impl Mailbox {
     }
 }
 
+/// A count that each thread keeps for itself, so that threads do not wait for each other's memory.
+#[derive(Debug)]
+pub struct CountOfThreads(Box<[CountOfThread]>);
+
+/// Alone in its cache lines: processors fetch two at a time.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct CountOfThread(std::sync::atomic::AtomicUsize);
+
+impl CountOfThreads {
+    /// Adds one on the calling thread.
+    pub fn add_here(&self) -> ThreadNumber {
+        let here = here();
+        self.0[here.index()].0.fetch_add(1, Ordering::Relaxed);
+        here
+    }
+
+    /// Takes away one that was added on this thread.
+    pub fn take_away(&self, thread: ThreadNumber) {
+        self.0[thread.index()].0.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// The sum over all threads.
+    pub fn sum(&self) -> usize {
+        let counts = self.0.iter();
+        counts.map(|count| count.0.load(Ordering::Relaxed)).sum()
+    }
+}
+
 /// The mailboxes of all threads of a worker. Clones share them.
 #[derive(Debug, Clone)]
 pub struct Mailboxes(Arc<[Arc<Mailbox>]>);
@@ -186,6 +215,11 @@ impl Mailboxes {
     pub fn new(count: NonZeroUsize) -> Mailboxes {
         let mailboxes = (0..count.get()).map(|_| Arc::new(Mailbox::new()));
         Mailboxes(mailboxes.collect())
+    }
+
+    /// A count of 0 for as many threads.
+    pub fn count_of_threads(&self) -> CountOfThreads {
+        CountOfThreads(self.0.iter().map(|_| CountOfThread::default()).collect())
     }
 
     /// Wakes a task of this thread.
@@ -221,7 +255,8 @@ impl Mailboxes {
     }
 }
 
-#[cfg(all(test, not(faas_model)))]
+#[cfg(test)]
+#[cfg(not(faas_model))]
 mod tests {
     use super::*;
     use std::future::Future;

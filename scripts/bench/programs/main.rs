@@ -9,6 +9,7 @@ mod bare_hyper;
 mod first_answer;
 mod load;
 mod path;
+mod pipelined;
 mod pipes;
 mod sleep;
 mod turns;
@@ -23,6 +24,8 @@ use std::process::ExitCode;
 enum Program {
     /// Sends requests and prints what came of them as JSON
     Load(Box<load::Options>),
+    /// Sends many requests in each write, and prints how many were answered
+    Pipelined(pipelined::Options),
     /// The same HTTP server as the worker's, without any process behind it
     BareHyper(bare_hyper::Options),
     /// A handler that takes a given time for each request
@@ -59,6 +62,7 @@ enum Child {
 fn main() -> ExitCode {
     let done = match Program::parse() {
         Program::Load(options) => load::run(&options),
+        Program::Pipelined(options) => pipelined::run(&options),
         Program::BareHyper(options) => bare_hyper::run(&options),
         Program::Sleep(options) => sleep::run(&options),
         Program::Pipes(options) => pipes::run(&options),
