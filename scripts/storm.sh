@@ -3,12 +3,12 @@
 # each answer held to its own request and to the handler's ledger. Prints a table of the faults
 # injected and what came of them; exits with 1 at the first broken promise.
 #
-#   scripts/storm.sh [--minutes N] [--requests N] [--seed S] [--mode NAME]...
+#   scripts/storm.sh [--minutes N] [--requests N] [--seed S] [--threads N] [--mode NAME]...
 #
 # Modes: without-ids, with-ids, in-order and concurrent are a handler that misbehaves by chance;
 # forge is handlers of many kinds that print what they are given, and payloads made of forged
 # replies. Without --mode all are run. The time is a limit for all of them together; without
-# --requests it is what ends the storm.
+# --requests it is what ends the storm. With --threads, the workers serve on that many threads.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -23,6 +23,7 @@ while [ $# -gt 0 ]; do
         --minutes) minutes=$2 ;;
         --requests) requests=$2 ;;
         --seed) seed=$2 ;;
+        --threads) export FAAS_TEST_THREADS=$2 ;;
         --mode) modes+=(--mode "$2") ;;
         *) usage ;;
     esac
