@@ -73,6 +73,9 @@ for name in sys.argv[1:]:
 # The README's own test command.
 run cargo test --locked
 
+# Parts of them with workers of two threads; scripts/nightly.sh has all of them.
+run env FAAS_TEST_THREADS=2 cargo test --locked --test it -- \
+    ahead:: dying:: queue:: reload:: stopping:: recycling:: load:: http::
 # The hand-over between threads, in every order.
 run scripts/check/model.sh
 

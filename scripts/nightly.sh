@@ -2,10 +2,11 @@
 # The checks that take hours, and find by chance or by length what scripts/check.sh cannot: runs all
 # parts, or those that are named, prints the time of each, and exits with 1 if one of them failed.
 #
-#   scripts/nightly.sh [fuzz|storm|mutations|memory|overload|deny]...
+#   scripts/nightly.sh [fuzz|storm|threads|mutations|memory|overload|deny]...
 #
 #   fuzz       ten minutes for each target
 #   storm      a million requests, once with the seed 1 and once with a seed of the day
+#   threads    all integration tests and a storm with workers of two and of four threads
 #   mutations  every rule of tests/mutations taken out
 #   memory     each attack alone, then all at once for five minutes, under 128 MiB; needs root
 #   overload   ten times the capacity for five minutes
@@ -28,10 +29,19 @@ storm() {
     done
 }
 
+threads() {
+    local count
+    for count in 2 4; do
+        FAAS_TEST_THREADS=$count cargo test --locked --test it || return 1
+        scripts/storm.sh --minutes 60 --requests 1000000 --threads "$count" || return 1
+    done
+}
+
 run() {
     case $1 in
         fuzz) scripts/fuzz.sh --seconds 600 ;;
         storm) storm ;;
+        threads) threads ;;
         mutations) scripts/mutate.py ;;
         # Latency has a wide limit, for the machine may be busy.
         memory) scripts/check/memory.sh --seconds 300 --each 10 --p99 3000 ;;
@@ -40,10 +50,10 @@ run() {
     esac
 }
 
-[ $# -gt 0 ] || set -- fuzz storm mutations memory overload deny
+[ $# -gt 0 ] || set -- fuzz storm threads mutations memory overload deny
 for part in "$@"; do
     case $part in
-        fuzz | storm | mutations | memory | overload | deny) ;;
+        fuzz | storm | threads | mutations | memory | overload | deny) ;;
         *) usage ;;
     esac
 done

@@ -18,6 +18,7 @@ use crate::logging::listed;
 use crate::pool::Pool;
 use crate::process::launch::{Directory, check_platform, sandbox_supported};
 use crate::process::reaping::{end_orphans, reap_in_time, take_in_orphans};
+use crate::processors::allowed;
 use crate::procfs::own_resident_bytes;
 use crate::reload::Watch;
 use crate::shutdown::{Shutdown, Stage};
@@ -140,9 +141,13 @@ fn listen(config: &Config) -> Result<Listener, StartError> {
     let listener = Listener::bind(&config.http.listen)?;
     let (version, command) = (version(), config.command.as_ref().map(Command::shown));
     for address in listener.addresses() {
-        let processes = config.pool.processes.get();
-        info!(%address, processes, version, command, "listening");
+        let (processes, threads) = (config.pool.processes.get(), config.threads.get());
+        info!(%address, processes, threads, version, command, "listening");
     }
+    debug!(
+        processors = allowed(),
+        "processors that the worker may use, of which a quarter serves by default"
+    );
     let Some(memory_limit) = config.memory_limit else {
         return Ok(listener);
     };

@@ -42,4 +42,5 @@ mod starting;
 mod stopping;
 mod structure;
 mod surroundings;
+mod threads;
 mod told;

@@ -23,6 +23,7 @@ const MAY_USE: [(&str, &[&str]); 26] = [
             "limits",
             "pool",
             "process",
+            "processors",
             "procfs",
             "reload",
             "threads",

@@ -149,6 +149,26 @@ any_user_read_only() {
     python3 "$client" cases "$(address anyone)" default
 }
 
+threads_follow_the_quota() {
+    local quota expected seen
+    while read -r quota expected; do
+        start "quota-$quota" --env FAAS_LOG_FORMAT=json --env FAAS_LOG_LEVEL=debug \
+            --cpu-period 100000 --cpu-quota "$quota" "$image"
+        python3 "$client" until "$(address "quota-$quota")" hello hello >/dev/null
+        seen=$(bounded docker logs "$name-quota-$quota" 2>&1)
+        # Never more than the machine has.
+        if [ "$expected" -gt "$(nproc)" ]; then expected=$(nproc); fi
+        holds "$seen" "\"processors\":$expected,"
+        holds "$seen" "\"threads\":$((expected < 8 ? 1 : expected / 4)),"
+    done <<'END'
+50000 1
+100000 1
+150000 2
+400000 4
+END
+    echo '0.5, 1, 1.5 and 4 processors are told from each other'
+}
+
 stop_loses_no_request() {
     local target code
     mkdir -m 777 "$work/ledger"
@@ -353,6 +373,7 @@ if [ "$failed" -eq 0 ]; then
     check 'the command line passes through' command_line_passes_through
     check 'a wrong handler is told' wrong_handler_is_told
     check 'any user, read-only root, no capabilities' any_user_read_only
+    check 'threads follow the quota of processors' threads_follow_the_quota
     check 'docker stop under load loses no request' stop_loses_no_request
     check 'orphans of handlers leave no zombies' orphans_are_reaped
     check 'one line adds it to a Python image' added_to_python
