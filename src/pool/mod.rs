@@ -18,7 +18,7 @@ mod scaling;
 mod slot;
 mod waiting;
 
-use crate::answer::Outcome;
+use crate::answer::{Answered, Outcome, Work};
 use crate::budget::MemoryBudget;
 use crate::cause::Cause;
 use crate::config::{Command, Config};
@@ -110,7 +110,8 @@ impl Pool {
     /// Puts a job into the queue. Dropping the future before its end takes a job that still waits
     /// out of the queue; a process that has the job finishes it, and its result is dropped.
     pub fn call(&self, job: Job) -> Result<PendingAnswer, RequestFailure> {
-        let longest = Instant::now() + self.dispatcher.queue_timeout;
+        let now = Instant::now();
+        let longest = now + self.dispatcher.queue_timeout;
         let until = job.latest.map_or(longest, |latest| latest.min(longest));
         // `longest` in the queue, `timeout` behind another request, and `timeout` of its own.
         let gives_up_at = longest + 2 * job.timeout;
@@ -140,6 +141,8 @@ impl Pool {
             dispatcher: Arc::clone(&self.dispatcher),
             place,
             receiver,
+            called: now,
+            work: None,
             is_done: false,
         })
     }
@@ -248,8 +251,37 @@ pub struct PendingAnswer {
     /// The thread of the caller.
     home: ThreadNumber,
     place: u64,
-    receiver: oneshot::Receiver<Outcome>,
+    receiver: oneshot::Receiver<Answered>,
+    called: Instant,
+    work: Option<Work>,
     is_done: bool,
+}
+
+/// How long a call waited for a process, and how long that process worked on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CallTimes {
+    /// The number by which the log names the process.
+    pub process: u64,
+    /// From the call until the process could start on it.
+    pub queued: Duration,
+    /// From then until its reply was read.
+    pub worked: Duration,
+}
+
+impl PendingAnswer {
+    /// The times of an answered call, if a process had it.
+    pub fn times(&self) -> Option<CallTimes> {
+        let Work {
+            process,
+            began,
+            ended,
+        } = self.work?;
+        Some(CallTimes {
+            process,
+            queued: began.saturating_duration_since(self.called),
+            worked: ended.saturating_duration_since(began),
+        })
+    }
 }
 
 impl Future for PendingAnswer {
@@ -259,8 +291,12 @@ impl Future for PendingAnswer {
         Pin::new(&mut self.receiver).poll(cx).map(|received| {
             self.is_done = true;
             // A call is dropped without an answer only when its pool is torn down.
-            received
-                .unwrap_or_else(|_| Err(RequestFailure::Exited("the worker was stopped".into())))
+            let (outcome, work) = received.unwrap_or_else(|_| {
+                let why = "the worker was stopped".into();
+                (Err(RequestFailure::Exited(why)), None)
+            });
+            self.work = work;
+            outcome
         })
     }
 }

@@ -118,7 +118,7 @@ impl Process {
 
 fn answer(dispatcher: &Dispatcher, call: QueuedCall) {
     let home = call.home;
-    let answer = Call::from(call).into_answer(Ok("1".into()));
+    let answer = Call::from(call).into_answer(Ok("1".into()), None);
     dispatcher.send_answers(&mut vec![(home, answer)]);
 }
 

@@ -81,9 +81,14 @@ impl Process {
         }
         self.reply_to_lines(now);
         for event in self.conversation.take_events() {
-            if let Event::Answered(call, outcome) = event {
+            if let Event::Answered {
+                ticket: call,
+                outcome,
+                ..
+            } = event
+            {
                 let home = call.home;
-                let answer = Call::from(call).into_answer(outcome);
+                let answer = Call::from(call).into_answer(outcome, None);
                 self.answers.push((home, answer));
             }
         }

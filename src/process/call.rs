@@ -2,7 +2,7 @@
 
 use super::conversation::Ticket;
 use super::line::{Context, ContextMember};
-use crate::answer::{Answer, Outcome};
+use crate::answer::{Answer, Answered, Outcome, Work};
 use crate::budget::Reservation;
 use crate::error::RequestFailure;
 use bytes::Bytes;
@@ -34,7 +34,7 @@ pub struct Job {
 pub struct Call {
     /// The request.
     pub job: Job,
-    answer: oneshot::Sender<Outcome>,
+    answer: oneshot::Sender<Answered>,
 }
 
 /// Members that a handler may ask for beside the payload.
@@ -58,7 +58,7 @@ impl Extras {
 
 impl Call {
     /// A call for this job, and the receiver of its answer.
-    pub fn new(job: Job) -> (Call, oneshot::Receiver<Outcome>) {
+    pub fn new(job: Job) -> (Call, oneshot::Receiver<Answered>) {
         let (answer, answered) = oneshot::channel();
         (Call { job, answer }, answered)
     }
@@ -68,14 +68,14 @@ impl Call {
         self.answer.is_closed()
     }
 
-    /// Delivers the answer, or drops it when the caller has left.
+    /// Delivers the answer to a call that no process has, or drops it when the caller has left.
     pub fn answer(self, outcome: Outcome) {
-        self.into_answer(outcome).deliver();
+        self.into_answer(outcome, None).deliver();
     }
 
-    /// The answer on its way to the caller. The bytes of an answer count as held until the caller
-    /// has written them out.
-    pub fn into_answer(self, outcome: Outcome) -> Answer {
+    /// The answer on its way to the caller, with the work of the process on the call. The bytes of an
+    /// answer count as held until the caller has written them out.
+    pub fn into_answer(self, outcome: Outcome, work: Option<Work>) -> Answer {
         let budget = self.job.reservation.budget();
         let outcome = match outcome {
             Ok(body) => Ok(budget.count(body)),
@@ -85,7 +85,7 @@ impl Call {
             }),
             Err(failure) => Err(failure),
         };
-        Answer::new(self.answer, outcome)
+        Answer::new(self.answer, (outcome, work))
     }
 
     fn time_left_ms(&self, now: Instant) -> u64 {
@@ -158,7 +158,7 @@ mod tests {
                 reservation: budget.reservation(),
             });
             call.answer(outcome);
-            let outcome = answered.try_recv().unwrap();
+            let (outcome, _) = answered.try_recv().unwrap();
             assert_eq!(budget.held(), 100_000, "{}", outcome.is_ok());
             drop(outcome);
             assert_eq!(budget.held(), 0);

@@ -14,6 +14,7 @@ use super::conversation::{Conversation, ConversationConfig, Event, Fault, Trust}
 use super::ids::RandomIds;
 use super::line::{Announcement, ContextMember};
 use super::output_log::StreamLog;
+use crate::answer::Work;
 use crate::budget::MemoryBudget;
 use crate::logging::listed;
 use crate::threads::mailbox::deliver_here;
@@ -53,6 +54,8 @@ pub struct Owner<S: RequestSource> {
     scratch: Vec<u8>,
     /// The part of `scratch` that was read and is not handled yet.
     pending: Range<usize>,
+    /// When stdout was last read, or a deadline looked at.
+    read_at: Instant,
     /// Bytes of stdout that were handled, all together.
     taken_in: u64,
     /// A deadline has passed, and is acted upon when `taken_in` has reached this number: the bytes
@@ -88,6 +91,7 @@ impl<S: RequestSource + ProcessObserver> Owner<S> {
             log,
             scratch: vec![0; READ_BYTES],
             pending: 0..0,
+            read_at: now,
             taken_in: 0,
             expires_behind: None,
         }
@@ -217,7 +221,18 @@ impl<S: RequestSource + ProcessObserver> Owner<S> {
         let count = events.len();
         for event in events {
             match event {
-                Event::Answered(request, outcome) => self.source.answer(request, outcome),
+                Event::Answered {
+                    ticket,
+                    outcome,
+                    began,
+                } => {
+                    let work = Work {
+                        process: self.process,
+                        began,
+                        ended: self.read_at,
+                    };
+                    self.source.answer(ticket, outcome, work);
+                }
                 Event::CameUp { shown_after } => self.source.came_up(shown_after),
                 Event::Unanswered => self.source.went_unanswered(),
                 Event::Ready(announcement) => {

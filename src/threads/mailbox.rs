@@ -319,7 +319,7 @@ mod tests {
             let text = format!("{}", receivers.len());
             answers.push((
                 ThreadNumber::new(index),
-                Answer::new(sender, Ok(text.into())),
+                Answer::new(sender, (Ok(text.into()), None)),
             ));
             receivers.push((index, receiver));
         }
@@ -333,7 +333,7 @@ mod tests {
         }
         for (at, (index, receiver)) in receivers.iter_mut().enumerate() {
             if *index > 0 {
-                assert_eq!(receiver.try_recv().unwrap(), Ok(at.to_string().into()));
+                assert_eq!(receiver.try_recv().unwrap().0, Ok(at.to_string().into()));
             }
         }
     }

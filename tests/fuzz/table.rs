@@ -119,7 +119,11 @@ impl Table {
     fn collect(&mut self) {
         for event in self.talk.take_events() {
             match event {
-                Event::Answered(request, outcome) => {
+                Event::Answered {
+                    ticket: request,
+                    outcome,
+                    ..
+                } => {
                     self.done.push(request.0);
                     check(request.0, outcome.as_deref());
                 }

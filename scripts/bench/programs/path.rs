@@ -107,7 +107,11 @@ impl Path {
         black_box(self.conversation.next_deadline(None));
         self.conversation.received(self.now, &self.reply);
         for event in self.conversation.take_events() {
-            if let Event::Answered(_, Ok(result)) = event {
+            if let Event::Answered {
+                outcome: Ok(result),
+                ..
+            } = event
+            {
                 return result;
             }
         }

@@ -6,6 +6,7 @@ use std::time::Instant;
 use tracing::{Level, debug};
 
 use crate::logging::milliseconds;
+use crate::pool::CallTimes;
 
 /// The record of one request. The debug log has each once: with its status, or, when the record is
 /// dropped before that, as a request whose client has left.
@@ -16,6 +17,8 @@ pub(super) struct Exchange {
     pub(super) id: CompactString,
     /// Whether the end of the request's head is known for sure.
     pub(super) is_sound: bool,
+    /// The times of the call, if a process had it.
+    pub(super) times: Option<CallTimes>,
     /// Method and path, as long as the log is still to tell of the request.
     unlogged: Option<(Method, String)>,
 }
@@ -28,6 +31,7 @@ impl Exchange {
             arrived: Instant::now(),
             id,
             is_sound,
+            times: None,
             unlogged: is_logged.then(|| {
                 let path = request.uri().path().to_owned();
                 (request.method().clone(), path)

@@ -8,7 +8,7 @@ use crate::budget::{COUNTED_FROM, MemoryBudget, Reservation};
 use crate::config::HttpConfig;
 use crate::error::{RETRY_SOON, RequestFailure};
 use crate::http::server::RequestBody;
-use crate::pool::{Extras, Job, Pool};
+use crate::pool::{CallTimes, Extras, Job, Pool};
 use crate::shutdown::{Shutdown, Stage};
 use bytes::{Bytes, BytesMut};
 use compact_str::CompactString;
@@ -65,7 +65,8 @@ impl Invocation {
     }
 }
 
-/// Invokes the handler: collects the body, finds the payload, calls the pool.
+/// Invokes the handler: collects the body, finds the payload, calls the pool, and puts the times of
+/// the call into `times`.
 ///
 /// The future is kept small, because it is moved about with the future that answers the request:
 /// parts for late or large bodies are allocated when they are needed.
@@ -73,6 +74,7 @@ pub(super) async fn invoke(
     invoker: Invoker<'_>,
     invocation: Invocation,
     body: RequestBody,
+    times: &mut Option<CallTimes>,
 ) -> Result<ApiResponse, RequestFailure> {
     let Invoker {
         config,
@@ -114,14 +116,16 @@ pub(super) async fn invoke(
         return Err(no_memory());
     }
     let latest = time_budget.map(|time| arrived + time);
-    let call = pool.call(Job {
+    let mut call = pool.call(Job {
         payload,
         context: extras,
         timeout: pool.timeout(),
         latest,
         reservation,
     })?;
-    Ok(respond::json(StatusCode::OK, call.await?))
+    let outcome = (&mut call).await;
+    *times = call.times();
+    Ok(respond::json(StatusCode::OK, outcome?))
 }
 
 /// The shorter of a limit and the caller's own budget.

@@ -115,7 +115,7 @@ impl Api {
         let head = Headers::of(request.headers());
         let checked = Guard::check_head(request.version(), &head)
             .and_then(|()| Guard::check_target(request.uri()));
-        let exchange = Exchange::new(&request, self.request_id(&head), checked.is_ok());
+        let mut exchange = Exchange::new(&request, self.request_id(&head), checked.is_ok());
         let route = checked.and_then(|()| self.route(&request, &head, surface, &exchange));
         // A client that waits for 100 (Continue) is not made to send a body that is not read.
         let is_discarded = !matches!(route, Ok(Route::Handler(_)))
@@ -132,7 +132,7 @@ impl Api {
                         large_bodies: &self.large_bodies,
                         shutdown: &self.shutdown,
                     };
-                    invoke::invoke(invoker, invocation, body).await
+                    invoke::invoke(invoker, invocation, body, &mut exchange.times).await
                 }
                 Ok(Route::Page(page)) => {
                     let_go(body, is_discarded).await;

@@ -3,7 +3,7 @@
 //!
 //! Leaves the pool when dropped. Never touches the process.
 
-use crate::answer::{Answer, Outcome};
+use crate::answer::{Answer, Outcome, Work};
 use crate::logging::milliseconds;
 use crate::pool::batching::Batching;
 use crate::pool::dispatch::Dispatcher;
@@ -188,9 +188,9 @@ impl RequestSource for Member {
         taken
     }
 
-    fn answer(&mut self, request: QueuedCall, outcome: Outcome) {
+    fn answer(&mut self, request: QueuedCall, outcome: Outcome, work: Work) {
         let home = request.home;
-        let answer = Call::from(request).into_answer(outcome);
+        let answer = Call::from(request).into_answer(outcome, Some(work));
         self.answers.push((home, answer));
     }
 

@@ -82,10 +82,9 @@ impl<T: Ticket> Conversation<T> {
             } else {
                 self.timeout_cause(&self.flight[index])
             });
-            let ticket = self.flight[index].ticket.take();
-            let is_told_only_now = ticket.is_some();
-            self.events
-                .extend(ticket.map(|ticket| Event::Answered(ticket, Err(failure))));
+            let answered = self.flight[index].answered(Err(failure));
+            let is_told_only_now = answered.is_some();
+            self.events.extend(answered);
             if is_own_time_over && !is_written_ahead && !self.has_shown_life() {
                 self.events.push(Event::Unanswered);
             }

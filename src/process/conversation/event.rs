@@ -4,7 +4,7 @@ use super::Conversation;
 use crate::error::RequestFailure;
 use crate::process::line::Announcement;
 use bytes::Bytes;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Stray lines are told one by one up to this many events; further ones are only counted.
 pub(super) const EVENTS_AT_ONCE: usize = 256;
@@ -13,7 +13,14 @@ pub(super) const EVENTS_AT_ONCE: usize = 256;
 #[derive(Debug)]
 pub enum Event<T> {
     /// This request has its answer: `{"result":…}`, or why there is none.
-    Answered(T, Result<Bytes, RequestFailure>),
+    Answered {
+        /// The request.
+        ticket: T,
+        /// Its answer.
+        outcome: Result<Bytes, RequestFailure>,
+        /// When the process could start on the request.
+        began: Instant,
+    },
     /// The process is up.
     CameUp {
         /// How long it took to show life with a line; `None` if it merely is old enough.

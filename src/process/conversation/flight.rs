@@ -1,6 +1,9 @@
 //! A request that was given to the process and has no reply.
 
+use super::event::Event;
+use crate::error::RequestFailure;
 use crate::process::ids::IdDigits;
+use bytes::Bytes;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
@@ -27,6 +30,17 @@ pub(super) struct Flight<T> {
 }
 
 impl<T> Flight<T> {
+    /// The event of this answer, if the caller still waits for it.
+    pub(super) fn answered(&mut self, outcome: Result<Bytes, RequestFailure>) -> Option<Event<T>> {
+        let began = self.since;
+        let ticket = self.ticket.take()?;
+        Some(Event::Answered {
+            ticket,
+            outcome,
+            began,
+        })
+    }
+
     /// When the wait of the caller ends.
     pub(super) fn deadline(&self) -> Instant {
         let own = self.own_deadline();

@@ -107,7 +107,7 @@ impl<T: Ticket> Conversation<T> {
         {
             self.events.push(Event::ErrorBesideResult);
         }
-        let Some(flight) = self.take_flight(index) else {
+        let Some(mut flight) = self.take_flight(index) else {
             return;
         };
         self.show_life(now, flight.since);
@@ -120,9 +120,9 @@ impl<T: Ticket> Conversation<T> {
             self.unmatched_lines = 0;
             self.start_next(now);
         }
-        if let Some(ticket) = flight.ticket {
+        if flight.ticket.is_some() {
             let outcome = outcome(answer, self.limits.max_reply_bytes);
-            self.events.push(Event::Answered(ticket, outcome));
+            self.events.extend(flight.answered(outcome));
         }
         if flight.line.end > self.outgoing.total_sent() {
             self.doubt(Fault::Premature);
@@ -174,9 +174,9 @@ impl<T: Ticket> Conversation<T> {
     }
 
     fn fail(&mut self, now: Instant, index: usize, failure: RequestFailure) {
-        let ticket = self.take_flight(index).and_then(|flight| flight.ticket);
+        let flight = self.take_flight(index);
         self.events
-            .extend(ticket.map(|ticket| Event::Answered(ticket, Err(failure))));
+            .extend(flight.and_then(|mut flight| flight.answered(Err(failure))));
         self.start_next(now);
     }
 

@@ -135,7 +135,11 @@ impl Table {
     fn collect(&mut self) {
         for event in self.talk.take_events() {
             match event {
-                Event::Answered(request, outcome) => {
+                Event::Answered {
+                    ticket: request,
+                    outcome,
+                    ..
+                } => {
                     let text = outcome.map(|object| {
                         let object = String::from_utf8_lossy(&object).into_owned();
                         let result = object.strip_prefix("{\"result\":").unwrap();

@@ -1,6 +1,6 @@
 //! Whether a process can be trusted, why not, and how it loses trust.
 
-use super::{Conversation, Event, Ids, Promise, Ticket};
+use super::{Conversation, Ids, Promise, Ticket};
 use crate::error::RequestFailure;
 use std::fmt;
 
@@ -109,12 +109,9 @@ impl<T: Ticket> Conversation<T> {
             }
             return self.finish_only(fault);
         }
-        for flight in self.flight.drain(..) {
+        for mut flight in self.flight.drain(..) {
             let failure = RequestFailure::Protocol(fault.to_string().into());
-            let answered = flight
-                .ticket
-                .map(|ticket| Event::Answered(ticket, Err(failure)));
-            self.events.extend(answered);
+            self.events.extend(flight.answered(Err(failure)));
         }
         self.condemn(fault);
     }

@@ -37,6 +37,7 @@ impl<S: RequestSource + ProcessObserver> Owner<S> {
         if self.conversation.must_look_whether_runnable(now) && is_tree_runnable(self.pid) {
             self.conversation.record_runnable(now);
         }
+        self.read_at = now;
         self.conversation.expire(now, slowest_start);
         if self.conversation.must_look_at_process(now) {
             let activity = activity(self.pid);

@@ -94,6 +94,7 @@ impl<S: RequestSource + ProcessObserver> Owner<S> {
     /// turn.
     fn take_in(&mut self) -> Received {
         let now = Instant::now();
+        self.read_at = now;
         let mut received = Received::Nothing;
         while !self.pending.is_empty() {
             let begin = self.pending.start;

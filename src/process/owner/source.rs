@@ -1,6 +1,6 @@
 //! Source of a process's requests, and observer of the process.
 
-use crate::answer::Outcome;
+use crate::answer::{Outcome, Work};
 use crate::process::call::Call;
 use crate::process::conversation::Position;
 use std::borrow::Borrow;
@@ -19,7 +19,7 @@ pub trait RequestSource {
     /// that moment.
     fn waits_for_more(&mut self, cx: &mut Context<'_>, room: usize) -> bool;
     /// Keeps the answer to a request of this source until [`RequestSource::send_answers`].
-    fn answer(&mut self, request: Self::Request, outcome: Outcome);
+    fn answer(&mut self, request: Self::Request, outcome: Outcome, work: Work);
     /// Sends the answers that were kept. Called at the end of a turn: a caller that has its answer
     /// finds the process idle, or with its next request.
     fn send_answers(&mut self);

@@ -1,7 +1,7 @@
 use super::reading::PIECE_BYTES;
 use super::settling::MOST_UNREAD;
 use super::*;
-use crate::answer::Outcome;
+use crate::answer::{Answered, Outcome, Work};
 use crate::error::RequestFailure;
 use crate::process::call::{Call, Extras, Job};
 use crate::process::output_log::LogAllowance;
@@ -38,7 +38,7 @@ impl RequestSource for Waiting {
         self.more_are_coming.get()
     }
     fn leave(&mut self) {}
-    fn answer(&mut self, call: Call, outcome: Outcome) {
+    fn answer(&mut self, call: Call, outcome: Outcome, _: Work) {
         call.answer(outcome);
     }
     fn send_answers(&mut self) {}
@@ -110,10 +110,10 @@ impl Bench {
             tokio::task::yield_now().await;
             assert!(self.look().is_pending());
         }
-        assert_eq!(answered.try_recv().unwrap(), Ok("{\"result\":1}".into()));
+        assert_eq!(answered.try_recv().unwrap().0, Ok("{\"result\":1}".into()));
     }
 
-    fn ask(&self, timeout: Duration) -> oneshot::Receiver<Outcome> {
+    fn ask(&self, timeout: Duration) -> oneshot::Receiver<Answered> {
         let (call, answered) = Call::new(Job {
             payload: "p".into(),
             context: Extras::default(),
@@ -150,7 +150,7 @@ async fn an_answer_that_the_runtime_has_not_heard_of_wins_over_the_deadline() {
     bench.says("{\"result\":\"in time\"}\n");
     assert!(bench.look().is_pending());
     assert_eq!(
-        answered.try_recv().unwrap(),
+        answered.try_recv().unwrap().0,
         Ok("{\"result\":\"in time\"}".into())
     );
 }
@@ -262,7 +262,7 @@ async fn a_request_that_was_read_in_part_is_not_given_back() {
     bench.stdin.read_exact(&mut [0]).unwrap();
     assert!(bench.owner.settle(&"gone".into()).await.is_empty());
     let failure = RequestFailure::Exited("gone".into());
-    assert_eq!(answered.try_recv().unwrap(), Err(failure));
+    assert_eq!(answered.try_recv().unwrap().0, Err(failure));
 }
 
 #[tokio::test]
@@ -273,7 +273,7 @@ async fn a_reply_that_is_there_when_the_process_is_reaped_counts() {
     bench.stdin.read_exact(&mut [0]).unwrap();
     bench.says("{\"result\":1}\n");
     assert!(bench.owner.settle(&"gone".into()).await.is_empty());
-    assert_eq!(answered.try_recv().unwrap(), Ok("{\"result\":1}".into()));
+    assert_eq!(answered.try_recv().unwrap().0, Ok("{\"result\":1}".into()));
 }
 
 #[tokio::test]
@@ -330,7 +330,7 @@ async fn more_than_was_written_gives_nothing_back() {
     assert!(bench.look().is_pending());
     put_back(&bench, &[b'\n'; 60_000]);
     assert!(bench.owner.settle(&"gone".into()).await.is_empty());
-    assert!(answered.try_recv().unwrap().is_err());
+    assert!(answered.try_recv().unwrap().0.is_err());
 }
 
 #[tokio::test]
@@ -366,7 +366,7 @@ async fn a_flood_that_goes_on_does_not_put_a_deadline_off() {
         assert!(looks < 1000, "the deadline is never acted upon");
     }
     assert!(matches!(
-        answered.try_recv().unwrap(),
+        answered.try_recv().unwrap().0,
         Err(RequestFailure::TimedOut(_))
     ));
 }
