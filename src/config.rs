@@ -174,4 +174,8 @@ pub enum LogFormat {
     Text,
     /// For collectors: one JSON object a line.
     Json,
+    /// For Google Cloud Logging: as JSON, in its names.
+    Gcp,
+    /// For Elasticsearch: as JSON, in the names of the Elastic Common Schema.
+    Ecs,
 }

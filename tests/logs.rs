@@ -252,3 +252,20 @@ fn a_request_whose_client_left_is_told_too_and_once() {
         .filter(|line| line.contains(id));
     assert_eq!(of_it.count(), 1);
 }
+
+#[test]
+fn the_log_has_the_names_of_the_collector_that_is_chosen() {
+    let chosen = [
+        ("json", "level", "INFO"),
+        ("gcp", "severity", "INFO"),
+        ("ecs", "log.level", "info"),
+    ];
+    for (format, level, info) in chosen {
+        let worker = misbehave(&["--ready"])
+            .option("--log-format", format)
+            .start();
+        let line = worker.log.wait_for(&["\"listening\""]);
+        let event: Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(event[level], info, "{line}");
+    }
+}

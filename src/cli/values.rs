@@ -225,7 +225,9 @@ pub(super) fn log_format(text: &str) -> Result<LogFormat, String> {
     match text {
         "text" => Ok(LogFormat::Text),
         "json" => Ok(LogFormat::Json),
-        _ => Err("not a log format, expected text or json".to_owned()),
+        "gcp" => Ok(LogFormat::Gcp),
+        "ecs" => Ok(LogFormat::Ecs),
+        _ => Err("not a log format, expected text, json, gcp or ecs".to_owned()),
     }
 }
 

@@ -217,7 +217,7 @@ fn address_in(line: &str) -> Option<SocketAddr> {
     }
     let address = value
         .get("address")
-        .or_else(|| value["fields"].get("address"))?;
+        .or_else(|| value.get("faas_worker.address"))?;
     address.as_str()?.trim_start_matches("http://").parse().ok()
 }
 

@@ -18,7 +18,8 @@ pub(super) struct ShutdownOptions {
     #[arg(long, env = "FAAS_DRAIN_TIMEOUT", value_name = "DURATION", default_value = "20s",
           value_parser = duration)]
     drain_timeout: Duration,
-    /// text or json [default: text on a terminal, else json]
+    /// text, json, gcp for Google Cloud Logging, or ecs for Elasticsearch [default: text on a
+    /// terminal, else json]
     #[arg(long, env = "FAAS_LOG_FORMAT", value_name = "FORMAT", value_parser = log_format)]
     log_format: Option<LogFormat>,
     /// error, warn, info, debug or trace

@@ -1,0 +1,135 @@
+//! The names that collectors of logs look for: one table for each format.
+
+use tracing::Level;
+
+/// The members of a line, as one collector calls them.
+#[derive(Debug)]
+pub(super) struct Names {
+    /// The members in front of an event's own fields, in their order.
+    pub(super) head: &'static [Head],
+    /// The five levels, from error to trace.
+    levels: [&'static str; 5],
+    /// Fields of events that the collector has a name for.
+    fields: &'static [(&'static str, Form, &'static str)],
+    /// Written in front of the name of every other field.
+    pub(super) prefix: &'static str,
+}
+
+/// A member in front of an event's own fields, with its name.
+#[derive(Debug)]
+pub(super) enum Head {
+    Time(&'static str),
+    Level(&'static str),
+    Message(&'static str),
+    /// The same text on each line.
+    Fixed(&'static str, &'static str),
+}
+
+/// The form of a field's value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// A text.
+    Text,
+    /// A number, or true or false.
+    Number,
+    /// A trace id, behind the name of its project.
+    TraceOfProject,
+    /// The flags of a trace, of which true or false is written for the flag of a sampled one.
+    IsSampled,
+}
+
+impl Names {
+    /// The name of a level.
+    pub(super) fn level(&self, level: Level) -> &'static str {
+        let index = match level {
+            Level::ERROR => 0,
+            Level::WARN => 1,
+            Level::INFO => 2,
+            Level::DEBUG => 3,
+            Level::TRACE => 4,
+        };
+        self.levels[index]
+    }
+
+    /// The collector's name for a field with a value of this kind, and the form that it wants.
+    pub(super) fn field(&self, field: &str, is_number: bool) -> Option<(Form, &'static str)> {
+        let is_meant = |form: Form| is_number == (form == Form::Number);
+        let mut named = self.fields.iter();
+        let found = named.find(|(name, form, _)| *name == field && is_meant(*form));
+        found.map(|(_, form, name)| (*form, *name))
+    }
+}
+
+const UPPER_CASE: [&str; 5] = ["ERROR", "WARN", "INFO", "DEBUG", "TRACE"];
+
+/// The worker's own names. `trace_id`, `span_id` and `trace_flags` are those of OpenTelemetry for
+/// logs in other formats than its own.
+pub(super) const JSON: Names = Names {
+    head: &[
+        Head::Time("timestamp"),
+        Head::Level("level"),
+        Head::Message("message"),
+    ],
+    levels: UPPER_CASE,
+    fields: &[],
+    prefix: "",
+};
+
+const GCP_HEAD: &[Head] = &[
+    Head::Level("severity"),
+    Head::Time("time"),
+    Head::Message("message"),
+];
+
+const GCP_LEVELS: [&str; 5] = ["ERROR", "WARNING", "INFO", "DEBUG", "DEBUG"];
+
+/// Google Cloud Logging, where the project is not known.
+pub(super) const GCP: Names = Names {
+    head: GCP_HEAD,
+    levels: GCP_LEVELS,
+    fields: &[],
+    prefix: "",
+};
+
+/// Google Cloud Logging, which finds a trace by the name of its project.
+pub(super) const GCP_WITH_PROJECT: Names = Names {
+    head: GCP_HEAD,
+    levels: GCP_LEVELS,
+    fields: &[
+        (
+            "trace_id",
+            Form::TraceOfProject,
+            "logging.googleapis.com/trace",
+        ),
+        ("span_id", Form::Text, "logging.googleapis.com/spanId"),
+        (
+            "trace_flags",
+            Form::IsSampled,
+            "logging.googleapis.com/trace_sampled",
+        ),
+    ],
+    prefix: "",
+};
+
+/// The Elastic Common Schema. The fields that it does not have get a prefix: Elasticsearch refuses a
+/// line whose `process` or `error` is no object, as they are objects in the schema.
+pub(super) const ECS: Names = Names {
+    head: &[
+        Head::Time("@timestamp"),
+        Head::Level("log.level"),
+        Head::Message("message"),
+        Head::Fixed("ecs.version", "8.11.0"),
+    ],
+    levels: ["error", "warn", "info", "debug", "trace"],
+    fields: &[
+        ("trace_id", Form::Text, "trace.id"),
+        ("span_id", Form::Text, "span.id"),
+        ("request_id", Form::Text, "http.request.id"),
+        ("method", Form::Text, "http.request.method"),
+        ("status", Form::Number, "http.response.status_code"),
+        ("bytes_in", Form::Number, "http.request.body.bytes"),
+        ("bytes_out", Form::Number, "http.response.body.bytes"),
+        ("error", Form::Text, "error.message"),
+    ],
+    prefix: "faas_worker.",
+};
