@@ -121,6 +121,8 @@ pub struct ProcessConfig {
     pub max_reply_bytes: usize,
     /// From asking a process to stop to killing it.
     pub grace: Duration,
+    /// How its stderr is logged.
+    pub log: HandlerLog,
     /// When a process is replaced.
     pub recycle: RecycleConfig,
 }
@@ -178,4 +180,13 @@ pub enum LogFormat {
     Gcp,
     /// For Elasticsearch: as JSON, in the names of the Elastic Common Schema.
     Ecs,
+}
+
+/// How the stderr of handlers is logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HandlerLog {
+    /// As events that name the process.
+    Events,
+    /// Line by line as it is.
+    Raw,
 }

@@ -5,6 +5,7 @@
 
 mod json;
 mod names;
+pub mod object;
 mod text;
 pub(crate) mod throttle;
 pub mod timestamp;
@@ -13,14 +14,19 @@ mod writer;
 use crate::config::LogFormat;
 use json::Json;
 use std::fmt::{self, Write as _};
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write as _};
+use std::sync::OnceLock;
 use std::time::Duration;
 use text::{Colours, TextFormat};
 use timestamp::Timestamp;
 use tracing::{Level, error};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::FormatTime;
+use writer::Buffer;
 pub use writer::LastLines;
+
+/// The buffer of the log, once it is started.
+static BUFFER: OnceLock<Buffer> = OnceLock::new();
 
 /// Starts the log; dropping the guard writes the last lines. `format` defaults to text on a terminal
 /// and JSON elsewhere. Fails where the system grants no thread.
@@ -32,6 +38,8 @@ pub fn start(format: Option<LogFormat>, level: Level) -> io::Result<LastLines> {
         LogFormat::Json
     };
     let (buffer, last_lines) = writer::start(std::io::stderr())?;
+    // The first log stays, as the subscriber does.
+    drop(BUFFER.set(buffer.clone()));
     // The library's own errors are off: the library would print them to stderr, and panic on a full
     // one.
     let subscriber = tracing_subscriber::fmt()
@@ -53,6 +61,15 @@ pub fn start(format: Option<LogFormat>, level: Level) -> io::Result<LastLines> {
     }
     std::panic::set_hook(Box::new(log_panic));
     Ok(last_lines)
+}
+
+/// Writes whole lines of a handler to the log as they are. As with events, lines without room in the
+/// buffer are lost and counted.
+pub fn write_as_they_are(lines: &[u8]) {
+    if let Some(buffer) = BUFFER.get() {
+        // The buffer takes a line, or loses it, and never fails.
+        drop(buffer.clone().write_all(lines));
+    }
 }
 
 /// A duration in milliseconds, to the microsecond, for fields of events whose name ends in `_ms`: a
@@ -102,7 +119,7 @@ fn can_disguise(c: char) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::text::Printable;
     use super::*;
     use std::io::Write;
@@ -153,6 +170,23 @@ mod tests {
         let subscriber = tracing_subscriber::registry().with(layer);
         tracing::subscriber::with_default(subscriber, event);
         String::from_utf8(kept.0.lock().unwrap().clone()).unwrap()
+    }
+
+    /// The lines of one event in each format, with the name of the format.
+    pub(crate) fn in_each_format(event: impl Fn()) -> [(&'static str, String); 4] {
+        let colours = Colours::Off;
+        let gcp = Json::gcp(Some("acme-1".to_owned()));
+        [
+            ("text", written(TextFormat { colours }, &event)),
+            ("json", written(Json::plain(), &event)),
+            ("gcp", written(gcp, &event)),
+            ("ecs", written(Json::ecs(), &event)),
+        ]
+    }
+
+    /// Whether a character may not stand in a line of the log.
+    pub(crate) fn is_disguise(c: char) -> bool {
+        c != '\t' && can_disguise(c)
     }
 
     #[test]

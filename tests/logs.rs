@@ -269,3 +269,77 @@ fn the_log_has_the_names_of_the_collector_that_is_chosen() {
         assert_eq!(event[level], info, "{line}");
     }
 }
+
+/// A handler that prints this to stderr for each request, and then answers.
+fn prints(text: &str) -> crate::support::Builder {
+    let script = r#"while read -r line; do printf '%s' "$TEXT" >&2; printf '{"result":1}\n'; done"#;
+    // Not among the words of the command, which the log has too.
+    let handler = sh(script, &[]).option("--processes", "1");
+    handler.environment("TEXT", text)
+}
+
+#[test]
+fn a_json_object_of_a_handler_is_passed_on_in_every_format_for_collectors() {
+    let object = r#"{"level":"warn","msg":"battery low","volts":3.10,"at":12345678901234567890}"#;
+    for format in ["json", "gcp", "ecs"] {
+        let worker = prints(&format!("{object}\n"))
+            .option("--log-format", format)
+            .start();
+        assert_result(&worker.post("x"), 1);
+        let line = worker.log.wait_for(&["battery low"]);
+        let ours = line.strip_prefix(object.strip_suffix('}').unwrap());
+        let ours = ours.unwrap_or_else(|| panic!("{line}"));
+        assert!(
+            ours.starts_with(r#","faas":{"process":1,"stream":"stderr""#),
+            "{line}"
+        );
+    }
+}
+
+#[test]
+fn a_json_object_of_a_handler_is_shown_as_text_behind_its_mark() {
+    let worker =
+        prints("{\"level\":\"warn\",\"msg\":\"battery \\u001b[1mlow\",\"device\":\"d 7\"}\n")
+            .option("--log-format", "text")
+            .start_quietly();
+    assert_result(&worker.post("x"), 1);
+    let line = worker.log.wait_for(&["battery"]);
+    assert_eq!(
+        line,
+        "    | battery \\u{1b}[1mlow level=warn device=\"d 7\""
+    );
+}
+
+#[test]
+fn raw_output_of_a_handler_is_written_as_it_is_in_whole_lines() {
+    let worker = prints("\u{1b}[1mone\n  two \n\nhalf")
+        .option("--log-handler", "raw")
+        .start();
+    assert_result(&worker.post("x"), 1);
+    worker.log.wait_for(&["  two "]);
+    assert_result(&worker.post("x"), 1);
+    worker.log.wait_for(&["half\u{1b}[1mone"]);
+    let lines = worker.log.lines();
+    let is_first = |line: &&str| *line == "\u{1b}[1mone";
+    let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+    let at = lines.iter().position(is_first).unwrap();
+    assert_eq!(lines[at + 1..at + 3], ["  two ", ""]);
+    assert!(!lines.contains(&"half"), "{lines:?}");
+}
+
+#[test]
+fn raw_output_that_nobody_reads_holds_up_no_request() {
+    let scratch = Scratch::new();
+    let pipe = scratch.path("log");
+    // 100 KiB a request; the pipe holds 64.
+    let script = r#"read -r line; head -c 102400 /dev/zero | tr '\0' '\n' >&2
+        printf '{"result":1}\n'; while read -r line; do printf '{"result":2}\n'; done"#;
+    let worker = sh(script, &[])
+        .option("--processes", "1")
+        .option("--log-handler", "raw")
+        .prepared_by(&format!("mkfifo {pipe}; exec 2<>{pipe}"))
+        .start_quietly();
+    assert_result(&worker.post("x"), 1);
+    assert_result(&worker.post("x"), 2);
+    assert_eq!(worker.get("/health").status, 200);
+}

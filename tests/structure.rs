@@ -70,7 +70,7 @@ const MAY_USE: [(&str, &[&str]); 26] = [
     ("handler", &[]),
     ("cause", &[]),
     ("error", &[]),
-    ("logging", &["config"]),
+    ("logging", &["config", "json_string"]),
     ("shutdown", &[]),
     ("version", &[]),
 ];

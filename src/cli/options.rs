@@ -109,7 +109,7 @@ pub(super) fn serve(options: ServeOptions) -> Result<Task, String> {
     let directory = processes.chdir.clone();
     let exit_on_failure = processes.exit_on_failure;
     let reload = processes.reload.clone();
-    let (pool, process) = processes.into_config(&requests, sizes.reply)?;
+    let (pool, process) = processes.into_config(&requests, sizes.reply, shutdown.log_handler)?;
     let log = shutdown.log();
     let config = Config {
         memory_limit,

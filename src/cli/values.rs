@@ -1,6 +1,6 @@
 //! Parsers of single values: hosts, durations, sizes, names.
 
-use crate::config::LogFormat;
+use crate::config::{HandlerLog, LogFormat};
 use bytesize::ByteSize;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
@@ -228,6 +228,14 @@ pub(super) fn log_format(text: &str) -> Result<LogFormat, String> {
         "gcp" => Ok(LogFormat::Gcp),
         "ecs" => Ok(LogFormat::Ecs),
         _ => Err("not a log format, expected text, json, gcp or ecs".to_owned()),
+    }
+}
+
+pub(super) fn handler_log(text: &str) -> Result<HandlerLog, String> {
+    match text {
+        "event" => Ok(HandlerLog::Events),
+        "raw" => Ok(HandlerLog::Raw),
+        _ => Err("not a form of handlers' output, expected event or raw".to_owned()),
     }
 }
 

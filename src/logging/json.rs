@@ -1,6 +1,7 @@
 //! Log lines for collectors: one JSON object for each event.
 
 use super::names::{ECS, Form, GCP, GCP_WITH_PROJECT, Head, JSON, Names};
+use super::object::push_object;
 use super::{Utc, can_disguise};
 use crate::json_string::push_char;
 use std::fmt;
@@ -19,9 +20,11 @@ pub(super) struct Json {
     project: String,
 }
 
+static PLAIN: Json = Json::plain();
+
 impl Json {
     /// The worker's own names.
-    pub(super) fn plain() -> Json {
+    pub(super) const fn plain() -> Json {
         Json::named(&JSON)
     }
 
@@ -41,19 +44,29 @@ impl Json {
         Json::named(&ECS)
     }
 
-    fn named(names: &'static Names) -> Json {
+    const fn named(names: &'static Names) -> Json {
         let project = String::new();
         Json { names, project }
     }
 
-    /// The line of an event.
+    /// The line of an event. An object that a handler wrote is a line of its own, with the fields of
+    /// the event as one member.
     fn line(&self, time: &str, event: &Event<'_>) -> Vec<u8> {
+        let has_object = event.metadata().fields().field("object").is_some();
+        let format = match has_object {
+            true => &PLAIN,
+            false => self,
+        };
         let mut fields = Fields {
-            format: self,
+            format,
             message: String::new(),
+            object: String::new(),
             members: Vec::new(),
         };
         event.record(&mut fields);
+        if has_object {
+            return fields.into_line_of_object();
+        }
         let mut line = Vec::with_capacity(fields.members.len() + fields.message.len() + 128);
         for head in self.names.head {
             line.push(if line.is_empty() { b'{' } else { b',' });
@@ -105,10 +118,25 @@ fn push_text(line: &mut Vec<u8>, text: &str) {
 struct Fields<'a> {
     format: &'a Json,
     message: String,
+    object: String,
     members: Vec<u8>,
 }
 
 impl Fields<'_> {
+    /// The object of the event, with the other fields as its member.
+    fn into_line_of_object(self) -> Vec<u8> {
+        let mut ours = self.members;
+        // The comma in front of the first field.
+        if let Some(first) = ours.first_mut() {
+            *first = b'{';
+        }
+        ours.push(b'}');
+        let mut line = Vec::with_capacity(self.object.len() + ours.len() + 16);
+        push_object(&mut line, &self.object, &ours);
+        line.push(b'\n');
+        line
+    }
+
     fn name(&mut self, prefix: &str, name: &str) {
         self.members.push(b',');
         push_text(&mut self.members, &format!("{prefix}{name}"));
@@ -173,6 +201,7 @@ impl Visit for Fields<'_> {
     fn record_str(&mut self, field: &Field, value: &str) {
         match field.name() {
             "message" => value.clone_into(&mut self.message),
+            "object" => value.clone_into(&mut self.object),
             name => self.text(name, value),
         }
     }

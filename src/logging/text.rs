@@ -1,5 +1,6 @@
 //! Log lines for people: one line for each event, with colours on a terminal.
 
+use super::object::shown;
 use super::{Utc, can_disguise};
 use std::fmt::{self, Write as _};
 use tracing::field::{Field, Visit};
@@ -132,16 +133,25 @@ impl Visit for Fields {
         match field.name() {
             "message" => self.message = Printable(&value).to_string(),
             "text" => self.block = value,
+            "object" => self.block = shown(&value),
             name => {
                 let name = self.colours.paint(DIM, format_args!("{name}=")).to_string();
-                let value = if value.contains([' ', '"']) {
-                    let value = value.replace('\\', "\\\\").replace('"', "\\\"");
-                    format!("\"{}\"", Printable(&value))
-                } else {
-                    Printable(&value).to_string()
-                };
-                self.others.push_str(&format!(" {name}{value}"));
+                self.others.push_str(&format!(" {name}{}", Value(&value)));
             }
+        }
+    }
+}
+
+/// The value of a field, in quotes where it is more than one word.
+pub(super) struct Value<'a>(pub(super) &'a str);
+
+impl fmt::Display for Value<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.contains([' ', '"']) {
+            let value = self.0.replace('\\', "\\\\").replace('"', "\\\"");
+            write!(f, "\"{}\"", Printable(&value))
+        } else {
+            Printable(self.0).fmt(f)
         }
     }
 }

@@ -1,6 +1,13 @@
 //! Output of handlers on its way into the log: whole blocks, cut lines, a bounded rate.
 
+mod block;
+mod pieces;
+
 use super::repeats::{FailedOutput, StartEnd, StartOutput};
+use crate::config::HandlerLog;
+use crate::logging::write_as_they_are;
+use block::{BLOCK_AGE, Block};
+use pieces::{Piece, Pieces};
 use std::borrow::Cow;
 use std::convert::Infallible;
 use std::io;
@@ -20,12 +27,6 @@ const BYTES_PER_SECOND: u64 = 64 * 1024;
 
 /// Longest line, in bytes; a longer line is cut.
 const LINE_LIMIT: usize = 8 * 1024;
-
-/// Largest block of lines that is kept together, in bytes.
-const BLOCK_LIMIT: usize = 64 * 1024;
-
-/// Longest that a block is kept while more comes.
-const BLOCK_AGE: Duration = Duration::from_millis(200);
 
 /// Reads of stderr after the end of its process, each up to 16 KiB; a pipe holds 64 KiB.
 const READS_AT_THE_END: usize = 8;
@@ -74,24 +75,57 @@ impl StreamLog {
         );
     }
 
-    /// Logs a line or a block of lines.
-    pub fn write(&mut self, now: Instant, text: &[u8], request: Option<u64>, is_cut: bool) {
-        if !self.allowance.take(now, text.len() as u64 + 64) {
-            self.left_out += 1;
-            return;
+    /// Logs a line or a block of lines. Each line that is a JSON object is an event of its own, and
+    /// the other lines are kept together.
+    pub fn write(&mut self, now: Instant, text: &[u8], request: Option<u64>) {
+        // An empty line is told, too.
+        let is_blank = text.trim_ascii().is_empty();
+        let blank = is_blank.then_some(Piece::Text(text));
+        for piece in blank.into_iter().chain(Pieces::of(text)) {
+            if !self.may_write(now, piece.length()) {
+                return;
+            }
+            match piece {
+                Piece::Object(object) => self.write_object(object, request),
+                Piece::Text(text) => self.write_text(&String::from_utf8_lossy(text), request),
+            }
         }
-        self.report_left_out();
+    }
+
+    /// Logs the beginning of a line that is longer than its limit.
+    pub fn write_cut(&mut self, now: Instant, text: &[u8], request: Option<u64>) {
+        if self.may_write(now, text.len()) {
+            let text = String::from_utf8_lossy(text);
+            self.write_text(&format!("{text}… (cut)"), request);
+        }
+    }
+
+    fn write_text(&self, text: &str, request: Option<u64>) {
         let (process, stream) = (self.process, self.stream);
-        let text = String::from_utf8_lossy(text);
-        let text = if is_cut {
-            format!("{text}… (cut)").into()
-        } else {
-            text
-        };
-        match request {
-            Some(request) => info!(process, stream, request, %text, "handler output"),
-            None => info!(process, stream, %text, "handler output"),
+        info!(process, stream, request, %text, "handler output");
+    }
+
+    fn write_object(&self, object: &str, request: Option<u64>) {
+        let (process, stream) = (self.process, self.stream);
+        info!(process, stream, request, object, "handler output");
+    }
+
+    /// Writes lines to the log as they are.
+    fn write_raw(&mut self, now: Instant, lines: &[u8]) {
+        if !lines.is_empty() && self.may_write(now, lines.len()) {
+            write_as_they_are(lines);
         }
+    }
+
+    /// True when output of this length may be logged; else it is counted as left out.
+    fn may_write(&mut self, now: Instant, length: usize) -> bool {
+        let is_allowed = self.allowance.take(now, length as u64 + 64);
+        if is_allowed {
+            self.report_left_out();
+        } else {
+            self.left_out += 1;
+        }
+        is_allowed
     }
 
     /// Counts lines that are not logged.
@@ -179,6 +213,7 @@ pub struct ErrorOutput {
     pipe: Option<Receiver>,
     block: Block,
     start: StartOutput,
+    form: HandlerLog,
     log: StreamLog,
     scratch: Vec<u8>,
 }
@@ -188,6 +223,7 @@ impl ErrorOutput {
     pub fn new(
         process: u64,
         pipe: Receiver,
+        form: HandlerLog,
         allowance: LogAllowance,
         failed: FailedOutput,
     ) -> ErrorOutput {
@@ -195,6 +231,7 @@ impl ErrorOutput {
             pipe: Some(pipe),
             block: Block::default(),
             start: StartOutput::new(failed),
+            form,
             log: StreamLog::new(process, "stderr", allowance),
             scratch: vec![0; 16 * 1024],
         }
@@ -239,7 +276,7 @@ impl ErrorOutput {
                 break;
             }
         }
-        self.log_block();
+        self.log_last();
         let (text, repeated) = self.start.end(end);
         self.log(text);
         repeated
@@ -265,17 +302,31 @@ impl ErrorOutput {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
             Ok(_) | Err(_) => {
                 self.pipe = None;
-                self.log_block();
+                self.log_last();
                 false
             }
         }
     }
 
     fn log_block(&mut self) {
+        let now = Instant::now();
+        if self.form == HandlerLog::Raw {
+            let lines = self.block.take_lines();
+            return self.log.write_raw(now, &lines);
+        }
         let text = self.block.take();
         if !text.is_empty() {
-            let text = self.start.push(Instant::now(), text);
+            let text = self.start.push(now, text);
             self.log(text);
+        }
+    }
+
+    /// Logs what is left when there is no more.
+    fn log_last(&mut self) {
+        self.log_block();
+        if self.form == HandlerLog::Raw {
+            let line = self.block.take_half_line();
+            self.log.write_raw(Instant::now(), &line);
         }
     }
 
@@ -286,74 +337,8 @@ impl ErrorOutput {
 
     fn log(&mut self, text: Option<Vec<u8>>) {
         if let Some(text) = text {
-            self.log.write(Instant::now(), &text, None, false);
+            self.log.write(Instant::now(), &text, None);
         }
-    }
-}
-
-/// Lines that came together.
-#[derive(Debug, Default)]
-struct Block {
-    text: Vec<u8>,
-    since: Option<Instant>,
-    line_length: usize,
-    last_line: String,
-    last_line_came: Option<Instant>,
-    last_read: Option<Instant>,
-}
-
-impl Block {
-    /// How long to wait for more before the block is logged.
-    fn patience(&self, quiet: Duration) -> Duration {
-        if self.since.is_some() {
-            quiet
-        } else {
-            Duration::MAX
-        }
-    }
-
-    fn is_due(&self, now: Instant) -> bool {
-        let is_old = self
-            .since
-            .is_some_and(|since| now.saturating_duration_since(since) >= BLOCK_AGE);
-        is_old || self.text.len() >= BLOCK_LIMIT
-    }
-
-    fn push(&mut self, now: Instant, bytes: &[u8]) {
-        self.since.get_or_insert(now);
-        self.last_read = Some(now);
-        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
-            let (line, end) = match piece.strip_suffix(b"\n") {
-                Some(line) => (line, &b"\n"[..]),
-                None => (piece, &b""[..]),
-            };
-            let room = LINE_LIMIT.saturating_sub(self.line_length);
-            self.text.extend_from_slice(&line[..line.len().min(room)]);
-            // Once, where the limit is passed.
-            if line.len() > room && self.line_length <= LINE_LIMIT {
-                self.text.extend_from_slice("… (cut)".as_bytes());
-            }
-            self.text.extend_from_slice(end);
-            self.line_length = match end {
-                [] => self.line_length + line.len(),
-                _ => 0,
-            };
-        }
-    }
-
-    fn take(&mut self) -> Vec<u8> {
-        let mut text = std::mem::take(&mut self.text);
-        self.since = None;
-        text.truncate(text.trim_ascii_end().len());
-        let last = text
-            .rsplit(|byte| *byte == b'\n')
-            .find(|line| !line.trim_ascii().is_empty());
-        if let Some(last) = last {
-            let last = String::from_utf8_lossy(last.trim_ascii());
-            self.last_line = quote(&last).into_owned();
-            self.last_line_came = self.last_read;
-        }
-        text
     }
 }
 
@@ -390,46 +375,5 @@ mod tests {
         let long = quote(&"é".repeat(QUOTE_LIMIT)).into_owned();
         assert!(long.len() < QUOTE_LIMIT + 20, "{}", long.len());
         assert!(long.ends_with("é… (cut)"), "{long}");
-    }
-
-    #[test]
-    fn a_traceback_stays_one_block_and_its_last_line_is_kept() {
-        let mut block = Block::default();
-        block.push(Instant::now(), b"Traceback:\n  File\nValue");
-        block.push(Instant::now(), b"Error: no\n\n");
-        assert_eq!(block.take(), b"Traceback:\n  File\nValueError: no");
-        assert_eq!(block.last_line, "ValueError: no");
-        assert!(!block.is_due(Instant::now()));
-    }
-
-    #[test]
-    fn long_lines_are_cut_and_the_next_is_whole() {
-        let mut block = Block::default();
-        block.push(Instant::now(), &[b'x'; 3 * LINE_LIMIT]);
-        block.push(Instant::now(), b"xxx\nnext\n");
-        let text = String::from_utf8(block.take()).unwrap();
-        let lines: Vec<&str> = text.lines().collect();
-        assert_eq!(lines[0].len(), LINE_LIMIT + "… (cut)".len());
-        assert_eq!(lines[1], "next");
-        // The limit is passed by what is behind it, in whatever pieces it comes.
-        let full = "x".repeat(LINE_LIMIT);
-        for (pieces, line) in [
-            (vec![format!("{full}\n")], full.clone()),
-            (vec![full.clone(), "\n".to_owned()], full.clone()),
-            (
-                vec![full.clone(), "y\n".to_owned()],
-                format!("{full}… (cut)"),
-            ),
-            (
-                vec![full.clone(), "y".to_owned(), "z\n".to_owned()],
-                format!("{full}… (cut)"),
-            ),
-        ] {
-            let mut block = Block::default();
-            for piece in pieces {
-                block.push(Instant::now(), piece.as_bytes());
-            }
-            assert_eq!(block.take(), line.as_bytes());
-        }
     }
 }

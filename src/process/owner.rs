@@ -244,7 +244,11 @@ impl<S: RequestSource + ProcessObserver> Owner<S> {
                     request,
                     is_cut,
                 } => {
-                    self.log.write(Instant::now(), &text, request, is_cut);
+                    let now = Instant::now();
+                    match is_cut {
+                        true => self.log.write_cut(now, &text, request),
+                        false => self.log.write(now, &text, request),
+                    }
                 }
                 Event::StraysLeftOut(count) => self.log.leave_out(count),
                 Event::ReadyTooLate => {

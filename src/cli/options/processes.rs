@@ -2,7 +2,7 @@
 
 use super::RequestOptions;
 use crate::cli::values::{Reload, age, count, duration, folder, limit_of_time, reload, size};
-use crate::config::{PoolConfig, ProcessConfig, RecycleConfig};
+use crate::config::{HandlerLog, PoolConfig, ProcessConfig, RecycleConfig};
 use clap::Args;
 use clap::builder::BoolishValueParser;
 use std::num::NonZeroUsize;
@@ -72,6 +72,7 @@ impl ProcessOptions {
         self,
         requests: &RequestOptions,
         max_reply_bytes: u64,
+        log: HandlerLog,
     ) -> Result<(PoolConfig, ProcessConfig), String> {
         let cpus = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
         let at_least_two = cpus.max(NonZeroUsize::MIN.saturating_add(1));
@@ -99,6 +100,7 @@ impl ProcessOptions {
             startup_timeout: self.startup_timeout,
             max_reply_bytes: usize::try_from(max_reply_bytes).unwrap_or(usize::MAX),
             grace: self.grace,
+            log,
             recycle: RecycleConfig {
                 max_requests: self.max_requests,
                 max_age: self.max_age,

@@ -1,8 +1,8 @@
 //! Flags about the end of the worker, and about its log.
 
 use crate::cli::LogSettings;
-use crate::cli::values::{duration, log_format, log_level};
-use crate::config::{LogFormat, ShutdownConfig};
+use crate::cli::values::{duration, handler_log, log_format, log_level};
+use crate::config::{HandlerLog, LogFormat, ShutdownConfig};
 use clap::Args;
 use std::time::Duration;
 use tracing::Level;
@@ -26,6 +26,10 @@ pub(super) struct ShutdownOptions {
     #[arg(long, env = "FAAS_LOG_LEVEL", value_name = "LEVEL", default_value = "info",
           value_parser = log_level)]
     log_level: Level,
+    /// How the stderr of handlers is logged: event, or raw, which writes its lines as they are
+    #[arg(long, env = "FAAS_LOG_HANDLER", value_name = "FORM", default_value = "event",
+          value_parser = handler_log)]
+    pub(super) log_handler: HandlerLog,
 }
 
 impl ShutdownOptions {

@@ -140,7 +140,7 @@ impl LiveProcess {
             process,
             exit,
             owner: Owner::new(log, pid, stdin, stdout, limits, budget, member),
-            errors: ErrorOutput::new(number, stderr, allowance, failed_output),
+            errors: ErrorOutput::new(number, stderr, config.log, allowance, failed_output),
             started: Instant::now(),
             lifetime,
             resident_bytes: Arc::default(),

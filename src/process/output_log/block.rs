@@ -1,0 +1,170 @@
+//! Lines of stderr that came together, cut to their limits.
+
+use super::{LINE_LIMIT, quote};
+use std::time::{Duration, Instant};
+
+/// Largest block of lines that is kept together, in bytes.
+const BLOCK_LIMIT: usize = 64 * 1024;
+
+/// Longest that a block is kept while more comes.
+pub(super) const BLOCK_AGE: Duration = Duration::from_millis(200);
+
+/// Lines that came together.
+#[derive(Debug, Default)]
+pub(super) struct Block {
+    text: Vec<u8>,
+    since: Option<Instant>,
+    line_length: usize,
+    pub(super) last_line: String,
+    pub(super) last_line_came: Option<Instant>,
+    last_read: Option<Instant>,
+}
+
+impl Block {
+    /// How long to wait for more before the block is logged.
+    pub(super) fn patience(&self, quiet: Duration) -> Duration {
+        if self.since.is_some() {
+            quiet
+        } else {
+            Duration::MAX
+        }
+    }
+
+    /// True when the block is as old, or as long, as a block may be.
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        let is_old = self
+            .since
+            .is_some_and(|since| now.saturating_duration_since(since) >= BLOCK_AGE);
+        is_old || self.text.len() >= BLOCK_LIMIT
+    }
+
+    /// Adds bytes that were read now; a line beyond its limit is cut.
+    pub(super) fn push(&mut self, now: Instant, bytes: &[u8]) {
+        self.since.get_or_insert(now);
+        self.last_read = Some(now);
+        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
+            let (line, end) = match piece.strip_suffix(b"\n") {
+                Some(line) => (line, &b"\n"[..]),
+                None => (piece, &b""[..]),
+            };
+            let room = LINE_LIMIT.saturating_sub(self.line_length);
+            self.text.extend_from_slice(&line[..line.len().min(room)]);
+            // Once, where the limit is passed.
+            if line.len() > room && self.line_length <= LINE_LIMIT {
+                self.text.extend_from_slice("… (cut)".as_bytes());
+            }
+            self.text.extend_from_slice(end);
+            self.line_length = match end {
+                [] => self.line_length + line.len(),
+                _ => 0,
+            };
+        }
+    }
+
+    /// Takes all of the block, without white space at its end.
+    pub(super) fn take(&mut self) -> Vec<u8> {
+        let mut text = std::mem::take(&mut self.text);
+        text.truncate(text.trim_ascii_end().len());
+        self.note_last_line(&text);
+        text
+    }
+
+    /// Takes the lines that have ended, each with its line end. A line without one stays.
+    pub(super) fn take_lines(&mut self) -> Vec<u8> {
+        let end = memchr::memrchr(b'\n', &self.text).map_or(0, |at| at + 1);
+        let rest = self.text.split_off(end);
+        let lines = std::mem::replace(&mut self.text, rest);
+        self.note_last_line(&lines);
+        lines
+    }
+
+    /// Takes the line that has not ended, if there is one, with a line end.
+    pub(super) fn take_half_line(&mut self) -> Vec<u8> {
+        let mut line = std::mem::take(&mut self.text);
+        self.line_length = 0;
+        if !line.is_empty() {
+            line.push(b'\n');
+        }
+        self.note_last_line(&line);
+        line
+    }
+
+    /// The text was taken; remembers the last line in it.
+    fn note_last_line(&mut self, text: &[u8]) {
+        self.since = None;
+        let last = text
+            .rsplit(|byte| *byte == b'\n')
+            .find(|line| !line.trim_ascii().is_empty());
+        if let Some(last) = last {
+            let last = String::from_utf8_lossy(last.trim_ascii());
+            self.last_line = quote(&last).into_owned();
+            self.last_line_came = self.last_read;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_traceback_stays_one_block_and_its_last_line_is_kept() {
+        let mut block = Block::default();
+        block.push(Instant::now(), b"Traceback:\n  File\nValue");
+        block.push(Instant::now(), b"Error: no\n\n");
+        assert_eq!(block.take(), b"Traceback:\n  File\nValueError: no");
+        assert_eq!(block.last_line, "ValueError: no");
+        assert!(!block.is_due(Instant::now()));
+    }
+
+    #[test]
+    fn long_lines_are_cut_and_the_next_is_whole() {
+        let mut block = Block::default();
+        block.push(Instant::now(), &[b'x'; 3 * LINE_LIMIT]);
+        block.push(Instant::now(), b"xxx\nnext\n");
+        let text = String::from_utf8(block.take()).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines[0].len(), LINE_LIMIT + "… (cut)".len());
+        assert_eq!(lines[1], "next");
+        // The limit is passed by what is behind it, in whatever pieces it comes.
+        let full = "x".repeat(LINE_LIMIT);
+        for (pieces, line) in [
+            (vec![format!("{full}\n")], full.clone()),
+            (vec![full.clone(), "\n".to_owned()], full.clone()),
+            (
+                vec![full.clone(), "y\n".to_owned()],
+                format!("{full}… (cut)"),
+            ),
+            (
+                vec![full.clone(), "y".to_owned(), "z\n".to_owned()],
+                format!("{full}… (cut)"),
+            ),
+        ] {
+            let mut block = Block::default();
+            for piece in pieces {
+                block.push(Instant::now(), piece.as_bytes());
+            }
+            assert_eq!(block.take(), line.as_bytes());
+        }
+    }
+
+    #[test]
+    fn lines_that_are_not_looked_into_keep_their_bytes_and_half_a_line_waits_for_its_end() {
+        let mut block = Block::default();
+        block.push(Instant::now(), b"a\xff \n\n\x1b[1mb\r\nhal");
+        assert_eq!(block.take_lines(), b"a\xff \n\n\x1b[1mb\r\n");
+        assert_eq!(block.patience(Duration::ZERO), Duration::MAX);
+        assert_eq!(block.take_lines(), b"");
+        block.push(Instant::now(), b"f\n");
+        assert_eq!(block.take_lines(), b"half\n");
+        assert_eq!(block.last_line, "half");
+        block.push(Instant::now(), b"end");
+        assert_eq!(block.take_half_line(), b"end\n");
+        assert_eq!(block.take_half_line(), b"");
+        // The limit of a line counts over blocks.
+        block.push(Instant::now(), &[b'x'; LINE_LIMIT]);
+        assert_eq!(block.take_lines(), b"");
+        block.push(Instant::now(), b"yz\n");
+        assert_eq!(block.take_lines().len(), LINE_LIMIT + "… (cut)\n".len());
+    }
+}
