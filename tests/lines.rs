@@ -581,15 +581,17 @@ while IFS= read -r line; do
     id=${id%%,*}
     printf '{"id":%s,"result":%s}\n' "$id" "$line"
 done"#;
-    let all = r#","context":["traceparent","request_id","timeout_ms","headers"]"#;
+    let all = r#","context":["tracestate","traceparent","request_id","timeout_ms","headers"]"#;
     let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
     let headers = [
         ("X-Tenant", "a \"b\""),
         ("x-request-id", "c0ffee-1"),
         ("traceparent", trace),
+        ("tracestate", "a=1"),
+        ("tracestate", "b=2"),
     ];
     let members = format!(
-        r#","headers":{{"x-tenant":"a \"b\""}},"timeout_ms":N,"request_id":"c0ffee-1","traceparent":"{trace}""#
+        r#","headers":{{"x-tenant":"a \"b\""}},"timeout_ms":N,"request_id":"c0ffee-1","traceparent":"{trace}","tracestate":"a=1,b=2""#
     );
     let without_digits = |text: &str| {
         let (before, rest) = text.split_once(r#""timeout_ms":"#)?;

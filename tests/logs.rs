@@ -343,3 +343,27 @@ fn raw_output_that_nobody_reads_holds_up_no_request() {
     assert_result(&worker.post("x"), 2);
     assert_eq!(worker.get("/health").status, 200);
 }
+
+/// A caller's trace: the header, its trace id, its span id.
+const TRACE: [&str; 3] = [
+    "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+    "4bf92f3577b34da6a3ce929d0e0e4736",
+    "00f067aa0ba902b7",
+];
+
+#[test]
+fn a_failed_request_is_told_with_the_trace_of_its_caller() {
+    let [traceparent, trace_id, span_id] = TRACE;
+    let worker = misbehave(&["--ready"]).start();
+    worker.wait_until_ready();
+    let refused = worker.connect().request(
+        "POST",
+        "/",
+        &[("traceparent", traceparent)],
+        Some(b"{\"payload\":1}"),
+    );
+    assert_eq!(refused.unwrap().status, 422);
+    let event = told(&worker, REFUSED, "invalid_request");
+    let found = ["trace_id", "span_id", "trace_flags"].map(|name| event[name].as_str().unwrap());
+    assert_eq!(found, [trace_id, span_id, "01"]);
+}

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 /// Each part with the parts that it may use; the parts that all may use are below.
-const MAY_USE: [(&str, &[&str]); 26] = [
+const MAY_USE: [(&str, &[&str]); 27] = [
     (
         "main",
         &["cli", "commands", "config", "process", "threads", "worker"],
@@ -38,6 +38,7 @@ const MAY_USE: [(&str, &[&str]); 26] = [
             "json_string",
             "pool",
             "threads",
+            "trace_context",
         ],
     ),
     (
@@ -54,6 +55,7 @@ const MAY_USE: [(&str, &[&str]); 26] = [
             "json_string",
             "procfs",
             "threads",
+            "trace_context",
         ],
     ),
     ("reload", &["config", "process"]),
@@ -72,6 +74,7 @@ const MAY_USE: [(&str, &[&str]); 26] = [
     ("error", &[]),
     ("logging", &["config", "json_string"]),
     ("shutdown", &[]),
+    ("trace_context", &[]),
     ("version", &[]),
 ];
 const ALL_MAY_USE: [&str; 5] = ["cause", "error", "logging", "shutdown", "version"];

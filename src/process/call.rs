@@ -5,6 +5,7 @@ use super::line::{Context, ContextMember};
 use crate::answer::{Answer, Answered, Outcome, Work};
 use crate::budget::Reservation;
 use crate::error::RequestFailure;
+use crate::trace_context::TraceContext;
 use bytes::Bytes;
 use compact_str::CompactString;
 use std::borrow::Borrow;
@@ -45,14 +46,16 @@ pub struct Extras {
     /// The request id.
     pub request_id: CompactString,
     /// The caller's trace context.
-    pub traceparent: Option<String>,
+    pub trace: Option<TraceContext>,
 }
 
 impl Extras {
     /// Bytes that the headers take.
     pub fn bytes(&self) -> usize {
         let pairs = self.headers.iter();
-        pairs.map(|(name, value)| name.len() + value.len()).sum()
+        let passed: usize = pairs.map(|(name, value)| name.len() + value.len()).sum();
+        let state = self.trace.as_ref().and_then(TraceContext::tracestate);
+        passed + state.map_or(0, str::len)
     }
 }
 
@@ -125,7 +128,10 @@ impl<R: Borrow<Call>> Ticket for R {
                     context.request_id = Some(&extras.request_id);
                 }
                 ContextMember::Traceparent => {
-                    context.traceparent = extras.traceparent.as_deref();
+                    context.traceparent = extras.trace.as_ref().map(TraceContext::traceparent);
+                }
+                ContextMember::Tracestate => {
+                    context.tracestate = extras.trace.as_ref().and_then(TraceContext::tracestate);
                 }
             }
         }

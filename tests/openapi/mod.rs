@@ -116,6 +116,11 @@ fn function() -> PathItem {
             "W3C trace context, for handlers that ask for it.",
             schemas::text("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
         ))
+        .parameter(in_header(
+            "tracestate",
+            "Goes with `traceparent`.",
+            schemas::text("vendor=00f067aa0ba902b7"),
+        ))
         // Asked for only where the worker has tokens.
         .securities(Some([
             SecurityRequirement::default(),

@@ -2,8 +2,10 @@
 //!
 //! A line has the cause, and nothing of what the request or the handler said.
 
+use super::exchange::Exchange;
 use crate::error::{Code, RequestFailure};
 use crate::logging::throttle::ThrottleByCode;
+use crate::trace_context::TraceContext;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tracing::{Level, info, warn};
@@ -28,7 +30,7 @@ impl FailureLog {
     }
 
     /// Logs a failure, unless a line with its code was written just before.
-    pub(super) fn record(&self, failure: &RequestFailure, id: &str) {
+    pub(super) fn record(&self, failure: &RequestFailure, exchange: &Exchange) {
         let code = failure.code();
         let Some((level, message)) = look(code) else {
             return;
@@ -38,11 +40,22 @@ impl FailureLog {
         let admitted = throttle.admit(code);
         drop(throttle);
         let Some(withheld) = admitted else { return };
+        let request_id = exchange.id.as_str();
+        let trace = exchange.trace.as_ref();
+        let trace_id = trace.map(TraceContext::trace_id);
+        let span_id = trace.map(TraceContext::span_id);
+        let trace_flags = trace.map(TraceContext::flags);
         if level == Level::WARN {
             let cause = failure.cause().map(tracing::field::display);
-            warn!(request_id = id, code, withheld, cause, "{message}");
+            warn!(
+                request_id,
+                trace_id, span_id, trace_flags, code, withheld, cause, "{message}"
+            );
         } else {
-            info!(request_id = id, code, withheld, "{message}");
+            info!(
+                request_id,
+                trace_id, span_id, trace_flags, code, withheld, "{message}"
+            );
         }
     }
 }

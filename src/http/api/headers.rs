@@ -15,6 +15,7 @@ pub(super) enum KnownHeader {
     SecFetchSite,
     TimeoutMs,
     Traceparent,
+    Tracestate,
     TransferEncoding,
 }
 
@@ -27,6 +28,7 @@ impl KnownHeader {
             "sec-fetch-site" => Some(KnownHeader::SecFetchSite),
             "x-faas-timeout-ms" => Some(KnownHeader::TimeoutMs),
             "traceparent" => Some(KnownHeader::Traceparent),
+            "tracestate" => Some(KnownHeader::Tracestate),
             "transfer-encoding" => Some(KnownHeader::TransferEncoding),
             _ => None,
         }
@@ -40,6 +42,7 @@ impl KnownHeader {
             KnownHeader::SecFetchSite => HeaderName::from_static("sec-fetch-site"),
             KnownHeader::TimeoutMs => HeaderName::from_static("x-faas-timeout-ms"),
             KnownHeader::Traceparent => HeaderName::from_static("traceparent"),
+            KnownHeader::Tracestate => HeaderName::from_static("tracestate"),
             KnownHeader::TransferEncoding => TRANSFER_ENCODING,
         }
     }
@@ -124,6 +127,7 @@ mod tests {
             KnownHeader::SecFetchSite,
             KnownHeader::TimeoutMs,
             KnownHeader::Traceparent,
+            KnownHeader::Tracestate,
             KnownHeader::TransferEncoding,
         ];
         for rare in all {

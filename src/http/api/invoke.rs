@@ -1,5 +1,6 @@
 //! `POST /`: from the body to the call and back.
 
+use super::exchange::Exchange;
 use super::headers::{Headers, KnownHeader};
 use super::large_body::LargeBodies;
 use super::payload::{find_payload, find_plain_payload, is_json};
@@ -11,7 +12,6 @@ use crate::http::server::RequestBody;
 use crate::pool::{CallTimes, Extras, Job, Pool};
 use crate::shutdown::{Shutdown, Stage};
 use bytes::{Bytes, BytesMut};
-use compact_str::CompactString;
 use hyper::StatusCode;
 use hyper::body::Body;
 use hyper::header::HeaderValue;
@@ -53,14 +53,13 @@ impl Invocation {
     pub(super) fn of(
         head: &Headers<'_>,
         config: &HttpConfig,
-        request_id: CompactString,
-        arrived: Instant,
+        exchange: &Exchange,
     ) -> Result<Invocation, RequestFailure> {
         Ok(Invocation {
             time_budget: time_budget(head)?,
             is_json: is_json(head.content_type().map(HeaderValue::as_bytes)),
-            extras: extras(config, head, request_id),
-            arrived,
+            extras: extras(config, head, exchange),
+            arrived: exchange.arrived,
         })
     }
 }
@@ -112,7 +111,7 @@ pub(super) async fn invoke(
             Box::pin(found).await?
         }
     };
-    if !extras.headers.is_empty() && !reservation.grow_to(payload.len() + extras.bytes()) {
+    if extras.bytes() > 0 && !reservation.grow_to(payload.len() + extras.bytes()) {
         return Err(no_memory());
     }
     let latest = time_budget.map(|time| arrived + time);
@@ -164,35 +163,17 @@ fn time_budget(head: &Headers<'_>) -> Result<Option<Duration>, RequestFailure> {
     }
 }
 
-fn extras(config: &HttpConfig, head: &Headers<'_>, request_id: CompactString) -> Extras {
+fn extras(config: &HttpConfig, head: &Headers<'_>, exchange: &Exchange) -> Extras {
     let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
     let passed = config.pass_headers.iter().filter_map(|name| {
         let values: Vec<String> = head.all().get_all(name).iter().map(text).collect();
         (!values.is_empty()).then(|| (name.clone(), values.join(", ")))
     });
-    let traceparent = head.get(KnownHeader::Traceparent);
     Extras {
         headers: passed.collect(),
-        request_id,
-        traceparent: traceparent
-            .and_then(|value| Some(trace_context(value.to_str().ok()?)?.into())),
+        request_id: exchange.id.clone(),
+        trace: exchange.trace.clone(),
     }
-}
-
-/// A valid `traceparent`: version, trace, span and flags in hexadecimal digits. The W3C's
-/// recommendation on trace context lets later versions add more behind these, which is left out
-/// here as it says.
-fn trace_context(text: &str) -> Option<&str> {
-    const LENGTHS: [usize; 4] = [2, 32, 16, 2];
-    const LENGTH: usize = 2 + 1 + 32 + 1 + 16 + 1 + 2;
-    let is_hexadecimal = |part: &str| part.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-    let context = text.get(..LENGTH)?;
-    let is_ended =
-        text.len() == LENGTH || (!text.starts_with("00") && text[LENGTH..].starts_with('-'));
-    let mut parts = context.split('-').zip(LENGTHS);
-    let is_shaped = context.split('-').count() == LENGTHS.len()
-        && parts.all(|(part, length)| part.len() == length && is_hexadecimal(part));
-    (is_ended && is_shaped && !text.starts_with("ff")).then_some(context)
 }
 
 /// Collects a body, up to its limit.
@@ -304,26 +285,6 @@ fn no_memory() -> RequestFailure {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_traceparent_is_kept_if_it_is_one() {
-        let one = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
-        let later = format!("cc{}-what-is-new", &one[2..]);
-        for (text, kept) in [
-            (one, Some(one)),
-            (&later, Some(&later[..one.len()])),
-            (&format!("{one}-more"), None),
-            (&format!("{one}x"), None),
-            (&one.to_uppercase(), None),
-            (&one[..54], None),
-            (&format!("ff{}", &one[2..]), None),
-            (&one.replace('-', "_"), None),
-            ("", None),
-            (&"é".repeat(40), None),
-        ] {
-            assert_eq!(trace_context(text), kept, "{text}");
-        }
-    }
 
     #[test]
     fn only_ordinary_bodies_are_looked_at_here_when_they_are_large() {

@@ -115,7 +115,8 @@ impl Api {
         let head = Headers::of(request.headers());
         let checked = Guard::check_head(request.version(), &head)
             .and_then(|()| Guard::check_target(request.uri()));
-        let mut exchange = Exchange::new(&request, self.request_id(&head), checked.is_ok());
+        let id = self.request_id(&head);
+        let mut exchange = Exchange::new(&request, &head, id, checked.is_ok());
         let route = checked.and_then(|()| self.route(&request, &head, surface, &exchange));
         // A client that waits for 100 (Continue) is not made to send a body that is not read.
         let is_discarded = !matches!(route, Ok(Route::Handler(_)))
@@ -154,7 +155,7 @@ impl Api {
         answered: Result<ApiResponse, RequestFailure>,
     ) -> ApiResponse {
         let mut response = answered.unwrap_or_else(|failure| {
-            self.failures.record(&failure, &exchange.id);
+            self.failures.record(&failure, &exchange);
             let reader = self.reader(&exchange.id);
             let body = self.budget.count(respond::failure_body(&failure, reader));
             respond::failure_with(&failure, body)
@@ -205,8 +206,7 @@ impl Api {
                     tokens.check(head.all())?;
                 }
                 check_coding(head)?;
-                let (id, arrived) = (exchange.id.clone(), exchange.arrived);
-                let invocation = Invocation::of(head, &self.config, id, arrived)?;
+                let invocation = Invocation::of(head, &self.config, exchange)?;
                 return Ok(Route::Handler(invocation));
             }
             Target::Health => health(),

@@ -84,8 +84,10 @@ pub enum ContextMember {
     TimeoutMs,
     /// The request id.
     RequestId,
-    /// The caller's trace context.
+    /// The caller's `traceparent`.
     Traceparent,
+    /// The caller's `tracestate`.
+    Tracestate,
 }
 
 impl ContextMember {
@@ -96,6 +98,7 @@ impl ContextMember {
             ContextMember::TimeoutMs => "timeout_ms",
             ContextMember::RequestId => "request_id",
             ContextMember::Traceparent => "traceparent",
+            ContextMember::Tracestate => "tracestate",
         }
     }
 }
@@ -248,9 +251,10 @@ impl<'a> Envelope<'a> {
                 "timeout_ms" => ContextMember::TimeoutMs,
                 "request_id" => ContextMember::RequestId,
                 "traceparent" => ContextMember::Traceparent,
+                "tracestate" => ContextMember::Tracestate,
                 unknown => {
                     announcement.complaint = Some(format!(
-                        "context knows headers, timeout_ms, request_id and traceparent, got {unknown:?}"
+                        "context knows headers, timeout_ms, request_id, traceparent and tracestate, got {unknown:?}"
                     ));
                     continue;
                 }

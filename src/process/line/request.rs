@@ -12,8 +12,10 @@ pub struct Context<'a> {
     pub timeout_ms: Option<u64>,
     /// The request id.
     pub request_id: Option<&'a str>,
-    /// The caller's trace context.
+    /// The caller's `traceparent`.
     pub traceparent: Option<&'a str>,
+    /// The caller's `tracestate`.
+    pub tracestate: Option<&'a str>,
 }
 
 /// Appends the line of a request.
@@ -46,6 +48,7 @@ pub fn encode_request(line: &mut Vec<u8>, id: &IdDigits, payload: &[u8], context
     for (name, value) in [
         ("request_id", context.request_id),
         ("traceparent", context.traceparent),
+        ("tracestate", context.tracestate),
     ] {
         let Some(value) = value else { continue };
         line.push(b',');

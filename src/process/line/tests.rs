@@ -328,6 +328,7 @@ fn context_members_follow_the_payload() {
         timeout_ms: Some(250),
         request_id: Some("r"),
         traceparent: None,
+        tracestate: None,
     };
     let mut line = Vec::new();
     encode_request(&mut line, &IdDigits::new(0), b"p", &context);
