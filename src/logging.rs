@@ -144,32 +144,61 @@ pub(crate) mod tests {
         assert_eq!(Printable(HARMLESS).to_string(), HARMLESS);
     }
 
+    /// The log of this thread, from its making to its drop.
+    pub(crate) struct KeptLog {
+        lines: Kept,
+        _kept: tracing::subscriber::DefaultGuard,
+    }
+
+    #[derive(Clone, Default)]
+    struct Kept(Arc<std::sync::Mutex<Vec<u8>>>);
+
+    impl Write for Kept {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl KeptLog {
+        /// Keeps the log in JSON.
+        pub(crate) fn in_json() -> KeptLog {
+            KeptLog::of(Json::plain())
+        }
+
+        fn of<E>(format: E) -> KeptLog
+        where
+            E: FormatEvent<tracing_subscriber::Registry, DefaultFields> + Send + Sync + 'static,
+        {
+            use tracing_subscriber::layer::SubscriberExt;
+            let lines = Kept::default();
+            let writer = lines.clone();
+            let layer = tracing_subscriber::fmt::layer()
+                .event_format(format)
+                .with_writer(move || writer.clone());
+            let subscriber = tracing_subscriber::registry().with(layer);
+            let _kept = tracing::subscriber::set_default(subscriber);
+            KeptLog { lines, _kept }
+        }
+
+        /// All of it so far.
+        pub(crate) fn text(&self) -> String {
+            String::from_utf8(self.lines.0.lock().unwrap().clone()).unwrap()
+        }
+    }
+
     /// The line of one event in this format.
     pub(super) fn written<E>(format: E, event: impl FnOnce()) -> String
     where
         E: FormatEvent<tracing_subscriber::Registry, DefaultFields> + Send + Sync + 'static,
     {
-        use tracing_subscriber::layer::SubscriberExt;
-        #[derive(Clone, Default)]
-        struct Kept(Arc<std::sync::Mutex<Vec<u8>>>);
-        impl Write for Kept {
-            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-                self.0.lock().unwrap().extend_from_slice(bytes);
-                Ok(bytes.len())
-            }
-
-            fn flush(&mut self) -> io::Result<()> {
-                Ok(())
-            }
-        }
-        let kept = Kept::default();
-        let writer = kept.clone();
-        let layer = tracing_subscriber::fmt::layer()
-            .event_format(format)
-            .with_writer(move || writer.clone());
-        let subscriber = tracing_subscriber::registry().with(layer);
-        tracing::subscriber::with_default(subscriber, event);
-        String::from_utf8(kept.0.lock().unwrap().clone()).unwrap()
+        let log = KeptLog::of(format);
+        event();
+        log.text()
     }
 
     /// The lines of one event in each format, with the name of the format.

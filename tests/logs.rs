@@ -367,3 +367,50 @@ fn a_failed_request_is_told_with_the_trace_of_its_caller() {
     let found = ["trace_id", "span_id", "trace_flags"].map(|name| event[name].as_str().unwrap());
     assert_eq!(found, [trace_id, span_id, "01"]);
 }
+
+/// One `POST /` with this request id and a trace.
+fn post_as(worker: &crate::support::Worker, id: &str) -> crate::support::Response {
+    let headers = [("x-request-id", id), ("traceparent", TRACE[0])];
+    let mut connection = worker.connect();
+    let answer = connection.request("POST", "/", &headers, Some(&body_of("x")));
+    answer.unwrap()
+}
+
+#[test]
+fn output_of_a_handler_names_the_request_that_it_was_written_during() {
+    let script = r#"
+n=0
+while read -r line; do
+    n=$((n + 1))
+    printf 'stray %s\n' $n
+    printf 'text %s\n' $n >&2
+    printf '{"object":%s}\n' $n >&2
+    if [ $n = 20 ]; then echo 'last words' >&2; exit 1; fi
+    printf '{"result":%s}\n' $n
+done"#;
+    let worker = sh(script, &[]).option("--processes", "1").start();
+    for number in 1..20 {
+        assert_result(&post_as(&worker, &format!("r-{number}")), number);
+    }
+    assert_eq!(post_as(&worker, "r-20").status, 502);
+    let last = worker.log.wait_for(&["handler output", "last words"]);
+    assert!(last.contains("\"request_id\":\"r-20\""), "{last}");
+    let [_, trace_id, span_id] = TRACE;
+    for number in 1..=20 {
+        for text in [format!("stray {number}"), format!("text {number}")] {
+            let texts = events(&worker, "handler output");
+            let has_text = |event: &Value| {
+                let mut lines = event["text"].as_str().unwrap().lines();
+                lines.any(|line| line == text)
+            };
+            let event = texts.into_iter().find(has_text).expect(&text);
+            assert_eq!(event["request_id"], format!("r-{number}"), "{event}");
+            assert_eq!(event["trace_id"], trace_id, "{event}");
+            assert_eq!(event["span_id"], span_id, "{event}");
+        }
+        let object = format!(
+            r#"{{"object":{number},"faas":{{"process":1,"stream":"stderr","request_id":"r-{number}","trace_id":"{trace_id}"}}}}"#
+        );
+        assert!(worker.log.lines().contains(&object), "{object}");
+    }
+}

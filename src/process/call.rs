@@ -49,6 +49,15 @@ pub struct Extras {
     pub trace: Option<TraceContext>,
 }
 
+/// The name of a request in the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RequestName {
+    /// The request id.
+    pub id: CompactString,
+    /// The caller's trace context.
+    pub trace: Option<TraceContext>,
+}
+
 impl Extras {
     /// Bytes that the headers take.
     pub fn bytes(&self) -> usize {
@@ -114,6 +123,14 @@ impl<R: Borrow<Call>> Ticket for R {
 
     fn latest(&self) -> Option<Instant> {
         self.borrow().job.latest
+    }
+
+    fn name(&self) -> Option<RequestName> {
+        let extras = &self.borrow().job.context;
+        Some(RequestName {
+            id: extras.request_id.clone(),
+            trace: extras.trace.clone(),
+        })
     }
 
     fn context(&self, now: Instant, members: &[ContextMember]) -> Context<'_> {

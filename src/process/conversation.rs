@@ -46,6 +46,7 @@ mod strays;
 mod timeout_detail;
 mod trust;
 
+use super::call::RequestName;
 use super::ids::IdDigits;
 use super::line::{self, Context, ContextMember, Framer};
 use event::EVENTS_AT_ONCE;
@@ -76,6 +77,10 @@ pub trait Ticket {
     fn timeout(&self) -> Duration;
     /// The end of the caller's own budget.
     fn latest(&self) -> Option<Instant>;
+    /// The name of the request in the log.
+    fn name(&self) -> Option<RequestName> {
+        None
+    }
 }
 
 /// Settings of a conversation.
@@ -239,6 +244,12 @@ impl<T: Ticket> Conversation<T> {
     /// How many requests have no reply yet.
     pub fn in_flight(&self) -> usize {
         self.flight.len()
+    }
+
+    /// The name of the request that the process has, if that is one and its caller waits.
+    pub fn only_request(&self) -> Option<RequestName> {
+        let first = self.flight.front().filter(|_| self.flight.len() == 1);
+        first?.ticket.as_ref()?.name()
     }
 
     /// True when the process has answered at least once.

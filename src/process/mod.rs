@@ -2,6 +2,7 @@
 //!
 //! Knows nothing of the queue or of HTTP: requests come from a [`owner::RequestSource`].
 
+mod alarm;
 pub mod call;
 pub mod conversation;
 pub mod ids;

@@ -1,20 +1,17 @@
 //! Output of handlers on its way into the log: whole blocks, cut lines, a bounded rate.
 
 mod block;
+mod error_output;
 mod pieces;
 
-use super::repeats::{FailedOutput, StartEnd, StartOutput};
-use crate::config::HandlerLog;
+use super::call::RequestName;
 use crate::logging::write_as_they_are;
-use block::{BLOCK_AGE, Block};
+use crate::trace_context::TraceContext;
+pub use error_output::ErrorOutput;
 use pieces::{Piece, Pieces};
 use std::borrow::Cow;
-use std::convert::Infallible;
-use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
-use tokio::io::AsyncReadExt;
-use tokio::net::unix::pipe::Receiver;
+use std::time::Instant;
 use tracing::{info, warn};
 
 /// Bytes that the processes of one slot may log at once, all together. A new process begins with
@@ -27,12 +24,6 @@ const BYTES_PER_SECOND: u64 = 64 * 1024;
 
 /// Longest line, in bytes; a longer line is cut.
 const LINE_LIMIT: usize = 8 * 1024;
-
-/// Reads of stderr after the end of its process, each up to 16 KiB; a pipe holds 64 KiB.
-const READS_AT_THE_END: usize = 8;
-
-/// A block ends when nothing has come for this long: a traceback is written in one go.
-const QUIET: Duration = Duration::from_millis(20);
 
 /// Longest part of a line that an event of the worker quotes, in bytes.
 const QUOTE_LIMIT: usize = 512;
@@ -77,7 +68,7 @@ impl StreamLog {
 
     /// Logs a line or a block of lines. Each line that is a JSON object is an event of its own, and
     /// the other lines are kept together.
-    pub fn write(&mut self, now: Instant, text: &[u8], request: Option<u64>) {
+    pub fn write(&mut self, now: Instant, text: &[u8], request: Option<&RequestName>) {
         // An empty line is told, too.
         let is_blank = text.trim_ascii().is_empty();
         let blank = is_blank.then_some(Piece::Text(text));
@@ -93,21 +84,39 @@ impl StreamLog {
     }
 
     /// Logs the beginning of a line that is longer than its limit.
-    pub fn write_cut(&mut self, now: Instant, text: &[u8], request: Option<u64>) {
+    pub fn write_cut(&mut self, now: Instant, text: &[u8], request: Option<&RequestName>) {
         if self.may_write(now, text.len()) {
             let text = String::from_utf8_lossy(text);
             self.write_text(&format!("{text}… (cut)"), request);
         }
     }
 
-    fn write_text(&self, text: &str, request: Option<u64>) {
+    fn write_text(&self, text: &str, request: Option<&RequestName>) {
         let (process, stream) = (self.process, self.stream);
-        info!(process, stream, request, %text, "handler output");
+        let request_id = request.map(|request| request.id.as_str());
+        let trace = request.and_then(|request| request.trace.as_ref());
+        info!(
+            process,
+            stream,
+            request_id,
+            trace_id = trace.map(TraceContext::trace_id),
+            span_id = trace.map(TraceContext::span_id),
+            trace_flags = trace.map(TraceContext::flags),
+            %text,
+            "handler output"
+        );
     }
 
-    fn write_object(&self, object: &str, request: Option<u64>) {
+    /// The trace is named by its id alone: the line is the handler's, and may have a span of its own.
+    fn write_object(&self, object: &str, request: Option<&RequestName>) {
         let (process, stream) = (self.process, self.stream);
-        info!(process, stream, request, object, "handler output");
+        let request_id = request.map(|request| request.id.as_str());
+        let trace = request.and_then(|request| request.trace.as_ref());
+        let trace_id = trace.map(TraceContext::trace_id);
+        info!(
+            process,
+            stream, request_id, trace_id, object, "handler output"
+        );
     }
 
     /// Writes lines to the log as they are.
@@ -149,6 +158,15 @@ impl Drop for StreamLog {
     fn drop(&mut self) {
         self.report_left_out();
     }
+}
+
+/// The logs of both streams of one process.
+#[derive(Debug)]
+pub struct ProcessLog {
+    /// Of the lines on stdout that are no replies.
+    pub stdout: StreamLog,
+    /// Of stderr, with our end of it.
+    pub stderr: ErrorOutput,
 }
 
 /// The text, cut to [`QUOTE_LIMIT`].
@@ -207,144 +225,10 @@ impl Allowance {
     }
 }
 
-/// The stderr of a process: always drained, whatever its rate, and logged in blocks.
-#[derive(Debug)]
-pub struct ErrorOutput {
-    pipe: Option<Receiver>,
-    block: Block,
-    start: StartOutput,
-    form: HandlerLog,
-    log: StreamLog,
-    scratch: Vec<u8>,
-}
-
-impl ErrorOutput {
-    /// Takes over our end of a process's stderr.
-    pub fn new(
-        process: u64,
-        pipe: Receiver,
-        form: HandlerLog,
-        allowance: LogAllowance,
-        failed: FailedOutput,
-    ) -> ErrorOutput {
-        ErrorOutput {
-            pipe: Some(pipe),
-            block: Block::default(),
-            start: StartOutput::new(failed),
-            form,
-            log: StreamLog::new(process, "stderr", allowance),
-            scratch: vec![0; 16 * 1024],
-        }
-    }
-
-    /// Drains and logs, as long as it is polled.
-    // Cancel-safe: all progress lives in self.
-    pub async fn run(&mut self) -> Infallible {
-        loop {
-            let Some(pipe) = &mut self.pipe else {
-                return std::future::pending().await;
-            };
-            let quiet = if self.start.is_new() {
-                BLOCK_AGE
-            } else {
-                QUIET
-            };
-            let block = self.block.patience(quiet);
-            let patience = block.min(self.start.patience(Instant::now()));
-            let read = pipe.read(&mut self.scratch);
-            let Ok(read) = tokio::time::timeout(patience, read).await else {
-                if block <= patience {
-                    self.log_block();
-                }
-                self.log_withheld();
-                continue;
-            };
-            self.received(read);
-            // Other tasks have their turn, however fast the handler prints.
-            tokio::task::yield_now().await;
-        }
-    }
-
-    /// Reads and logs the rest without waiting: a grandchild may hold the pipe open, and may even
-    /// go on writing. The output of a failed start is not logged if it equals that of the failed
-    /// start before; returns how many starts in a row before had the same output.
-    pub fn finish(&mut self, end: StartEnd) -> u64 {
-        for _ in 0..READS_AT_THE_END {
-            let Some(pipe) = &self.pipe else { break };
-            let read = rustix::io::read(pipe, &mut self.scratch);
-            if !self.received(read.map_err(io::Error::from)) {
-                break;
-            }
-        }
-        self.log_last();
-        let (text, repeated) = self.start.end(end);
-        self.log(text);
-        repeated
-    }
-
-    /// The last line that was not blank, if it came after `since`.
-    pub fn last_line(&self, since: Option<Instant>) -> &str {
-        let is_older = since.is_some_and(|since| self.block.last_line_came < Some(since));
-        if is_older { "" } else { &self.block.last_line }
-    }
-
-    fn received(&mut self, read: io::Result<usize>) -> bool {
-        match read {
-            Ok(length) if length > 0 => {
-                let now = Instant::now();
-                self.block.push(now, &self.scratch[..length]);
-                if self.block.is_due(now) {
-                    self.log_block();
-                }
-                true
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => true,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
-            Ok(_) | Err(_) => {
-                self.pipe = None;
-                self.log_last();
-                false
-            }
-        }
-    }
-
-    fn log_block(&mut self) {
-        let now = Instant::now();
-        if self.form == HandlerLog::Raw {
-            let lines = self.block.take_lines();
-            return self.log.write_raw(now, &lines);
-        }
-        let text = self.block.take();
-        if !text.is_empty() {
-            let text = self.start.push(now, text);
-            self.log(text);
-        }
-    }
-
-    /// Logs what is left when there is no more.
-    fn log_last(&mut self) {
-        self.log_block();
-        if self.form == HandlerLog::Raw {
-            let line = self.block.take_half_line();
-            self.log.write_raw(Instant::now(), &line);
-        }
-    }
-
-    fn log_withheld(&mut self) {
-        let text = self.start.look(Instant::now());
-        self.log(text);
-    }
-
-    fn log(&mut self, text: Option<Vec<u8>>) {
-        if let Some(text) = text {
-            self.log.write(Instant::now(), &text, None);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     #[test]
     fn a_flood_is_logged_at_a_bounded_rate() {

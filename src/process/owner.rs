@@ -10,15 +10,16 @@ mod settling;
 mod source;
 mod writing;
 
+use super::alarm::Alarm;
 use super::conversation::{Conversation, ConversationConfig, Event, Fault, Trust};
 use super::ids::RandomIds;
 use super::line::{Announcement, ContextMember};
-use super::output_log::StreamLog;
+use super::output_log::{ErrorOutput, ProcessLog, StreamLog};
+use super::repeats::StartEnd;
 use crate::answer::Work;
 use crate::budget::MemoryBudget;
 use crate::logging::listed;
 use crate::threads::mailbox::deliver_here;
-use deadlines::Alarm;
 use gate::Gate;
 use reading::READ_BYTES;
 use std::convert::Infallible;
@@ -51,6 +52,7 @@ pub struct Owner<S: RequestSource> {
     alarm: Alarm,
     gate: Gate,
     log: StreamLog,
+    errors: ErrorOutput,
     scratch: Vec<u8>,
     /// The part of `scratch` that was read and is not handled yet.
     pending: Range<usize>,
@@ -64,10 +66,10 @@ pub struct Owner<S: RequestSource> {
 }
 
 impl<S: RequestSource + ProcessObserver> Owner<S> {
-    /// Takes over the pipes of process `pid`, whose stdout has this log and which was just started.
+    /// Takes over the pipes of process `pid`, which has this log and was just started.
     /// Must be called within a runtime.
     pub fn new(
-        log: StreamLog,
+        log: ProcessLog,
         pid: u32,
         stdin: Sender,
         stdout: Receiver,
@@ -77,7 +79,7 @@ impl<S: RequestSource + ProcessObserver> Owner<S> {
     ) -> Owner<S> {
         let now = Instant::now();
         Owner {
-            process: log.process(),
+            process: log.stdout.process(),
             pid,
             conversation: Conversation::new(limits, now),
             ids: RandomIds::new(),
@@ -88,7 +90,8 @@ impl<S: RequestSource + ProcessObserver> Owner<S> {
             is_retired: false,
             alarm: Alarm::new(),
             gate: Gate::new(budget),
-            log,
+            log: log.stdout,
+            errors: log.stderr,
             scratch: vec![0; READ_BYTES],
             pending: 0..0,
             read_at: now,
@@ -184,11 +187,6 @@ impl<S: RequestSource + ProcessObserver> Owner<S> {
         self.conversation.is_shared()
     }
 
-    /// When the process could start on its oldest request.
-    pub fn working_since(&self) -> Option<Instant> {
-        self.conversation.working_since()
-    }
-
     /// True while a caller waits for an answer from this process.
     pub fn is_awaited(&self) -> bool {
         self.conversation.is_awaited()
@@ -199,8 +197,23 @@ impl<S: RequestSource + ProcessObserver> Owner<S> {
         self.conversation.has_replied()
     }
 
+    /// The process has ended: reads and logs the rest of its stderr; returns how many failed starts
+    /// in a row before printed the same.
+    pub fn finish_errors(&mut self, end: StartEnd) -> u64 {
+        let request = self.conversation.only_request();
+        self.errors.finish(end, &request)
+    }
+
+    /// The last line on stderr since the process could start on its oldest request, or of all if it
+    /// has none.
+    pub fn last_error_line(&self) -> &str {
+        // Output of earlier requests says nothing about this one.
+        self.errors.last_line(self.conversation.working_since())
+    }
+
     fn poll_move(&mut self, cx: &mut Context<'_>) {
         deliver_here();
+        self.errors.poll(cx, || self.conversation.only_request());
         let is_more = self.poll_read(cx);
         self.handle_events();
         self.check_deadlines(cx);
@@ -246,8 +259,8 @@ impl<S: RequestSource + ProcessObserver> Owner<S> {
                 } => {
                     let now = Instant::now();
                     match is_cut {
-                        true => self.log.write_cut(now, &text, request),
-                        false => self.log.write(now, &text, request),
+                        true => self.log.write_cut(now, &text, request.as_ref()),
+                        false => self.log.write(now, &text, request.as_ref()),
                     }
                 }
                 Event::StraysLeftOut(count) => self.log.leave_out(count),

@@ -80,11 +80,14 @@ impl StartOutput {
         self.is_compared && self.printed.is_empty()
     }
 
-    /// How long withheld output may still be withheld.
-    pub(super) fn patience(&self, now: Instant) -> Duration {
-        self.withheld_since.map_or(Duration::MAX, |since| {
-            WITHHELD.saturating_sub(now.saturating_duration_since(since))
-        })
+    /// When withheld output is to be logged.
+    pub(super) fn withheld_until(&self) -> Option<Instant> {
+        self.withheld_since.map(|since| since + WITHHELD)
+    }
+
+    /// True while there is output that is not logged.
+    pub(super) fn is_withholding(&self) -> bool {
+        self.logged < self.printed.len()
     }
 
     /// Takes a block of lines; returns the output to log now.
@@ -109,7 +112,7 @@ impl StartOutput {
 
     /// Returns withheld output if its time is over.
     pub(super) fn look(&mut self, now: Instant) -> Option<Vec<u8>> {
-        if self.patience(now).is_zero() {
+        if self.withheld_until().is_some_and(|end| end <= now) {
             return self.give_up();
         }
         None
@@ -199,7 +202,7 @@ mod tests {
         let now = Instant::now();
         let mut output = StartOutput::new(known);
         assert_eq!(output.push(now, b"a".to_vec()), None);
-        assert_eq!(output.patience(now), WITHHELD);
+        assert_eq!(output.withheld_until(), Some(now + WITHHELD));
         assert_eq!(output.look(now + WITHHELD / 2), None);
         assert_eq!(output.look(now + WITHHELD), Some(b"a".to_vec()));
         assert_eq!(output.push(now, b"b".to_vec()), Some(b"b".to_vec()));

@@ -11,7 +11,7 @@ use crate::pool::dispatch::Dispatcher;
 use crate::process::conversation::{ConversationConfig, Fault};
 use crate::process::launch::{LaunchError, Launched};
 use crate::process::memory::measure_memory;
-use crate::process::output_log::{ErrorOutput, LogAllowance, StreamLog};
+use crate::process::output_log::{ErrorOutput, LogAllowance, ProcessLog, StreamLog};
 use crate::process::owner::Owner;
 use crate::process::reaping::{ExitWatch, Process, describe};
 use crate::process::repeats::StartEnd;
@@ -41,7 +41,6 @@ pub(super) struct LiveProcess {
     process: Process,
     exit: ExitWatch,
     owner: Owner<Member>,
-    errors: ErrorOutput,
     started: Instant,
     lifetime: Lifetime,
     /// Resident memory at the last measurement, in bytes; 0 before the first.
@@ -134,13 +133,15 @@ impl LiveProcess {
         let number = member.number();
         let pid = process.id();
         info!(process = number, pid, "process started");
-        let log = StreamLog::new(number, "stdout", allowance.clone());
+        let log = ProcessLog {
+            stdout: StreamLog::new(number, "stdout", allowance.clone()),
+            stderr: ErrorOutput::new(number, stderr, config.log, allowance, failed_output),
+        };
         Ok(LiveProcess {
             number,
             process,
             exit,
             owner: Owner::new(log, pid, stdin, stdout, limits, budget, member),
-            errors: ErrorOutput::new(number, stderr, config.log, allowance, failed_output),
             started: Instant::now(),
             lifetime,
             resident_bytes: Arc::default(),
@@ -209,7 +210,6 @@ impl LiveProcess {
                 biased;
                 () = self.exit.ended() => return StopReason::Ended,
                 fault = self.owner.serve() => return self.reason_for_fault(fault).await,
-                never = self.errors.run() => match never {},
                 () = &mut start_lasts, if is_starting => is_starting = false,
             }
             self.owner.source_mut().end_start();
@@ -291,7 +291,6 @@ impl LiveProcess {
             () = self.owner.finish() => false,
             () = policy.shutdown.reached(Stage::Terminating) => false,
             () = stopped => false,
-            never = self.errors.run() => match never {},
         }
     }
 
@@ -304,7 +303,6 @@ impl LiveProcess {
             () = hurry.cancelled() => false,
             () = sleep(limit) => false,
             never = self.owner.keep_reading() => match never {},
-            never = self.errors.run() => match never {},
         }
     }
 
@@ -315,13 +313,11 @@ impl LiveProcess {
             return end.clone();
         }
         let death = self.process.reap();
-        let repeated = self.errors.finish(start);
-        // Output of earlier requests says nothing about this one.
-        let working_since = self.owner.working_since();
+        let repeated = self.owner.finish_errors(start);
         let end = ProcessEnd {
             status: describe(&death),
             code: death.ok().and_then(|death| death.code()),
-            last_line: self.errors.last_line(working_since).to_owned(),
+            last_line: self.owner.last_error_line().to_owned(),
             repeated,
         };
         self.end.insert(end).clone()

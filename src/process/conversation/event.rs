@@ -2,6 +2,7 @@
 
 use super::Conversation;
 use crate::error::RequestFailure;
+use crate::process::call::RequestName;
 use crate::process::line::Announcement;
 use bytes::Bytes;
 use std::time::{Duration, Instant};
@@ -37,7 +38,7 @@ pub enum Event<T> {
         /// The line, cut to the limit of a log line.
         text: Bytes,
         /// The request that it was written during, if there was just one.
-        request: Option<u64>,
+        request: Option<RequestName>,
         /// True when the line was longer.
         is_cut: bool,
     },

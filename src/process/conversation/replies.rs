@@ -242,8 +242,6 @@ impl<T: Ticket> Conversation<T> {
     }
 
     fn stray(&mut self, now: Instant, line: &[u8], is_cut: bool) {
-        let only = self.only_candidate();
-        let request = only.map(|index| self.flight[index].id);
         if self.flight.is_empty() && self.ids == Ids::Never {
             self.silence.wait(now);
         }
@@ -262,6 +260,9 @@ impl<T: Ticket> Conversation<T> {
         }
         let is_cut = is_cut || shown.len() < line.len();
         let text = Bytes::copy_from_slice(shown);
+        let only = self.only_candidate();
+        let ticket = only.and_then(|index| self.flight[index].ticket.as_ref());
+        let request = ticket.and_then(Ticket::name);
         self.events.push(Event::Stray {
             text,
             request,

@@ -21,13 +21,9 @@ pub(super) struct Block {
 }
 
 impl Block {
-    /// How long to wait for more before the block is logged.
-    pub(super) fn patience(&self, quiet: Duration) -> Duration {
-        if self.since.is_some() {
-            quiet
-        } else {
-            Duration::MAX
-        }
+    /// When the block is to be logged if nothing more comes: it ends when it was quiet for so long.
+    pub(super) fn quiet_at(&self, quiet: Duration) -> Option<Instant> {
+        self.since.and(self.last_read).map(|read| read + quiet)
     }
 
     /// True when the block is as old, or as long, as a block may be.
@@ -153,7 +149,7 @@ mod tests {
         let mut block = Block::default();
         block.push(Instant::now(), b"a\xff \n\n\x1b[1mb\r\nhal");
         assert_eq!(block.take_lines(), b"a\xff \n\n\x1b[1mb\r\n");
-        assert_eq!(block.patience(Duration::ZERO), Duration::MAX);
+        assert_eq!(block.quiet_at(Duration::ZERO), None);
         assert_eq!(block.take_lines(), b"");
         block.push(Instant::now(), b"f\n");
         assert_eq!(block.take_lines(), b"half\n");

@@ -76,6 +76,7 @@ impl<S: RequestSource + ProcessObserver> Owner<S> {
     fn received(&mut self, read: io::Result<usize>) -> Received {
         match read {
             Ok(length) if length > 0 => {
+                self.errors.catch_up(|| self.conversation.only_request());
                 self.pending = 0..length;
                 self.take_in()
             }

@@ -2,9 +2,13 @@ use super::reading::PIECE_BYTES;
 use super::settling::MOST_UNREAD;
 use super::*;
 use crate::answer::{Answered, Outcome, Work};
+use crate::config::HandlerLog;
 use crate::error::RequestFailure;
+use crate::logging::tests::KeptLog;
 use crate::process::call::{Call, Extras, Job};
 use crate::process::output_log::LogAllowance;
+use crate::process::repeats::FailedOutput;
+use crate::trace_context::TraceContext;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io::{PipeReader, PipeWriter, Read, Write, pipe};
@@ -62,6 +66,7 @@ struct Bench {
     waiting: Waiting,
     stdin: PipeReader,
     stdout: PipeWriter,
+    stderr: PipeWriter,
 }
 
 impl Bench {
@@ -84,10 +89,18 @@ impl Bench {
         let into = Sender::from_owned_fd(into.into()).unwrap();
         into.writable().await.unwrap();
         let out_of = Receiver::from_owned_fd(out_of.into()).unwrap();
+        let (errors_of, stderr) = pipe().unwrap();
+        let errors_of = Receiver::from_owned_fd(errors_of.into()).unwrap();
+        let allowance = LogAllowance::new(Instant::now());
+        let (form, failed) = (HandlerLog::Events, FailedOutput::default());
+        let log = ProcessLog {
+            stderr: ErrorOutput::new(1, errors_of, form, allowance.clone(), failed),
+            stdout: StreamLog::new(1, "stdout", allowance),
+        };
         let waiting = Waiting::default();
         Bench {
             owner: Owner::new(
-                StreamLog::new(1, "stdout", LogAllowance::new(Instant::now())),
+                log,
                 pid,
                 into,
                 out_of,
@@ -98,6 +111,7 @@ impl Bench {
             waiting,
             stdin,
             stdout,
+            stderr,
         }
     }
 
@@ -114,15 +128,52 @@ impl Bench {
     }
 
     fn ask(&self, timeout: Duration) -> oneshot::Receiver<Answered> {
+        self.ask_as("", timeout)
+    }
+
+    /// Asks with this request id, and a trace.
+    fn ask_as(&self, request_id: &str, timeout: Duration) -> oneshot::Receiver<Answered> {
+        let trace = format!("00-{}-{}-01", "1".repeat(32), "2".repeat(16));
         let (call, answered) = Call::new(Job {
             payload: "p".into(),
-            context: Extras::default(),
+            context: Extras {
+                headers: Vec::new(),
+                request_id: request_id.into(),
+                trace: TraceContext::parse(&trace),
+            },
             timeout,
             latest: None,
             reservation: MemoryBudget::new(1 << 20).reservation(),
         });
         self.waiting.calls.borrow_mut().push_back(call);
         answered
+    }
+
+    /// Announces this concurrency.
+    async fn announces(&mut self, concurrency: usize) {
+        self.says(&format!(
+            "{{\"ready\":true,\"concurrency\":{concurrency}}}\n"
+        ));
+        while self.owner.conversation.must_look_before_giving() {
+            assert!(self.look().is_pending());
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Reads a request, and answers it.
+    fn answers(&mut self) {
+        let mut line = Vec::new();
+        while line.last() != Some(&b'\n') {
+            let mut byte = [0];
+            self.stdin.read_exact(&mut byte).unwrap();
+            line.push(byte[0]);
+        }
+        let line: serde_json::Value = serde_json::from_slice(&line).unwrap();
+        self.says(&format!("{{\"id\":{},\"result\":1}}\n", line["id"]));
+    }
+
+    fn says_on_stderr(&mut self, text: &str) {
+        self.stderr.write_all(text.as_bytes()).unwrap();
     }
 
     fn says(&mut self, text: &str) {
@@ -383,4 +434,83 @@ async fn a_stdin_that_does_not_get_empty_is_not_read_on() {
     // What is left of it nobody writes on, and is dropped with its last reader.
     let left = usize::try_from(bench.unread()).unwrap();
     assert!(left > size - MOST_UNREAD - 3 * 64 * 1024, "{left}");
+}
+
+/// The lines of handlers in a log, each with the request of its event.
+fn lines_of_requests(log: &str) -> Vec<(String, String)> {
+    let mut lines = Vec::new();
+    for event in log.lines() {
+        let event: serde_json::Value = serde_json::from_str(event).unwrap();
+        let request = event["request_id"].as_str().unwrap_or("none");
+        assert_eq!(event["trace_id"].is_string(), request != "none", "{event}");
+        for line in event["text"].as_str().unwrap_or_default().lines() {
+            lines.push((line.to_owned(), request.to_owned()));
+        }
+    }
+    lines
+}
+
+/// A reply that is read first would end its request, and give what was printed before to the next.
+#[tokio::test]
+async fn output_of_a_request_is_not_told_of_the_next() {
+    let log = KeptLog::in_json();
+    let mut bench = Bench::new().await;
+    bench.says_on_stderr("start\n");
+    bench.announces(1).await;
+    let _first = bench.ask_as("r-1", LONG);
+    assert!(bench.look().is_pending());
+    for (line, next) in [("one", "r-2"), ("two", "r-3"), ("three", "r-4")] {
+        // The runtime has heard of neither when stdout is read.
+        bench.says_on_stderr(&format!("{line}\nand more\n"));
+        bench.answers();
+        bench.owner.read_a_turn();
+        let _next = bench.ask_as(next, LONG);
+        assert!(bench.look().is_pending());
+    }
+    bench.says_on_stderr("last words");
+    bench.owner.finish_errors(StartEnd::NotFailed);
+    let expected = [
+        ("start", "none"),
+        ("one", "r-1"),
+        ("and more", "r-1"),
+        ("two", "r-2"),
+        ("and more", "r-2"),
+        ("three", "r-3"),
+        ("and more", "r-3"),
+        ("last words", "r-4"),
+    ];
+    let expected = expected.map(|(line, request)| (line.to_owned(), request.to_owned()));
+    assert_eq!(lines_of_requests(&log.text()), expected);
+}
+
+#[tokio::test]
+async fn output_that_may_be_of_several_requests_names_none() {
+    let log = KeptLog::in_json();
+    let mut bench = Bench::new().await;
+    bench.announces(2).await;
+    let _answered = ["r-1", "r-2"].map(|request| bench.ask_as(request, LONG));
+    assert!(bench.look().is_pending());
+    bench.says_on_stderr("of either\n");
+    bench.says("stray\n");
+    bench.owner.read_a_turn();
+    bench.owner.finish_errors(StartEnd::NotFailed);
+    let expected = [("stray", "none"), ("of either", "none")];
+    let expected = expected.map(|(line, request)| (line.to_owned(), request.to_owned()));
+    assert_eq!(lines_of_requests(&log.text()), expected);
+}
+
+#[tokio::test]
+async fn a_stray_line_names_the_request_that_the_process_works_on() {
+    let log = KeptLog::in_json();
+    let mut bench = Bench::new().await;
+    bench.announces(1).await;
+    bench.says("idle\n");
+    bench.owner.read_a_turn();
+    let _answered = bench.ask_as("r-1", LONG);
+    assert!(bench.look().is_pending());
+    bench.says("at work\n");
+    bench.owner.read_a_turn();
+    let expected = [("idle", "none"), ("at work", "r-1")];
+    let expected = expected.map(|(line, request)| (line.to_owned(), request.to_owned()));
+    assert_eq!(lines_of_requests(&log.text()), expected);
 }
