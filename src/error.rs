@@ -100,7 +100,7 @@ impl Executed {
 macro_rules! codes {
     ($($code:ident $text:literal $executed:ident,)*) => {
         /// The code of a failure.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
         #[expect(missing_docs, reason = "the variants of RequestFailure say what each means")]
         pub enum Code { $($code),* }
 

@@ -41,6 +41,7 @@
 //! | [`serve()`], [`shutdown`] | a worker from its start to its end; the stages of the end |
 //! | `reload` | the watch over the handler's files |
 //! | [`commands`] | what the program does besides serving |
+//! | [`metrics`] | counters and histograms, and their text for Prometheus |
 //! | [`answer`] | the answer to a call, on its way to the caller |
 //! | [`threads`] | the threads that serve, and what crosses between them |
 //! | [`budget`], `allocator` | bytes held at one time; memory given back to the system |
@@ -86,6 +87,8 @@ pub mod json_string;
 mod limits;
 #[cfg(feature = "worker")]
 pub mod logging;
+#[cfg(feature = "worker")]
+pub mod metrics;
 #[cfg(feature = "worker")]
 pub mod pool;
 #[cfg(feature = "worker")]

@@ -78,6 +78,46 @@ pub fn own_resident_bytes() -> u64 {
     resident_bytes(Path::new("/proc/self"))
 }
 
+/// Figures of this program.
+#[derive(Debug, Clone, Copy)]
+pub struct OwnFigures {
+    /// Processor time of all its threads.
+    pub cpu_seconds: Option<f64>,
+    /// Descriptors that it has open.
+    pub open_descriptors: Option<usize>,
+    /// Its threads.
+    pub threads: Option<u64>,
+}
+
+/// Figures of this program, as far as the system tells.
+pub fn own_figures() -> OwnFigures {
+    let stat = fs::read("/proc/self/stat").unwrap_or_default();
+    // The look itself has one open.
+    let descriptors = fs::read_dir("/proc/self/fd").map(|entries| entries.count() - 1);
+    OwnFigures {
+        cpu_seconds: stat_cpu_seconds(&stat),
+        open_descriptors: descriptors.ok(),
+        threads: stat_field(&stat, 17),
+    }
+}
+
+/// Processor time of all threads of a process.
+pub fn cpu_seconds(pid: u32) -> Option<f64> {
+    stat_cpu_seconds(&fs::read(format!("/proc/{pid}/stat")).ok()?)
+}
+
+/// Processor time in `/proc/PID/stat`: in user mode and in the kernel, in ticks of the clock.
+fn stat_cpu_seconds(stat: &[u8]) -> Option<f64> {
+    let ticks = stat_field(stat, 11)? + stat_field(stat, 12)?;
+    Some(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
+}
+
+/// A number in `/proc/PID/stat`; 0 is the field behind the name.
+fn stat_field(stat: &[u8], index: usize) -> Option<u64> {
+    let mut fields = fields_behind_name(stat)?.split_ascii_whitespace();
+    fields.nth(index)?.parse().ok()
+}
+
 /// Resident memory of a process and its descendants, in bytes. Memory that several of them share is
 /// counted once for each.
 pub fn tree_resident_bytes(pid: u32) -> u64 {
@@ -176,6 +216,17 @@ fn resident_pages(statm: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn processor_time_and_threads_are_found_behind_any_name() {
+        let stat = b"17 (a ) R 1 (x)) S 1 17 17 0 -1 4194560 1 0 0 0 150 50 0 0 20 0 7 0 99";
+        let ticks = rustix::param::clock_ticks_per_second() as f64;
+        assert_eq!(stat_cpu_seconds(stat), Some(200.0 / ticks));
+        assert_eq!(stat_field(stat, 17), Some(7));
+        assert_eq!(stat_field(b"", 17), None);
+        let own = own_figures();
+        assert!(own.threads >= Some(1) && own.open_descriptors >= Some(3));
+    }
     use rustix::process::{WaitId, WaitIdOptions, waitid};
     use std::process::Command;
 

@@ -173,6 +173,14 @@ impl Threads {
         &self.mailboxes
     }
 
+    /// Open connections, on all threads.
+    pub fn connections(&self) -> usize {
+        let threads = self.threads.iter();
+        threads
+            .map(|thread| thread.connections.load(Ordering::Relaxed))
+            .sum()
+    }
+
     /// Tasks that have not ended, on all threads.
     pub fn tasks(&self) -> usize {
         let threads = self.threads.iter();

@@ -8,13 +8,14 @@ use crate::config::{Command, Config, HttpConfig, IsolationConfig};
 use crate::error::StartError;
 use crate::http::api::large_body::LargeBodies;
 use crate::http::api::token::Tokens;
-use crate::http::api::{Api, Surface};
+use crate::http::api::{Api, Figures, Surface};
 use crate::http::server::CONNECTIONS_BEYOND_LIMIT;
 use crate::http::server::listener::Listener;
 use crate::limits::{
     ADMIN_CONNECTIONS, hide_from_processes, raise_descriptor_limit, warn_of_group_kill,
 };
 use crate::logging::listed;
+use crate::metrics::{Metrics, averages};
 use crate::pool::Pool;
 use crate::process::launch::{Directory, check_platform, sandbox_supported};
 use crate::process::reaping::{end_orphans, reap_in_time, take_in_orphans};
@@ -31,7 +32,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
-use tokio::time::sleep;
+use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
@@ -64,6 +65,7 @@ pub async fn serve(config: Config, control: Control, threads: Threads) -> Result
     let budget = MemoryBudget::new(config.http.max_buffered_bytes);
     let listener = listener.with_memory_budget(budget.clone());
     let large_bodies = start_large_bodies()?;
+    let metrics = Arc::new(Metrics::new(config.threads));
     let (limit, counted) = (Some(handler_descriptor_limit), budget.clone());
     let pool = Arc::new(Pool::start(
         &config,
@@ -71,7 +73,16 @@ pub async fn serve(config: Config, control: Control, threads: Threads) -> Result
         counted,
         shutdown.clone(),
         &threads,
+        Arc::clone(&metrics),
     )?);
+    let figures = Figures::new(
+        &config.http,
+        Arc::clone(&pool),
+        metrics,
+        budget.clone(),
+        shutdown.clone(),
+        threads.clone(),
+    );
     let api = Arc::new(Api::new(
         config.http.clone(),
         Arc::clone(&pool),
@@ -79,7 +90,7 @@ pub async fn serve(config: Config, control: Control, threads: Threads) -> Result
         tokens,
         budget.clone(),
         large_bodies.clone(),
-        shutdown.clone(),
+        figures,
     ));
     let [connections_gone, admin_gone] = [(); 2].map(|()| CancellationToken::new());
     let callers = async {
@@ -111,6 +122,7 @@ pub async fn serve(config: Config, control: Control, threads: Threads) -> Result
     tokio::select! {
         _ = served => {}
         never = reloading => match never {},
+        never = sample_load(&api) => match never {},
         never = reap_in_time() => match never {},
         never = give_back_memory(&budget, &large_bodies, &threads) => match never {},
     }
@@ -230,6 +242,16 @@ async fn reload_when_told(
             path = changed => info!(path = %path.display(), "handler's files have changed"),
         }
         pool.reload();
+    }
+}
+
+/// Takes samples of the load for its averages; never ends.
+async fn sample_load(api: &Api) -> Infallible {
+    let mut ticks = interval(averages::PERIOD);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        api.figures().sample();
     }
 }
 

@@ -26,6 +26,7 @@ mod lines;
 mod load;
 mod logs;
 mod malformed;
+mod metrics;
 mod pages;
 mod platform;
 mod promises;

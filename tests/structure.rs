@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 /// Each part with the parts that it may use; the parts that all may use are below.
-const MAY_USE: [(&str, &[&str]); 27] = [
+const MAY_USE: [(&str, &[&str]); 28] = [
     (
         "main",
         &["cli", "commands", "config", "process", "threads", "worker"],
@@ -21,6 +21,7 @@ const MAY_USE: [(&str, &[&str]); 27] = [
             "config",
             "http",
             "limits",
+            "metrics",
             "pool",
             "process",
             "processors",
@@ -36,14 +37,18 @@ const MAY_USE: [(&str, &[&str]); 27] = [
             "budget",
             "config",
             "json_string",
+            "metrics",
             "pool",
+            "procfs",
             "threads",
             "trace_context",
         ],
     ),
     (
         "pool",
-        &["answer", "budget", "config", "process", "threads"],
+        &[
+            "answer", "budget", "config", "metrics", "process", "threads",
+        ],
     ),
     (
         "process",
@@ -53,6 +58,7 @@ const MAY_USE: [(&str, &[&str]); 27] = [
             "config",
             "control_group",
             "json_string",
+            "metrics",
             "procfs",
             "threads",
             "trace_context",
@@ -66,6 +72,7 @@ const MAY_USE: [(&str, &[&str]); 27] = [
     ("processors", &["control_group"]),
     ("threads", &["answer"]),
     ("answer", &[]),
+    ("metrics", &["threads"]),
     ("json_string", &[]),
     ("procfs", &[]),
     ("config", &[]),

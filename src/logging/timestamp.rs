@@ -17,6 +17,12 @@ impl Timestamp {
     }
 }
 
+/// The present moment in seconds since 1970, for metrics.
+pub fn seconds_since_1970() -> f64 {
+    let now = OffsetDateTime::now_utc();
+    now.unix_timestamp_nanos() as f64 / 1e9
+}
+
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (year, month, day) = self.0.to_calendar_date();

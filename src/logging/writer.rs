@@ -23,6 +23,14 @@ const LAST_LINES_TAKE: Duration = Duration::from_secs(1);
 /// Least time between two lines that report lost lines.
 const TELL_OF_LOSS_EVERY: Duration = Duration::from_secs(1);
 
+/// Lines of the log that were lost since the start of the program.
+static LOST: AtomicU64 = AtomicU64::new(0);
+
+/// Lines of the log that were lost since the start of the program.
+pub fn lost_lines() -> u64 {
+    LOST.load(Ordering::Relaxed)
+}
+
 enum Message {
     Line(Vec<u8>),
     End,
@@ -44,9 +52,14 @@ impl Waiting {
         let has_room = lines < BUFFERED_LINES && bytes + length <= BUFFERED_BYTES;
         if !has_room {
             self.remove(length);
-            self.lost.fetch_add(1, Ordering::Relaxed);
+            self.lose();
         }
         has_room
+    }
+
+    fn lose(&self) {
+        self.lost.fetch_add(1, Ordering::Relaxed);
+        LOST.fetch_add(1, Ordering::Relaxed);
     }
 
     fn remove(&self, length: usize) {
@@ -124,7 +137,7 @@ fn write_lines(mut log: impl Write, lines: &Receiver<Message>, waiting: &Waiting
         // Written or not, it waits no more.
         waiting.remove(line.len());
         if written.is_err() {
-            waiting.lost.fetch_add(1, Ordering::Relaxed);
+            waiting.lose();
         } else if told.elapsed() >= TELL_OF_LOSS_EVERY {
             let lost = waiting.lost.swap(0, Ordering::Relaxed);
             if lost > 0 {

@@ -12,12 +12,14 @@ use super::health::Health;
 use super::queue::{Queue, Taken};
 use super::queued_call::QueuedCall;
 use super::scaling::Scaling;
+use super::status::Statuses;
 use super::waiting::{Priority, Registered, WaitingProcesses};
 use crate::answer::Answer;
 use crate::budget::MemoryBudget;
 use crate::cause::Cause;
 use crate::config::PoolConfig;
 use crate::error::{RETRY_SOON, RequestFailure};
+use crate::metrics::Metrics;
 use crate::process::owner::Load;
 use crate::process::repeats::FailedOutput;
 use crate::shutdown::Shutdown;
@@ -77,6 +79,9 @@ pub(super) struct Dispatcher {
     pub(super) failed_output: FailedOutput,
     /// Where wake-ups and answers for other threads go.
     mailboxes: Mailboxes,
+    /// What each process is doing.
+    pub(super) statuses: Statuses,
+    pub(super) metrics: Arc<Metrics>,
 }
 
 #[derive(Debug)]
@@ -99,6 +104,7 @@ impl Dispatcher {
         budget: MemoryBudget,
         shutdown: Shutdown,
         mailboxes: Mailboxes,
+        metrics: Arc<Metrics>,
     ) -> Dispatcher {
         Dispatcher {
             state: Mutex::new(DispatchState {
@@ -121,6 +127,8 @@ impl Dispatcher {
             shutdown,
             open_calls: mailboxes.count_of_threads(),
             queue_length: AtomicUsize::new(0),
+            statuses: Statuses::default(),
+            metrics,
             budget,
             starved: Notify::new(),
             may_exit: Notify::new(),
@@ -229,6 +237,7 @@ impl Dispatcher {
         answer_all(too_late, failure);
         taken.map_or(Poll::Pending, |mut call| {
             call.wait_left = call.waits_until.saturating_duration_since(now);
+            call.taken = now;
             Poll::Ready(call)
         })
     }

@@ -16,6 +16,7 @@ mod queued_call;
 mod rollout;
 mod scaling;
 mod slot;
+mod status;
 mod waiting;
 
 use crate::answer::{Answered, Outcome, Work};
@@ -23,9 +24,12 @@ use crate::budget::MemoryBudget;
 use crate::cause::Cause;
 use crate::config::{Command, Config};
 use crate::error::{RequestFailure, StartError};
+use crate::metrics::Metrics;
+use crate::metrics::scrape;
 use crate::process::call::Call;
 pub use crate::process::call::{Extras, Job};
 use crate::process::launch::{Directory, Launcher, shell_syntax};
+use crate::process::memory::measure_memory;
 use crate::shutdown::{Shutdown, Stage};
 use crate::threads::Threads;
 use crate::threads::mailbox::ThreadNumber;
@@ -33,6 +37,7 @@ use dispatch::{Dispatcher, answer_all};
 use health::Health;
 use queued_call::QueuedCall;
 use rustix::process::Rlimit;
+pub use status::ProcessReport;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -63,6 +68,7 @@ impl Pool {
         budget: MemoryBudget,
         shutdown: Shutdown,
         threads: &Threads,
+        metrics: Arc<Metrics>,
     ) -> Result<Pool, StartError> {
         let no_command = config.command.is_none().then(|| {
             "no command was given: set HANDLER_FUNCTION, --handler, or give it after --".to_owned()
@@ -80,6 +86,7 @@ impl Pool {
                 budget,
                 shutdown,
                 threads.mailboxes().clone(),
+                metrics,
             )),
             tasks: TaskTracker::new(),
             reload: Arc::default(),
@@ -123,7 +130,7 @@ impl Pool {
         if let Some(failure) = state.health.failure() {
             return Err(failure);
         }
-        let queued = |place| QueuedCall::new(call, place, until, gives_up_at);
+        let queued = |place| QueuedCall::new(call, place, now, until, gives_up_at);
         let Some(place) = state.queue.push(until, queued) else {
             return Err(state.overloaded_because("the queue is full"));
         };
@@ -180,6 +187,38 @@ impl Pool {
         self.dispatcher.shutdown.advance(Stage::IdleStopped);
     }
 
+    /// The queue at this moment.
+    pub fn queue(&self) -> scrape::Queue {
+        let now = Instant::now();
+        let state = self.dispatcher.lock();
+        let oldest = state.queue.first_item().map(|first| first.called);
+        scrape::Queue {
+            length: state.queue.len(),
+            limit: state.queue.bound(),
+            oldest: oldest.map_or(Duration::ZERO, |called| {
+                now.saturating_duration_since(called)
+            }),
+        }
+    }
+
+    /// The processes at this moment; their memory as of the last measurement.
+    pub fn processes(&self) -> scrape::Processes {
+        scrape::Processes {
+            limit: self.dispatcher.lock().scaling.most(),
+            ..self.dispatcher.statuses.totals(Instant::now())
+        }
+    }
+
+    /// Has the memory of all processes measured, beside the threads that serve.
+    pub fn measure_memory(&self) {
+        self.dispatcher.statuses.measure(measure_memory);
+    }
+
+    /// What each process is doing.
+    pub fn reports(&self) -> Vec<ProcessReport> {
+        self.dispatcher.statuses.reports(Instant::now())
+    }
+
     /// Calls that have no answer yet.
     pub fn open_calls(&self) -> usize {
         self.dispatcher.open_calls.sum()
@@ -207,6 +246,8 @@ impl Pool {
                 slot::Settings {
                     process: config.process.clone(),
                     idle_timeout: config.pool.idle_timeout,
+                    number,
+                    tells_requests: config.http.admin.is_some(),
                     is_empty_at_first: number >= config.pool.processes.get(),
                 },
                 renewals,
@@ -216,7 +257,8 @@ impl Pool {
         }
         let grow = Arc::clone(&self.dispatcher).grow_when_needed();
         self.run(grow);
-        let roll_out = rollout::roll_out(slots, Arc::clone(&self.reload));
+        let metrics = Arc::clone(&self.dispatcher.metrics);
+        let roll_out = rollout::roll_out(slots, Arc::clone(&self.reload), metrics);
         self.run(roll_out);
     }
 

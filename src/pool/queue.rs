@@ -177,6 +177,17 @@ impl<T> Queue<T> {
         first.as_ref().map(|entry| First::Fresh(&entry.item))
     }
 
+    /// The call that has waited longest, whether it was handed back or not.
+    pub(super) fn first_item(&self) -> Option<&T> {
+        let (_, first) = self.all().next()?;
+        Some(&first.item)
+    }
+
+    /// Most calls that may wait.
+    pub(super) fn bound(&self) -> usize {
+        self.bound
+    }
+
     /// Number of waiting calls.
     pub(super) fn len(&self) -> usize {
         self.handed_back.len() + self.fresh.len() - self.gaps

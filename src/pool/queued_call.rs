@@ -15,11 +15,15 @@ pub(super) struct QueuedCall {
     pub(super) home: ThreadNumber,
     /// Place in the queue; a call that is handed back keeps it.
     pub(super) place: u64,
+    /// When the caller called.
+    pub(super) called: Instant,
     /// End of the waiting time.
     pub(super) waits_until: Instant,
     /// From then on the call is handed back no more: process after process may end without reading
     /// it.
     pub(super) gives_up_at: Instant,
+    /// When the call was last taken from the queue; before that, when it was made.
+    pub(super) taken: Instant,
     /// Waiting time left when the call was last taken from the queue.
     pub(super) wait_left: Duration,
     /// How often the call was handed back after the end of a process.
@@ -31,6 +35,7 @@ impl QueuedCall {
     pub(super) fn new(
         call: Call,
         place: u64,
+        called: Instant,
         waits_until: Instant,
         gives_up_at: Instant,
     ) -> QueuedCall {
@@ -38,8 +43,10 @@ impl QueuedCall {
             call,
             home: here(),
             place,
+            called,
             waits_until,
             gives_up_at,
+            taken: called,
             wait_left: Duration::ZERO,
             times_handed_back: 0,
         }

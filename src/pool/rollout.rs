@@ -3,6 +3,8 @@
 //! Decides the order only. Each slot replaces its own process and answers its [`Renewal`] once;
 //! dropping the other side of the channel calls the renewal off.
 
+use crate::logging::timestamp::seconds_since_1970;
+use crate::metrics::{Metrics, Reload};
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -43,7 +45,7 @@ pub(super) type Slots = Vec<mpsc::Sender<Renewal>>;
 
 /// Renews the processes of these slots on every notification; never ends. A notification before the
 /// end starts over, because processes started meanwhile may be out of date.
-pub(super) async fn roll_out(slots: Slots, asked: Arc<Notify>) {
+pub(super) async fn roll_out(slots: Slots, asked: Arc<Notify>, metrics: Arc<Metrics>) {
     loop {
         asked.notified().await;
         loop {
@@ -55,6 +57,10 @@ pub(super) async fn roll_out(slots: Slots, asked: Arc<Notify>) {
                 () = asked.notified() => info!("reload asked for again, starting over"),
                 outcome = renew_all(&slots) => {
                     let took_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+                    metrics.processes.reloaded(Reload {
+                        is_successful: outcome.is_ok(),
+                        at: seconds_since_1970(),
+                    });
                     match outcome {
                         Ok(()) => info!(took_ms, "reload done, the new processes serve"),
                         Err(why) => {

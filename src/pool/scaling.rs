@@ -32,6 +32,11 @@ impl Scaling {
         }
     }
 
+    /// Most slots that may be filled.
+    pub(super) fn most(&self) -> usize {
+        self.most
+    }
+
     /// Whether an empty slot could be filled.
     pub(super) fn has_room(&self) -> bool {
         self.filled < self.most

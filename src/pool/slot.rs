@@ -18,6 +18,7 @@ use super::dispatch::Dispatcher;
 use super::rollout::{Renewal, RenewalOutcome, Renewed};
 use crate::cause::Cause;
 use crate::config::ProcessConfig;
+use crate::metrics::StartReason;
 use crate::process::conversation::Fault;
 use crate::process::launch::Launcher;
 use crate::process::output_log::LogAllowance;
@@ -26,7 +27,7 @@ use crate::shutdown::Stage;
 use backoff::Backoff;
 use events::SlotEvent;
 use idle::IdleTime;
-use live::{LiveProcess, ProcessEnd, StopPolicy, StopReason};
+use live::{LiveProcess, Place, ProcessEnd, StopPolicy, StopReason};
 use member::Role;
 use retirement::Due;
 use start::{PendingStart, Starter};
@@ -50,6 +51,10 @@ pub(super) struct Settings {
     /// How long a process beyond `--processes` may be idle.
     pub(super) idle_timeout: Duration,
     pub(super) is_empty_at_first: bool,
+    /// The number of the slot.
+    pub(super) number: usize,
+    /// Whether somebody can ask which request a process works on.
+    pub(super) tells_requests: bool,
 }
 
 /// A slot: one place in the pool.
@@ -68,6 +73,8 @@ pub(super) struct Slot {
     successor: Successor,
     /// The reload that waits for the successor, if one does.
     renewal: Option<Renewal>,
+    /// Why the next process is started.
+    start_reason: StartReason,
     /// Whether the process is stopped as soon as it is idle.
     stops_when_idle: bool,
     leaving: JoinSet<()>,
@@ -96,6 +103,7 @@ impl Slot {
         settings: Settings,
         renewals: mpsc::Receiver<Renewal>,
     ) -> Slot {
+        let metrics = Arc::clone(&dispatcher.metrics);
         Slot {
             grace: settings.process.grace,
             idle_timeout: settings.idle_timeout,
@@ -104,8 +112,14 @@ impl Slot {
                 dispatcher,
                 launcher,
                 config: settings.process,
-                allowance: LogAllowance::new(Instant::now()),
+                allowance: LogAllowance::new(Instant::now(), metrics),
+                place: Place {
+                    slot: settings.number,
+                    restarts: 0,
+                    tells_requests: settings.tells_requests,
+                },
             },
+            start_reason: StartReason::Initial,
             renewals,
             backoff: Backoff::default(),
             current: None,
@@ -132,7 +146,10 @@ impl Slot {
                 SlotEvent::CurrentUp => self.report(Ok(Renewed::Process)),
                 SlotEvent::CurrentDue(due) => self.recycle(due),
                 SlotEvent::LookDue => self.look(),
-                SlotEvent::Needed => self.successor = Successor::Nothing,
+                SlotEvent::Needed => {
+                    self.start_reason = StartReason::Growth;
+                    self.successor = Successor::Nothing;
+                }
                 SlotEvent::StopWhenIdle => self.stop_when_idle(),
                 SlotEvent::CurrentLeft(reason) => self.current_left(reason),
                 SlotEvent::Started(started) => self.started(started),
@@ -180,6 +197,7 @@ impl Slot {
         }
         self.abandon_successor();
         self.renewal = Some(renewal);
+        self.start_reason = StartReason::Reload;
         // The edit may have mended what failed before.
         self.backoff.reset();
         self.supersede();
@@ -190,6 +208,7 @@ impl Slot {
         if let Some(current) = &self.current {
             info!(process = current.number(), limit = %due, "process is due to be replaced");
         }
+        self.start_reason = StartReason::Replace;
         self.supersede();
     }
 
@@ -255,7 +274,7 @@ impl Slot {
                 self.stop_aside(running, reason);
                 fault.to_string().into()
             }
-            StopReason::Replaced | StopReason::Stopped => {
+            StopReason::Replaced(_) | StopReason::Stopped => {
                 self.stop_aside(running, reason);
                 Cause::from("")
             }

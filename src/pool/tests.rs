@@ -2,6 +2,7 @@ use super::dispatch::*;
 use super::waiting::Priority;
 use super::*;
 use crate::config::PoolConfig;
+use crate::metrics::Metrics;
 use crate::process::conversation::Position;
 use crate::process::owner::Load;
 use crate::threads::mailbox::{Mailboxes, ThreadNumber};
@@ -56,6 +57,7 @@ fn pool_with(max_processes: NonZeroUsize, queue: usize, mailboxes: Mailboxes) ->
             MemoryBudget::new(1 << 20),
             Shutdown::default(),
             mailboxes,
+            Arc::new(Metrics::new(NonZeroUsize::MIN)),
         )),
         tasks: TaskTracker::new(),
         reload: Arc::default(),
@@ -169,7 +171,7 @@ fn a_request_whose_caller_has_left_is_given_to_nobody() {
     let (left, receiver) = Call::new(job("left"));
     drop(receiver);
     let until = Instant::now() + LONG;
-    let queued = |place| QueuedCall::new(left, place, until, until);
+    let queued = |place| QueuedCall::new(left, place, until, until, until);
     pool.dispatcher.lock().queue.push(until, queued);
     assert!(ask(&pool, 1, &Arc::default()).is_pending());
 }

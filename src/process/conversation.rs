@@ -252,6 +252,14 @@ impl<T: Ticket> Conversation<T> {
         first?.ticket.as_ref()?.name()
     }
 
+    /// Requests that the process may work on at once.
+    pub fn requests_at_once(&self) -> usize {
+        match self.promise {
+            Promise::Nothing | Promise::Order => 1,
+            Promise::Concurrency(number) => number,
+        }
+    }
+
     /// True when the process has answered at least once.
     pub fn has_replied(&self) -> bool {
         self.last_replied.is_some()

@@ -6,6 +6,7 @@ mod pieces;
 
 use super::call::RequestName;
 use crate::logging::write_as_they_are;
+use crate::metrics::{HandlerStream, Metrics};
 use crate::trace_context::TraceContext;
 pub use error_output::ErrorOutput;
 use pieces::{Piece, Pieces};
@@ -129,9 +130,16 @@ impl StreamLog {
     /// True when output of this length may be logged; else it is counted as left out.
     fn may_write(&mut self, now: Instant, length: usize) -> bool {
         let is_allowed = self.allowance.take(now, length as u64 + 64);
+        let counts = &self.allowance.metrics.processes;
+        let stream = match self.stream {
+            "stderr" => HandlerStream::Stderr,
+            _ => HandlerStream::Stdout,
+        };
         if is_allowed {
+            counts.logged(stream, 1);
             self.report_left_out();
         } else {
+            counts.dropped(stream, length as u64);
             self.left_out += 1;
         }
         is_allowed
@@ -180,16 +188,23 @@ fn quote(text: &str) -> Cow<'_, str> {
 
 /// Bytes that the processes of one slot may still log. Clones share it.
 #[derive(Debug, Clone)]
-pub struct LogAllowance(Arc<Mutex<Allowance>>);
+pub struct LogAllowance {
+    shared: Arc<Mutex<Allowance>>,
+    /// Counts what is logged and what is not.
+    metrics: Arc<Metrics>,
+}
 
 impl LogAllowance {
     /// An allowance of `BURST` bytes.
-    pub fn new(now: Instant) -> LogAllowance {
-        LogAllowance(Arc::new(Mutex::new(Allowance::new(now))))
+    pub fn new(now: Instant, metrics: Arc<Metrics>) -> LogAllowance {
+        LogAllowance {
+            shared: Arc::new(Mutex::new(Allowance::new(now))),
+            metrics,
+        }
     }
 
     fn take(&self, now: Instant, bytes: u64) -> bool {
-        let mut allowance = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut allowance = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
         allowance.take(now, bytes)
     }
 }
@@ -244,7 +259,7 @@ mod tests {
     #[test]
     fn a_new_process_of_a_slot_has_no_new_allowance() {
         let start = Instant::now();
-        let slot = LogAllowance::new(start);
+        let slot = LogAllowance::new(start, Arc::new(Metrics::new(std::num::NonZeroUsize::MIN)));
         let flood = |allowance: &LogAllowance| {
             (0..1000).filter(|_| allowance.take(start, 1024)).count() as u64
         };

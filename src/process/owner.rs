@@ -214,6 +214,9 @@ impl<S: RequestSource + ProcessObserver> Owner<S> {
     fn poll_move(&mut self, cx: &mut Context<'_>) {
         deliver_here();
         self.errors.poll(cx, || self.conversation.only_request());
+        if let Some(at) = self.errors.last_read() {
+            self.source.wrote_stderr(at);
+        }
         let is_more = self.poll_read(cx);
         self.handle_events();
         self.check_deadlines(cx);
@@ -249,7 +252,8 @@ impl<S: RequestSource + ProcessObserver> Owner<S> {
                 Event::CameUp { shown_after } => self.source.came_up(shown_after),
                 Event::Unanswered => self.source.went_unanswered(),
                 Event::Ready(announcement) => {
-                    self.source.announced();
+                    let at_once = self.conversation.requests_at_once();
+                    self.source.announced(at_once);
                     self.log_ready(&announcement);
                 }
                 Event::Stray {

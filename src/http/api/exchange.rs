@@ -1,12 +1,15 @@
 //! The record of one request: from its head to its response, or to the moment its client left.
 
+use super::Api;
 use super::headers::{Headers, KnownHeader};
 use crate::logging::milliseconds;
+use crate::metrics::OutcomeLabel;
 use crate::pool::CallTimes;
 use crate::trace_context::TraceContext;
 use compact_str::CompactString;
 use hyper::header::HeaderValue;
 use hyper::{Method, Request, StatusCode};
+use std::sync::Arc;
 use std::time::Instant;
 use tracing::{Level, debug};
 
@@ -21,6 +24,8 @@ pub(super) struct Exchange {
     pub(super) trace: Option<TraceContext>,
     /// Whether the end of the request's head is known for sure.
     pub(super) is_sound: bool,
+    /// Whether the request is one for the function.
+    pub(super) is_for_function: bool,
     /// The times of the call, if a process had it.
     pub(super) times: Option<CallTimes>,
     /// Method and path, as long as the log is still to tell of the request.
@@ -41,6 +46,7 @@ impl Exchange {
             id,
             trace: trace_context(head),
             is_sound,
+            is_for_function: false,
             times: None,
             unlogged: is_logged.then(|| {
                 let path = request.uri().path().to_owned();
@@ -50,7 +56,7 @@ impl Exchange {
     }
 
     /// The request is answered with this status.
-    pub(super) fn answered(mut self, status: StatusCode) {
+    pub(super) fn answered(&mut self, status: StatusCode) {
         if let Some((method, path)) = self.unlogged.take() {
             debug!(
                 request_id = self.id.as_str(),
@@ -63,6 +69,47 @@ impl Exchange {
                 took_ms = milliseconds(self.arrived.elapsed()),
                 "answered"
             );
+        }
+    }
+}
+
+/// A request that is being answered. Dropped before [`InProgress::end`], it counts as one whose client
+/// has left.
+pub(super) struct InProgress {
+    pub(super) exchange: Exchange,
+    pub(super) api: Arc<Api>,
+    is_over: bool,
+}
+
+impl InProgress {
+    pub(super) fn new(exchange: Exchange, api: Arc<Api>) -> InProgress {
+        InProgress {
+            exchange,
+            api,
+            is_over: false,
+        }
+    }
+
+    /// Records the end of the request in the metrics.
+    pub(super) fn end(&mut self, outcome: OutcomeLabel, status: Option<StatusCode>) {
+        self.is_over = true;
+        if self.exchange.is_for_function {
+            let total = self.exchange.arrived.elapsed();
+            let times = self
+                .exchange
+                .times
+                .map(|times| (times.queued, times.worked));
+            let status = status.map(|status| status.as_u16());
+            let metrics = &self.api.metrics.requests;
+            metrics.record(outcome, status, total, times);
+        }
+    }
+}
+
+impl Drop for InProgress {
+    fn drop(&mut self) {
+        if !self.is_over {
+            self.end(OutcomeLabel::ClientGone, None);
         }
     }
 }

@@ -5,6 +5,7 @@
 
 mod exchange;
 mod failure_log;
+mod figures;
 mod guard;
 mod headers;
 mod invoke;
@@ -20,16 +21,18 @@ use crate::config::HttpConfig;
 use crate::error::{RETRY_SOON, RequestFailure};
 use crate::http::server::RequestBody;
 use crate::logging::timestamp::Timestamp;
+use crate::metrics::{Metrics, OutcomeLabel};
 use crate::pool::Pool;
 use crate::shutdown::{Shutdown, Stage};
 use bytes::Bytes;
 use compact_str::CompactString;
-use exchange::Exchange;
+use exchange::{Exchange, InProgress};
 use failure_log::FailureLog;
+pub use figures::Figures;
 use guard::Guard;
 use headers::{Headers, KnownHeader};
 use hyper::body::Body;
-use hyper::header::{CONNECTION, EXPECT, HeaderName, HeaderValue};
+use hyper::header::{ACCEPT, CONNECTION, EXPECT, HeaderName, HeaderValue};
 use hyper::{Request, StatusCode};
 use invoke::Invocation;
 use large_body::LargeBodies;
@@ -69,6 +72,8 @@ pub struct Api {
     run: String,
     requests: AtomicU64,
     failures: FailureLog,
+    metrics: Arc<Metrics>,
+    figures: Figures,
 }
 
 impl Api {
@@ -80,7 +85,7 @@ impl Api {
         tokens: Option<Tokens>,
         budget: MemoryBudget,
         large_bodies: LargeBodies,
-        shutdown: Shutdown,
+        figures: Figures,
     ) -> Api {
         let addresses = addresses.iter().copied();
         let (hosts, origins) = (config.allowed_hosts.clone(), config.allowed_origins.clone());
@@ -91,11 +96,18 @@ impl Api {
             large_bodies,
             config,
             pool,
-            shutdown,
+            shutdown: figures.shutdown().clone(),
+            metrics: Arc::clone(figures.metrics()),
+            figures,
             run: format!("{:08x}-", fastrand::u32(..)),
             requests: AtomicU64::new(0),
             failures: FailureLog::new(),
         }
+    }
+
+    /// The figures of the worker.
+    pub fn figures(&self) -> &Figures {
+        &self.figures
     }
 
     /// Reads the file of tokens again, if there is one; if that fails, the old tokens stay.
@@ -117,23 +129,26 @@ impl Api {
             .and_then(|()| Guard::check_target(request.uri()));
         let id = self.request_id(&head);
         let mut exchange = Exchange::new(&request, &head, id, checked.is_ok());
-        let route = checked.and_then(|()| self.route(&request, &head, surface, &exchange));
+        let route = checked.and_then(|()| self.route(&request, &head, surface, &mut exchange));
         // A client that waits for 100 (Continue) is not made to send a body that is not read.
         let is_discarded = !matches!(route, Ok(Route::Handler(_)))
             && !request.body().is_end_stream()
             && !request.headers().contains_key(EXPECT);
         let body = request.into_body();
+        let mut open = InProgress::new(exchange, self);
         async move {
             let answered = match route {
                 Ok(Route::Handler(invocation)) => {
+                    let api = &open.api;
                     let invoker = invoke::Invoker {
-                        config: &self.config,
-                        pool: &self.pool,
-                        budget: &self.budget,
-                        large_bodies: &self.large_bodies,
-                        shutdown: &self.shutdown,
+                        config: &api.config,
+                        pool: &api.pool,
+                        budget: &api.budget,
+                        large_bodies: &api.large_bodies,
+                        shutdown: &api.shutdown,
                     };
-                    invoke::invoke(invoker, invocation, body, &mut exchange.times).await
+                    let times = &mut open.exchange.times;
+                    invoke::invoke(invoker, invocation, body, times).await
                 }
                 Ok(Route::Page(page)) => {
                     let_go(body, is_discarded).await;
@@ -144,32 +159,35 @@ impl Api {
                     Err(failure)
                 }
             };
-            self.finish(exchange, answered)
+            Api::finish(&mut open, answered)
         }
     }
 
     /// Completes the response by the headers of every response.
-    fn finish(
-        &self,
-        exchange: Exchange,
-        answered: Result<ApiResponse, RequestFailure>,
-    ) -> ApiResponse {
-        let mut response = answered.unwrap_or_else(|failure| {
-            self.failures.record(&failure, &exchange);
-            let reader = self.reader(&exchange.id);
-            let body = self.budget.count(respond::failure_body(&failure, reader));
-            respond::failure_with(&failure, body)
-        });
+    fn finish(open: &mut InProgress, answered: Result<ApiResponse, RequestFailure>) -> ApiResponse {
+        let (mut response, outcome) = match answered {
+            Ok(response) => (response, OutcomeLabel::Ok),
+            Err(failure) => {
+                let (api, exchange) = (&open.api, &open.exchange);
+                api.failures.record(&failure, exchange);
+                let reader = api.reader(&exchange.id);
+                let body = api.budget.count(respond::failure_body(&failure, reader));
+                let outcome = OutcomeLabel::Failed(failure.code());
+                (respond::failure_with(&failure, body), outcome)
+            }
+        };
+        open.end(outcome, Some(response.status()));
         let headers = response.headers_mut();
         // Never left out: `request_id` consists of graphic ASCII.
-        if let Ok(id) = HeaderValue::from_str(&exchange.id) {
+        if let Ok(id) = HeaderValue::from_str(&open.exchange.id) {
             headers.insert(REQUEST_ID, id);
         }
         // After a head that can be read in two ways, the beginning of the next one is unknown.
-        if !exchange.is_sound || self.shutdown.is_at_least(Stage::Draining) {
+        let is_draining = open.api.shutdown.is_at_least(Stage::Draining);
+        if !open.exchange.is_sound || is_draining {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
-        exchange.answered(response.status());
+        open.exchange.answered(response.status());
         response
     }
 
@@ -187,7 +205,7 @@ impl Api {
         request: &Request<RequestBody>,
         head: &Headers<'_>,
         surface: Surface,
-        exchange: &Exchange,
+        exchange: &mut Exchange,
     ) -> Result<Route, RequestFailure> {
         let (uri, method) = (request.uri(), request.method());
         let has_admin = self.config.admin.is_some();
@@ -200,6 +218,7 @@ impl Api {
         }
         let page = match target {
             Target::Function => {
+                exchange.is_for_function = true;
                 self.guard.check_host(uri, head)?;
                 self.guard.check_origin(uri, head)?;
                 if let Some(tokens) = &self.tokens {
@@ -211,6 +230,9 @@ impl Api {
             }
             Target::Health => health(),
             Target::Ready => self.ready(),
+            Target::Metrics => self.figures.text(head.all().get(ACCEPT)),
+            Target::Stats => self.figures.stats(),
+            Target::Processes => self.figures.processes(),
             Target::Document => pages::document(),
             Target::Page => pages::page(),
             Target::PageMoved => pages::page_moved(),

@@ -12,6 +12,12 @@ pub(super) enum Target<'a> {
     Health,
     /// Whether a process is up.
     Ready,
+    /// Figures as text for Prometheus.
+    Metrics,
+    /// Figures for autoscalers.
+    Stats,
+    /// What each process is doing.
+    Processes,
     /// The OpenAPI document.
     Document,
     /// The page that shows it.
@@ -23,12 +29,15 @@ pub(super) enum Target<'a> {
 }
 
 /// Every path but those of the page's files.
-const PATHS: [(&str, Target<'static>); 8] = [
+const PATHS: [(&str, Target<'static>); 11] = [
     ("/", Target::Function),
     ("/health", Target::Health),
     ("/_/health", Target::Health),
     ("/ready", Target::Ready),
     ("/_/ready", Target::Ready),
+    ("/metrics", Target::Metrics),
+    ("/stats", Target::Stats),
+    ("/processes", Target::Processes),
     ("/openapi.json", Target::Document),
     ("/docs", Target::Page),
     ("/docs/", Target::PageMoved),
@@ -47,12 +56,28 @@ pub(super) fn find(path: &str) -> Option<Target<'_>> {
 }
 
 impl Target<'_> {
-    /// Whether the target is served at this address. `/ready` moves to the address of `--admin`,
-    /// which has nothing else but `/health`.
+    /// Whether the target is served at this address. `/ready`, `/metrics` and `/stats` move to the
+    /// address of `--admin`, which also has `/health`, and alone has `/processes`.
     pub(super) fn is_served_at(self, surface: Surface, has_admin: bool) -> bool {
         match surface {
-            Surface::Public => self != Target::Ready || !has_admin,
-            Surface::Admin => matches!(self, Target::Health | Target::Ready),
+            Surface::Public => match self {
+                Target::Ready | Target::Metrics | Target::Stats => !has_admin,
+                Target::Processes => false,
+                Target::Function
+                | Target::Health
+                | Target::Document
+                | Target::Page
+                | Target::PageMoved
+                | Target::PageFile(_) => true,
+            },
+            Surface::Admin => matches!(
+                self,
+                Target::Health
+                    | Target::Ready
+                    | Target::Metrics
+                    | Target::Stats
+                    | Target::Processes
+            ),
         }
     }
 
@@ -62,6 +87,9 @@ impl Target<'_> {
             Target::Function => *method == Method::POST,
             Target::Health
             | Target::Ready
+            | Target::Metrics
+            | Target::Stats
+            | Target::Processes
             | Target::Document
             | Target::Page
             | Target::PageMoved
@@ -74,16 +102,24 @@ impl Target<'_> {
         match self {
             Target::Function => "POST",
             Target::Health | Target::Ready => "GET",
-            Target::Document | Target::Page | Target::PageMoved | Target::PageFile(_) => {
-                "GET, HEAD"
-            }
+            Target::Document
+            | Target::Page
+            | Target::PageMoved
+            | Target::PageFile(_)
+            | Target::Metrics
+            | Target::Stats
+            | Target::Processes => "GET, HEAD",
         }
     }
 }
 
-/// Every path as the OpenAPI document names it.
+/// Every path for callers and probes, as the OpenAPI document names it.
 #[cfg(test)]
 pub(super) fn documented_paths() -> impl Iterator<Item = &'static str> {
-    let paths = PATHS.iter().map(|(path, _)| *path);
+    let for_operators = [Target::Metrics, Target::Stats, Target::Processes];
+    let paths = PATHS
+        .iter()
+        .filter(move |(_, target)| !for_operators.contains(target));
+    let paths = paths.map(|(path, _)| *path);
     paths.chain(std::iter::once("/docs/{file}"))
 }

@@ -1,6 +1,6 @@
 //! Looks at a process's memory and idle time.
 
-use super::live::StopReason;
+use super::live::{Replacement, StopReason};
 use super::{Slot, Successor};
 use crate::logging::milliseconds;
 use std::time::{Duration, Instant};
@@ -80,7 +80,7 @@ impl Slot {
                     process = idle.number(),
                     "process has had nothing to do, and is not needed"
                 );
-                self.stop_aside(idle, StopReason::Replaced);
+                self.stop_aside(idle, StopReason::Replaced(Replacement::Idle));
             }
         }
     }

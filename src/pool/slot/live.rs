@@ -7,13 +7,15 @@ use super::member::{Member, Role};
 use super::retirement::Lifetime;
 use crate::cause::Cause;
 use crate::config::ProcessConfig;
+use crate::metrics::ExitReason;
 use crate::pool::dispatch::Dispatcher;
+use crate::pool::status::{Identity, ProcessStatus};
 use crate::process::conversation::{ConversationConfig, Fault};
 use crate::process::launch::{LaunchError, Launched};
 use crate::process::memory::measure_memory;
 use crate::process::output_log::{ErrorOutput, LogAllowance, ProcessLog, StreamLog};
 use crate::process::owner::Owner;
-use crate::process::reaping::{ExitWatch, Process, describe};
+use crate::process::reaping::{Death, ExitWatch, Process, describe};
 use crate::process::repeats::StartEnd;
 use crate::shutdown::{Shutdown, Stage};
 use rustix::process::Signal;
@@ -49,6 +51,16 @@ pub(super) struct LiveProcess {
     end: Option<ProcessEnd>,
 }
 
+/// The place of a process in the pool.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place {
+    pub(super) slot: usize,
+    /// Processes of the slot before this one.
+    pub(super) restarts: u64,
+    /// Whether somebody can ask which request a process works on.
+    pub(super) tells_requests: bool,
+}
+
 /// How a process ended.
 #[derive(Debug, Clone)]
 pub(super) struct ProcessEnd {
@@ -56,6 +68,8 @@ pub(super) struct ProcessEnd {
     pub(super) status: String,
     /// The exit status, unless a signal ended the process.
     pub(super) code: Option<i32>,
+    /// Whether the kernel ended the process for memory.
+    is_out_of_memory: bool,
     /// The last line on stderr since the oldest unanswered request was written, or of all if there
     /// is none.
     pub(super) last_line: String,
@@ -71,9 +85,54 @@ pub(super) enum StopReason {
     /// The process can no longer be trusted.
     Fault(Fault),
     /// A successor has taken its place, or the slot is to be empty.
-    Replaced,
+    Replaced(Replacement),
     /// The pool stops.
     Stopped,
+}
+
+/// Why a sound process is replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Replacement {
+    /// It had reached one of its limits.
+    Recycled,
+    /// By a reload.
+    Reload,
+    /// It had nothing to do, and nothing takes its place.
+    Idle,
+}
+
+impl StopReason {
+    /// The reason for the metrics, of a process that was up or not, and that ended like this.
+    fn label(self, was_up: bool, end: &ProcessEnd) -> ExitReason {
+        match self {
+            StopReason::Stopped => ExitReason::Shutdown,
+            StopReason::Replaced(Replacement::Recycled) => ExitReason::Recycled,
+            StopReason::Replaced(Replacement::Reload) => ExitReason::Reload,
+            StopReason::Replaced(Replacement::Idle) => ExitReason::Idle,
+            StopReason::Ended | StopReason::Fault(Fault::TooSlowToStart) if !was_up => {
+                ExitReason::StartFailed
+            }
+            StopReason::Ended if end.is_out_of_memory => ExitReason::OutOfMemory,
+            StopReason::Ended if end.code.is_none() => ExitReason::Signal,
+            StopReason::Ended | StopReason::Fault(Fault::InputClosed | Fault::OutputClosed) => {
+                ExitReason::Exited
+            }
+            StopReason::Fault(Fault::TimedOut | Fault::TooSlowToStart) => ExitReason::Timeout,
+            StopReason::Fault(
+                Fault::MissingId
+                | Fault::WrongId
+                | Fault::StaleId
+                | Fault::Unasked
+                | Fault::Premature
+                | Fault::OutOfOrder
+                | Fault::PartialLine
+                | Fault::NeverSilent
+                | Fault::NotUtf8
+                | Fault::LineTooLong
+                | Fault::ReadyTooLate,
+            ) => ExitReason::Doubt,
+        }
+    }
 }
 
 impl fmt::Display for StopReason {
@@ -81,7 +140,7 @@ impl fmt::Display for StopReason {
         match self {
             StopReason::Ended => Ok(()),
             StopReason::Fault(fault) => write!(f, "{fault}: "),
-            StopReason::Replaced => f.write_str("the worker replaced the process: "),
+            StopReason::Replaced(_) => f.write_str("the worker replaced the process: "),
             StopReason::Stopped => {
                 f.write_str("the worker is shutting down, and stopped the process: ")
             }
@@ -107,6 +166,7 @@ impl LiveProcess {
         role: Role,
         permit: Option<OwnedSemaphorePermit>,
         allowance: LogAllowance,
+        place: Place,
     ) -> Result<LiveProcess, LaunchError> {
         let Launched {
             process,
@@ -129,9 +189,16 @@ impl LiveProcess {
         let lifetime = Lifetime::new(&config.recycle, fastrand::f64());
         let budget = dispatcher.budget.clone();
         let failed_output = dispatcher.failed_output.clone();
-        let member = Member::join(dispatcher, role, permit, lifetime.requests);
-        let number = member.number();
         let pid = process.id();
+        let identity = Identity {
+            slot: place.slot,
+            pid,
+            restarts: place.restarts,
+        };
+        let status = ProcessStatus::new(identity, place.tells_requests);
+        let resident_bytes = Arc::clone(status.resident_bytes());
+        let member = Member::join(dispatcher, role, permit, lifetime.requests, status);
+        let number = member.number();
         info!(process = number, pid, "process started");
         let log = ProcessLog {
             stdout: StreamLog::new(number, "stdout", allowance.clone()),
@@ -144,7 +211,7 @@ impl LiveProcess {
             owner: Owner::new(log, pid, stdin, stdout, limits, budget, member),
             started: Instant::now(),
             lifetime,
-            resident_bytes: Arc::default(),
+            resident_bytes,
             end: None,
         })
     }
@@ -228,11 +295,12 @@ impl LiveProcess {
     /// Stops a process: asks it, waits, kills its group, reaps it, and settles its requests.
     pub(super) async fn stop(mut self: Box<Self>, reason: StopReason, policy: StopPolicy) {
         let (grace, hurry) = (policy.grace, &policy.hurry);
+        let was_up = self.member().status().was_up();
         let mut begun = Instant::now();
         let has_ended = match reason {
             StopReason::Ended => true,
             StopReason::Stopped => self.retire(&policy).await,
-            StopReason::Replaced => {
+            StopReason::Replaced(_) => {
                 // Requests first: the grace begins when the process has none.
                 let has_ended = self.finish(&policy).await;
                 begun = Instant::now();
@@ -261,7 +329,10 @@ impl LiveProcess {
         }
         self.process.signal_group(Signal::KILL);
         self.exit.ended().await;
-        let status = self.reap(StartEnd::NotFailed).status;
+        let end = self.reap(StartEnd::NotFailed);
+        let label = reason.label(was_up, &end);
+        self.member().dispatcher().metrics.processes.ended(label);
+        let status = end.status;
         self.settle(reason).await;
         if reason != StopReason::Ended {
             info!(process = self.number, %status, "process stopped");
@@ -316,6 +387,7 @@ impl LiveProcess {
         let repeated = self.owner.finish_errors(start);
         let end = ProcessEnd {
             status: describe(&death),
+            is_out_of_memory: death.as_ref().is_ok_and(Death::is_out_of_memory),
             code: death.ok().and_then(|death| death.code()),
             last_line: self.owner.last_error_line().to_owned(),
             repeated,

@@ -9,6 +9,7 @@ use crate::pool::batching::Batching;
 use crate::pool::dispatch::Dispatcher;
 use crate::pool::health::Health;
 use crate::pool::queued_call::QueuedCall;
+use crate::pool::status::ProcessStatus;
 use crate::pool::waiting::Priority;
 use crate::process::call::Call;
 use crate::process::owner::{Load, ProcessObserver, RequestSource};
@@ -17,7 +18,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
@@ -45,6 +46,7 @@ pub(super) struct Member {
     most_taken: Option<u64>,
     /// Cancelled when the process has taken that many calls.
     spent: CancellationToken,
+    status: Arc<ProcessStatus>,
     /// Answers that are sent together at the end of the owner's turn.
     answers: Vec<(ThreadNumber, Answer)>,
 }
@@ -77,12 +79,15 @@ impl Member {
         role: Role,
         permit: Option<OwnedSemaphorePermit>,
         most_taken: Option<u64>,
+        status: ProcessStatus,
     ) -> Member {
         let mut state = dispatcher.lock();
         let number = state.next_process;
         state.next_process += 1;
         state.health.started();
         drop(state);
+        let status = Arc::new(status);
+        dispatcher.statuses.insert(number, Arc::clone(&status));
         Member {
             dispatcher,
             number,
@@ -96,8 +101,14 @@ impl Member {
             taken: 0,
             most_taken,
             spent: CancellationToken::new(),
+            status,
             answers: Vec::new(),
         }
+    }
+
+    /// What the process is doing.
+    pub(super) fn status(&self) -> &Arc<ProcessStatus> {
+        &self.status
     }
 
     /// The number by which the log names the process.
@@ -179,7 +190,9 @@ impl RequestSource for Member {
             .dispatcher
             .poll_take(cx, self.number, self.priority(load), load);
         self.is_registered = taken.is_pending();
-        if taken.is_ready() {
+        if let Poll::Ready(call) = &taken {
+            let request_id = &call.call.job.context.request_id;
+            self.status.took(call.taken, request_id);
             self.taken += 1;
             if self.most_taken == Some(self.taken) {
                 self.spent.cancel();
@@ -189,6 +202,7 @@ impl RequestSource for Member {
     }
 
     fn answer(&mut self, request: QueuedCall, outcome: Outcome, work: Work) {
+        self.status.answered(work.ended);
         let home = request.home;
         let answer = Call::from(request).into_answer(outcome, Some(work));
         self.answers.push((home, answer));
@@ -225,6 +239,7 @@ impl RequestSource for Member {
         if standing == Membership::Left {
             return;
         }
+        self.status.stops();
         self.give_up_turn();
         self.dispatcher
             .record(|health| health.left(standing == Membership::Up));
@@ -236,8 +251,10 @@ impl ProcessObserver for Member {
         self.permit = None;
         let mut state = self.dispatcher.lock();
         let mut news = None;
+        let is_first_time = self.standing == Membership::Starting;
         if self.standing == Membership::Starting {
             self.standing = Membership::Up;
+            self.status.came_up();
             news = state.health.came_up();
             self.dispatcher.failed_output.forget();
         }
@@ -253,6 +270,10 @@ impl ProcessObserver for Member {
         if let Some(took) = shown_after {
             self.dispatcher.record_start(took);
         }
+        if is_first_time {
+            let after = shown_after.unwrap_or_else(|| self.status.age());
+            self.dispatcher.metrics.processes.came_up(after);
+        }
         let (process, after_ms) = (self.number, shown_after.map(milliseconds));
         match news {
             Some(news) => info!(process, after_ms, "{news}"),
@@ -264,8 +285,13 @@ impl ProcessObserver for Member {
         self.dispatcher.record(Health::unanswered);
     }
 
-    fn announced(&mut self) {
+    fn announced(&mut self, at_once: usize) {
+        self.status.announced(at_once);
         self.dispatcher.announces.store(true, Ordering::Relaxed);
+    }
+
+    fn wrote_stderr(&mut self, at: Instant) {
+        self.status.wrote_stderr(at);
     }
 
     fn slowest_start(&self) -> Option<Duration> {
@@ -277,12 +303,16 @@ impl Drop for Member {
     fn drop(&mut self) {
         self.send_answers();
         self.leave();
+        let busy_ns = self.status.busy_ns_until(Instant::now());
+        self.dispatcher.metrics.processes.add_busy(busy_ns);
+        self.dispatcher.statuses.remove(self.number);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pool::status::Identity;
     use crate::pool::tests::{Woken, call, pool_for, pool_that_grows};
     use crate::process::conversation::Position;
     use std::task::Waker;
@@ -296,9 +326,18 @@ mod tests {
 
     /// An idle process that waits for a request.
     fn waiting(dispatcher: &Arc<Dispatcher>, role: Role, woken: &Arc<Woken>) -> Member {
-        let mut member = Member::join(Arc::clone(dispatcher), role, None, None);
+        let mut member = Member::join(Arc::clone(dispatcher), role, None, None, status());
         assert!(ask(&mut member, woken).is_pending());
         member
+    }
+
+    fn status() -> ProcessStatus {
+        let identity = Identity {
+            slot: 0,
+            pid: 1,
+            restarts: 0,
+        };
+        ProcessStatus::new(identity, false)
     }
 
     fn ask(member: &mut Member, woken: &Arc<Woken>) -> Poll<QueuedCall> {
@@ -342,7 +381,13 @@ mod tests {
     fn a_busy_process_that_has_no_room_any_more_passes_on_what_it_was_woken_for() {
         let pool = pool_for(1);
         let [busy_woken, new_woken]: [Arc<Woken>; 2] = Default::default();
-        let mut busy = Member::join(Arc::clone(&pool.dispatcher), Role::Serving, None, None);
+        let mut busy = Member::join(
+            Arc::clone(&pool.dispatcher),
+            Role::Serving,
+            None,
+            None,
+            status(),
+        );
         let waker = Arc::clone(&busy_woken).into();
         let load = Load {
             in_flight: 1,
@@ -350,7 +395,13 @@ mod tests {
         };
         let asked = busy.poll_take(&mut Context::from_waker(&waker), load);
         assert!(asked.is_pending());
-        let mut new = Member::join(Arc::clone(&pool.dispatcher), Role::Serving, None, None);
+        let mut new = Member::join(
+            Arc::clone(&pool.dispatcher),
+            Role::Serving,
+            None,
+            None,
+            status(),
+        );
         let waker = Arc::clone(&new_woken).into();
         let load = Load {
             has_replied: false,

@@ -1,6 +1,6 @@
 //! The start of a process: back-off, permit, launch.
 
-use super::live::LiveProcess;
+use super::live::{LiveProcess, Place};
 use super::member::Role;
 use crate::config::ProcessConfig;
 use crate::pool::dispatch::Dispatcher;
@@ -24,6 +24,8 @@ pub(super) struct Starter {
     pub(super) config: ProcessConfig,
     /// How much the processes of this slot may log.
     pub(super) allowance: LogAllowance,
+    /// The place of the next process.
+    pub(super) place: Place,
 }
 
 /// The result of a start; `None` if it was abandoned before a process was launched.
@@ -66,6 +68,7 @@ impl Starter {
             dispatcher,
             config,
             allowance,
+            place,
             ..
         } = self;
         let running = LiveProcess::new(
@@ -75,6 +78,7 @@ impl Starter {
             Role::Serving,
             permit,
             allowance,
+            place,
         )?;
         Ok(Some(Box::new(running)))
     }

@@ -1,10 +1,11 @@
 //! How one process takes the place of another: asked for, started, tried, installed or given up.
 
-use super::live::StopReason;
+use super::live::{Replacement, StopReason};
 use super::member::Role;
 use super::start::Started;
 use super::{Slot, Successor};
 use crate::logging::milliseconds;
+use crate::metrics::StartReason;
 use crate::process::launch::LaunchError;
 use std::time::Duration;
 use tracing::{debug, warn};
@@ -42,16 +43,26 @@ impl Slot {
                 let policy = self.policy();
                 self.leaving.spawn(async move {
                     if let Some(running) = abandoned.await {
-                        running.stop(StopReason::Replaced, policy).await;
+                        running
+                            .stop(StopReason::Replaced(Replacement::Reload), policy)
+                            .await;
                     }
                 });
             }
-            Successor::ComingUp(running) => self.stop_aside(running, StopReason::Replaced),
+            Successor::ComingUp(running) => {
+                self.stop_aside(running, StopReason::Replaced(Replacement::Reload))
+            }
         }
     }
 
     pub(super) fn started(&mut self, started: Started) {
         self.successor = Successor::Nothing;
+        if matches!(started, Ok(Some(_))) {
+            let metrics = &self.starter.dispatcher.metrics;
+            metrics.processes.started(self.start_reason);
+            self.start_reason = StartReason::Replace;
+            self.starter.place.restarts += 1;
+        }
         let error = match started {
             Ok(Some(mut running)) if self.current.is_some() => {
                 running.member_mut().set_role(Role::Candidate);
@@ -123,7 +134,11 @@ impl Slot {
         };
         if let Some(replaced) = self.install(running) {
             debug!(process = replaced.number(), "process replaced in turn");
-            self.stop_aside(replaced, StopReason::Replaced);
+            let why = match self.renewal {
+                Some(_) => Replacement::Reload,
+                None => Replacement::Recycled,
+            };
+            self.stop_aside(replaced, StopReason::Replaced(why));
         }
     }
 }

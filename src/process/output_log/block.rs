@@ -17,7 +17,7 @@ pub(super) struct Block {
     line_length: usize,
     pub(super) last_line: String,
     pub(super) last_line_came: Option<Instant>,
-    last_read: Option<Instant>,
+    pub(super) last_read: Option<Instant>,
 }
 
 impl Block {

@@ -107,6 +107,11 @@ impl ErrorOutput {
         repeated
     }
 
+    /// When output was last read.
+    pub(crate) fn last_read(&self) -> Option<Instant> {
+        self.block.last_read
+    }
+
     /// The last line that was not blank, if it came after `since`.
     pub(crate) fn last_line(&self, since: Option<Instant>) -> &str {
         let is_older = since.is_some_and(|since| self.block.last_line_came < Some(since));

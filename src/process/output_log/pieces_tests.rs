@@ -2,9 +2,12 @@
 
 use super::*;
 use crate::logging::tests::{in_each_format, is_disguise};
+use crate::metrics::Metrics;
 use crate::process::output_log::{LogAllowance, StreamLog};
 use proptest::prelude::*;
 use serde_json::{Value, json};
+use std::num::NonZeroUsize;
+use std::sync::Arc;
 use std::time::Instant;
 
 /// Pieces of output that look like events, end lines, break encodings or begin escapes.
@@ -44,7 +47,11 @@ fn output() -> impl Strategy<Value = Vec<u8>> {
 /// Logs this as the output of process 7.
 fn log(output: &[u8]) {
     let now = Instant::now();
-    let mut log = StreamLog::new(7, "stderr", LogAllowance::new(now));
+    let mut log = StreamLog::new(
+        7,
+        "stderr",
+        LogAllowance::new(now, Arc::new(Metrics::new(NonZeroUsize::MIN))),
+    );
     log.write(now, output, None);
 }
 

@@ -50,8 +50,9 @@ impl RequestSource for Waiting {
 
 impl ProcessObserver for Waiting {
     fn came_up(&mut self, _: Option<Duration>) {}
-    fn announced(&mut self) {}
+    fn announced(&mut self, _: usize) {}
     fn went_unanswered(&mut self) {}
+    fn wrote_stderr(&mut self, _: Instant) {}
     fn slowest_start(&self) -> Option<Duration> {
         Some(Duration::ZERO)
     }
@@ -91,7 +92,10 @@ impl Bench {
         let out_of = Receiver::from_owned_fd(out_of.into()).unwrap();
         let (errors_of, stderr) = pipe().unwrap();
         let errors_of = Receiver::from_owned_fd(errors_of.into()).unwrap();
-        let allowance = LogAllowance::new(Instant::now());
+        let allowance = LogAllowance::new(
+            Instant::now(),
+            Arc::new(crate::metrics::Metrics::new(std::num::NonZeroUsize::MIN)),
+        );
         let (form, failed) = (HandlerLog::Events, FailedOutput::default());
         let log = ProcessLog {
             stderr: ErrorOutput::new(1, errors_of, form, allowance.clone(), failed),

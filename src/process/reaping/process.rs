@@ -141,6 +141,11 @@ impl Death {
     pub fn code(&self) -> Option<i32> {
         self.status.code()
     }
+
+    /// Whether the kernel's out-of-memory killer ended it.
+    pub fn is_out_of_memory(&self) -> bool {
+        self.cause == EndCause::OutOfMemory
+    }
 }
 
 /// Becomes ready when a process has ended.

@@ -7,10 +7,13 @@
 #![no_main]
 
 use faas_worker::budget::MemoryBudget;
-use faas_worker::config::{Config, HttpConfig, PoolConfig, ProcessConfig, ShutdownConfig};
+use faas_worker::config::{
+    Config, HandlerLog, HttpConfig, PoolConfig, ProcessConfig, ShutdownConfig,
+};
 use faas_worker::http::api::large_body::LargeBodies;
-use faas_worker::http::api::{Api, Surface};
+use faas_worker::http::api::{Api, Figures, Surface};
 use faas_worker::http::server::listener::Listener;
+use faas_worker::metrics::Metrics;
 use faas_worker::pool::Pool;
 use faas_worker::shutdown::Shutdown;
 use faas_worker::threads::Threads;
@@ -69,6 +72,7 @@ fn config() -> Config {
             max_reply_bytes: 1024,
             grace: SECOND,
             recycle: Default::default(),
+            log: HandlerLog::Events,
         },
         isolation: Default::default(),
         shutdown: ShutdownConfig {
@@ -98,16 +102,33 @@ impl Stage {
             let shutdown = Shutdown::default();
             let budget = MemoryBudget::new(1 << 20);
             let threads = Threads::this_one();
-            let pool =
-                Pool::start(&config, None, budget, shutdown.clone(), &threads).expect("a pool");
+            let metrics = Arc::new(Metrics::new(NonZeroUsize::MIN));
+            let counted = Arc::clone(&metrics);
+            let pool = Pool::start(
+                &config,
+                None,
+                budget.clone(),
+                shutdown.clone(),
+                &threads,
+                counted,
+            );
+            let pool = Arc::new(pool.expect("a pool"));
+            let figures = Figures::new(
+                &config.http,
+                Arc::clone(&pool),
+                metrics,
+                budget,
+                shutdown,
+                threads.clone(),
+            );
             let api = Arc::new(Api::new(
                 config.http.clone(),
-                Arc::new(pool),
+                pool,
                 &[address.ip()],
                 None,
                 MemoryBudget::new(1 << 20),
                 LargeBodies::start().expect("a thread"),
-                shutdown,
+                figures,
             ));
             let answer = move |request| Arc::clone(&api).answer(request, Surface::Public);
             tokio::spawn(async move {
