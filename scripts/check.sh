@@ -62,7 +62,8 @@ run scripts/check/deny.sh --installed
 run env RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps
 run env RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --document-private-items
 
-run shellcheck .ci/run scripts/*.sh scripts/*/*.sh tests/docker/*.sh examples/shell/*.sh
+run shellcheck .ci/run scripts/*.sh scripts/*/*.sh tests/docker/*.sh \
+    examples/shell/*sh
 # Not python3 -m py_compile, which leaves its output beside the sources.
 run python3 -c 'import sys
 for name in sys.argv[1:]:

@@ -22,6 +22,7 @@ mod framing;
 mod health;
 mod http;
 mod isolation;
+mod languages;
 mod lines;
 mod load;
 mod logs;
