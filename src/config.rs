@@ -65,6 +65,8 @@ pub struct HttpConfig {
     pub admin: Option<SocketAddr>,
     /// Whether errors may quote a handler's output and paths of the machine.
     pub verbose_errors: bool,
+    /// Which requests for the handler are logged.
+    pub access_log: AccessLog,
     /// The file of tokens; callers must send one of them.
     pub auth_token_file: Option<PathBuf>,
     /// Connections open at one time.
@@ -180,6 +182,17 @@ pub enum LogFormat {
     Gcp,
     /// For Elasticsearch: as JSON, in the names of the Elastic Common Schema.
     Ecs,
+}
+
+/// Which requests for the handler are logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AccessLog {
+    /// None, but failures as they are told in any case.
+    Off,
+    /// Each.
+    On,
+    /// Each that has no result.
+    Errors,
 }
 
 /// How the stderr of handlers is logged.

@@ -414,3 +414,128 @@ done"#;
         assert!(worker.log.lines().contains(&object), "{object}");
     }
 }
+
+/// The events of the access log for this request id, which is one.
+#[track_caller]
+fn accessed(worker: &crate::support::Worker, id: &str) -> Value {
+    let of_it = || {
+        let mut requests = events(worker, "request");
+        requests.retain(|event| event["request_id"] == id);
+        requests
+    };
+    eventually(&format!("{id} is told"), || of_it().pop());
+    let mut requests = of_it();
+    assert_eq!(requests.len(), 1, "{requests:?}");
+    requests.remove(0)
+}
+
+#[test]
+fn the_access_log_has_each_request_for_the_handler_once_and_not_what_it_said() {
+    let worker = misbehave(&["--ready"])
+        .option("--processes", "1")
+        .flag("--access-log")
+        .start();
+    worker.wait_until_ready();
+    let mut connection = worker.connect();
+    let mut post = |id: &str, body: &[u8]| {
+        let headers = [
+            ("x-request-id", id),
+            ("traceparent", TRACE[0]),
+            ("x-s3cret", "s3cret"),
+        ];
+        connection
+            .request("POST", "/?s3cret", &headers, Some(body))
+            .unwrap()
+    };
+    let answer = post("r-1", &body_of("s3cret"));
+    assert_result(&answer, "s3cret");
+    let event = accessed(&worker, "r-1");
+    let microseconds = |name: &str| event[name].as_u64().expect(name);
+    let parts = microseconds("queue_us") + microseconds("invoke_us");
+    assert!(microseconds("total_us") >= parts, "{event}");
+    assert!(microseconds("invoke_us") > 0, "{event}");
+    let remote = event["remote"].as_str().unwrap();
+    assert!(remote.starts_with("127.0.0.1:"), "{event}");
+    for (name, value) in [
+        ("level", Value::from("INFO")),
+        ("method", "POST".into()),
+        ("path", "/".into()),
+        ("status", 200.into()),
+        ("executed", "yes".into()),
+        ("bytes_in", body_of("s3cret").len().into()),
+        ("bytes_out", answer.body.len().into()),
+        ("process", 1.into()),
+        ("trace_id", TRACE[1].into()),
+        ("span_id", TRACE[2].into()),
+        ("code", Value::Null),
+    ] {
+        assert_eq!(event[name], value, "{name} of {event}");
+    }
+
+    for (id, body, status, code, executed) in [
+        ("r-2", &b"{\"s3cret\":1}"[..], 422, "invalid_request", "no"),
+        (
+            "r-3",
+            &body_of("error s3cret")[..],
+            400,
+            "handler_error",
+            "yes",
+        ),
+        (
+            "r-4",
+            &body_of("exit 1")[..],
+            502,
+            "handler_exited",
+            "maybe",
+        ),
+    ] {
+        assert_eq!(post(id, body).status, status);
+        let event = accessed(&worker, id);
+        let found = [&event["status"], &event["code"], &event["executed"]];
+        assert_eq!(
+            found,
+            [&status.into(), &Value::from(code), &executed.into()]
+        );
+        assert_eq!(event["process"].is_null(), executed == "no", "{event}");
+    }
+    worker.get("/health");
+    worker.get("/");
+    worker.get("/nothing");
+    post("r-5", &body_of("last"));
+    accessed(&worker, "r-5");
+    assert_eq!(events(&worker, "request").len(), 5);
+    assert!(
+        !worker.log.text().contains("s3cret"),
+        "{}",
+        worker.log.text()
+    );
+}
+
+#[test]
+fn the_access_log_of_errors_has_failures_and_clients_that_left() {
+    let worker = misbehave(&["--ready"])
+        .option("--processes", "1")
+        .environment("FAAS_ACCESS_LOG", "errors")
+        .start();
+    worker.wait_until_ready();
+    assert_eq!(post_as(&worker, "r-1").status, 200);
+    let mut leaver = worker.connect();
+    leaver.send_payload("sleep 300").unwrap();
+    worker.wait_until_read();
+    leaver.reset();
+    let gone = eventually("the leaver is told", || events(&worker, "request").pop());
+    assert_eq!(gone["outcome"], "client_gone", "{gone}");
+    for name in ["status", "code", "executed", "bytes_out"] {
+        assert!(gone[name].is_null(), "{gone}");
+    }
+    assert!(gone["total_us"].as_u64().unwrap() < 300_000, "{gone}");
+    assert_eq!(events(&worker, "request").len(), 1);
+}
+
+#[test]
+fn without_an_access_log_no_request_is_told() {
+    let worker = misbehave(&["--ready"]).start();
+    worker.wait_until_ready();
+    assert_eq!(post_as(&worker, "r-1").status, 200);
+    assert!(!worker.log.text().contains("r-1"), "{}", worker.log.text());
+}

@@ -51,6 +51,8 @@ fn a_bad_setting_is_named_with_its_flag_its_variable_and_its_value() {
         ("--drain-delay", "FAAS_DRAIN_DELAY", "x"),
         ("--drain-timeout", "FAAS_DRAIN_TIMEOUT", "x"),
         ("--log-format", "FAAS_LOG_FORMAT", "xml"),
+        ("--log-handler", "FAAS_LOG_HANDLER", "json"),
+        ("--access-log", "FAAS_ACCESS_LOG", "yes"),
         ("--log-level", "FAAS_LOG_LEVEL", "loud"),
         ("--wait-ready", "FAAS_WAIT_READY", "perhaps"),
         ("--pass-header", "FAAS_PASS_HEADER", "not a name"),
@@ -188,6 +190,8 @@ fn the_help_is_complete() {
         ("--sandbox-write", "FAAS_SANDBOX_WRITE"),
         ("--log-format", "FAAS_LOG_FORMAT"),
         ("--log-level", "FAAS_LOG_LEVEL"),
+        ("--log-handler", "FAAS_LOG_HANDLER"),
+        ("--access-log", "FAAS_ACCESS_LOG"),
     ] {
         assert!(help.contains(flag), "no {flag} in the help");
         assert!(help.contains(variable), "no {variable} in the help");

@@ -110,7 +110,7 @@ pub(super) fn serve(options: ServeOptions) -> Result<Task, String> {
     let exit_on_failure = processes.exit_on_failure;
     let reload = processes.reload.clone();
     let (pool, process) = processes.into_config(&requests, sizes.reply, shutdown.log_handler)?;
-    let log = shutdown.log();
+    let (log, access_log) = (shutdown.log(), shutdown.access_log);
     let config = Config {
         memory_limit,
         command: command(handler, words)?,
@@ -122,7 +122,12 @@ pub(super) fn serve(options: ServeOptions) -> Result<Task, String> {
         isolation: isolation.into_config(),
         shutdown: shutdown.into_config(),
         reload: reload.and_then(|Reload(path)| path),
-        http: connections.into_config(address.resolve(), requests.pass_header, &sizes)?,
+        http: connections.into_config(
+            address.resolve(),
+            requests.pass_header,
+            &sizes,
+            access_log,
+        )?,
     };
     Ok(Task::Serve(Box::new(config), log))
 }

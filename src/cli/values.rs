@@ -1,6 +1,6 @@
 //! Parsers of single values: hosts, durations, sizes, names.
 
-use crate::config::{HandlerLog, LogFormat};
+use crate::config::{AccessLog, HandlerLog, LogFormat};
 use bytesize::ByteSize;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
@@ -228,6 +228,15 @@ pub(super) fn log_format(text: &str) -> Result<LogFormat, String> {
         "gcp" => Ok(LogFormat::Gcp),
         "ecs" => Ok(LogFormat::Ecs),
         _ => Err("not a log format, expected text, json, gcp or ecs".to_owned()),
+    }
+}
+
+pub(super) fn access_log(text: &str) -> Result<AccessLog, String> {
+    match text {
+        "off" => Ok(AccessLog::Off),
+        "on" => Ok(AccessLog::On),
+        "errors" => Ok(AccessLog::Errors),
+        _ => Err("not a choice of requests, expected off, on or errors".to_owned()),
     }
 }
 

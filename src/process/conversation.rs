@@ -246,12 +246,6 @@ impl<T: Ticket> Conversation<T> {
         self.flight.len()
     }
 
-    /// The name of the request that the process has, if that is one and its caller waits.
-    pub fn only_request(&self) -> Option<RequestName> {
-        let first = self.flight.front().filter(|_| self.flight.len() == 1);
-        first?.ticket.as_ref()?.name()
-    }
-
     /// Requests that the process may work on at once.
     pub fn requests_at_once(&self) -> usize {
         match self.promise {

@@ -2,7 +2,7 @@
 
 use crate::cli::sizes::Sizes;
 use crate::cli::values::{count, host_name, limit_of_time, origin, size_or_none, socket_address};
-use crate::config::HttpConfig;
+use crate::config::{AccessLog, HttpConfig};
 use clap::Args;
 use clap::builder::BoolishValueParser;
 use std::net::SocketAddr;
@@ -69,6 +69,7 @@ impl ConnectionOptions {
         listen: Vec<SocketAddr>,
         pass_headers: Vec<String>,
         sizes: &Sizes,
+        access_log: AccessLog,
     ) -> Result<HttpConfig, String> {
         if let Some(admin) = self.admin.filter(|admin| is_taken_by(&listen, *admin)) {
             return Err(format!(
@@ -88,6 +89,7 @@ impl ConnectionOptions {
             keep_alive: self.keep_alive,
             allowed_hosts: self.allow_host,
             allowed_origins: self.allow_origin,
+            access_log,
             auth_token_file: self.auth_token_file,
             verbose_errors: self.verbose_errors.unwrap_or(is_loopback_only),
             admin: self.admin,

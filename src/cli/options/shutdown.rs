@@ -1,8 +1,8 @@
 //! Flags about the end of the worker, and about its log.
 
 use crate::cli::LogSettings;
-use crate::cli::values::{duration, handler_log, log_format, log_level};
-use crate::config::{HandlerLog, LogFormat, ShutdownConfig};
+use crate::cli::values::{access_log, duration, handler_log, log_format, log_level};
+use crate::config::{AccessLog, HandlerLog, LogFormat, ShutdownConfig};
 use clap::Args;
 use std::time::Duration;
 use tracing::Level;
@@ -26,6 +26,11 @@ pub(super) struct ShutdownOptions {
     #[arg(long, env = "FAAS_LOG_LEVEL", value_name = "LEVEL", default_value = "info",
           value_parser = log_level)]
     log_level: Level,
+    /// Log each POST /, or with =errors each that fails
+    #[arg(long, env = "FAAS_ACCESS_LOG", value_name = "WHICH", num_args = 0..=1,
+          require_equals = true, default_value = "off", default_missing_value = "on",
+          value_parser = access_log)]
+    pub(super) access_log: AccessLog,
     /// How the stderr of handlers is logged: event, or raw, which writes its lines as they are
     #[arg(long, env = "FAAS_LOG_HANDLER", value_name = "FORM", default_value = "event",
           value_parser = handler_log)]

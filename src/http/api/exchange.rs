@@ -2,19 +2,27 @@
 
 use super::Api;
 use super::headers::{Headers, KnownHeader};
+use super::respond::ApiResponse;
+use super::routes::{self, Target};
+use crate::config::AccessLog;
+use crate::error::{Code, Executed};
+use crate::http::server::RequestBody;
 use crate::logging::milliseconds;
 use crate::metrics::OutcomeLabel;
 use crate::pool::CallTimes;
 use crate::trace_context::TraceContext;
 use compact_str::CompactString;
+use hyper::body::Body;
 use hyper::header::HeaderValue;
 use hyper::{Method, Request, StatusCode};
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
-use tracing::{Level, debug};
+use std::time::{Duration, Instant};
+use tracing::{Level, debug, info};
 
-/// The record of one request. The debug log has each once: with its status, or, when the record is
-/// dropped before that, as a request whose client has left.
+/// The record of one request. The log has it once in each of two forms, as far as they are wanted:
+/// as an event for debugging, and as an event of the access log. A record that is dropped before it
+/// is answered is that of a request whose client has left.
 #[derive(Debug)]
 pub(super) struct Exchange {
     pub(super) arrived: Instant,
@@ -28,19 +36,40 @@ pub(super) struct Exchange {
     pub(super) is_for_function: bool,
     /// The times of the call, if a process had it.
     pub(super) times: Option<CallTimes>,
-    /// Method and path, as long as the log is still to tell of the request.
-    unlogged: Option<(Method, String)>,
+    /// Length of the body, once all of it has come.
+    pub(super) bytes_in: u64,
+    /// Further facts for the log, as long as it is still to tell of the request.
+    unlogged: Option<Box<Unlogged>>,
+}
+
+/// Facts of a request that only the log needs.
+#[derive(Debug)]
+struct Unlogged {
+    method: Method,
+    path: String,
+    peer: Option<SocketAddr>,
+    /// Which requests the access log has; none, if this one is not for the handler.
+    access_log: AccessLog,
+}
+
+/// The answer to a request, as the log tells of it.
+#[derive(Debug, Clone, Copy)]
+struct Told {
+    status: StatusCode,
+    failure: Option<Code>,
+    bytes_out: u64,
 }
 
 impl Exchange {
     /// The record of a request that arrives now.
-    pub(super) fn new<B>(
-        request: &Request<B>,
+    pub(super) fn new(
+        request: &Request<RequestBody>,
         head: &Headers<'_>,
         id: CompactString,
         is_sound: bool,
+        access_log: AccessLog,
     ) -> Exchange {
-        let is_logged = tracing::enabled!(Level::DEBUG);
+        let is_logged = access_log != AccessLog::Off || tracing::enabled!(Level::DEBUG);
         Exchange {
             arrived: Instant::now(),
             id,
@@ -48,29 +77,100 @@ impl Exchange {
             is_sound,
             is_for_function: false,
             times: None,
-            unlogged: is_logged.then(|| {
-                let path = request.uri().path().to_owned();
-                (request.method().clone(), path)
-            }),
+            bytes_in: 0,
+            unlogged: is_logged.then(|| Unlogged::of(request, access_log)),
         }
     }
 
-    /// The request is answered with this status.
-    pub(super) fn answered(&mut self, status: StatusCode) {
-        if let Some((method, path)) = self.unlogged.take() {
-            debug!(
-                request_id = self.id.as_str(),
-                trace_id = self.trace.as_ref().map(TraceContext::trace_id),
-                span_id = self.trace.as_ref().map(TraceContext::span_id),
-                trace_flags = self.trace.as_ref().map(TraceContext::flags),
-                %method,
-                path,
-                status = status.as_u16(),
-                took_ms = milliseconds(self.arrived.elapsed()),
-                "answered"
-            );
+    /// The request is answered with this response, and has this failure or a result.
+    pub(super) fn answered(&mut self, response: &ApiResponse, failure: Option<Code>) {
+        if let Some(unlogged) = self.unlogged.take() {
+            let told = Told {
+                status: response.status(),
+                failure,
+                bytes_out: response.body().size_hint().lower(),
+            };
+            self.log(&unlogged, Some(told));
         }
     }
+
+    fn log(&self, unlogged: &Unlogged, told: Option<Told>) {
+        let is_failure = told.is_none_or(|told| told.failure.is_some());
+        match unlogged.access_log {
+            AccessLog::On => self.log_access(unlogged, told),
+            AccessLog::Errors if is_failure => self.log_access(unlogged, told),
+            AccessLog::Errors | AccessLog::Off => {}
+        }
+        let Unlogged { method, path, .. } = unlogged;
+        let trace = self.trace.as_ref();
+        debug!(
+            request_id = self.id.as_str(),
+            trace_id = trace.map(TraceContext::trace_id),
+            span_id = trace.map(TraceContext::span_id),
+            trace_flags = trace.map(TraceContext::flags),
+            %method,
+            path,
+            status = told.map(|told| told.status.as_u16()),
+            took_ms = milliseconds(self.arrived.elapsed()),
+            "{}",
+            match told {
+                Some(_) => "answered",
+                None => "client gone before its answer",
+            }
+        );
+    }
+
+    /// The event of the access log: nothing of the payload, the query and the headers.
+    fn log_access(&self, unlogged: &Unlogged, told: Option<Told>) {
+        let trace = self.trace.as_ref();
+        let failure = told.and_then(|told| told.failure);
+        let executed = match failure {
+            Some(code) => code.executed(),
+            None => Executed::Yes,
+        };
+        let is_gone = told.is_none();
+        info!(
+            method = unlogged.method.as_str(),
+            path = unlogged.path,
+            status = told.map(|told| told.status.as_u16()),
+            outcome = is_gone.then_some("client_gone"),
+            code = failure.map(Code::as_str),
+            executed = told.map(|_| executed.as_str()),
+            queue_us = self.times.map(|times| microseconds(times.queued)),
+            invoke_us = self.times.map(|times| microseconds(times.worked)),
+            total_us = microseconds(self.arrived.elapsed()),
+            bytes_in = self.bytes_in,
+            bytes_out = told.map(|told| told.bytes_out),
+            process = self.times.map(|times| times.process),
+            request_id = self.id.as_str(),
+            trace_id = trace.map(TraceContext::trace_id),
+            span_id = trace.map(TraceContext::span_id),
+            trace_flags = trace.map(TraceContext::flags),
+            remote = unlogged.peer.map(tracing::field::display),
+            "request"
+        );
+    }
+}
+
+impl Unlogged {
+    fn of(request: &Request<RequestBody>, access_log: AccessLog) -> Box<Unlogged> {
+        let (method, path) = (request.method(), request.uri().path());
+        let target = routes::find(path).filter(|target| target.accepts(method));
+        Box::new(Unlogged {
+            method: method.clone(),
+            path: path.to_owned(),
+            peer: request.body().peer(),
+            access_log: match target {
+                Some(Target::Function) => access_log,
+                Some(_) | None => AccessLog::Off,
+            },
+        })
+    }
+}
+
+/// A duration in whole microseconds.
+fn microseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// A request that is being answered. Dropped before [`InProgress::end`], it counts as one whose client
@@ -131,17 +231,8 @@ fn trace_context(head: &Headers<'_>) -> Option<TraceContext> {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        if let Some((method, path)) = self.unlogged.take() {
-            debug!(
-                request_id = self.id.as_str(),
-                trace_id = self.trace.as_ref().map(TraceContext::trace_id),
-                span_id = self.trace.as_ref().map(TraceContext::span_id),
-                trace_flags = self.trace.as_ref().map(TraceContext::flags),
-                %method,
-                path,
-                took_ms = milliseconds(self.arrived.elapsed()),
-                "client gone before its answer"
-            );
+        if let Some(unlogged) = self.unlogged.take() {
+            self.log(&unlogged, None);
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::budget::{COUNTED_FROM, MemoryBudget, Reservation};
 use crate::config::HttpConfig;
 use crate::error::{RETRY_SOON, RequestFailure};
 use crate::http::server::RequestBody;
-use crate::pool::{CallTimes, Extras, Job, Pool};
+use crate::pool::{Extras, Job, Pool};
 use crate::shutdown::{Shutdown, Stage};
 use bytes::{Bytes, BytesMut};
 use hyper::StatusCode;
@@ -65,7 +65,7 @@ impl Invocation {
 }
 
 /// Invokes the handler: collects the body, finds the payload, calls the pool, and puts the times of
-/// the call into `times`.
+/// the call into the request's record.
 ///
 /// The future is kept small, because it is moved about with the future that answers the request:
 /// parts for late or large bodies are allocated when they are needed.
@@ -73,7 +73,7 @@ pub(super) async fn invoke(
     invoker: Invoker<'_>,
     invocation: Invocation,
     body: RequestBody,
-    times: &mut Option<CallTimes>,
+    exchange: &mut Exchange,
 ) -> Result<ApiResponse, RequestFailure> {
     let Invoker {
         config,
@@ -98,6 +98,7 @@ pub(super) async fn invoke(
             Box::pin(body.within(timeout, shutdown)).await?
         }
     };
+    exchange.bytes_in = body.len() as u64;
     // The body is dropped before the wait for the answer.
     let (payload, mut reservation) = match find_here(is_json, &body) {
         Some(found) => {
@@ -123,7 +124,7 @@ pub(super) async fn invoke(
         reservation,
     })?;
     let outcome = (&mut call).await;
-    *times = call.times();
+    exchange.times = call.times();
     Ok(respond::json(StatusCode::OK, outcome?))
 }
 

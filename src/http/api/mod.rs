@@ -128,7 +128,8 @@ impl Api {
         let checked = Guard::check_head(request.version(), &head)
             .and_then(|()| Guard::check_target(request.uri()));
         let id = self.request_id(&head);
-        let mut exchange = Exchange::new(&request, &head, id, checked.is_ok());
+        let access_log = self.config.access_log;
+        let mut exchange = Exchange::new(&request, &head, id, checked.is_ok(), access_log);
         let route = checked.and_then(|()| self.route(&request, &head, surface, &mut exchange));
         // A client that waits for 100 (Continue) is not made to send a body that is not read.
         let is_discarded = !matches!(route, Ok(Route::Handler(_)))
@@ -147,8 +148,7 @@ impl Api {
                         large_bodies: &api.large_bodies,
                         shutdown: &api.shutdown,
                     };
-                    let times = &mut open.exchange.times;
-                    invoke::invoke(invoker, invocation, body, times).await
+                    invoke::invoke(invoker, invocation, body, &mut open.exchange).await
                 }
                 Ok(Route::Page(page)) => {
                     let_go(body, is_discarded).await;
@@ -165,6 +165,7 @@ impl Api {
 
     /// Completes the response by the headers of every response.
     fn finish(open: &mut InProgress, answered: Result<ApiResponse, RequestFailure>) -> ApiResponse {
+        let failure = answered.as_ref().err().map(RequestFailure::code);
         let (mut response, outcome) = match answered {
             Ok(response) => (response, OutcomeLabel::Ok),
             Err(failure) => {
@@ -187,7 +188,7 @@ impl Api {
         if !open.exchange.is_sound || is_draining {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
-        open.exchange.answered(response.status());
+        open.exchange.answered(&response, failure);
         response
     }
 

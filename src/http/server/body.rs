@@ -2,6 +2,7 @@
 //! type of all responses.
 
 use std::future::poll_fn;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -43,6 +44,11 @@ impl RequestBody {
             status,
             is_broken: false,
         }
+    }
+
+    /// The address of the client, where it is wanted.
+    pub(in crate::http) fn peer(&self) -> Option<SocketAddr> {
+        self.status.peer()
     }
 
     /// Reads and throws away the bytes that have come, so that the connection stays open if the end

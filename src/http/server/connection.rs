@@ -55,6 +55,11 @@ where
     F: Future<Output = HttpResponse>,
 {
     let status = registration.status();
+    if registration.registry().keeps_peers()
+        && let Ok(peer) = stream.peer_addr()
+    {
+        status.keep_peer(peer);
+    }
     let service_status = Arc::clone(status);
     let service = service_fn(move |request: Request<Incoming>| {
         let status = Arc::clone(&service_status);

@@ -33,6 +33,7 @@ fn config() -> HttpConfig {
         admin: None,
         auth_token_file: None,
         verbose_errors: false,
+        access_log: crate::config::AccessLog::Off,
         allowed_hosts: Vec::new(),
         allowed_origins: Vec::new(),
         pass_headers: Vec::new(),

@@ -23,7 +23,7 @@ use super::limits::TimeLimits;
 use super::rates::Verdict;
 use super::snapshot::CloseRank;
 use super::status::{ConnectionStatus, Place};
-use crate::config::HttpConfig;
+use crate::config::{AccessLog, HttpConfig};
 
 /// Connections that one ranking of all connections keeps as candidates for closing.
 const MAX_CANDIDATES: usize = 256;
@@ -46,6 +46,7 @@ pub(super) const MAX_HEALTH_CHECKS: usize = 16;
 pub(super) struct Registry {
     limits: TimeLimits,
     max_connections: NonZeroUsize,
+    keeps_peers: bool,
     clock: Clock,
     connections: Mutex<Connections>,
     /// A connection has closed, or was asked to make room and stays open.
@@ -69,13 +70,24 @@ struct Connections {
 
 impl Registry {
     pub(super) fn new(config: &HttpConfig) -> Arc<Registry> {
-        Registry::with_limits(TimeLimits::new(config), config.max_connections)
+        let keeps_peers = config.access_log != AccessLog::Off;
+        Registry::with_limits(TimeLimits::new(config), config.max_connections, keeps_peers)
     }
 
-    fn with_limits(limits: TimeLimits, max_connections: NonZeroUsize) -> Arc<Registry> {
+    /// Whether the addresses of clients are wanted, which cost a system call.
+    pub(super) fn keeps_peers(&self) -> bool {
+        self.keeps_peers
+    }
+
+    fn with_limits(
+        limits: TimeLimits,
+        max_connections: NonZeroUsize,
+        keeps_peers: bool,
+    ) -> Arc<Registry> {
         Arc::new(Registry {
             limits,
             max_connections,
+            keeps_peers,
             clock: Clock::start(),
             connections: Mutex::default(),
             room_changed: Notify::new(),

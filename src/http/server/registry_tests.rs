@@ -8,7 +8,7 @@ use super::*;
 impl Registry {
     pub(in crate::http::server) fn of_tests(max_connections: usize) -> Arc<Registry> {
         let max_connections = NonZeroUsize::new(max_connections).unwrap();
-        Registry::with_limits(TimeLimits::of_tests(), max_connections)
+        Registry::with_limits(TimeLimits::of_tests(), max_connections, false)
     }
 }
 

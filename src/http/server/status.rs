@@ -4,6 +4,7 @@
 //! so that neither waits. A sweep that sees a mixture of old and new fields is
 //! harmless, because the connection's task looks again before it closes.
 
+use std::net::SocketAddr;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::task::Waker;
@@ -51,6 +52,8 @@ pub(super) struct ConnectionStatus {
     /// The connection runs in one task from end to end, so its waker never changes.
     waker: OnceLock<Waker>,
     clock: Clock,
+    /// The address of the client, where it is wanted.
+    peer: OnceLock<SocketAddr>,
 }
 
 impl ConnectionStatus {
@@ -69,9 +72,20 @@ impl ConnectionStatus {
             place,
             waker: OnceLock::new(),
             clock,
+            peer: OnceLock::new(),
         };
         status.enter(Phase::Idle);
         status
+    }
+
+    /// The address of the client, where it is wanted.
+    pub(super) fn peer(&self) -> Option<SocketAddr> {
+        self.peer.get().copied()
+    }
+
+    /// Keeps the address of the client; the first one stays.
+    pub(super) fn keep_peer(&self, peer: SocketAddr) {
+        let _ = self.peer.set(peer);
     }
 
     pub(super) fn is_for_health_check(&self) -> bool {

@@ -1,7 +1,9 @@
 //! A request that was given to the process and has no reply.
 
 use super::event::Event;
+use super::{Conversation, Ticket};
 use crate::error::RequestFailure;
+use crate::process::call::RequestName;
 use crate::process::ids::IdDigits;
 use bytes::Bytes;
 use std::ops::Range;
@@ -50,5 +52,19 @@ impl<T> Flight<T> {
     /// When the process has had its time for the request.
     pub(super) fn own_deadline(&self) -> Instant {
         self.since + self.timeout
+    }
+}
+
+impl<T: Ticket> Conversation<T> {
+    /// The name of the request that the process works on alone, while its caller waits.
+    pub fn only_request(&self) -> Option<RequestName> {
+        let first = self.flight.front().filter(|_| self.flight.len() == 1);
+        first?.ticket.as_ref()?.name()
+    }
+
+    /// When the process could start on each request whose caller waits, in order.
+    pub fn awaited_since(&self) -> Vec<Instant> {
+        let awaited = self.flight.iter().filter(|flight| flight.ticket.is_some());
+        awaited.map(|flight| flight.since).collect()
     }
 }

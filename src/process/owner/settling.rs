@@ -2,6 +2,7 @@
 
 use super::reading::READ_BYTES;
 use super::{Owner, ProcessObserver, RequestSource};
+use crate::answer::Work;
 use crate::cause::Cause;
 use crate::error::RequestFailure;
 use crate::process::conversation::{OpenRequest, PipeHolders};
@@ -10,7 +11,7 @@ use rustix::io::Errno;
 use std::future::poll_fn;
 use std::os::fd::AsRawFd;
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::task::yield_now;
 use tokio::time::timeout;
 
@@ -46,12 +47,24 @@ impl<S: RequestSource + ProcessObserver> Owner<S> {
             None => PipeHolders::Gone,
         };
         let mut never_started = Vec::new();
-        for open in self.conversation.end(&unread, holders) {
+        let (process, ended) = (self.process, Instant::now());
+        let since = self.conversation.awaited_since();
+        let open = self.conversation.end(&unread, holders);
+        for (open, began) in open.into_iter().zip(since) {
             match open {
                 OpenRequest::NeverStarted(request) => never_started.push(request),
-                OpenRequest::MayHaveStarted(request) => request
-                    .into()
-                    .answer(Err(RequestFailure::Exited(cause.clone()))),
+                OpenRequest::MayHaveStarted(request) => {
+                    let failure = RequestFailure::Exited(cause.clone());
+                    let work = Work {
+                        process,
+                        began,
+                        ended,
+                    };
+                    request
+                        .into()
+                        .into_answer(Err(failure), Some(work))
+                        .deliver();
+                }
             }
         }
         never_started
