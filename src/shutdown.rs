@@ -10,7 +10,7 @@
 //! | [`Stage::IdleStopped`] | 1 s after `Closed` | processes without work are stopped |
 //! | [`Stage::Stopping`] | when all is answered, or after `--drain-timeout` | no request is taken on; every process is asked to end |
 //! | [`Stage::Terminating`] | after `--drain-timeout` | processes that stop are asked by SIGTERM |
-//! | [`Stage::Killing`] | at most 1.75 s later, or with a second signal | processes get SIGKILL |
+//! | [`Stage::Killing`] | `--grace` later, at most 1.75 s, or with a second signal | processes get SIGKILL |
 //! | [`Stage::Aborting`] | 0.5 s after the last process at most, at once after a second signal | callers' connections are dropped |
 //! | [`Stage::Ended`] | 0.5 s later at most | connections to the address of `--admin` are dropped |
 

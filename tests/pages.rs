@@ -196,3 +196,25 @@ fn every_page_of_docs_is_named_in_the_readme() {
         "the README is too long to be read"
     );
 }
+
+/// The table of rules in docs/design.md leads to files that are there, and to items in them.
+#[test]
+fn the_table_of_rules_leads_to_the_source() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = std::fs::read_to_string(root.join("docs/design.md")).unwrap();
+    let (_, table) = page.split_once("## Where each rule stands").unwrap();
+    let mut source = String::new();
+    let mut items = 0;
+    // Every second piece stands between backticks.
+    for name in table.split('`').skip(1).step_by(2) {
+        if name.starts_with("src/") {
+            let path = root.join(name);
+            assert!(path.exists(), "{name}");
+            source = std::fs::read_to_string(path).unwrap_or_default();
+        } else if !name.starts_with('/') {
+            assert!(source.contains(name), "{name}");
+            items += 1;
+        }
+    }
+    assert!(items > 15, "{items}");
+}

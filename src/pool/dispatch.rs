@@ -294,20 +294,21 @@ impl Dispatcher {
             drop(state);
             return answer_all(calls, refusal);
         }
-        let (mut woken, mut worn_out, mut too_often) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut woken, mut past_giving_up, mut handed_back_too_often) =
+            (Vec::new(), Vec::new(), Vec::new());
         for mut call in calls {
             if call.is_abandoned() {
                 continue;
             }
             if now >= call.gives_up_at {
-                worn_out.push(call);
+                past_giving_up.push(call);
                 continue;
             }
             // Until a first process is up, failed starts over the whole pool end this sooner.
             if state.health.was_ever_up() {
                 call.times_handed_back += 1;
                 if call.times_handed_back > MOST_HAND_BACKS {
-                    too_often.push(call);
+                    handed_back_too_often.push(call);
                     continue;
                 }
             }
@@ -325,11 +326,12 @@ impl Dispatcher {
         let why = "one process after another ended before it read the request".into();
         let retry_after = RETRY_SOON;
         answer_all(
-            worn_out,
+            past_giving_up,
             Some(RequestFailure::Unavailable { why, retry_after }),
         );
+        // Not `no`: a process may have put the line back into its stdin itself, so it may have run.
         let why = "one process after another ended while it had the request".into();
-        answer_all(too_often, Some(RequestFailure::Exited(why)));
+        answer_all(handed_back_too_often, Some(RequestFailure::Exited(why)));
         for process in woken {
             self.wake(Some(process), false);
         }

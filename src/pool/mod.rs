@@ -4,7 +4,8 @@
 //! the queue; the process that is woken for it takes it from there (`Dispatcher::poll_take`), and
 //! its answer comes back over a channel of its own. No lock is held across an await.
 //!
-//! Modules: `dispatch` (calls and processes meet), `queue`, `waiting` (idle processes), `batching`,
+//! Modules: `dispatch` (calls and processes meet), `queue`, `waiting` (processes that could
+//! take a call, and the order in which they are woken), `batching`,
 //! `health` (can the pool serve?), `scaling` (how many processes), `rollout` (reload), `slot` (one
 //! process at a time: start, watch, replace, stop).
 
@@ -118,10 +119,10 @@ impl Pool {
     /// out of the queue; a process that has the job finishes it, and its result is dropped.
     pub fn call(&self, job: Job) -> Result<PendingAnswer, RequestFailure> {
         let now = Instant::now();
-        let longest = now + self.dispatcher.queue_timeout;
-        let until = job.latest.map_or(longest, |latest| latest.min(longest));
-        // `longest` in the queue, `timeout` behind another request, and `timeout` of its own.
-        let gives_up_at = longest + 2 * job.timeout;
+        let queue_end = now + self.dispatcher.queue_timeout;
+        let until = job.latest.map_or(queue_end, |latest| latest.min(queue_end));
+        // `queue_end` in the queue, `timeout` behind another request, and `timeout` of its own.
+        let gives_up_at = queue_end + 2 * job.timeout;
         let (call, receiver) = Call::new(job);
         let mut state = self.dispatcher.lock();
         if state.is_closed {
@@ -154,7 +155,7 @@ impl Pool {
         })
     }
 
-    /// The longest time that a process is given for one job.
+    /// The queue_end time that a process is given for one job.
     pub fn timeout(&self) -> Duration {
         self.dispatcher.timeout
     }

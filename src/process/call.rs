@@ -1,4 +1,12 @@
 //! A request on its way to a process, with the channel for its answer.
+//!
+//! | name | what it is |
+//! |---|---|
+//! | [`Job`] | what is asked for: payload, context, time |
+//! | [`Call`] | a job, and the channel for its answer; the pool queues calls |
+//! | `QueuedCall` | a call, with its place in the queue and its times |
+//! | [`Ticket`] | what a conversation sees of it |
+//! | `Flight` | that, with its id, line and times, from the moment it is given to a process to its reply |
 
 use super::conversation::Ticket;
 use super::line::{Context, ContextMember};

@@ -105,7 +105,8 @@ pub enum Position {
     First,
     /// After the requests that it has.
     Behind {
-        /// Longest line that the request may have, in bytes.
+        /// Bytes left for requests ahead. The queue compares the payload with it, so a line may be
+        /// longer by its id and its context.
         room_bytes: u64,
     },
 }
@@ -137,8 +138,8 @@ pub struct Conversation<T> {
     flight: VecDeque<Flight<T>>,
     finished: Finished,
     read_ahead: ReadAhead,
-    /// Replies in the promised order so far.
-    in_order: u64,
+    /// Replies so far, without the replies that broke a promised order.
+    replies_kept_order: u64,
     /// Lines since the last reply in order that may have been meant as replies: the process may be
     /// as many requests further than its replies say.
     unmatched_lines: usize,
@@ -189,7 +190,7 @@ impl<T: Ticket> Conversation<T> {
             silence: Silence::default(),
             flight: VecDeque::new(),
             finished: Finished::default(),
-            in_order: 0,
+            replies_kept_order: 0,
             unmatched_lines: 0,
             strays: Strays::default(),
             is_stopped: false,
@@ -353,7 +354,7 @@ impl<T: Ticket> Conversation<T> {
     /// These bytes were read from stdout.
     pub fn received(&mut self, now: Instant, bytes: &[u8]) {
         let began = self.flight.front().map(|first| first.since);
-        let answered = self.in_order;
+        let answered = self.replies_kept_order;
         self.silence.output(now);
         // Taken out for the time of the loop: each line needs the rest of the conversation.
         let mut framer = std::mem::replace(&mut self.framer, Framer::new(0));
@@ -365,7 +366,7 @@ impl<T: Ticket> Conversation<T> {
             Some(since) if memchr::memchr(b'\n', bytes).is_none() => Some(since),
             Some(_) | None => Some(now),
         };
-        let replies = self.in_order - answered;
+        let replies = self.replies_kept_order - answered;
         if let Some(began) = began.filter(|_| replies > 0) {
             let spent = now.saturating_duration_since(began);
             self.read_ahead.replied(now, spent, replies);

@@ -108,7 +108,7 @@ impl Ending<'_> {
         let stopped = self.pool.stop();
         tokio::pin!(stopped);
         let killed_at = end.max(Instant::now()) + grace.min(PROCESSES_END_WITHIN);
-        let asked_again = async {
+        let time_is_over = async {
             sleep_until(end).await;
             self.shutdown.advance(Stage::Terminating);
             sleep_until(killed_at).await;
@@ -116,7 +116,7 @@ impl Ending<'_> {
         // Cancel-safe: stopping goes on below if its time is over; the rest is only asked.
         let is_stopped = tokio::select! {
             () = &mut stopped => true,
-            () = asked_again => false,
+            () = time_is_over => false,
             () = self.shutdown.reached(Stage::Killing) => false,
         };
         if is_stopped {

@@ -32,7 +32,7 @@ impl FailureLog {
     /// Logs a failure, unless a line with its code was written just before.
     pub(super) fn record(&self, failure: &RequestFailure, exchange: &Exchange) {
         let code = failure.code();
-        let Some((level, message)) = look(code) else {
+        let Some((level, message)) = level_and_text(code) else {
             return;
         };
         let code = code.as_str();
@@ -61,7 +61,7 @@ impl FailureLog {
 }
 
 /// Level and text of the line about a failure; `None` if it is not logged.
-fn look(code: Code) -> Option<(Level, &'static str)> {
+fn level_and_text(code: Code) -> Option<(Level, &'static str)> {
     match code {
         Code::HandlerExited
         | Code::HandlerProtocol

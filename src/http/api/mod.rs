@@ -1,7 +1,7 @@
 //! The HTTP API: from a request's head to its response.
 //!
-//! Knows the pool by its call alone. Status, headers and words of a failure are decided in
-//! `respond`, paths and methods in `routes`.
+//! Knows the pool by its calls and its figures. `respond` turns failures into responses, and `routes`
+//! has the paths and methods.
 
 mod exchange;
 mod failure_log;

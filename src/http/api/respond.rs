@@ -1,4 +1,8 @@
-//! Responses: the one place that decides the status, headers and words of a failure.
+//! Turns a failure into a response: its status, its headers, and the sentence around its cause.
+//!
+//! The cause was put into words where it was found; a failure that the handler or the body's shape
+//! decided brings its status along. Two responses are made elsewhere, without a request: the 429 of
+//! the server's waiting room, and the 505 for HTTP/2.
 
 use crate::cause::Cause;
 use crate::error::{RETRY_SOON, RequestFailure};

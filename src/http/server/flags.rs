@@ -9,8 +9,9 @@ impl Orders {
     pub(super) const CHECK_LIMITS: u8 = 1;
     /// Close if idle or slow: a new connection or the memory budget needs the room.
     pub(super) const MAKE_ROOM: u8 = 2;
-    /// Say with each response that the connection closes after it.
-    pub(super) const DRAIN: u8 = 4;
+    /// Say with each response that the connection closes after it: from `Stage::Closed` on. While the
+    /// worker drains, the API says so itself.
+    pub(super) const ANNOUNCE_CLOSE: u8 = 4;
     /// Close as soon as no request is left.
     pub(super) const CLOSE_IDLE: u8 = 8;
     /// Close now.
@@ -28,8 +29,8 @@ impl Orders {
         self.0 & Self::MAKE_ROOM != 0
     }
 
-    pub(super) fn has_drain(self) -> bool {
-        self.0 & Self::DRAIN != 0
+    pub(super) fn has_announce_close(self) -> bool {
+        self.0 & Self::ANNOUNCE_CLOSE != 0
     }
 
     pub(super) fn has_close_idle(self) -> bool {

@@ -224,7 +224,7 @@ impl Registry {
 
     /// Has each response say that its connection closes, on new connections too.
     pub(super) fn announce_close(&self) {
-        self.order_all(Orders::DRAIN);
+        self.order_all(Orders::ANNOUNCE_CLOSE);
     }
 
     /// Closes connections as soon as they have no request, new connections too.

@@ -151,7 +151,7 @@ async fn new_connections_start_with_the_order_to_drain() {
     let old = registry.register().unwrap();
     registry.announce_close();
     let new = registry.register().unwrap();
-    assert!(old.status.orders().has_drain() && new.status.orders().has_drain());
+    assert!(old.status.orders().has_announce_close() && new.status.orders().has_announce_close());
 }
 
 #[tokio::test(start_paused = true)]

@@ -6,8 +6,8 @@ use crate::logging::milliseconds;
 use std::time::{Duration, Instant};
 use tracing::{info, warn};
 
-/// While the worker drains, a process that has been idle for this long is stopped.
-const IDLE_WHILE_STOPPING: Duration = Duration::from_millis(100);
+/// From `Stage::IdleStopped` on, a process that has been idle for this long is stopped.
+const IDLE_WHILE_DRAINING: Duration = Duration::from_millis(100);
 
 /// How often a process's memory and idle time are looked at.
 const LOOK_PERIOD: Duration = Duration::from_secs(1);
@@ -38,7 +38,7 @@ impl Slot {
     /// From now on the process is stopped as soon as it is idle.
     pub(super) fn stop_when_idle(&mut self) {
         self.stops_when_idle = true;
-        self.idle_timeout = self.idle_timeout.min(IDLE_WHILE_STOPPING);
+        self.idle_timeout = self.idle_timeout.min(IDLE_WHILE_DRAINING);
         self.idle_time.next_look = Instant::now() + look_period(self.idle_timeout);
     }
 

@@ -116,7 +116,7 @@ impl<T: Ticket> Conversation<T> {
         if is_out_of_order {
             self.forget_promise(now);
         } else {
-            self.in_order += 1;
+            self.replies_kept_order += 1;
             self.unmatched_lines = 0;
             self.start_next(now);
         }

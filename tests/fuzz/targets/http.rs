@@ -39,6 +39,7 @@ fn config() -> Config {
         directory: None,
         exit_on_failure: false,
         http: HttpConfig {
+            access_log: AccessLog::Off,
             listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
             max_body_bytes: 1024,
             max_buffered_bytes: 1 << 20,

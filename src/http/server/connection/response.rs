@@ -69,7 +69,7 @@ fn tracked(
     // 1.12.0 takes the end of trailers for a CR LF CR LF and then ends them at any empty line, so
     // that the head of the next request may be lost in them, and its body be taken for a request.
     // No version is known that is mended; bytes behind trailers are never looked at.
-    if status.orders().has_drain()
+    if status.orders().has_announce_close()
         || flags.has(RequestFlags::BODY_UNREAD | RequestFlags::TRAILERS)
         || status.is_for_health_check()
     {
