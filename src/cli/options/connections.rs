@@ -57,7 +57,7 @@ pub(super) struct ConnectionOptions {
           require_equals = true, default_missing_value = "true",
           value_parser = BoolishValueParser::new())]
     verbose_errors: Option<bool>,
-    /// An address of its own for /ready, which is then not served beside POST /
+    /// An address of its own for /ready, /metrics and /stats, which are then not served beside POST /
     #[arg(long, env = "FAAS_ADMIN", value_name = "ADDR", value_parser = socket_address)]
     admin: Option<SocketAddr>,
 }
