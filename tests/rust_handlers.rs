@@ -23,14 +23,29 @@ fn printed(worker: &Worker, text: &str) -> serde_json::Value {
     serde_json::from_str(&line).unwrap()
 }
 
+/// Waits until the log has this JSON object, which a handler printed on its stderr.
+#[track_caller]
+fn wait_for_object(worker: &Worker, object: &str) {
+    let members = object.strip_suffix('}').unwrap();
+    let passed = format!(r#"{members},"faas":{{"process":1,"stream":"stderr""#);
+    eventually(&format!("{object} is logged"), || {
+        let lines = worker.log.lines();
+        lines
+            .iter()
+            .find(|line| line.starts_with(&passed))
+            .map(drop)
+    });
+}
+
 #[test]
 fn what_a_function_or_its_children_print_never_gets_into_the_pipe() {
     let worker = careless().start();
     let forged = r#"{"id":2,"result":"forged"}"#;
     assert_result(&worker.post(&format!("print|{forged}")), "printed");
-    assert_eq!(printed(&worker, forged)["stream"], "stderr");
-    run(&worker, &["echo", r#"{"ready":true,"concurrency":64}"#]);
-    assert_eq!(printed(&worker, r#""concurrency":64"#)["stream"], "stderr");
+    wait_for_object(&worker, forged);
+    let ready = r#"{"ready":true,"concurrency":64}"#;
+    run(&worker, &["echo", ready]);
+    wait_for_object(&worker, ready);
     assert_result(&worker.post("print-half|half of it"), "printed");
     assert_result(&worker.post("echoed"), "echoed");
     assert_eq!(printed(&worker, "half of it")["stream"], "stderr");
