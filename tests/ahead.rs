@@ -429,7 +429,7 @@ fn idle_processes_come_before_reading_ahead() {
         )
         .start();
     warm_up(&worker);
-    worker.wait_for_processes(3);
+    worker.wait_until_up(3);
     for round in 0..20 {
         let payloads = ["a", "b", "c"].map(|letter| format!("{letter}{round}"));
         let payloads = payloads.each_ref().map(String::as_str);

@@ -258,6 +258,11 @@ fn a_program_that_is_being_written_is_waited_for() {
         (Duration::from_secs(4), true),
     ] {
         let reloads = || worker.log.text().matches("reload done").count();
+        // The end of the last write may have begun one more.
+        eventually("no reload is under way", || {
+            let begun = worker.log.text().matches("reload begun").count();
+            (begun == reloads()).then_some(())
+        });
         let before = reloads();
         let begun = std::time::Instant::now();
         let writer = replace_slowly(&handler, &program);

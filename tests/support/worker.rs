@@ -332,6 +332,15 @@ impl Worker {
         });
     }
 
+    /// Waits until this many processes are up, which is when they may be given requests for sure.
+    #[track_caller]
+    pub(crate) fn wait_until_up(&self, count: usize) {
+        eventually(&format!("{count} processes are up"), || {
+            let stats: Value = serde_json::from_str(&self.get("/stats").text()).ok()?;
+            (stats["processes"]["up"] == count).then_some(())
+        });
+    }
+
     /// Waits until this many processes run.
     #[track_caller]
     pub(crate) fn wait_for_processes(&self, count: usize) -> Vec<u32> {
