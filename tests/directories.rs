@@ -260,8 +260,10 @@ fn a_program_that_is_being_written_is_waited_for() {
         let reloads = || worker.log.text().matches("reload done").count();
         // The end of the last write may have begun one more.
         eventually("no reload is under way", || {
-            let begun = worker.log.text().matches("reload begun").count();
-            (begun == reloads()).then_some(())
+            let log = worker.log.text();
+            let count = |text| log.matches(text).count();
+            let over = count("reload done") + count("reload failed") + count("starting over");
+            (count("reload begun") == over).then_some(())
         });
         let before = reloads();
         let begun = std::time::Instant::now();
