@@ -8,7 +8,7 @@
 
 use faas_worker::budget::MemoryBudget;
 use faas_worker::config::{
-    Config, HandlerLog, HttpConfig, PoolConfig, ProcessConfig, ShutdownConfig,
+    AccessLog, Config, HandlerLog, HttpConfig, PoolConfig, ProcessConfig, ShutdownConfig,
 };
 use faas_worker::http::api::large_body::LargeBodies;
 use faas_worker::http::api::{Api, Figures, Surface};
@@ -39,7 +39,6 @@ fn config() -> Config {
         directory: None,
         exit_on_failure: false,
         http: HttpConfig {
-            access_log: AccessLog::Off,
             listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
             max_body_bytes: 1024,
             max_buffered_bytes: 1 << 20,
@@ -52,6 +51,7 @@ fn config() -> Config {
             admin: None,
             auth_token_file: None,
             verbose_errors: false,
+            access_log: AccessLog::On,
             allowed_hosts: Vec::new(),
             allowed_origins: Vec::new(),
             pass_headers: vec!["x-a".to_owned()],
