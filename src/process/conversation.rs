@@ -276,16 +276,6 @@ impl<T: Ticket> Conversation<T> {
         self.flight.len() > 1 || matches!(self.promise, Promise::Concurrency(_))
     }
 
-    /// When the process could start on its oldest request.
-    pub fn working_since(&self) -> Option<Instant> {
-        self.flight.front().map(|flight| flight.since)
-    }
-
-    /// True while a caller waits for an answer from this process.
-    pub fn is_awaited(&self) -> bool {
-        self.flight.iter().any(|flight| flight.ticket.is_some())
-    }
-
     /// True when no open request has this id. Ids of answered requests are not looked up: drawing
     /// one again is as unlikely as guessing one.
     pub fn is_free(&self, id: u64) -> bool {

@@ -62,6 +62,16 @@ impl<T: Ticket> Conversation<T> {
         first?.ticket.as_ref()?.name()
     }
 
+    /// When the process could start on its oldest request.
+    pub fn working_since(&self) -> Option<Instant> {
+        self.flight.front().map(|flight| flight.since)
+    }
+
+    /// True while a caller waits for an answer from this process.
+    pub fn is_awaited(&self) -> bool {
+        self.flight.iter().any(|flight| flight.ticket.is_some())
+    }
+
     /// When the process could start on each request whose caller waits, in order.
     pub fn awaited_since(&self) -> Vec<Instant> {
         let awaited = self.flight.iter().filter(|flight| flight.ticket.is_some());
