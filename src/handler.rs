@@ -33,10 +33,12 @@
 //!   starts another process. The library does not catch it: the function may be half done.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
@@ -48,20 +50,67 @@ const READ_BLOCK_BYTES: usize = 64 * 1024;
 /// The promise that lets the worker write requests ahead of time.
 const READY_LINE: &[u8] = b"{\"ready\":true,\"concurrency\":1}\n";
 
+/// The same, and what [`Context`] is made of.
+const READY_LINE_WITH_CONTEXT: &[u8] =
+    b"{\"ready\":true,\"concurrency\":1,\"context\":[\"headers\",\
+    \"timeout_ms\",\"request_id\",\"traceparent\",\"tracestate\"]}\n";
+
 /// Answers requests from stdin with `function` until stdin ends.
 ///
 /// Fails only when stdin cannot be read or stdout cannot be written, which means that the worker
 /// has gone. See the [module](self) for what the function may do.
-pub fn serve<F>(function: F) -> io::Result<()>
+pub fn serve<F>(mut function: F) -> io::Result<()>
 where
     F: for<'a> Function<'a>,
 {
     let (requests, replies) = take_pipes()?;
-    answer_all(
-        BufReader::with_capacity(READ_BLOCK_BYTES, requests),
-        replies,
-        function,
-    )
+    let requests = BufReader::with_capacity(READ_BLOCK_BYTES, requests);
+    answer_all(requests, replies, READY_LINE, |line, reply| {
+        answer(line, reply, &mut function)
+    })
+}
+
+/// Like [`serve`], for a function that is also given the [`Context`] of each request.
+///
+/// ```no_run
+/// use faas_worker::handler::{self, Context};
+///
+/// fn greet(payload: &str, context: &Context) -> Result<String, String> {
+///     let tenant = context.headers.get("x-tenant").ok_or("no tenant")?;
+///     eprintln!("{}: asked by {tenant}", context.request_id);
+///     Ok(format!("{tenant}: {payload}"))
+/// }
+///
+/// fn main() -> std::io::Result<()> {
+///     handler::serve_with_context(greet)
+/// }
+/// ```
+pub fn serve_with_context<F, T, E>(mut function: F) -> io::Result<()>
+where
+    F: FnMut(&str, &Context) -> Result<T, E>,
+    T: Serialize,
+    E: Into<Failure>,
+{
+    let (requests, replies) = take_pipes()?;
+    let requests = BufReader::with_capacity(READ_BLOCK_BYTES, requests);
+    answer_all(requests, replies, READY_LINE_WITH_CONTEXT, |line, reply| {
+        answer_with_context(line, reply, &mut function)
+    })
+}
+
+/// What is known of a request beside its payload.
+#[derive(Debug, Clone)]
+pub struct Context {
+    /// The headers that `faas-worker --pass-header` names, in lower case.
+    pub headers: BTreeMap<String, String>,
+    /// The id that the response carries in `x-request-id`.
+    pub request_id: String,
+    /// When the caller no longer waits.
+    pub deadline: Instant,
+    /// The caller's W3C trace context; `None` without a valid one.
+    pub traceparent: Option<String>,
+    /// What belongs to it; `None` without it.
+    pub tracestate: Option<String>,
 }
 
 /// Takes stdin and stdout for the lines alone. From now on, descriptor 1 (of `println!`, of a C
@@ -252,6 +301,22 @@ struct Request<'a> {
     payload: Cow<'a, str>,
 }
 
+/// The members of a request line for a function with context.
+#[derive(Deserialize)]
+struct RequestWithContext<'a> {
+    id: u64,
+    #[serde(borrow)]
+    payload: Cow<'a, str>,
+    #[serde(default)]
+    headers: BTreeMap<String, String>,
+    #[serde(default)]
+    timeout_ms: u64,
+    #[serde(default)]
+    request_id: String,
+    traceparent: Option<String>,
+    tracestate: Option<String>,
+}
+
 /// The `error` member of a reply.
 #[derive(Serialize)]
 #[serde(untagged)]
@@ -260,15 +325,14 @@ enum ErrorMember<'a> {
     WithStatus { message: &'a str, status: u16 },
 }
 
-fn answer_all<F>(
+/// Reads lines to their end; `answer` makes a reply of each, or says why it is no request.
+fn answer_all(
     mut requests: impl BufRead,
     mut replies: impl Write,
-    mut function: F,
-) -> io::Result<()>
-where
-    F: for<'a> Function<'a>,
-{
-    replies.write_all(READY_LINE)?;
+    ready_line: &[u8],
+    mut answer: impl FnMut(&[u8], &mut Vec<u8>) -> Result<(), String>,
+) -> io::Result<()> {
+    replies.write_all(ready_line)?;
     replies.flush()?;
     let mut line = Vec::new();
     let mut reply = Vec::new();
@@ -277,9 +341,8 @@ where
         if requests.read_until(b'\n', &mut line)? == 0 {
             return Ok(());
         }
-        match parse(&line) {
-            Ok(request) => {
-                encode_reply(&mut reply, request.id, function.call(&request.payload));
+        match answer(&line, &mut reply) {
+            Ok(()) => {
                 replies.write_all(&reply)?;
                 replies.flush()?;
             }
@@ -288,7 +351,38 @@ where
     }
 }
 
-fn parse(line: &[u8]) -> Result<Request<'_>, String> {
+fn answer<F>(line: &[u8], reply: &mut Vec<u8>, function: &mut F) -> Result<(), String>
+where
+    F: for<'a> Function<'a>,
+{
+    let request: Request<'_> = parse(line)?;
+    encode_reply(reply, request.id, function.call(&request.payload));
+    Ok(())
+}
+
+fn answer_with_context<T, E>(
+    line: &[u8],
+    reply: &mut Vec<u8>,
+    function: &mut impl FnMut(&str, &Context) -> Result<T, E>,
+) -> Result<(), String>
+where
+    T: Serialize,
+    E: Into<Failure>,
+{
+    let request: RequestWithContext<'_> = parse(line)?;
+    let context = Context {
+        headers: request.headers,
+        request_id: request.request_id,
+        deadline: Instant::now() + Duration::from_millis(request.timeout_ms),
+        traceparent: request.traceparent,
+        tracestate: request.tracestate,
+    };
+    let outcome = function(&request.payload, &context).map_err(Into::into);
+    encode_reply(reply, request.id, outcome);
+    Ok(())
+}
+
+fn parse<'a, R: Deserialize<'a>>(line: &'a [u8]) -> Result<R, String> {
     // Without its newline a line may be cut short.
     let Some(line) = line.strip_suffix(b"\n") else {
         return Err("it does not end in a newline".to_owned());
@@ -341,11 +435,57 @@ fn encode_member(
 mod tests {
     use super::*;
     use std::cell::RefCell;
-    use std::collections::BTreeMap;
     use std::io::Read;
     use std::rc::Rc;
 
     use serde_json::value::RawValue;
+
+    /// What [`serve`] does with lines.
+    fn serve_lines<F>(
+        requests: impl BufRead,
+        replies: impl Write,
+        mut function: F,
+    ) -> io::Result<()>
+    where
+        F: for<'a> Function<'a>,
+    {
+        answer_all(requests, replies, READY_LINE, |line, reply| {
+            answer(line, reply, &mut function)
+        })
+    }
+
+    #[test]
+    fn a_function_that_takes_it_gets_the_context() {
+        let line =
+            b"{\"id\":7,\"payload\":\"p\",\"headers\":{\"x-tenant\":\"a\"},\"timeout_ms\":4998,\
+                     \"request_id\":\"r-1\",\"traceparent\":\"00-1\",\"tracestate\":\"v=1\"}\n\
+                     {\"id\":8,\"payload\":\"q\"}\n";
+        let mut written = Vec::new();
+        let mut seen = Vec::new();
+        let mut function = |payload: &str, context: &Context| {
+            seen.push(context.clone());
+            Ok::<_, Failure>(format!("{payload} {}", context.request_id))
+        };
+        answer_all(
+            &line[..],
+            &mut written,
+            READY_LINE_WITH_CONTEXT,
+            |line, reply| answer_with_context(line, reply, &mut function),
+        )
+        .unwrap();
+        let written = String::from_utf8(written).unwrap();
+        let mut lines = written.lines();
+        let ready: serde_json::Value = serde_json::from_str(lines.next().unwrap()).unwrap();
+        assert_eq!(ready["context"].as_array().map(Vec::len), Some(5));
+        assert_eq!(lines.next(), Some("{\"id\":7,\"result\":\"p r-1\"}"));
+        assert_eq!(lines.next(), Some("{\"id\":8,\"result\":\"q \"}"));
+        assert_eq!(seen[0].headers["x-tenant"], "a");
+        assert_eq!(seen[0].traceparent.as_deref(), Some("00-1"));
+        assert_eq!(seen[0].tracestate.as_deref(), Some("v=1"));
+        let left = seen[0].deadline.saturating_duration_since(Instant::now());
+        assert!(left > Duration::from_secs(4));
+        assert!(seen[1].headers.is_empty() && seen[1].traceparent.is_none());
+    }
 
     /// Runs the loop over `requests` and returns the lines that it wrote after the ready line.
     fn replies_to<F>(requests: &[u8], function: F) -> String
@@ -353,7 +493,7 @@ mod tests {
         F: for<'a> Function<'a>,
     {
         let mut written = Vec::new();
-        answer_all(requests, &mut written, function).unwrap();
+        serve_lines(requests, &mut written, function).unwrap();
         let written = String::from_utf8(written).unwrap();
         let ready = str::from_utf8(READY_LINE).unwrap();
         written.strip_prefix(ready).unwrap().to_owned()
@@ -387,7 +527,7 @@ mod tests {
 
     #[test]
     fn a_payload_without_escapes_is_borrowed() {
-        let request = parse(b"{\"id\":1,\"payload\":\"\xc3\xa9\"}\n").unwrap();
+        let request: Request<'_> = parse(b"{\"id\":1,\"payload\":\"\xc3\xa9\"}\n").unwrap();
         assert!(matches!(request.payload, Cow::Borrowed("é")));
     }
 
@@ -497,7 +637,7 @@ mod tests {
     fn framing_does_not_depend_on_reads() {
         let requests = b"{\"id\":1,\"payload\":\"\xc3\xa9\"}\n{\"id\":2,\"payload\":\"b\"}\n";
         let mut written = Vec::new();
-        answer_all(BufReader::new(Dribble(requests)), &mut written, echo).unwrap();
+        serve_lines(BufReader::new(Dribble(requests)), &mut written, echo).unwrap();
         let expected = "{\"id\":1,\"result\":\"é\"}\n{\"id\":2,\"result\":\"b\"}\n";
         assert!(written.ends_with(expected.as_bytes()));
     }
@@ -534,7 +674,7 @@ mod tests {
             Ok(1)
         };
         let requests = b"{\"id\":1,\"payload\":\"a\"}\n{\"id\":2,\"payload\":\"b\"}\n";
-        answer_all(&requests[..], Journal(Rc::clone(&journal)), function).unwrap();
+        serve_lines(&requests[..], Journal(Rc::clone(&journal)), function).unwrap();
         let wrote = |line: &str| Event::Wrote(format!("{line}\n"));
         assert_eq!(
             journal.take(),

@@ -1,7 +1,7 @@
 //! Python functions run by `examples/python/serve.py`: values, exceptions and side effects end in
 //! the answer of the former Python worker, or in an error with the cause.
 
-use crate::support::client::Response;
+use crate::support::client::{Response, body_of, request_bytes};
 use crate::support::worker::python_path;
 use crate::support::{
     Scratch, Worker, assert_error, assert_result, eventually, interpreter, processes,
@@ -34,6 +34,67 @@ fn assert_results(path: &str, payloads: &[(&str, Value)]) {
 fn assert_refused(response: &Response, status: u16, detail: &str) {
     assert_error(response, status, "handler_error", "yes");
     assert_eq!(response.detail(), detail);
+}
+
+#[test]
+fn a_function_with_a_second_parameter_gets_the_context() {
+    let Some(builder) = python_path("function.context.told") else {
+        return;
+    };
+    let worker = builder
+        .option("--timeout", "5s")
+        .option("--pass-header", "x-tenant")
+        .start();
+    worker.wait_until_ready();
+    let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let headers = [
+        ("x-tenant", "a"),
+        ("x-request-id", "order-4711"),
+        ("traceparent", trace),
+    ];
+    let body = body_of("p");
+    let bytes = request_bytes(worker.address, "POST", "/", &headers, Some(&body));
+    let mut connection = worker.connect();
+    connection.send(&bytes).unwrap();
+    let expected = json!({
+        "payload": "p",
+        "tenant": "a",
+        "request_id": "order-4711",
+        "traceparent": trace,
+        "has_time": true,
+    });
+    assert_result(&connection.receive().unwrap(), expected);
+    // What goes to logging can name the request, without knowing the protocol.
+    worker.log.wait_for(&["WARNING order-4711 told of p"]);
+}
+
+#[test]
+fn functions_that_run_at_once_each_have_their_own_context() {
+    let Some(worker) = single("function.context.told_at_once") else {
+        return;
+    };
+    let calls: Vec<_> = (0..8)
+        .map(|number| {
+            let id = format!("r-{number}");
+            let body = body_of(&id);
+            let headers = [("x-request-id", id.as_str())];
+            let bytes = request_bytes(worker.address, "POST", "/", &headers, Some(&body));
+            let mut connection = worker.connect();
+            connection.send(&bytes).unwrap();
+            (id, connection)
+        })
+        .collect();
+    for (id, mut connection) in calls {
+        assert_result(&connection.receive().unwrap(), json!([id, id]));
+        worker
+            .log
+            .wait_for(&[&format!("WARNING {id} told at once of {id}")]);
+    }
+}
+
+#[test]
+fn a_parameter_with_a_default_is_the_functions_own() {
+    assert_results("function.context.own_parameter", &[("p", json!(2))]);
 }
 
 #[test]

@@ -4,7 +4,8 @@
     serve.py [--concurrency N] MODULE.FUNCTION
     serve.py [--concurrency N] path/to/file.py:FUNCTION
 
-The function takes the payload, a str, and returns what FastAPI could turn into JSON. It may be
+The function takes the payload, a str, and returns what FastAPI could turn into JSON. One with a
+second parameter, `def handle(payload, context)`, gets a Context with it. It may be
 async: then up to N payloads (default 64) are worked on at once, on one event loop. An exception is
 answered with status 400 and str(exception); one that has `status_code` and `detail`, as those of
 web frameworks have, with these. MODULE is looked for in the current directory first. What the
@@ -33,6 +34,7 @@ import re
 import select
 import signal
 import stat
+import time
 import traceback
 import types
 
@@ -309,12 +311,13 @@ def serve_sync(function, requests, replies, loop):
     """Answers strictly in order; each reply is written before the next request is looked at."""
     is_lent = wants_loop()
     own_decimals = decimal_context_is_set()
+    call, parse = ways_of(function)
 
     def answer(number, payload):
         try:
             if own_decimals:
                 copy_decimal_context()
-            result = function(payload)
+            result = call(payload)
             if type(result) is not str and isinstance(result, AWAITED):
                 # An async function behind a decorator that hides it.
                 result = loop.run_until_complete(result)
@@ -322,7 +325,7 @@ def serve_sync(function, requests, replies, loop):
             return failure_line(number, error)
         return result_line(number, result)
 
-    write_all(replies, b'{"ready":true,"concurrency":1}\n')
+    write_all(replies, ready_line(1, call is not function))
     if is_lent or loop.is_used:
         lines = io.BufferedReader(Requests(requests, loop), READ_BLOCK_BYTES)
     else:
@@ -363,6 +366,7 @@ async def serve_async(function, requests, replies, concurrency):
     """Answers as the answers come; at the end of the requests, finishes those begun."""
     loop = asyncio.get_running_loop()
     own_decimals = decimal_context_is_set()
+    call, parse = ways_of(function)
     tasks = {}
     pieces = []
     lines = collections.deque()
@@ -373,7 +377,7 @@ async def serve_async(function, requests, replies, concurrency):
         try:
             if own_decimals:
                 copy_decimal_context()
-            result = await function(payload)
+            result = await call(payload)
         except BaseException as error:
             reply = failure_line(number, error)
         else:
@@ -428,7 +432,7 @@ async def serve_async(function, requests, replies, concurrency):
             loop.remove_reader(requests)
             ended.set()
 
-    write_all(replies, b'{"ready":true,"concurrency":%d}\n' % concurrency)
+    write_all(replies, ready_line(concurrency, call is not function))
     await_more()
     while not ended.is_set():
         try:
@@ -442,9 +446,97 @@ async def serve_async(function, requests, replies, concurrency):
         await asyncio.wait(list(tasks.values()))
 
 
+# ---- Context ------------------------------------------------------------------------------------
+
+
+class Context:
+    """What is known of a request beside its payload.
+
+    headers: a dict of the headers that `faas-worker --pass-header` names, in lower case.
+    request_id: the id that the response carries in `x-request-id`.
+    deadline: the time.monotonic() at which the caller no longer waits.
+    traceparent, tracestate: the caller's W3C trace context, or None.
+    """
+
+    __slots__ = ("headers", "request_id", "deadline", "traceparent", "tracestate")
+
+    def __init__(self, request):
+        self.headers = request.get("headers", {})
+        self.request_id = request.get("request_id")
+        self.deadline = time.monotonic() + request.get("timeout_ms", 0) / 1000
+        self.traceparent = request.get("traceparent")
+        self.tracestate = request.get("tracestate")
+
+    def time_left(self):
+        """The seconds until the deadline; 0 when it has passed."""
+        return max(0.0, self.deadline - time.monotonic())
+
+
+# The context of the request that is being worked on, for what goes to `logging`.
+current = contextvars.ContextVar("faas_worker_request", default=None)
+
+
+def takes_context(function):
+    """True for a second parameter that must be given, or that is called context."""
+    try:
+        parameters = list(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError):
+        return False
+    by_place = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    places = [parameter for parameter in parameters if parameter.kind in by_place]
+    if len(places) < 2:
+        return False
+    return places[1].default is inspect.Parameter.empty or places[1].name == "context"
+
+
+def ways_of(function):
+    """How the function is called with what a line was parsed to, and how lines are parsed."""
+    if not takes_context(function):
+        return function, parse
+    name_requests_in_logging()
+
+    def call(request):
+        payload, context = request
+        current.set(context)
+        return function(payload, context)
+
+    return call, parse_with_context
+
+
+def name_requests_in_logging():
+    """Gives each record of `logging` the attribute `request_id`, for formats: `%(request_id)s`."""
+    import logging
+
+    make = logging.getLogRecordFactory()
+
+    def named(*arguments, **named_arguments):
+        record = make(*arguments, **named_arguments)
+        context = current.get()
+        record.request_id = context.request_id if context is not None else None
+        return record
+
+    logging.setLogRecordFactory(named)
+
+
+def ready_line(concurrency, has_context):
+    members = b""
+    if has_context:
+        members = b',"context":["headers","timeout_ms","request_id","traceparent","tracestate"]'
+    return b'{"ready":true,"concurrency":%d%s}\n' % (concurrency, members)
+
+
 # ---- Lines --------------------------------------------------------------------------------------
 
 scan = json.JSONDecoder().scan_once
+
+
+def parse_with_context(line):
+    """Returns the id, and the payload with its context, of a request line."""
+    request = parse(line)
+    if request is None:
+        return None
+    number, payload = request
+    return number, (payload, Context(scan(str(line, "utf-8"), 0)[0]))
 
 
 def parse(line):

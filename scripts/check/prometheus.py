@@ -14,6 +14,7 @@ import urllib.parse
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+DASHBOARD = ROOT / "examples" / "deploy" / "observability" / "grafana-dashboard.json"
 RULES = ROOT / "examples" / "deploy" / "observability" / "rules.yml"
 PATIENCE = 60
 
@@ -83,6 +84,17 @@ def expressions():
     return [re.sub(r" (?:==|>) [\d.]+$", "", " ".join(one.split())) for one in found]
 
 
+def panel_expressions():
+    """The dashboard's expressions, with its variables filled in as Grafana does."""
+    dashboard = json.loads(DASHBOARD.read_text())
+    ids = [panel["id"] for panel in dashboard["panels"]]
+    assert len(set(ids)) == len(ids) and dashboard["schemaVersion"] >= 39
+    for panel in dashboard["panels"]:
+        for target in panel["targets"]:
+            expression = target["expr"].replace("$__rate_interval", "1m")
+            yield expression.replace("$job", ".*").replace("$instance", ".*")
+
+
 def query(port, expression):
     path = "/api/v1/query?" + urllib.parse.urlencode({"query": expression})
     status, body = get(port, path)
@@ -123,7 +135,7 @@ def main():
         until("the first scrape", lambda: query(prometheus, "faas_ready"))
         drive(port, worker)
         until("the reload", lambda: query(prometheus, "faas_reload_successful == 1"))
-        for expression in expressions():
+        for expression in [*expressions(), *panel_expressions()]:
             until(expression, lambda expression=expression: query(prometheus, expression))
             print(f"ok  {expression}")
         counted = until(

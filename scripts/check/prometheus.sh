@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Has a real Prometheus scrape a worker that is driven through its outcomes, in both text formats, and
-# tries the expressions of the alert rules in examples/deploy/observability on what it has scraped.
+# tries the expressions of the alert rules and of the dashboard in examples/deploy/observability on what
+# it has scraped.
 #
 #   scripts/check/prometheus.sh     half a minute; needs prometheus and promtool (Debian: prometheus)
 set -euo pipefail
