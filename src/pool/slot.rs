@@ -6,6 +6,7 @@
 //! stopping at a time, so that a handler that ignores SIGTERM cannot pile up.
 
 mod backoff;
+mod departure;
 mod events;
 mod idle;
 mod live;
@@ -25,9 +26,10 @@ use crate::process::output_log::LogAllowance;
 use crate::process::repeats::StartEnd;
 use crate::shutdown::Stage;
 use backoff::Backoff;
+use departure::{ProcessEnd, StopReason};
 use events::SlotEvent;
 use idle::IdleTime;
-use live::{LiveProcess, Place, ProcessEnd, StopPolicy, StopReason};
+use live::{LiveProcess, Place, StopPolicy};
 use member::Role;
 use retirement::Due;
 use start::{PendingStart, Starter};

@@ -2,7 +2,8 @@
 //!
 //! Reports what has happened; decides nothing.
 
-use super::live::{LiveProcess, START_LASTS, StopReason};
+use super::departure::StopReason;
+use super::live::{LiveProcess, START_LASTS};
 use super::retirement::Due;
 use super::start::Started;
 use super::{LIVED_WELL, Slot, Successor};

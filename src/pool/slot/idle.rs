@@ -1,6 +1,6 @@
 //! Looks at a process's memory and idle time.
 
-use super::live::{Replacement, StopReason};
+use super::departure::{Replacement, StopReason};
 use super::{Slot, Successor};
 use crate::logging::milliseconds;
 use std::time::{Duration, Instant};

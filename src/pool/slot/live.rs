@@ -3,11 +3,11 @@
 //! The only place in the pool that signals and reaps. The slot decides what takes its place, and
 //! when.
 
+use super::departure::{ProcessEnd, StopReason};
 use super::member::{Member, Role};
 use super::retirement::Lifetime;
 use crate::cause::Cause;
 use crate::config::ProcessConfig;
-use crate::metrics::ExitReason;
 use crate::pool::dispatch::Dispatcher;
 use crate::pool::status::{Identity, ProcessStatus};
 use crate::process::conversation::{ConversationConfig, Fault};
@@ -19,7 +19,6 @@ use crate::process::reaping::{Death, ExitWatch, Process, describe};
 use crate::process::repeats::StartEnd;
 use crate::shutdown::{Shutdown, Stage};
 use rustix::process::Signal;
-use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -59,93 +58,6 @@ pub(super) struct Place {
     pub(super) restarts: u64,
     /// Whether somebody can ask which request a process works on.
     pub(super) tells_requests: bool,
-}
-
-/// How a process ended.
-#[derive(Debug, Clone)]
-pub(super) struct ProcessEnd {
-    /// The exit status or signal, in words.
-    pub(super) status: String,
-    /// The exit status, unless a signal ended the process.
-    pub(super) code: Option<i32>,
-    /// Whether the kernel ended the process for memory.
-    is_out_of_memory: bool,
-    /// The last line on stderr since the oldest unanswered request was written, or of all if there
-    /// is none.
-    pub(super) last_line: String,
-    /// How many failed starts in a row printed the same before; the log has it once.
-    pub(super) repeated: u64,
-}
-
-/// Why a process stops serving.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum StopReason {
-    /// The process has ended by itself.
-    Ended,
-    /// The process can no longer be trusted.
-    Fault(Fault),
-    /// A successor has taken its place, or the slot is to be empty.
-    Replaced(Replacement),
-    /// The pool stops.
-    Stopped,
-}
-
-/// Why a sound process is replaced.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Replacement {
-    /// It had reached one of its limits.
-    Recycled,
-    /// By a reload.
-    Reload,
-    /// It had nothing to do, and nothing takes its place.
-    Idle,
-}
-
-impl StopReason {
-    /// The reason for the metrics, of a process that was up or not, and that ended like this.
-    fn label(self, was_up: bool, end: &ProcessEnd) -> ExitReason {
-        match self {
-            StopReason::Stopped => ExitReason::Shutdown,
-            StopReason::Replaced(Replacement::Recycled) => ExitReason::Recycled,
-            StopReason::Replaced(Replacement::Reload) => ExitReason::Reload,
-            StopReason::Replaced(Replacement::Idle) => ExitReason::Idle,
-            StopReason::Ended | StopReason::Fault(Fault::TooSlowToStart) if !was_up => {
-                ExitReason::StartFailed
-            }
-            StopReason::Ended if end.is_out_of_memory => ExitReason::OutOfMemory,
-            StopReason::Ended if end.code.is_none() => ExitReason::Signal,
-            StopReason::Ended | StopReason::Fault(Fault::InputClosed | Fault::OutputClosed) => {
-                ExitReason::Exited
-            }
-            StopReason::Fault(Fault::TimedOut | Fault::TooSlowToStart) => ExitReason::Timeout,
-            StopReason::Fault(
-                Fault::MissingId
-                | Fault::WrongId
-                | Fault::StaleId
-                | Fault::Unasked
-                | Fault::Premature
-                | Fault::OutOfOrder
-                | Fault::PartialLine
-                | Fault::NeverSilent
-                | Fault::NotUtf8
-                | Fault::LineTooLong
-                | Fault::ReadyTooLate,
-            ) => ExitReason::Doubt,
-        }
-    }
-}
-
-impl fmt::Display for StopReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            StopReason::Ended => Ok(()),
-            StopReason::Fault(fault) => write!(f, "{fault}: "),
-            StopReason::Replaced(_) => f.write_str("the worker replaced the process: "),
-            StopReason::Stopped => {
-                f.write_str("the worker is shutting down, and stopped the process: ")
-            }
-        }
-    }
 }
 
 /// How a process is stopped, and how long that may take.

@@ -1,6 +1,6 @@
 //! How one process takes the place of another: asked for, started, tried, installed or given up.
 
-use super::live::{Replacement, StopReason};
+use super::departure::{Replacement, StopReason};
 use super::member::Role;
 use super::start::Started;
 use super::{Slot, Successor};
