@@ -200,16 +200,19 @@ mod tests {
 
     #[test]
     fn what_was_freed_in_the_middle_of_the_heap_goes_back() {
-        // Every second block is freed: the heap cannot shrink from its end.
-        let mut blocks: Vec<Option<Vec<u8>>> =
-            (0..2000).map(|_| Some(vec![1; 32 * 1024])).collect();
-        for block in blocks.iter_mut().step_by(2) {
-            *block = None;
-        }
-        let before = own_resident_bytes();
-        give_back();
-        let given = before.saturating_sub(own_resident_bytes());
-        assert!(given > 16 * MIB || cfg!(not(target_env = "gnu")), "{given}");
-        drop(blocks);
+        // Other tests take memory at the same time, so one of several tries must show it.
+        let given = (0..5).map(|_| {
+            // Every second block is freed: the heap cannot shrink from its end.
+            let mut blocks: Vec<Option<Vec<u8>>> =
+                (0..2000).map(|_| Some(vec![1; 32 * 1024])).collect();
+            for block in blocks.iter_mut().step_by(2) {
+                *block = None;
+            }
+            let before = own_resident_bytes();
+            give_back();
+            before.saturating_sub(own_resident_bytes())
+        });
+        let most = given.max().unwrap_or_default();
+        assert!(most > 16 * MIB || cfg!(not(target_env = "gnu")), "{most}");
     }
 }

@@ -129,7 +129,8 @@ mod tests {
 
         let mut looking = Box::pin(bodies.find_payload(true, body, reserved(), LONG));
         let mut context = Context::from_waker(Waker::noop());
-        assert!(looking.as_mut().poll(&mut context).is_pending());
+        // The other thread may have found it already.
+        let _ = looking.as_mut().poll(&mut context);
         drop(looking);
         let end = Instant::now() + LONG;
         while budget.held() > 0 {
