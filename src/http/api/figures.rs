@@ -4,6 +4,7 @@ use super::respond::{self, ApiResponse};
 use crate::budget::MemoryBudget;
 use crate::config::HttpConfig;
 use crate::logging::lost_lines;
+use crate::logging::timestamp::seconds_since_1970;
 use crate::metrics::averages::{Averages, Sample};
 use crate::metrics::scrape::{Scrape, Worker};
 use crate::metrics::{Format, Metrics, OutcomeLabel, encode};
@@ -17,8 +18,11 @@ use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{Response, StatusCode};
 use rustix::process::{Resource, getrlimit};
 use serde_json::{Value, json};
-use std::sync::Arc;
-use std::time::Instant;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Least time between two measurements of the memory of all processes.
+const MEMORY_PERIOD: Duration = Duration::from_secs(1);
 
 /// The figures of a worker, and where they are found.
 #[derive(Debug)]
@@ -32,6 +36,8 @@ pub struct Figures {
     buffered_limit_bytes: u64,
     connections_limit: usize,
     started_at: f64,
+    /// When the memory of the processes was last measured.
+    measured: Mutex<Option<Instant>>,
 }
 
 impl Figures {
@@ -53,7 +59,8 @@ impl Figures {
             averages: Averages::default(),
             buffered_limit_bytes: config.max_buffered_bytes,
             connections_limit: config.max_connections.get(),
-            started_at: crate::logging::timestamp::seconds_since_1970(),
+            started_at: seconds_since_1970(),
+            measured: Mutex::new(None),
         }
     }
 
@@ -83,8 +90,7 @@ impl Figures {
     /// The answer to a GET of `/metrics`.
     pub(super) fn text(&self, accept: Option<&HeaderValue>) -> ApiResponse {
         let format = Format::accepted(accept.and_then(|value| value.to_str().ok()));
-        // Measured beside this thread; the next scrape finds it.
-        self.pool.measure_memory();
+        self.measure_memory();
         let scrape = Scrape {
             is_ready: self.is_ready(),
             queue: self.pool.queue(),
@@ -102,6 +108,19 @@ impl Figures {
         let kind = HeaderValue::from_static(format.content_type());
         response.headers_mut().insert(CONTENT_TYPE, kind);
         response
+    }
+
+    /// Has the memory of the processes measured beside this thread; the next look finds it. Not more
+    /// often than once in [`MEMORY_PERIOD`], however often somebody asks: `/proc` takes long to read
+    /// for a process that forks without end, and the thread that reads it starts processes too.
+    fn measure_memory(&self) {
+        let now = Instant::now();
+        let mut measured = self.measured.lock().unwrap_or_else(PoisonError::into_inner);
+        if measured.is_none_or(|at| now.saturating_duration_since(at) >= MEMORY_PERIOD) {
+            *measured = Some(now);
+            drop(measured);
+            self.pool.measure_memory();
+        }
     }
 
     fn worker(&self) -> Worker {
@@ -151,7 +170,7 @@ impl Figures {
 
     /// The answer to a GET of `/processes`.
     pub(super) fn processes(&self) -> ApiResponse {
-        self.pool.measure_memory();
+        self.measure_memory();
         let reports: Vec<Value> = self.pool.reports().iter().map(described).collect();
         let body = json!({ "processes": reports }).to_string();
         respond::json(StatusCode::OK, self.budget.count(body.into()))
