@@ -32,16 +32,16 @@
 //! * A panic ends the process. The worker answers that request with 502, logs the message, and
 //!   starts another process. The library does not catch it: the function may be half done.
 
+mod pipes;
+
+use pipes::take_pipes;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt;
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Write};
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags};
-use rustix::io::{Errno, fcntl_dupfd_cloexec};
 use serde::{Deserialize, Serialize};
 
 /// Bytes of request lines taken from stdin in one system call, at most.
@@ -111,70 +111,6 @@ pub struct Context {
     pub traceparent: Option<String>,
     /// What belongs to it; `None` without it.
     pub tracestate: Option<String>,
-}
-
-/// Takes stdin and stdout for the lines alone. From now on, descriptor 1 (of `println!`, of a C
-/// library, of a program that the function starts) is stderr, and descriptor 0 is empty.
-///
-/// Nothing is flushed before: half a line in the standard library's buffer would get in front of
-/// the ready line. It follows to stderr with the next line that is printed.
-fn take_pipes() -> io::Result<(Pipe, Pipe)> {
-    use rustix::stdio::{dup2_stdin, dup2_stdout, stderr, stdin, stdout};
-    // From 3 on, since lower numbers have meanings of their own. Closed in programs that the function
-    // starts, since a pipe that stays open in a program would hide the end from the worker.
-    let requests = fcntl_dupfd_cloexec(stdin(), 3)?;
-    let replies = fcntl_dupfd_cloexec(stdout(), 3)?;
-    let null = File::options().read(true).write(true).open("/dev/null")?;
-    dup2_stdin(&null)?;
-    // Stderr may be closed, by a wrapper for example.
-    dup2_stdout(stderr()).or_else(|_| dup2_stdout(&null))?;
-    Ok((Pipe(requests.into()), Pipe(replies.into())))
-}
-
-/// One end of a pipe; reads and writes wait even if the pipe is set to non-blocking.
-///
-/// `O_NONBLOCK` belongs to the open pipe and not to a descriptor: a program that had it before
-/// [`serve`] took it, such as a wrapper script's Node, may have left it set.
-struct Pipe(File);
-
-impl Pipe {
-    fn wait(&self, wanted: PollFlags) -> io::Result<()> {
-        let mut polled = [PollFd::new(&self.0, wanted)];
-        match rustix::event::poll(&mut polled, None) {
-            Ok(_) | Err(Errno::INTR) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
-    }
-}
-
-impl Read for Pipe {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        loop {
-            match self.0.read(into) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.wait(PollFlags::IN)?;
-                }
-                done => return done,
-            }
-        }
-    }
-}
-
-impl Write for Pipe {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        loop {
-            match self.0.write(bytes) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.wait(PollFlags::OUT)?;
-                }
-                done => return done,
-            }
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }
 
 /// What [`serve`] takes: `fn(&str) -> Result<T, E>`, where `T` can be serialized and `E` becomes a

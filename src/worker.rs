@@ -61,57 +61,36 @@ pub async fn serve(config: Config, control: Control, threads: Threads) -> Result
     let addresses: Vec<IpAddr> = listener.addresses().iter().map(SocketAddr::ip).collect();
     let admin = listen_for_operators(&config.http)?;
     let watch = watch_files(&config).await?;
-    let shutdown = control.shutdown;
-    let budget = MemoryBudget::new(config.http.max_buffered_bytes);
-    let listener = listener.with_memory_budget(budget.clone());
-    let large_bodies = start_large_bodies()?;
-    let metrics = Arc::new(Metrics::new(config.threads));
-    let (limit, counted) = (Some(handler_descriptor_limit), budget.clone());
-    let pool = Arc::new(Pool::start(
-        &config,
-        limit,
-        counted,
-        shutdown.clone(),
-        &threads,
-        Arc::clone(&metrics),
-    )?);
-    let figures = Figures::new(
-        &config.http,
-        Arc::clone(&pool),
-        metrics,
-        budget.clone(),
-        shutdown.clone(),
-        threads.clone(),
-    );
-    let api = Arc::new(Api::new(
-        config.http.clone(),
-        Arc::clone(&pool),
-        &addresses,
-        tokens,
-        budget.clone(),
-        large_bodies.clone(),
-        figures,
-    ));
+    let shared = Shared {
+        budget: MemoryBudget::new(config.http.max_buffered_bytes),
+        large_bodies: start_large_bodies()?,
+        shutdown: control.shutdown,
+        threads,
+    };
+    let listener = listener.with_memory_budget(shared.budget.clone());
+    let limit = handler_descriptor_limit;
+    let (pool, api) = start_api(&config, &shared, limit, &addresses, tokens)?;
+    let (shutdown, threads) = (&shared.shutdown, &shared.threads);
     let [connections_gone, admin_gone] = [(); 2].map(|()| CancellationToken::new());
     let callers = async {
-        serve_callers(listener, &config.http, &api, &shutdown, &threads).await;
+        serve_callers(listener, &config.http, &api, shutdown, threads).await;
         connections_gone.cancel();
     };
     let operators = async {
         if let Some(admin) = admin {
-            serve_operators(admin, &config.http, &api, &shutdown, &threads).await;
+            serve_operators(admin, &config.http, &api, shutdown, threads).await;
         }
         admin_gone.cancel();
     };
     let mut never_up = None;
     let ending = Ending {
-        shutdown: &shutdown,
+        shutdown,
         pool: &pool,
         connections_gone: &connections_gone,
         admin_gone: &admin_gone,
     };
     let end = async {
-        never_up = wait_for_shutdown(&shutdown, &pool, config.exit_on_failure).await;
+        never_up = wait_for_shutdown(shutdown, &pool, config.exit_on_failure).await;
         info!("shutting down");
         ending.run(&config.shutdown, config.process.grace).await;
     };
@@ -124,11 +103,56 @@ pub async fn serve(config: Config, control: Control, threads: Threads) -> Result
         never = reloading => match never {},
         never = sample_load(&api) => match never {},
         never = reap_in_time() => match never {},
-        never = give_back_memory(&budget, &large_bodies, &threads) => match never {},
+        never = give_back_memory(&shared) => match never {},
     }
     end_orphans().await;
     info!("stopped");
     never_up.map_or(Ok(()), |why| Err(StartError::NeverUp(why)))
+}
+
+/// What all parts of a worker share.
+struct Shared {
+    budget: MemoryBudget,
+    large_bodies: LargeBodies,
+    shutdown: Shutdown,
+    threads: Threads,
+}
+
+/// Starts the processes, and makes the API in front of them.
+fn start_api(
+    config: &Config,
+    shared: &Shared,
+    handler_descriptor_limit: Rlimit,
+    addresses: &[IpAddr],
+    tokens: Option<Tokens>,
+) -> Result<(Arc<Pool>, Arc<Api>), StartError> {
+    let metrics = Arc::new(Metrics::new(config.threads));
+    let pool = Arc::new(Pool::start(
+        config,
+        Some(handler_descriptor_limit),
+        shared.budget.clone(),
+        shared.shutdown.clone(),
+        &shared.threads,
+        Arc::clone(&metrics),
+    )?);
+    let figures = Figures::new(
+        &config.http,
+        Arc::clone(&pool),
+        metrics,
+        shared.budget.clone(),
+        shared.shutdown.clone(),
+        shared.threads.clone(),
+    );
+    let api = Api::new(
+        config.http.clone(),
+        Arc::clone(&pool),
+        addresses,
+        tokens,
+        shared.budget.clone(),
+        shared.large_bodies.clone(),
+        figures,
+    );
+    Ok((pool, Arc::new(api)))
 }
 
 /// Checks what the system can do, and sets this process up; returns the limit of open files that
@@ -256,18 +280,14 @@ async fn sample_load(api: &Api) -> Infallible {
 }
 
 /// Gives freed memory back to the system after each peak of load; never ends.
-async fn give_back_memory(
-    budget: &MemoryBudget,
-    thread: &LargeBodies,
-    threads: &Threads,
-) -> Infallible {
+async fn give_back_memory(shared: &Shared) -> Infallible {
     let mut trimming = Trimming::new(own_resident_bytes());
     loop {
         sleep(TRIMMING_PERIOD).await;
         // Nearly all tasks are connections.
-        let load = budget.held() + threads.tasks() as u64 * CONNECTION_BYTES;
+        let load = shared.budget.held() + shared.threads.tasks() as u64 * CONNECTION_BYTES;
         if trimming.is_due(load, own_resident_bytes()) {
-            thread.trim();
+            shared.large_bodies.trim();
             sleep(TRIMMING_PERIOD).await;
             trimming.done(load, own_resident_bytes());
         }

@@ -217,11 +217,7 @@ impl Dispatcher {
         };
         let could_grow = other.is_none() && !is_starved && state.could_grow();
         if taken.is_none() {
-            let registered = Registered {
-                process,
-                thread: here,
-                waker: cx.waker().clone(),
-            };
+            let registered = Registered::here(process, cx.waker().clone());
             state.waiting_processes.register(priority, registered);
         }
         let failure = (!too_late.is_empty()).then(|| state.waited_too_long());
@@ -235,11 +231,7 @@ impl Dispatcher {
         }
         self.wake(other, could_grow);
         answer_all(too_late, failure);
-        taken.map_or(Poll::Pending, |mut call| {
-            call.wait_left = call.waits_until.saturating_duration_since(now);
-            call.taken = now;
-            Poll::Ready(call)
-        })
+        taken.map_or(Poll::Pending, |call| Poll::Ready(call.taken_at(now)))
     }
 
     /// Wakes one process for a waiting call, if there is one of each.

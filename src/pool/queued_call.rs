@@ -52,6 +52,13 @@ impl QueuedCall {
         }
     }
 
+    /// The call, as a process has taken it from the queue at this moment.
+    pub(super) fn taken_at(mut self, now: Instant) -> QueuedCall {
+        self.wait_left = self.waits_until.saturating_duration_since(now);
+        self.taken = now;
+        self
+    }
+
     /// True when the caller has left.
     pub(super) fn is_abandoned(&self) -> bool {
         self.call.is_abandoned()

@@ -9,7 +9,7 @@
 //! Also counts idle processes, including those woken but not yet polled; waiting calls are reserved
 //! for them before any is written ahead to a busy process.
 
-use crate::threads::mailbox::ThreadNumber;
+use crate::threads::mailbox::{ThreadNumber, here};
 
 /// Which processes are woken first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +43,17 @@ pub(super) struct Registered<W> {
     pub(super) process: u64,
     pub(super) thread: ThreadNumber,
     pub(super) waker: W,
+}
+
+impl<W> Registered<W> {
+    /// A process of the calling thread.
+    pub(super) fn here(process: u64, waker: W) -> Registered<W> {
+        Registered {
+            process,
+            thread: here(),
+            waker,
+        }
+    }
 }
 
 /// Registered processes.
