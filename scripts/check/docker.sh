@@ -158,7 +158,7 @@ threads_follow_the_quota() {
         seen=$(bounded docker logs "$name-quota-$quota" 2>&1)
         # Never more than the machine has.
         if [ "$expected" -gt "$(nproc)" ]; then expected=$(nproc); fi
-        holds "$seen" "\"processors\":$expected,"
+        holds "$seen" "\"processors\":$expected}"
         holds "$seen" "\"threads\":$((expected < 8 ? 1 : expected / 4)),"
     done <<'END'
 50000 1
