@@ -46,3 +46,4 @@ mod structure;
 mod surroundings;
 mod threads;
 mod told;
+mod top;

@@ -66,9 +66,12 @@ pub(super) fn laid_out(command: Command, extent: Extent) -> Command {
         .term_width(width())
         .mut_args(described)
         .mut_subcommands(move |task| task.term_width(width()).mut_args(described))
-        // `health` asks at a port that is in use, so 0 means nothing there.
+        // Both ask at a port that is in use, so 0 means nothing there.
         .mut_subcommand("health", |health| {
             health.mut_arg("port", |port| port.help("Its port"))
+        })
+        .mut_subcommand("top", |top| {
+            top.mut_arg("port", |port| port.help("Its port"))
         });
     match extent {
         Extent::Short => command.after_help(SHORT_END),

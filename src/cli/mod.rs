@@ -15,10 +15,11 @@ use crate::version::version;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use explain::explain;
 use help::{Extent, laid_out};
-use options::{HealthOptions, ServeOptions, serve};
+use options::{HealthOptions, ServeOptions, TopOptions, serve};
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
 use std::process::ExitCode;
+use std::time::Duration;
 use tracing::Level;
 pub use variables::{UnknownVariable, unknown_variables};
 
@@ -31,6 +32,19 @@ pub enum Task {
     Health(Vec<SocketAddr>),
     /// Ask a running worker whether it is ready.
     Ready(Vec<SocketAddr>),
+    /// Show what a running worker does.
+    Top(TopSettings),
+}
+
+/// What `faas-worker top` looks at, and how often.
+#[derive(Debug)]
+pub struct TopSettings {
+    /// Addresses of the worker, in the order in which they are tried.
+    pub addresses: Vec<SocketAddr>,
+    /// Time between two looks.
+    pub interval: Duration,
+    /// Whether one table is printed, and no more.
+    pub once: bool,
 }
 
 /// How much is logged, and how.
@@ -64,6 +78,7 @@ pub fn parse() -> Result<Task, ExitCode> {
     let task = match cli.task {
         Some(TaskName::Serve(options)) => serve(options),
         Some(TaskName::Health(options)) => Ok(options.task()),
+        Some(TaskName::Top(options)) => Ok(options.task()),
         Some(TaskName::Help { command }) => {
             help::print(command.as_deref()).map_err(refused)?;
             return Err(ExitCode::SUCCESS);
@@ -111,7 +126,8 @@ fn without_empty_variables(command: clap::Command) -> clap::Command {
 #[command(name = "faas-worker", version, args_conflicts_with_subcommands = true)]
 #[command(
     override_usage = "faas-worker [serve] [OPTIONS] [-- COMMAND [ARGS...]]\n       \
-                            faas-worker health [--ready] [OPTIONS]"
+                            faas-worker health [--ready] [OPTIONS]\n       \
+                            faas-worker top [ADDRESS] [OPTIONS]"
 )]
 #[command(disable_help_subcommand = true, disable_help_flag = true)]
 struct Cli {
@@ -132,6 +148,8 @@ enum TaskName {
     Serve(ServeOptions),
     /// Ask a running worker whether it answers: exit status 0 or 1
     Health(HealthOptions),
+    /// Show a running worker and its processes, as a live table
+    Top(TopOptions),
     /// Print help, of all or of one command
     Help { command: Option<String> },
     /// Print the version

@@ -7,9 +7,9 @@ mod processes;
 mod requests;
 mod shutdown;
 
-use super::Task;
 use super::sizes::Sizes;
-use super::values::{Host, Reload, host, port, socket_address, threads};
+use super::values::{Host, Reload, host, interval, port, socket_address, threads};
+use super::{Task, TopSettings};
 use crate::config::{Command, Config};
 use crate::control_group::memory_limit;
 use crate::processors::{allowed, threads_for};
@@ -22,6 +22,7 @@ use shutdown::ShutdownOptions;
 use std::ffi::OsString;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroUsize;
+use std::time::Duration;
 
 /// Where the worker listens.
 #[derive(Debug, Args)]
@@ -54,6 +55,36 @@ impl HealthOptions {
             (true, None) => Task::Ready(self.address.resolve()),
             (true, Some(admin)) => Task::Ready(vec![admin]),
         }
+    }
+}
+
+/// Flags of `faas-worker top`.
+#[derive(Debug, Args)]
+pub(super) struct TopOptions {
+    /// Address of the worker, instead of --admin, or --host and --port
+    #[arg(value_name = "ADDRESS", value_parser = socket_address)]
+    at: Option<SocketAddr>,
+    #[command(flatten)]
+    address: Address,
+    /// The worker's --admin, where it has one: only there is the table of processes
+    #[arg(long, env = "FAAS_ADMIN", value_name = "ADDR", value_parser = socket_address)]
+    admin: Option<SocketAddr>,
+    /// Time between two looks
+    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = interval)]
+    interval: Duration,
+    /// Print the table once, and end
+    #[arg(long)]
+    once: bool,
+}
+
+impl TopOptions {
+    pub(super) fn task(&self) -> Task {
+        let named = self.at.or(self.admin);
+        Task::Top(TopSettings {
+            addresses: named.map_or_else(|| self.address.resolve(), |address| vec![address]),
+            interval: self.interval,
+            once: self.once,
+        })
     }
 }
 

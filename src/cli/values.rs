@@ -73,6 +73,16 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     Ok(duration)
 }
 
+/// A time between two looks at a worker; looks without a pause would be load of their own.
+pub(super) fn interval(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        interval if interval < Duration::from_millis(100) => {
+            Err("too short, expected 100ms or more".to_owned())
+        }
+        interval => Ok(interval),
+    }
+}
+
 /// The shortest limit of a time: nothing can be read, run or written within less, and the clocks of
 /// the runtime count in milliseconds.
 const LEAST_LIMIT: Duration = Duration::from_millis(1);

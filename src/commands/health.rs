@@ -3,8 +3,9 @@
 //! The request takes the way of a caller: a worker that listens on all addresses is asked on each
 //! loopback address on which it listens, and is well if all of them answer.
 
-use std::io::{self, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use super::client::get;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 /// Time limit of all requests together, so that the command ends within two seconds.
@@ -93,7 +94,7 @@ fn is_missing(error: &io::Error) -> bool {
 
 /// The addresses at which a caller on this machine reaches a worker that listens at `address`. A
 /// socket on `::` takes IPv4 too, unless the system is set otherwise.
-fn ways(address: SocketAddr, is_v6_only: bool) -> Vec<SocketAddr> {
+pub(super) fn ways(address: SocketAddr, is_v6_only: bool) -> Vec<SocketAddr> {
     let (four, six) = (Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into());
     let ips: Vec<IpAddr> = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => vec![four],
@@ -105,39 +106,15 @@ fn ways(address: SocketAddr, is_v6_only: bool) -> Vec<SocketAddr> {
     ips.into_iter().map(of_port).collect()
 }
 
-fn is_v6_only() -> bool {
+pub(super) fn is_v6_only() -> bool {
     let setting = std::fs::read_to_string("/proc/sys/net/ipv6/bindv6only");
     setting.is_ok_and(|text| text.trim() == "1")
 }
 
 /// The response to the question, as far as it came within the time.
 fn ask(address: SocketAddr, question: Question, deadline: Instant) -> io::Result<Vec<u8>> {
-    let left = || match deadline.saturating_duration_since(Instant::now()) {
-        Duration::ZERO => Err(io::Error::from(io::ErrorKind::TimedOut)),
-        left => Ok(left),
-    };
-    let mut stream = TcpStream::connect_timeout(&address, left()?)?;
-    stream.set_write_timeout(Some(left()?))?;
-    let path = question.path();
-    let request = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes())?;
-    let mut answer = Vec::new();
-    let mut piece = [0; 512];
-    while fault(&answer, question).is_some() && answer.len() < LONGEST_ANSWER {
-        stream.set_read_timeout(Some(left()?))?;
-        match stream.read(&mut piece) {
-            Ok(0) => break,
-            Ok(length) => answer.extend_from_slice(&piece[..length]),
-            // After the pause of a container, for example: the kernel does not resume a read with
-            // a time limit.
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                return Err(io::ErrorKind::TimedOut.into());
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(answer)
+    let is_whole = |answer: &[u8]| fault(answer, question).is_none();
+    get(address, question.path(), deadline, LONGEST_ANSWER, is_whole)
 }
 
 /// The reason why a response is not the whole response of a worker that is well, or ready. Another

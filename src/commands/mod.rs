@@ -1,3 +1,5 @@
 //! Commands of the program beside serving.
 
+mod client;
 pub mod health;
+pub mod top;

@@ -1,0 +1,170 @@
+//! The live table in a terminal: drawing, keys, signals, and a thread that asks the worker.
+
+use super::look;
+use super::picture::{Look, Picture, Tone};
+use nix::sys::signal::{SigSet, Signal};
+use ratatui::Frame;
+use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
+use ratatui::style::{Color, Modifier, Style};
+use ratatui::text::{Line, Text};
+use std::io;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::mpsc::{Receiver, TryRecvError, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Longest wait for a key before looks and signals are seen.
+const STEP: Duration = Duration::from_millis(50);
+
+/// Shows the live table until a key or a signal ends it. The terminal is restored then, and on a
+/// panic.
+pub(super) fn show(
+    first: Look,
+    addresses: Vec<SocketAddr>,
+    interval: Duration,
+) -> io::Result<ExitCode> {
+    let signals = signals()?;
+    let looks = looks(addresses, interval)?;
+    let mut terminal = ratatui::try_init()?;
+    let ended = follow(&mut terminal, Picture::new(first), &looks, &signals);
+    ratatui::try_restore()?;
+    ended
+}
+
+/// Receives the signals that ask a program to end. They are blocked in all threads, so that none
+/// ends the program before the terminal is restored.
+fn signals() -> io::Result<Receiver<Signal>> {
+    let set = SigSet::from_iter([
+        Signal::SIGTERM,
+        Signal::SIGINT,
+        Signal::SIGHUP,
+        Signal::SIGQUIT,
+    ]);
+    set.thread_block()?;
+    let (sender, receiver) = channel();
+    thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(move || {
+            if let Ok(signal) = set.wait()
+                && sender.send(signal).is_err()
+            {
+                // The table has ended already.
+            }
+        })?;
+    Ok(receiver)
+}
+
+/// Looks at the worker, one after each interval, from a thread of their own: keys are answered while
+/// the worker is slow.
+fn looks(
+    addresses: Vec<SocketAddr>,
+    interval: Duration,
+) -> io::Result<Receiver<Result<Look, String>>> {
+    let (sender, receiver) = channel();
+    thread::Builder::new()
+        .name("looks".to_owned())
+        .spawn(move || {
+            loop {
+                thread::sleep(interval);
+                if sender.send(look(&addresses)).is_err() {
+                    return;
+                }
+            }
+        })?;
+    Ok(receiver)
+}
+
+fn follow(
+    terminal: &mut ratatui::DefaultTerminal,
+    mut picture: Picture,
+    looks: &Receiver<Result<Look, String>>,
+    signals: &Receiver<Signal>,
+) -> io::Result<ExitCode> {
+    loop {
+        if let Ok(signal) = signals.try_recv() {
+            // As a shell tells of an end by a signal.
+            return Ok(ExitCode::from(
+                u8::try_from(128 + signal as i32).unwrap_or(1),
+            ));
+        }
+        match looks.try_recv() {
+            Ok(look) => picture.take(look, Instant::now()),
+            Err(TryRecvError::Empty) => {}
+            Err(TryRecvError::Disconnected) => return Ok(ExitCode::FAILURE),
+        }
+        terminal.draw(|frame| draw(frame, &picture, Instant::now()))?;
+        if event::poll(STEP)?
+            && let Event::Key(key) = event::read()?
+            && obey(key, &mut picture)
+        {
+            return Ok(ExitCode::SUCCESS);
+        }
+    }
+}
+
+/// Obeys a key; returns whether it ends the table.
+fn obey(key: KeyEvent, picture: &mut Picture) -> bool {
+    if key.kind == KeyEventKind::Release {
+        return false;
+    }
+    match key.code {
+        KeyCode::Char('q') | KeyCode::Esc => return true,
+        KeyCode::Char('c') if key.modifiers.contains(KeyModifiers::CONTROL) => return true,
+        KeyCode::Char('s') => picture.sort = picture.sort.next(),
+        KeyCode::Char('p') => picture.paused = !picture.paused,
+        _ => {}
+    }
+    false
+}
+
+/// Draws the picture, with a line of keys at the bottom.
+pub(super) fn draw(frame: &mut Frame<'_>, picture: &Picture, now: Instant) {
+    let area = frame.area();
+    let (width, height) = (usize::from(area.width), usize::from(area.height));
+    let room = height.saturating_sub(1);
+    let mut lines = picture.lines(width, room, now);
+    lines.truncate(room);
+    lines.resize(room, (String::new(), Tone::Usual));
+    lines.push(("q ends, s sorts, p pauses".to_owned(), Tone::Usual));
+    let lines = lines
+        .into_iter()
+        .map(|(text, tone)| Line::styled(text, style(tone)));
+    frame.render_widget(Text::from_iter(lines), area);
+}
+
+fn style(tone: Tone) -> Style {
+    match tone {
+        Tone::Usual => Style::new(),
+        Tone::Title => Style::new().add_modifier(Modifier::REVERSED),
+        Tone::Slow => Style::new().fg(Color::Yellow),
+        Tone::Alarm => Style::new().fg(Color::Red),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_end_sort_and_pause() {
+        let mut picture = Picture::new(super::super::picture::tests::look(1, None));
+        let before = picture.sort;
+        for (code, modifiers, ends) in [
+            (KeyCode::Char('q'), KeyModifiers::NONE, true),
+            (KeyCode::Esc, KeyModifiers::NONE, true),
+            (KeyCode::Char('c'), KeyModifiers::CONTROL, true),
+            (KeyCode::Char('c'), KeyModifiers::NONE, false),
+            (KeyCode::Char('s'), KeyModifiers::NONE, false),
+            (KeyCode::Char('p'), KeyModifiers::NONE, false),
+        ] {
+            assert_eq!(
+                obey(KeyEvent::new(code, modifiers), &mut picture),
+                ends,
+                "{code:?}"
+            );
+        }
+        assert_eq!(picture.sort, before.next());
+        assert!(picture.paused);
+    }
+}
