@@ -16,8 +16,8 @@ pub(super) fn duration(seconds: f64) -> String {
     let whole = seconds.round() as u64;
     let (minutes, hours, days) = (whole / 60, whole / 3600, whole / 86400);
     match whole {
-        ..3600 => format!("{minutes}m{:02}s", whole % 60),
-        ..86400 => format!("{hours}h{:02}m", minutes % 60),
+        0..3600 => format!("{minutes}m{:02}s", whole % 60),
+        3600..86400 => format!("{hours}h{:02}m", minutes % 60),
         _ => format!("{days}d{}h", hours % 24),
     }
 }
