@@ -7,6 +7,8 @@ use ratatui::Frame;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Text};
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::io::Errno;
 use std::io;
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -28,6 +30,11 @@ pub(super) fn show(
     let looks = looks(addresses, interval)?;
     let mut terminal = ratatui::try_init()?;
     let ended = follow(&mut terminal, Picture::new(first), &looks, &signals);
+    if is_hung_up_within(Duration::ZERO)? {
+        // A terminal that is gone cannot be restored: dropped, it would complain to itself, and panic.
+        std::mem::forget(terminal);
+        return Ok(hang_up());
+    }
     ratatui::try_restore()?;
     ended
 }
@@ -94,13 +101,34 @@ fn follow(
             Err(TryRecvError::Disconnected) => return Ok(ExitCode::FAILURE),
         }
         terminal.draw(|frame| draw(frame, &picture, Instant::now()))?;
-        if event::poll(STEP)?
+        if is_hung_up_within(STEP)? {
+            return Ok(hang_up());
+        }
+        // Never waits there: without a terminal it would not come back.
+        if event::poll(Duration::ZERO)?
             && let Event::Key(key) = event::read()?
             && obey(key, &mut picture)
         {
             return Ok(ExitCode::SUCCESS);
         }
     }
+}
+
+/// Waits for this long, or until the terminal is gone; true in the latter case. A terminal that is
+/// closed need not end a program that was started to ignore SIGHUP.
+fn is_hung_up_within(step: Duration) -> io::Result<bool> {
+    let stdout = rustix::stdio::stdout();
+    let mut polled = [PollFd::new(&stdout, PollFlags::empty())];
+    let step = Timespec::try_from(step).map_err(io::Error::other)?;
+    match rustix::event::poll(&mut polled, Some(&step)) {
+        Ok(_) | Err(Errno::INTR) => Ok(!polled[0].revents().is_empty()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The exit status of a program that SIGHUP has ended.
+fn hang_up() -> ExitCode {
+    ExitCode::from(u8::try_from(128 + Signal::SIGHUP as i32).unwrap_or(1))
 }
 
 /// Obeys a key; returns whether it ends the table.
