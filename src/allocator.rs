@@ -29,24 +29,24 @@ pub(crate) struct Trimming {
     peak_load: u64,
     /// Resident memory after the last trim.
     kept: u64,
-    /// Looks since the last trim.
-    looks: u32,
+    /// Samples since the last trim.
+    samples: u32,
     /// The least resident memory so far.
     least: u64,
 }
 
-/// Looks after a trim from which resident memory above the load's usual need is a reason for another
+/// Samples after a trim from which resident memory above the load's usual need is a reason for another
 /// one: a storm may end while memory is being trimmed.
-const LOOKS_UNTIL_NEXT: u32 = 5;
+const SAMPLES_UNTIL_NEXT: u32 = 5;
 
 impl Trimming {
     /// The state of a program with this much resident memory, before its first request: a storm may
-    /// come before the first look.
+    /// come before the first sample.
     pub(crate) fn new(resident: u64) -> Trimming {
         Trimming {
             peak_load: 0,
             kept: resident,
-            looks: 0,
+            samples: 0,
             least: resident,
         }
     }
@@ -57,21 +57,21 @@ impl Trimming {
     /// * less than half of the largest load is left, and memory has grown since the last trim or the
     ///   load of that time is gone: once after each storm, and once in each lull;
     /// * memory has grown by more than twice the load;
-    /// * [`LOOKS_UNTIL_NEXT`] looks after the last trim, resident memory is above the least so far
+    /// * [`SAMPLES_UNTIL_NEXT`] samples after the last trim, resident memory is above the least so far
     ///   plus three times the load.
     pub(crate) fn is_due(&mut self, load: u64, resident: u64) -> bool {
-        self.looks = self.looks.saturating_add(1);
+        self.samples = self.samples.saturating_add(1);
         self.least = self.least.min(resident);
         // A connection with full buffers takes three times the bytes that it counts for.
         let usual = self.least + self.least / 4 + SPARE_BYTES + 3 * load;
-        if self.looks >= LOOKS_UNTIL_NEXT && resident > usual {
+        if self.samples >= SAMPLES_UNTIL_NEXT && resident > usual {
             return true;
         }
         self.peak_load = self.peak_load.max(load);
         let is_over = load <= self.peak_load / 2;
         let has_grown = resident > self.kept + self.kept / 10 + SPARE_BYTES;
         let is_freed = self.peak_load - load > SPARE_BYTES;
-        // A storm between two looks never showed as a load.
+        // A storm between two samples never showed as a load.
         let is_unexplained = load < resident.saturating_sub(self.kept) / 2;
         (has_grown && (is_over || is_unexplained)) || (is_over && is_freed)
     }
@@ -80,7 +80,7 @@ impl Trimming {
     pub(crate) fn done(&mut self, load: u64, resident: u64) {
         self.peak_load = load;
         self.kept = resident;
-        self.looks = 0;
+        self.samples = 0;
     }
 }
 
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_given_back_after_a_storm_that_no_look_has_seen() {
+    fn memory_is_given_back_after_a_storm_between_two_samples() {
         let mut trimming = Trimming::new(5 * MIB);
         let (load, idle) = (MIB / 8, 5 * MIB);
         assert!(!trimming.is_due(load, idle));
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_given_back_after_a_storm_before_the_first_look() {
+    fn memory_is_given_back_after_a_storm_before_the_first_sample() {
         let mut trimming = Trimming::new(5 * MIB);
         assert!(trimming.is_due(MIB / 8, 25 * MIB));
     }
@@ -173,7 +173,7 @@ mod tests {
         let load = MIB / 8;
         assert!(!trimming.is_due(load, 5 * MIB));
         assert!(trimming.is_due(load, 20 * MIB));
-        // The next storm came in between, and no look sees its load.
+        // The next storm came in between, and no sample shows its load.
         trimming.done(load, 25 * MIB);
         let due = (1..20).find(|_| trimming.is_due(load, 24 * MIB));
         assert_eq!(due, Some(5));

@@ -13,7 +13,7 @@ use std::{fs, io};
 /// short.
 const MOST_PROCESSES: usize = 256;
 
-/// Most processes of one tree that [`is_tree_runnable`] looks at: a command, and shells around it.
+/// Most processes of one tree that [`is_tree_runnable`] visits: a command, and shells around it.
 const MOST_WRITERS: usize = 8;
 
 /// State of the main thread of a process.
@@ -44,7 +44,7 @@ pub fn activity(pid: u32) -> Activity {
 }
 
 /// True when a process is stopped: by SIGSTOP, or because it wanted something of a terminal.
-pub fn is_stopped(pid: u32) -> bool {
+pub fn is_suspended(pid: u32) -> bool {
     matches!(state(pid), Some(b'T' | b't'))
 }
 
@@ -53,9 +53,9 @@ pub fn is_stopped(pid: u32) -> bool {
 /// anything else is not, for a pipe that is empty holds up no write.
 pub fn is_tree_runnable(pid: u32) -> bool {
     let mut found = vec![pid];
-    let mut looked_at = 0;
-    while let Some(&pid) = found.get(looked_at).filter(|_| looked_at < MOST_WRITERS) {
-        looked_at += 1;
+    let mut visited = 0;
+    while let Some(&pid) = found.get(visited).filter(|_| visited < MOST_WRITERS) {
+        visited += 1;
         if matches!(state(pid), Some(b'R' | b'D' | b'T' | b't')) {
             return true;
         }
@@ -92,7 +92,7 @@ pub struct OwnFigures {
 /// Figures of this program, as far as the system tells.
 pub fn own_figures() -> OwnFigures {
     let stat = fs::read("/proc/self/stat").unwrap_or_default();
-    // The look itself has one open.
+    // The reading itself has one open.
     let descriptors = fs::read_dir("/proc/self/fd").map(|entries| entries.count() - 1);
     OwnFigures {
         cpu_seconds: stat_cpu_seconds(&stat),
@@ -123,9 +123,9 @@ fn stat_field(stat: &[u8], index: usize) -> Option<u64> {
 pub fn tree_resident_bytes(pid: u32) -> u64 {
     let mut bytes = 0;
     let mut found = vec![pid];
-    let mut looked_at = 0;
-    while let Some(&pid) = found.get(looked_at).filter(|_| looked_at < MOST_PROCESSES) {
-        looked_at += 1;
+    let mut visited = 0;
+    while let Some(&pid) = found.get(visited).filter(|_| visited < MOST_PROCESSES) {
+        visited += 1;
         let process = format!("/proc/{pid}");
         let process = Path::new(&process);
         bytes += resident_bytes(process);

@@ -1,18 +1,18 @@
 //! Watches the handler's files, for development.
 //!
 //! Owns the watching thread. Events of the kernel, where the file system sends them, only say that
-//! something may have changed; the change itself is found by comparing two looks at the files
-//! (`look`), so that moved links, temporary files of editors and lost events need no rules. The
+//! something may have changed; the change itself is found by comparing two snapshots of the files
+//! (`snapshot`), so that moved links, temporary files of editors and lost events need no rules. The
 //! caller decides what a change leads to.
 
-mod look;
 mod means;
+mod snapshot;
 
 use crate::config::Command;
 use crate::error::StartError;
 use crate::process::launch::Directory;
-use look::{Look, Scope};
 use means::Events;
+use snapshot::{Scope, Snapshot};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
@@ -27,18 +27,18 @@ const QUIET: Duration = Duration::from_millis(30);
 /// an edit must be noticed.
 const LONGEST_WAIT: Duration = Duration::from_millis(150);
 
-/// How often files are looked at where the kernel sends no events.
+/// How often a snapshot is taken where the kernel sends no events.
 const POLL_PERIOD: Duration = Duration::from_millis(100);
 
-/// Least pause after a look, in multiples of the look's duration: a look at a large folder must not
+/// Least pause after a snapshot, in multiples of its duration: that of a large folder must not
 /// take a whole processor.
 const LEAST_PAUSE: u32 = 9;
 
 /// How often the thread checks whether the [`Watch`] was dropped.
 const ASK_PERIOD: Duration = Duration::from_secs(1);
 
-/// Longest wait of the start for the first look; a change before that look goes unnoticed.
-const FIRST_LOOK_TAKES: Duration = Duration::from_secs(1);
+/// Longest wait of the start for the first snapshot; a change before that goes unnoticed.
+const FIRST_SNAPSHOT_TAKES: Duration = Duration::from_secs(1);
 
 /// Changes that may wait in the channel; further ones would add nothing.
 const PENDING_CHANGES: usize = 64;
@@ -93,12 +93,12 @@ impl Watch {
 
     async fn by(means: Means, scope: Scope) -> std::io::Result<Watch> {
         let (sender, changes) = mpsc::channel(PENDING_CHANGES);
-        let (ready, looked) = oneshot::channel();
+        let (ready, has_snapshot) = oneshot::channel();
         std::thread::Builder::new()
             .name("reload".to_owned())
             .spawn(move || watch(means, &scope, &sender, ready))?;
-        // Cancel-safe: the wait only observes the end of the first look.
-        let _ = timeout(FIRST_LOOK_TAKES, looked).await;
+        // Cancel-safe: the wait only observes the end of the first snapshot.
+        let _ = timeout(FIRST_SNAPSHOT_TAKES, has_snapshot).await;
         Ok(Watch { changes })
     }
 
@@ -162,13 +162,13 @@ impl Means {
         Means::Polling
     }
 
-    /// Watches the folders of a look. True if another look is needed, because a folder among them had
+    /// Watches the folders of a snapshot. True if another snapshot is needed, because a folder among them had
     /// no watch until now.
-    fn follow(&mut self, look: &Look) -> bool {
+    fn follow(&mut self, snapshot: &Snapshot) -> bool {
         let Means::Events(events) = self else {
             return false;
         };
-        events.follow(&look.folders).unwrap_or_else(|error| {
+        events.follow(&snapshot.folders).unwrap_or_else(|error| {
             *self = Means::without_events(&error);
             false
         })
@@ -205,7 +205,7 @@ fn watch(
     changes: &mpsc::Sender<PathBuf>,
     ready: oneshot::Sender<()>,
 ) {
-    let mut last = scope.look(&Look::default());
+    let mut last = scope.snapshot(&Snapshot::default());
     let mut is_unsure = means.follow(&last);
     let by = match means {
         Means::Events(_) => "events",
@@ -219,13 +219,13 @@ fn watch(
     while !changes.is_closed() {
         let closed = means.wait(is_unsure, || !changes.is_closed());
         let begun = Instant::now();
-        let mut now = scope.look(&last);
+        let mut now = scope.snapshot(&last);
         let mut changed = now.change_since(&last).map(Path::to_owned);
         if changed.is_some() && matches!(means, Means::Polling) {
-            now = look_until_quiet(scope, now);
+            now = snapshot_when_quiet(scope, now);
             changed = now.change_since(&last).map(Path::to_owned);
         }
-        // A file that was open for a write during the last look may be executed only now.
+        // A file that was open for a write during the last snapshot may be executed only now.
         let was_open = closed.iter().find_map(|path| now.file_at(path));
         if let Some(path) = changed.as_deref().or(was_open) {
             // With a full channel, earlier changes are still to be received.
@@ -240,11 +240,11 @@ fn watch(
     }
 }
 
-fn look_until_quiet(scope: &Scope, mut now: Look) -> Look {
+fn snapshot_when_quiet(scope: &Scope, mut now: Snapshot) -> Snapshot {
     let begun = Instant::now();
     while begun.elapsed() < LONGEST_WAIT {
         std::thread::sleep(QUIET);
-        let next = scope.look(&now);
+        let next = scope.snapshot(&now);
         let is_quiet = next.change_since(&now).is_none();
         now = next;
         if is_quiet {

@@ -53,7 +53,7 @@ pub struct Shutdown {
 
 #[derive(Debug, Default)]
 struct Shared {
-    /// Beside the tokens, because a request looks at it, and a token takes a lock to be looked at.
+    /// Beside the tokens, because each request reads it, and reading a token takes a lock.
     stage: AtomicU8,
     /// For each stage behind [`Stage::Serving`], in order, a token that is cancelled when it begins.
     begun: [CancellationToken; STAGES],

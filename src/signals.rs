@@ -22,7 +22,7 @@ const SIGXFSZ: i32 = 25;
 /// signal before and after the terminal goes.
 const LOOKS_AT_TERMINAL: usize = 5;
 
-/// The time between two looks at the terminal.
+/// The time between two readings of the terminal.
 const LOOK_PAUSE: Duration = Duration::from_millis(20);
 
 /// The signals that are listened for.

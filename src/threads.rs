@@ -4,7 +4,7 @@
 //! socket is read and written by one thread only. Requests and answers cross from thread to thread
 //! in the [`mailbox`] of the thread that they go to.
 //!
-//! With one thread there is no mailbox to look into, and nothing crosses.
+//! With one thread no mailbox is read, and nothing crosses.
 
 pub mod mailbox;
 
@@ -17,7 +17,7 @@ use std::thread::JoinHandle;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio_util::sync::CancellationToken;
 
-/// Threads of each runtime for blocking work: only the search of large bodies and a few looks at
+/// Threads of each runtime for blocking work: only the search of large bodies and a few readings of
 /// files use them; more would take the handlers' share of the processors.
 const BLOCKING_THREADS: usize = 2;
 
@@ -154,7 +154,7 @@ impl Threads {
     }
 
     /// A place on the thread with the fewest open connections, of several the first.
-    pub fn for_connection(&self) -> ConnectionPlace {
+    pub fn for_connection(&self) -> ConnectionThread {
         let counts = self.threads.iter();
         let counts = counts.map(|thread| thread.connections.load(Ordering::Relaxed));
         let index = counts.enumerate().min_by_key(|(_, count)| *count);
@@ -162,7 +162,7 @@ impl Threads {
         self.threads[index]
             .connections
             .fetch_add(1, Ordering::Relaxed);
-        ConnectionPlace {
+        ConnectionThread {
             threads: Arc::clone(&self.threads),
             index,
         }
@@ -192,12 +192,12 @@ impl Threads {
 
 /// The place of one connection on its thread, until it is dropped.
 #[derive(Debug)]
-pub struct ConnectionPlace {
+pub struct ConnectionThread {
     threads: Arc<[Thread]>,
     index: usize,
 }
 
-impl ConnectionPlace {
+impl ConnectionThread {
     /// The runtime of the thread; `None` if it is the runtime of the caller.
     pub fn elsewhere(&self) -> Option<&Handle> {
         let runtime = &self.threads[self.index].runtime;
@@ -205,7 +205,7 @@ impl ConnectionPlace {
     }
 }
 
-impl Drop for ConnectionPlace {
+impl Drop for ConnectionThread {
     fn drop(&mut self) {
         self.threads[self.index]
             .connections
@@ -225,7 +225,7 @@ mod tests {
     fn connections_go_to_the_thread_with_the_fewest() {
         let runtimes = start(3);
         let threads = runtimes.threads();
-        let mut places: Vec<ConnectionPlace> = (0..6).map(|_| threads.for_connection()).collect();
+        let mut places: Vec<ConnectionThread> = (0..6).map(|_| threads.for_connection()).collect();
         let indexes: Vec<usize> = places.iter().map(|place| place.index).collect();
         assert_eq!(indexes, [0, 1, 2, 0, 1, 2]);
         places.remove(4);

@@ -41,7 +41,7 @@ pub enum Task {
 pub struct TopSettings {
     /// Addresses of the worker, in the order in which they are tried.
     pub addresses: Vec<SocketAddr>,
-    /// Time between two looks.
+    /// Time between two samples.
     pub interval: Duration,
     /// Whether one table is printed, and no more.
     pub once: bool,

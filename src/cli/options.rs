@@ -69,7 +69,7 @@ pub(super) struct TopOptions {
     /// The worker's --admin, where it has one: only there is the table of processes
     #[arg(long, env = "FAAS_ADMIN", value_name = "ADDR", value_parser = socket_address)]
     admin: Option<SocketAddr>,
-    /// Time between two looks
+    /// Time between two samples of the worker
     #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = interval)]
     interval: Duration,
     /// Print the table once, and end

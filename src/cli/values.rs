@@ -73,7 +73,7 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     Ok(duration)
 }
 
-/// A time between two looks at a worker; looks without a pause would be load of their own.
+/// A time between two samples of a worker; samples without a pause would be load of their own.
 pub(super) fn interval(text: &str) -> Result<Duration, String> {
     match duration(text)? {
         interval if interval < Duration::from_millis(100) => {

@@ -1,4 +1,4 @@
-//! Averages over the last ten seconds, for autoscalers, which look at single moments only.
+//! Averages over the last ten seconds, for autoscalers, which read single moments only.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};

@@ -17,10 +17,10 @@ pub(super) struct Batching {
 }
 
 impl Batching {
-    /// Whether to look again in the next turn, with this many calls waiting and room for this many
+    /// Whether to ask again in the next turn, with this many calls waiting and room for this many
     /// in the process.
-    pub(super) fn waits_for_more(&mut self, waiting: usize, room: usize) -> bool {
-        let is_growing = waiting > self.seen.max(1) && waiting < room;
+    pub(super) fn waits_for_more(&mut self, waiting: usize, free_requests: usize) -> bool {
+        let is_growing = waiting > self.seen.max(1) && waiting < free_requests;
         if !is_growing || self.turns == MOST_TURNS {
             *self = Batching::default();
             return false;

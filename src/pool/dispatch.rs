@@ -91,7 +91,7 @@ pub(super) struct DispatchState {
     pub(super) health: Health,
     pub(super) is_closed: bool,
     /// When the queue is next searched for expired calls.
-    pub(super) next_look: Option<Instant>,
+    pub(super) next_expiry: Option<Instant>,
     pub(super) next_process: u64,
     pub(super) scaling: Scaling,
 }
@@ -112,7 +112,7 @@ impl Dispatcher {
                 waiting_processes: WaitingProcesses::new(),
                 health,
                 is_closed: false,
-                next_look: None,
+                next_expiry: None,
                 next_process: 1,
                 scaling: Scaling::new(config.processes, config.max_processes),
             }),

@@ -21,7 +21,7 @@ pub(super) struct Health {
     failed_starts: u32,
     /// Starts in a row that the system has refused.
     refused_starts: u32,
-    answers: Answers,
+    evidence: Evidence,
     was_ever_up: bool,
     /// Processes are up after their ready line only (`--wait-ready`).
     requires_ready_line: bool,
@@ -33,7 +33,7 @@ pub(super) struct Health {
 
 /// What requests have shown of the command since the worker was started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Answers {
+enum Evidence {
     /// No request has had the time of a process to its end.
     Untried,
     /// A process has used up a request's time, and no process has ever answered.
@@ -58,7 +58,7 @@ impl Health {
                 0
             },
             refused_starts: 0,
-            answers: Answers::Untried,
+            evidence: Evidence::Untried,
             was_ever_up: false,
             requires_ready_line: false,
             told: no_command.clone().map(Cause::from),
@@ -79,14 +79,14 @@ impl Health {
     }
 
     /// A process has answered, or sent its ready line, for the first time.
-    pub(super) fn answered(&mut self) {
-        self.answers = Answers::Some;
+    pub(super) fn showed_life(&mut self) {
+        self.evidence = Evidence::Some;
     }
 
     /// A process that has never answered has used up a request's time.
     pub(super) fn unanswered(&mut self) {
-        if self.answers != Answers::Some {
-            self.answers = Answers::NoneYet {
+        if self.evidence != Evidence::Some {
+            self.evidence = Evidence::NoneYet {
                 has_new_process: false,
             };
         }
@@ -94,7 +94,7 @@ impl Health {
 
     /// True when processes have been given requests and none has ever answered.
     pub(super) fn is_unproven(&self) -> bool {
-        matches!(self.answers, Answers::NoneYet { .. })
+        matches!(self.evidence, Evidence::NoneYet { .. })
     }
 
     /// A process is up; returns the news for the log if no process was up before.
@@ -102,7 +102,7 @@ impl Health {
         self.up += 1;
         // The next request shows whether this process answers: a balancer that goes by readiness
         // sends none before.
-        if let Answers::NoneYet { has_new_process } = &mut self.answers {
+        if let Evidence::NoneYet { has_new_process } = &mut self.evidence {
             *has_new_process = true;
         }
         self.failed_starts = 0;
@@ -182,9 +182,9 @@ impl Health {
     /// Why the pool is not ready, if it is not. A process that has come up since the last request
     /// without an answer makes it ready, so that a balancer sends the request that tries it.
     pub(super) fn why_not_ready(&self) -> Option<Cause> {
-        if let Answers::NoneYet {
+        if let Evidence::NoneYet {
             has_new_process: false,
-        } = self.answers
+        } = self.evidence
         {
             return Some(NONE_HAS_ANSWERED.into());
         }
@@ -344,7 +344,7 @@ mod tests {
         let why = health.why_not_ready().unwrap();
         assert!(why.general().contains("has answered since"), "{why}");
         assert!(health.is_unproven());
-        health.answered();
+        health.showed_life();
         assert_eq!(health.why_not_ready(), None);
         // Another one is silent: the function is slow, or that process is.
         health.unanswered();
@@ -369,7 +369,7 @@ mod tests {
         assert!(health.is_unproven());
         health.unanswered();
         assert!(health.why_not_ready().is_some());
-        health.answered();
+        health.showed_life();
         assert_eq!(health.why_requests_wait(), None);
     }
 

@@ -135,9 +135,9 @@ impl Pool {
         let Some(place) = state.queue.push(until, queued) else {
             return Err(state.overloaded_because("the queue is full"));
         };
-        let is_next = state.next_look.is_none_or(|look| until < look);
+        let is_next = state.next_expiry.is_none_or(|expiry| until < expiry);
         if is_next {
-            state.next_look = Some(until);
+            state.next_expiry = Some(until);
         }
         self.dispatcher.publish_length(&state);
         self.dispatcher.wake_one(state);
@@ -155,7 +155,7 @@ impl Pool {
         })
     }
 
-    /// The queue_end time that a process is given for one job.
+    /// The time that a process is given for one job.
     pub fn timeout(&self) -> Duration {
         self.dispatcher.timeout
     }

@@ -38,7 +38,7 @@ struct QueueEntry<T> {
 
 /// The call that has waited longest.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum First<'a, T> {
+pub(super) enum Oldest<'a, T> {
     /// A process had the call before.
     HandedBack(&'a T),
     /// No process has had the call yet.
@@ -169,12 +169,12 @@ impl<T> Queue<T> {
     }
 
     /// The call that has waited longest.
-    pub(super) fn first(&self) -> Option<First<'_, T>> {
+    pub(super) fn first(&self) -> Option<Oldest<'_, T>> {
         if let Some((_, first)) = self.handed_back.first_key_value() {
-            return Some(First::HandedBack(&first.item));
+            return Some(Oldest::HandedBack(&first.item));
         }
         let (_, first) = self.fresh.front()?;
-        first.as_ref().map(|entry| First::Fresh(&entry.item))
+        first.as_ref().map(|entry| Oldest::Fresh(&entry.item))
     }
 
     /// The call that has waited longest, whether it was handed back or not.
@@ -301,12 +301,12 @@ mod tests {
     fn one_handed_back_is_known_as_such() {
         let now = Instant::now();
         let mut queue = queue_of(2, 2, now + MS);
-        assert_eq!(queue.first(), Some(First::Fresh(&0)));
+        assert_eq!(queue.first(), Some(Oldest::Fresh(&0)));
         queue.take(now);
         queue.hand_back(0, now + MS, 0);
-        assert_eq!(queue.first(), Some(First::HandedBack(&0)));
+        assert_eq!(queue.first(), Some(Oldest::HandedBack(&0)));
         queue.take(now);
-        assert_eq!(queue.first(), Some(First::Fresh(&1)));
+        assert_eq!(queue.first(), Some(Oldest::Fresh(&1)));
     }
 
     proptest! {

@@ -1,7 +1,7 @@
 //! Scaling: how many slots are filled. More while calls wait too long, fewer while processes are
 //! idle.
 //!
-//! Pure. Looks at the queue at intervals of [`LOOK_PERIOD`]: a call that waited at the last look
+//! Pure. Looks at the queue at intervals of [`LOOK_PERIOD`]: a call that waited at the last sample
 //! and still waits has waited too long.
 
 use std::num::NonZeroUsize;
@@ -17,7 +17,7 @@ pub(super) struct Scaling {
     least: usize,
     most: usize,
     filled: usize,
-    /// The place that the next call would have had at the last look.
+    /// The place that the next call would have had at the last sample.
     last_place: u64,
 }
 
@@ -38,16 +38,16 @@ impl Scaling {
     }
 
     /// Whether an empty slot could be filled.
-    pub(super) fn has_room(&self) -> bool {
+    pub(super) fn could_fill(&self) -> bool {
         self.filled < self.most
     }
 
-    /// Looks at the queue: the place of the first call, and the place that the next new call will
+    /// Samples the queue: the place of the first call, and the place that the next new call will
     /// have. True if one more slot is to be filled, which then counts as filled.
-    pub(super) fn look(&mut self, first: Option<u64>, next: u64, is_start_free: bool) -> bool {
+    pub(super) fn sample(&mut self, first: Option<u64>, next: u64, is_start_free: bool) -> bool {
         let waits_too_long = first.is_some_and(|first| first < self.last_place);
         self.last_place = next;
-        let grows = waits_too_long && is_start_free && self.has_room();
+        let grows = waits_too_long && is_start_free && self.could_fill();
         self.filled += usize::from(grows);
         grows
     }
@@ -82,30 +82,33 @@ mod tests {
         assert!(!scaling.shrink());
         scaling.allow_empty();
         assert!(scaling.shrink() && scaling.shrink() && !scaling.shrink());
-        scaling.look(Some(5), 6, true);
-        assert!(scaling.look(Some(5), 6, true));
+        scaling.sample(Some(5), 6, true);
+        assert!(scaling.sample(Some(5), 6, true));
         assert!(scaling.shrink());
     }
 
     #[test]
     fn it_grows_only_when_one_that_waited_still_waits() {
         let mut scaling = scaling(1, 3);
-        assert!(!scaling.look(Some(4), 9, true), "it may have come just now");
-        assert!(!scaling.look(Some(9), 20, true), "the queue moves on");
-        assert!(!scaling.look(None, 30, true), "nobody waits");
-        assert!(!scaling.look(Some(30), 31, true));
-        assert!(!scaling.look(Some(30), 31, false), "others are starting");
-        assert!(scaling.look(Some(30), 31, true));
-        assert!(scaling.look(Some(30), 31, true));
-        assert!(!scaling.look(Some(30), 31, true), "there is no room");
+        assert!(
+            !scaling.sample(Some(4), 9, true),
+            "it may have come just now"
+        );
+        assert!(!scaling.sample(Some(9), 20, true), "the queue moves on");
+        assert!(!scaling.sample(None, 30, true), "nobody waits");
+        assert!(!scaling.sample(Some(30), 31, true));
+        assert!(!scaling.sample(Some(30), 31, false), "others are starting");
+        assert!(scaling.sample(Some(30), 31, true));
+        assert!(scaling.sample(Some(30), 31, true));
+        assert!(!scaling.sample(Some(30), 31, true), "there is no room");
     }
 
     #[test]
     fn it_shrinks_to_the_least_and_can_grow_again() {
         let mut scaling = scaling(1, 2);
         assert!(!scaling.shrink());
-        assert!(!scaling.look(Some(0), 1, true) && scaling.look(Some(0), 1, true));
+        assert!(!scaling.sample(Some(0), 1, true) && scaling.sample(Some(0), 1, true));
         assert!(scaling.shrink() && !scaling.shrink());
-        assert!(scaling.look(Some(0), 1, true));
+        assert!(scaling.sample(Some(0), 1, true));
     }
 }

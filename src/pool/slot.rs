@@ -29,7 +29,7 @@ use backoff::Backoff;
 use departure::{ProcessEnd, StopReason};
 use events::SlotEvent;
 use idle::IdleTime;
-use live::{LiveProcess, Place, StopPolicy};
+use live::{LiveProcess, SlotFacts, StopPolicy};
 use member::Role;
 use retirement::Due;
 use start::{PendingStart, Starter};
@@ -41,7 +41,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 /// A process that has lived this long resets the back-off, whether or not it has served.
-const LIVED_WELL: Duration = Duration::from_secs(10);
+const UP_AFTER: Duration = Duration::from_secs(10);
 
 /// Processes of one slot that may be stopping when another is started.
 const MOST_LEAVING: usize = 1;
@@ -69,7 +69,7 @@ pub(super) struct Slot {
     backoff: Backoff,
     /// The process that serves.
     current: Option<Box<LiveProcess>>,
-    /// Idle time and memory at the last looks.
+    /// Idle time and memory at the last inspection.
     idle_time: IdleTime,
     /// What is to take the current process's place.
     successor: Successor,
@@ -115,7 +115,7 @@ impl Slot {
                 launcher,
                 config: settings.process,
                 allowance: LogAllowance::new(Instant::now(), metrics),
-                place: Place {
+                facts: SlotFacts {
                     slot: settings.number,
                     restarts: 0,
                     tells_requests: settings.tells_requests,
@@ -147,7 +147,7 @@ impl Slot {
                 SlotEvent::RenewalGone => self.forget_renewal(),
                 SlotEvent::CurrentUp => self.report(Ok(Renewed::Process)),
                 SlotEvent::CurrentDue(due) => self.recycle(due),
-                SlotEvent::LookDue => self.look(),
+                SlotEvent::InspectionDue => self.inspect(),
                 SlotEvent::Needed => {
                     self.start_reason = StartReason::Growth;
                     self.successor = Successor::Nothing;
@@ -224,7 +224,7 @@ impl Slot {
         }
         let was_up = running.member().is_up();
         let timed_out_when_up = was_up && reason == StopReason::Fault(Fault::TimedOut);
-        let has_lived = running.started().elapsed() >= LIVED_WELL;
+        let has_lived = running.started().elapsed() >= UP_AFTER;
         if running.has_replied() || has_lived || timed_out_when_up {
             self.backoff.reset();
         }
@@ -285,7 +285,7 @@ impl Slot {
 
     /// Stops a process while the slot goes on with the next one.
     fn stop_aside(&mut self, mut running: Box<LiveProcess>, reason: StopReason) {
-        running.member_mut().retire();
+        running.member_mut().take_no_more();
         if !matches!(reason, StopReason::Stopped | StopReason::Ended) {
             // An earlier process that still ignores SIGTERM has had its time.
             self.hurry.cancel();

@@ -73,7 +73,7 @@ impl ProcessStatus {
     }
 
     /// The process was given a request.
-    pub(super) fn took(&self, now: Instant, request_id: &CompactString) {
+    pub(super) fn began_request(&self, now: Instant, request_id: &CompactString) {
         let active = self.active.load(Ordering::Relaxed);
         self.active.store(active + 1, Ordering::Relaxed);
         if active == 0 {
@@ -89,7 +89,7 @@ impl ProcessStatus {
     }
 
     /// A request of the process was answered, or given back.
-    pub(super) fn answered(&self, now: Instant) {
+    pub(super) fn finished_request(&self, now: Instant) {
         let active = self.active.load(Ordering::Relaxed).saturating_sub(1);
         self.active.store(active, Ordering::Relaxed);
         let served = self.served.load(Ordering::Relaxed);
@@ -235,7 +235,7 @@ impl Statuses {
         totals
     }
 
-    /// Has the memory of all processes measured; a later look finds it.
+    /// Has the memory of all processes measured; a later report has it.
     pub(super) fn measure(&self, measure: impl Fn(u32, &Arc<AtomicU64>)) {
         for status in self.lock().values() {
             measure(status.identity.pid, &status.resident_bytes);
@@ -295,13 +295,13 @@ mod tests {
         let status = ProcessStatus::new(ME, true);
         let at = |seconds| status.started + Duration::from_secs(seconds);
         let id = CompactString::new("r-1");
-        status.took(at(1), &id);
-        status.took(at(2), &CompactString::new("r-2"));
+        status.began_request(at(1), &id);
+        status.began_request(at(2), &CompactString::new("r-2"));
         assert_eq!(status.busy_ns_until(at(3)), 2_000_000_000);
-        status.answered(at(4));
-        status.answered(at(6));
+        status.finished_request(at(4));
+        status.finished_request(at(6));
         assert_eq!(status.busy_ns_until(at(9)), 5_000_000_000);
-        status.took(at(10), &id);
+        status.began_request(at(10), &id);
         assert_eq!(status.busy_ns_until(at(11)), 6_000_000_000);
     }
 
@@ -315,7 +315,7 @@ mod tests {
             assert_eq!(statuses.reports(now)[0].state, "starting");
             status.came_up();
             assert_eq!(statuses.reports(now)[0].state, "idle");
-            status.took(now, &CompactString::new("r-1"));
+            status.began_request(now, &CompactString::new("r-1"));
             let later = now + Duration::from_secs(2);
             let report = &statuses.reports(later)[0];
             assert_eq!((report.process, report.pid, report.slot), (7, 17, 2));
@@ -340,7 +340,7 @@ mod tests {
                 status.announced(8);
             }
             if number > 1 {
-                status.took(now, &CompactString::default());
+                status.began_request(now, &CompactString::default());
             }
             if number > 2 {
                 status.stops();

@@ -16,7 +16,7 @@ pub(super) const IDLE: Load = Load {
     in_flight: 0,
     has_replied: true,
     last_replied: None,
-    position: Position::First,
+    position: Position::AtOnce,
 };
 
 /// A pool without processes, for this many waiting requests.

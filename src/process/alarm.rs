@@ -1,4 +1,4 @@
-//! A timer of a task that looks at its deadlines itself.
+//! A timer of a task that compares its deadlines with the time itself.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::time::Sleep;
 
 /// A timer that is set anew only when it must ring earlier. With a later deadline it rings too
-/// early, which costs one look.
+/// early, which costs one comparison.
 #[derive(Debug)]
 pub(super) struct Alarm {
     sleep: Pin<Box<Sleep>>,

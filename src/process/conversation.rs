@@ -12,14 +12,14 @@
 //! * *Time*: [`Conversation::next_deadline`] says when [`Conversation::expire`] has something to
 //!   do. All bytes that stdout holds must have been received before `expire`: a reply that is there
 //!   wins over its deadline. If
-//!   [`Conversation::must_look_at_process`], the order is `expire`, the same question again,
-//!   [`Conversation::record_activity`]; else [`Conversation::record_stopped`], `expire`.
+//!   [`Conversation::must_check_activity`], the order is `expire`, the same question again,
+//!   [`Conversation::record_activity`]; else [`Conversation::record_suspended`], `expire`.
 //! * *Bytes out*: while there is [`Conversation::room`], [`Conversation::give`] puts a request into
 //!   [`Conversation::outgoing`]; [`Conversation::sent`] takes out the bytes that the pipe accepted.
 //! * *Questions*, which change nothing: [`Conversation::trust`], [`Conversation::room`],
 //!   [`Conversation::in_flight`] and more.
 //!
-//! At each look the driver calls them in this order: bytes in, time, bytes out. Each method that
+//! In each turn the driver calls them in this order: bytes in, time, bytes out. Each method that
 //! takes `&mut self` may leave events behind, for [`Conversation::take_events`] after it. When the
 //! process has been reaped and its stdout read to the end, [`Conversation::end`] gives the open
 //! requests back.
@@ -102,7 +102,7 @@ pub struct ConversationConfig {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Position {
     /// At once.
-    First,
+    AtOnce,
     /// After the requests that it has.
     Behind {
         /// Bytes left for requests ahead. The queue compares the payload with it, so a line may be
@@ -144,8 +144,8 @@ pub struct Conversation<T> {
     /// as many requests further than its replies say.
     unmatched_lines: usize,
     strays: Strays,
-    /// The process was stopped when [`Conversation::expire`] last looked.
-    is_stopped: bool,
+    /// The process was suspended (SIGSTOP, state T) when [`Conversation::expire`] was last called.
+    is_suspended: bool,
     outgoing: Outgoing,
     events: Vec<Event<T>>,
 }
@@ -193,7 +193,7 @@ impl<T: Ticket> Conversation<T> {
             replies_kept_order: 0,
             unmatched_lines: 0,
             strays: Strays::default(),
-            is_stopped: false,
+            is_suspended: false,
             outgoing: Outgoing::default(),
             events: Vec::new(),
         }
@@ -205,7 +205,7 @@ impl<T: Ticket> Conversation<T> {
     }
 
     /// How many requests the process may be given now.
-    pub fn room(&self, now: Instant) -> usize {
+    pub fn free_requests(&self, now: Instant) -> usize {
         let waits_for_ready = self.limits.wait_ready && !self.is_ready;
         let waits = waits_for_ready || self.is_in_half_a_line() || self.silence.is_awaited();
         if self.trust != Trust::Sound || waits {
@@ -217,10 +217,10 @@ impl<T: Ticket> Conversation<T> {
             Promise::Order => 1,
             Promise::Concurrency(number) => number,
         };
-        let room = most.saturating_sub(self.flight.len());
+        let free = most.saturating_sub(self.flight.len());
         match self.next_position() {
             Position::Behind { room_bytes: 0 } => 0,
-            Position::Behind { .. } | Position::First => room,
+            Position::Behind { .. } | Position::AtOnce => free,
         }
     }
 
@@ -232,13 +232,13 @@ impl<T: Ticket> Conversation<T> {
                 let room_bytes = AHEAD_BYTES.saturating_sub(unanswered);
                 Position::Behind { room_bytes }
             }
-            (Promise::Order | Promise::Nothing | Promise::Concurrency(_), _) => Position::First,
+            (Promise::Order | Promise::Nothing | Promise::Concurrency(_), _) => Position::AtOnce,
         }
     }
 
     /// True when stdout must be read before [`Conversation::give`]: without ids, only the absence
     /// of further output shows that the last reply was the only one.
-    pub fn must_look_before_giving(&self) -> bool {
+    pub fn must_read_before_giving(&self) -> bool {
         self.ids != Ids::Echoed
     }
 
@@ -279,7 +279,7 @@ impl<T: Ticket> Conversation<T> {
     /// True when no open request has this id. Ids of answered requests are not looked up: drawing
     /// one again is as unlikely as guessing one.
     pub fn is_free(&self, id: u64) -> bool {
-        self.position(id).is_none()
+        self.index_of(id).is_none()
     }
 
     /// Gives a request to the process, which must have room. The id must be free, and impossible to
@@ -288,7 +288,7 @@ impl<T: Ticket> Conversation<T> {
     pub fn give(&mut self, now: Instant, id: u64, ticket: T) {
         debug_assert!(self.is_free(id), "an id was given to two requests");
         debug_assert!(
-            self.room(now) > 0,
+            self.free_requests(now) > 0,
             "a request was given to a process without room"
         );
         if self.flight.is_empty() {
@@ -344,7 +344,7 @@ impl<T: Ticket> Conversation<T> {
     /// These bytes were read from stdout.
     pub fn received(&mut self, now: Instant, bytes: &[u8]) {
         let began = self.flight.front().map(|first| first.since);
-        let answered = self.replies_kept_order;
+        let in_order = self.replies_kept_order;
         self.silence.output(now);
         // Taken out for the time of the loop: each line needs the rest of the conversation.
         let mut framer = std::mem::replace(&mut self.framer, Framer::new(0));
@@ -356,7 +356,7 @@ impl<T: Ticket> Conversation<T> {
             Some(since) if memchr::memchr(b'\n', bytes).is_none() => Some(since),
             Some(_) | None => Some(now),
         };
-        let replies = self.replies_kept_order - answered;
+        let replies = self.replies_kept_order - in_order;
         if let Some(began) = began.filter(|_| replies > 0) {
             let spent = now.saturating_duration_since(began);
             self.read_ahead.replied(now, spent, replies);
@@ -377,11 +377,11 @@ impl<T: Ticket> Conversation<T> {
     }
 
     /// True when the process starts on this request only after an earlier one.
-    fn is_written_ahead(&self, index: usize) -> bool {
+    fn is_behind_another(&self, index: usize) -> bool {
         index > 0 && self.promise == Promise::Order
     }
 
-    fn position(&self, id: u64) -> Option<usize> {
+    fn index_of(&self, id: u64) -> Option<usize> {
         self.flight.iter().position(|flight| flight.id == id)
     }
 

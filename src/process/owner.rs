@@ -48,7 +48,7 @@ pub struct Owner<S: RequestSource> {
     /// Shared only with the watch for a closed stdin, while [`Owner::serve`] runs.
     stdin: Option<Arc<Sender>>,
     stdout: Option<Receiver>,
-    is_retired: bool,
+    takes_no_more: bool,
     alarm: Alarm,
     gate: Gate,
     log: StreamLog,
@@ -56,7 +56,7 @@ pub struct Owner<S: RequestSource> {
     scratch: Vec<u8>,
     /// The part of `scratch` that was read and is not handled yet.
     pending: Range<usize>,
-    /// When stdout was last read, or a deadline looked at.
+    /// When stdout was last read, or a deadline checked.
     read_at: Instant,
     /// Bytes of stdout that were handled, all together.
     taken_in: u64,
@@ -87,7 +87,7 @@ impl<S: RequestSource + ProcessObserver> Owner<S> {
             source,
             stdin: Some(Arc::new(stdin)),
             stdout: Some(stdout),
-            is_retired: false,
+            takes_no_more: false,
             alarm: Alarm::new(),
             gate: Gate::new(budget),
             log: log.stdout,
@@ -112,8 +112,8 @@ impl<S: RequestSource + ProcessObserver> Owner<S> {
         });
         poll_fn(|cx| {
             self.poll_move(cx);
-            let is_sound = *self.conversation.trust() == Trust::Sound;
-            if is_sound && input_closed.as_mut().poll(cx).is_ready() {
+            let is_trusted = *self.conversation.trust() == Trust::Sound;
+            if is_trusted && input_closed.as_mut().poll(cx).is_ready() {
                 let unread = self.stdin.as_ref().map(rustix::io::ioctl_fionread);
                 self.conversation
                     .input_closed(unread.and_then(Result::ok).unwrap_or(0));
@@ -164,15 +164,15 @@ impl<S: RequestSource + ProcessObserver> Owner<S> {
     }
 
     /// From now on the process is given no request; its stdin is closed when all lines are written.
-    pub fn retire(&mut self) {
-        self.is_retired = true;
+    pub fn take_no_more(&mut self) {
+        self.takes_no_more = true;
         self.source.leave();
         self.close_stdin_when_written();
     }
 
     /// Closes the stdin of the process at once; lines that are not written are dropped.
     pub fn close_stdin(&mut self) {
-        self.is_retired = true;
+        self.takes_no_more = true;
         self.source.leave();
         self.stdin = None;
     }

@@ -111,7 +111,7 @@ impl StartOutput {
     }
 
     /// Returns withheld output if its time is over.
-    pub(super) fn look(&mut self, now: Instant) -> Option<Vec<u8>> {
+    pub(super) fn end_if_withheld_too_long(&mut self, now: Instant) -> Option<Vec<u8>> {
         if self.withheld_until().is_some_and(|end| end <= now) {
             return self.give_up();
         }
@@ -203,8 +203,11 @@ mod tests {
         let mut output = StartOutput::new(known);
         assert_eq!(output.push(now, b"a".to_vec()), None);
         assert_eq!(output.withheld_until(), Some(now + WITHHELD));
-        assert_eq!(output.look(now + WITHHELD / 2), None);
-        assert_eq!(output.look(now + WITHHELD), Some(b"a".to_vec()));
+        assert_eq!(output.end_if_withheld_too_long(now + WITHHELD / 2), None);
+        assert_eq!(
+            output.end_if_withheld_too_long(now + WITHHELD),
+            Some(b"a".to_vec())
+        );
         assert_eq!(output.push(now, b"b".to_vec()), Some(b"b".to_vec()));
         assert_eq!(output.end(StartEnd::Failed), (None, 0));
     }

@@ -1,7 +1,7 @@
 //! Events of the kernel about a set of folders: hints that a file may have changed.
 //!
-//! The next look finds the change. The events come from `notify`, on a thread of `notify`, with one
-//! watch for each folder of a look: recursive watches have no limit.
+//! The next snapshot finds the change. The events come from `notify`, on a thread of `notify`, with one
+//! watch for each folder of a snapshot: recursive watches have no limit.
 
 use notify::event::{AccessKind, AccessMode, ModifyKind};
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
@@ -130,7 +130,7 @@ impl Handler {
                     let _ = self.closed.try_send(file);
                 }
             }
-            // The looks themselves open the folders.
+            // The snapshots themselves open the folders.
             EventKind::Access(_) => return,
             EventKind::Modify(ModifyKind::Data(_)) if self.written.len() < MOST_WRITERS => {
                 self.written.extend(paths);
@@ -192,7 +192,7 @@ mod tests {
         drop(file);
         let closed = events.wait(PATIENCE).closed;
         assert_eq!(closed, std::slice::from_ref(&path));
-        // A look brings no hint: each look would cause the next.
+        // A snapshot brings no hint: each would cause the next.
         std::fs::read(&path).unwrap();
         std::fs::read_dir(&folder).unwrap().for_each(drop);
         assert_eq!(events.wait(SOON), Hint::default());

@@ -108,7 +108,7 @@ pub struct Mailbox {
     letters: Mutex<Vec<Letter>>,
     /// A hint for the thread itself. Set under the lock of `letters`.
     has_mail: AtomicBool,
-    /// The thread sleeps, or is about to look into the mailbox for the last time before it does.
+    /// The thread sleeps, or is about to empty the mailbox for the last time before it does.
     /// Written before the thread takes the lock of `letters`, and read after a sender has held it: a
     /// letter is either seen by the thread, or its sender sees that the thread sleeps.
     is_asleep: AtomicBool,

@@ -11,13 +11,13 @@ mod screen;
 
 use super::client::get;
 use super::health::{is_v6_only, ways};
-use picture::{Look, Picture};
+use picture::{Picture, Sample};
 use std::io::{self, IsTerminal, Write};
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-/// Time limit of both requests of a look together.
+/// Time limit of both requests of a sample together.
 const LIMIT: Duration = Duration::from_millis(1500);
 
 /// Longest response that is read, in bytes: thousands of processes fit.
@@ -31,7 +31,7 @@ pub fn top(addresses: &[SocketAddr], interval: Duration, once: bool) -> ExitCode
     for address in addresses {
         asked.extend(ways(*address, is_v6_only));
     }
-    let first = match look(&asked) {
+    let first = match sample(&asked) {
         Ok(first) => first,
         Err(why) => return fail(&why),
     };
@@ -55,25 +55,25 @@ fn fail(why: &str) -> ExitCode {
 }
 
 /// The table with all columns and all processes.
-fn plain_table(look: Look) -> String {
-    let now = look.at;
-    let lines = Picture::new(look).lines(usize::from(u16::MAX), usize::MAX, now);
+fn plain_table(sample: Sample) -> String {
+    let now = sample.at;
+    let lines = Picture::new(sample).lines(usize::from(u16::MAX), usize::MAX, now);
     lines.into_iter().map(|(line, _)| line + "\n").collect()
 }
 
-/// A look at the first of the addresses that answers.
-fn look(addresses: &[SocketAddr]) -> Result<Look, String> {
+/// A sample of the first of the addresses that answers.
+fn sample(addresses: &[SocketAddr]) -> Result<Sample, String> {
     let mut last = "no address to ask".to_owned();
     for address in addresses {
-        match look_at(*address) {
-            Ok(look) => return Ok(look),
+        match sample_from(*address) {
+            Ok(sample) => return Ok(sample),
             Err(why) => last = format!("{address}: {why}"),
         }
     }
     Err(last)
 }
 
-fn look_at(address: SocketAddr) -> Result<Look, String> {
+fn sample_from(address: SocketAddr) -> Result<Sample, String> {
     let deadline = Instant::now() + LIMIT;
     let ask = |path| {
         let is_whole = |bytes: &[u8]| report::response(bytes).is_ok();
@@ -82,7 +82,7 @@ fn look_at(address: SocketAddr) -> Result<Look, String> {
     let stats = report::stats(&ask("/stats")?)?;
     let at = Instant::now();
     let processes = report::processes(&ask("/processes")?)?;
-    Ok(Look {
+    Ok(Sample {
         at,
         stats,
         processes,

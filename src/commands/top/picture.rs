@@ -1,4 +1,4 @@
-//! The state of the table between looks: rates, order of processes, and a worker that is gone.
+//! The state of the table between samples: rates, order of processes, and a worker that is gone.
 
 use super::columns::{fitting, line, plain, titles};
 use super::numbers::{duration, rate};
@@ -17,7 +17,7 @@ const BAR: usize = 20;
 
 /// What a worker told at one moment.
 #[derive(Debug, Clone)]
-pub(super) struct Look {
+pub(super) struct Sample {
     pub(super) at: Instant,
     pub(super) stats: Stats,
     /// `None` at an address that does not tell the processes.
@@ -65,18 +65,18 @@ pub(super) enum Tone {
     Alarm,
 }
 
-/// The looks and the choices of the user.
+/// The samples and the choices of the user.
 #[derive(Debug)]
 pub(super) struct Picture {
-    last: Look,
-    before: Option<Look>,
+    last: Sample,
+    before: Option<Sample>,
     gone: Option<(Instant, String)>,
     pub(super) sort: Sort,
     pub(super) paused: bool,
 }
 
 impl Picture {
-    pub(super) fn new(first: Look) -> Picture {
+    pub(super) fn new(first: Sample) -> Picture {
         Picture {
             last: first,
             before: None,
@@ -86,14 +86,14 @@ impl Picture {
         }
     }
 
-    /// Takes a look, or the reason why there is none; a paused picture stays as it is.
-    pub(super) fn take(&mut self, look: Result<Look, String>, now: Instant) {
+    /// Takes a sample, or the reason why there is none; a paused picture stays as it is.
+    pub(super) fn take(&mut self, sample: Result<Sample, String>, now: Instant) {
         if self.paused {
             return;
         }
-        match look {
-            Ok(look) => {
-                self.before = Some(std::mem::replace(&mut self.last, look));
+        match sample {
+            Ok(sample) => {
+                self.before = Some(std::mem::replace(&mut self.last, sample));
                 self.gone = None;
             }
             Err(why) => {
@@ -135,7 +135,7 @@ impl Picture {
 
     /// The lines above the table.
     fn head(&self) -> Vec<(String, Tone)> {
-        let Look { stats, .. } = &self.last;
+        let Sample { stats, .. } = &self.last;
         let rate = self.requests_per_second();
         let rate = rate.map_or_else(|| "-".to_owned(), |rate| format!("{rate:.1}"));
         let (ready, ready_tone) = match stats.ready {
@@ -173,7 +173,7 @@ impl Picture {
     #[expect(clippy::cast_precision_loss, reason = "shown with one digit")]
     fn requests_per_second(&self) -> Option<f64> {
         let before = self.before.as_ref()?;
-        let total = |look: &Look| look.stats.requests.total as f64;
+        let total = |sample: &Sample| sample.stats.requests.total as f64;
         rate(
             total(before),
             total(&self.last),
@@ -181,12 +181,12 @@ impl Picture {
         )
     }
 
-    fn seconds_between(&self, before: &Look) -> f64 {
+    fn seconds_between(&self, before: &Sample) -> f64 {
         let time = self.last.at.saturating_duration_since(before.at);
         time.as_secs_f64()
     }
 
-    /// Share of a CPU since the look before, in per cent; of a process that is new, over its life.
+    /// Share of a CPU since the sample before, in per cent; of a process that is new, over its life.
     fn cpu(&self, process: &Process) -> Option<f64> {
         let now = process.cpu_seconds?;
         let earlier = self.before.as_ref().and_then(|before| {

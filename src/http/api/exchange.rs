@@ -31,7 +31,7 @@ pub(super) struct Exchange {
     /// The caller's trace context.
     pub(super) trace: Option<TraceContext>,
     /// Whether the end of the request's head is known for sure.
-    pub(super) is_sound: bool,
+    pub(super) is_framed: bool,
     /// Whether the request is one for the function.
     pub(super) is_for_function: bool,
     /// The times of the call, if a process had it.
@@ -66,7 +66,7 @@ impl Exchange {
         request: &Request<RequestBody>,
         head: &Headers<'_>,
         id: CompactString,
-        is_sound: bool,
+        is_framed: bool,
         access_log: AccessLog,
     ) -> Exchange {
         let is_logged = access_log != AccessLog::Off || tracing::enabled!(Level::DEBUG);
@@ -74,7 +74,7 @@ impl Exchange {
             arrived: Instant::now(),
             id,
             trace: trace_context(head),
-            is_sound,
+            is_framed,
             is_for_function: false,
             times: None,
             bytes_in: 0,
@@ -83,7 +83,7 @@ impl Exchange {
     }
 
     /// The request is answered with this response, and has this failure or a result.
-    pub(super) fn answered(&mut self, response: &ApiResponse, failure: Option<Code>) {
+    pub(super) fn log_answer(&mut self, response: &ApiResponse, failure: Option<Code>) {
         if let Some(unlogged) = self.unlogged.take() {
             let told = Told {
                 status: response.status(),

@@ -185,10 +185,10 @@ impl Api {
         }
         // After a head that can be read in two ways, the beginning of the next one is unknown.
         let is_draining = open.api.shutdown.is_at_least(Stage::Draining);
-        if !open.exchange.is_sound || is_draining {
+        if !open.exchange.is_framed || is_draining {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
-        open.exchange.answered(&response, failure);
+        open.exchange.log_answer(&response, failure);
         response
     }
 

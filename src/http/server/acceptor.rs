@@ -76,7 +76,7 @@ where
                 // Most likely there are no descriptors left: closing an idle connection helps. Each
                 // try either follows a closed connection or comes after a pause.
                 let newcomer = Newcomer::WithRequest;
-                self.registry.make_room_and_wait(newcomer).await;
+                self.registry.close_one_and_wait(newcomer).await;
                 return;
             }
         };
@@ -96,7 +96,7 @@ where
         let registry = Arc::clone(&self.registry);
         let limit = self.registry.limits().longest_wait();
         self.spawn(stream, async move |stream| {
-            if let Some(registration) = waiting.place(&stream, &registry, limit).await {
+            if let Some(registration) = waiting.wait_for_place(&stream, &registry, limit).await {
                 connection::serve(stream, registration, answer).await;
             }
         });
@@ -108,12 +108,12 @@ where
         stream: TcpStream,
         task: impl FnOnce(TcpStream) -> T + Send + 'static,
     ) {
-        let place = self.threads.for_connection();
-        let Some(runtime) = place.elsewhere() else {
+        let thread = self.threads.for_connection();
+        let Some(runtime) = thread.elsewhere() else {
             let task = task(stream);
             self.tracker.spawn(async move {
                 task.await;
-                drop(place);
+                drop(thread);
             });
             return;
         };
@@ -128,7 +128,7 @@ where
                     Ok(stream) => task(stream).await,
                     Err(error) => debug!(%error, "connection lost on its way to its thread"),
                 }
-                drop(place);
+                drop(thread);
             },
             &runtime,
         );

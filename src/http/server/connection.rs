@@ -148,7 +148,7 @@ fn follow(registration: &Registration, orders: Orders) -> Poll<End> {
     if orders.has_close_idle() && is_free {
         return Poll::Ready(End::Close);
     }
-    if orders.has_make_room() {
+    if orders.has_give_way() {
         if is_free || snapshot.is_slow_head(now_ms) {
             return Poll::Ready(End::Close);
         }
@@ -157,7 +157,7 @@ fn follow(registration: &Registration, orders: Orders) -> Poll<End> {
             .is_some_and(|transfer| transfer.is_slow(now_ms))
         {
             debug!("slow connection closed, its room is needed");
-            let flags = RequestFlags::BODY_TOO_SLOW | RequestFlags::ROOM_NEEDED;
+            let flags = RequestFlags::BODY_TOO_SLOW | RequestFlags::MUST_GIVE_WAY;
             return end_transfer(status, snapshot, flags);
         }
         registration.registry().record_stays_open();

@@ -8,7 +8,7 @@ impl Orders {
     /// Close if a limit is exceeded.
     pub(super) const CHECK_LIMITS: u8 = 1;
     /// Close if idle or slow: a new connection or the memory budget needs the room.
-    pub(super) const MAKE_ROOM: u8 = 2;
+    pub(super) const GIVE_WAY: u8 = 2;
     /// Say with each response that the connection closes after it: from `Stage::Closed` on. While the
     /// worker drains, the API says so itself.
     pub(super) const ANNOUNCE_CLOSE: u8 = 4;
@@ -25,8 +25,8 @@ impl Orders {
         self.0 & Self::CHECK_LIMITS != 0
     }
 
-    pub(super) fn has_make_room(self) -> bool {
-        self.0 & Self::MAKE_ROOM != 0
+    pub(super) fn has_give_way(self) -> bool {
+        self.0 & Self::GIVE_WAY != 0
     }
 
     pub(super) fn has_announce_close(self) -> bool {
@@ -54,7 +54,7 @@ impl RequestFlags {
     /// The body comes too slowly, and is answered with 408.
     pub(super) const BODY_TOO_SLOW: u8 = 4;
     /// The body comes slowly, and the connection's room is needed.
-    pub(super) const ROOM_NEEDED: u8 = 8;
+    pub(super) const MUST_GIVE_WAY: u8 = 8;
     /// The client closed its side while the request was worked on.
     pub(super) const CLIENT_LEFT: u8 = 16;
 

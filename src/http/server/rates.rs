@@ -123,7 +123,7 @@ mod tests {
             // Each window counts for itself.
             (of(100_000, 0), 105_000, Verdict::TooSlow),
             (of(100_000, 0), 104_999, Verdict::Wait),
-            // A look that comes late measures a longer window.
+            // A check that comes late measures a longer window.
             (of(0, 5_120), 10_000, Verdict::TooSlow),
             // A window that began in the future.
             (of(10_000, 0), 10, Verdict::Wait),

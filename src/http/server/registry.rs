@@ -22,7 +22,7 @@ use super::flags::Orders;
 use super::limits::TimeLimits;
 use super::rates::Verdict;
 use super::snapshot::CloseRank;
-use super::status::{ConnectionStatus, Place};
+use super::status::{Admission, ConnectionStatus};
 use crate::config::{AccessLog, HttpConfig};
 
 /// Connections that one ranking of all connections keeps as candidates for closing.
@@ -33,7 +33,7 @@ const MAX_CANDIDATES: usize = 256;
 const RANKED_PER_MS: u64 = 300;
 
 /// How long to wait at most before looking again whether there is room, or a descriptor.
-const ROOM_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_WAIT_FOR_CLOSE: Duration = Duration::from_millis(50);
 
 /// Connections for which the map keeps its capacity; capacity beyond is given back.
 const MIN_CAPACITY: usize = 64;
@@ -50,8 +50,8 @@ pub(super) struct Registry {
     clock: Clock,
     connections: Mutex<Connections>,
     /// A connection has closed, or was asked to make room and stays open.
-    room_changed: Notify,
-    /// How many tasks wait for `room_changed`.
+    place_may_be_free: Notify,
+    /// How many tasks wait for `place_may_be_free`.
     waiters: AtomicUsize,
 }
 
@@ -90,7 +90,7 @@ impl Registry {
             keeps_peers,
             clock: Clock::start(),
             connections: Mutex::default(),
-            room_changed: Notify::new(),
+            place_may_be_free: Notify::new(),
             waiters: AtomicUsize::new(0),
         })
     }
@@ -113,7 +113,7 @@ impl Registry {
         if connections.open.len() - connections.health_checks >= self.max_connections.get() {
             return None;
         }
-        Some(self.insert(&mut connections, Place::Regular))
+        Some(self.insert(&mut connections, Admission::Regular))
     }
 
     /// Registers a connection beyond the limit, which gets one response.
@@ -123,13 +123,17 @@ impl Registry {
             return None;
         }
         connections.health_checks += 1;
-        Some(self.insert(&mut connections, Place::HealthCheck))
+        Some(self.insert(&mut connections, Admission::HealthCheck))
     }
 
-    fn insert(self: &Arc<Self>, connections: &mut Connections, place: Place) -> Registration {
+    fn insert(
+        self: &Arc<Self>,
+        connections: &mut Connections,
+        admission: Admission,
+    ) -> Registration {
         let id = connections.next_id;
         connections.next_id += 1;
-        let status = ConnectionStatus::new(self.clock, connections.orders, place);
+        let status = ConnectionStatus::new(self.clock, connections.orders, admission);
         let status = Arc::new(status);
         connections.open.insert(id, Arc::clone(&status));
         Registration {
@@ -142,7 +146,7 @@ impl Registry {
     fn deregister(&self, id: u64) {
         self.lock().remove(id);
         if self.waiters.load(Ordering::Acquire) > 0 {
-            self.room_changed.notify_one();
+            self.place_may_be_free.notify_one();
         }
     }
 
@@ -157,17 +161,18 @@ impl Registry {
     }
 
     /// Asks the connection whose loss is the smallest to close, and waits until a connection has
-    /// closed or `ROOM_PAUSE` is over.
-    pub(super) async fn make_room_and_wait(&self, newcomer: Newcomer) {
+    /// closed or `LONGEST_WAIT_FOR_CLOSE` is over.
+    pub(super) async fn close_one_and_wait(&self, newcomer: Newcomer) {
         self.waiters.fetch_add(1, Ordering::AcqRel);
         let _waiter = CountedWaiter(self);
-        self.make_room(newcomer);
+        self.close_one(newcomer);
         // Cancel-safe: a lost notification costs one pause.
-        let _ = tokio::time::timeout(ROOM_PAUSE, self.room_changed.notified()).await;
+        let _ =
+            tokio::time::timeout(LONGEST_WAIT_FOR_CLOSE, self.place_may_be_free.notified()).await;
     }
 
     /// Asks the connection whose loss is the smallest to close; says whether there was one.
-    fn make_room(&self, newcomer: Newcomer) -> bool {
+    fn close_one(&self, newcomer: Newcomer) -> bool {
         let now_ms = self.clock.now_ms();
         let mut connections = self.lock();
         if connections.candidates.is_empty() {
@@ -192,7 +197,7 @@ impl Registry {
                     connections.candidates.clear();
                     return false;
                 }
-                status.order(Orders::MAKE_ROOM);
+                status.order(Orders::GIVE_WAY);
                 return true;
             }
         }
@@ -209,17 +214,17 @@ impl Registry {
             else {
                 return None;
             };
-            (!status.orders().has_make_room()).then_some((rate, status))
+            (!status.orders().has_give_way()).then_some((rate, status))
         });
         let slowest = slow.min_by_key(|(rate, _)| *rate);
         slowest
-            .inspect(|(_, status)| status.order(Orders::MAKE_ROOM))
+            .inspect(|(_, status)| status.order(Orders::GIVE_WAY))
             .is_some()
     }
 
     /// Records that a connection which was asked to make room stays open: a request has come.
     pub(super) fn record_stays_open(&self) {
-        self.room_changed.notify_one();
+        self.place_may_be_free.notify_one();
     }
 
     /// Has each response say that its connection closes, on new connections too.
@@ -320,7 +325,7 @@ impl Connections {
         let not_asked = self
             .open
             .iter()
-            .filter(|(_, status)| !status.orders().has_make_room());
+            .filter(|(_, status)| !status.orders().has_give_way());
         let ranked =
             not_asked.filter_map(|(id, status)| Some((status.snapshot().close_rank(now_ms)?, *id)));
         let mut candidates: Vec<_> = ranked.collect();

@@ -22,7 +22,7 @@ async fn registered(registry: &Arc<Registry>) -> Registration {
         if let Some(registration) = registry.register() {
             return registration;
         }
-        registry.make_room_and_wait(Newcomer::WithRequest).await;
+        registry.close_one_and_wait(Newcomer::WithRequest).await;
     }
 }
 
@@ -31,7 +31,7 @@ async fn advance(ms: u64) {
 }
 
 fn asked_to_close(registrations: &[Registration]) -> Vec<usize> {
-    let asked = |registration: &Registration| registration.status.orders().has_make_room();
+    let asked = |registration: &Registration| registration.status.orders().has_give_way();
     (0..registrations.len())
         .filter(|index| asked(&registrations[*index]))
         .collect()
@@ -63,19 +63,19 @@ async fn room_is_made_by_lingering_then_longest_idle_then_slow_heads_then_slow_t
     advance(500).await;
     assert!(registry.register().is_none());
     for expected in [vec![4], vec![3, 4], vec![2, 3, 4], vec![0, 2, 3, 4]] {
-        assert!(registry.make_room(Newcomer::Silent));
+        assert!(registry.close_one(Newcomer::Silent));
         assert_eq!(asked_to_close(&registrations), expected);
     }
     assert!(
-        !registry.make_room(Newcomer::Silent),
+        !registry.close_one(Newcomer::Silent),
         "no request is cut short for one that has sent nothing"
     );
     for expected in [vec![0, 2, 3, 4, 6], vec![0, 2, 3, 4, 5, 6]] {
-        assert!(registry.make_room(Newcomer::WithRequest));
+        assert!(registry.close_one(Newcomer::WithRequest));
         assert_eq!(asked_to_close(&registrations), expected);
     }
     assert!(
-        !registry.make_room(Newcomer::WithRequest),
+        !registry.close_one(Newcomer::WithRequest),
         "busy, fast or young connections stay"
     );
 }
@@ -85,14 +85,14 @@ async fn a_candidate_that_got_a_request_meanwhile_is_passed_over() {
     let registry = registry(2);
     let registrations = [registry.register().unwrap(), registry.register().unwrap()];
     assert!(
-        registry.make_room(Newcomer::WithRequest),
+        registry.close_one(Newcomer::WithRequest),
         "both are put aside, and one is asked"
     );
     let [asked] = asked_to_close(&registrations)[..] else {
         panic!("not one")
     };
     registrations[1 - asked].status.record_read(1);
-    assert!(!registry.make_room(Newcomer::WithRequest));
+    assert!(!registry.close_one(Newcomer::WithRequest));
     assert_eq!(asked_to_close(&registrations), [asked]);
 }
 
@@ -103,15 +103,15 @@ async fn all_connections_are_ranked_only_once_in_a_pause() {
     registrations
         .iter()
         .for_each(|registration| registration.status.enter(Phase::Busy));
-    assert!(!registry.make_room(Newcomer::WithRequest));
+    assert!(!registry.close_one(Newcomer::WithRequest));
     registrations[0].status.enter(Phase::Idle);
     advance(2).await;
     assert!(
-        !registry.make_room(Newcomer::WithRequest),
+        !registry.close_one(Newcomer::WithRequest),
         "no connection is asked within the pause"
     );
     advance(1).await;
-    assert!(registry.make_room(Newcomer::WithRequest));
+    assert!(registry.close_one(Newcomer::WithRequest));
 }
 
 #[tokio::test(start_paused = true)]
@@ -177,7 +177,7 @@ async fn when_a_connection_stays_open_the_next_is_asked_at_once() {
         let leaves = 1 - stays;
         tokio::task::yield_now().await;
         tokio::task::yield_now().await;
-        assert!(registrations[leaves].status.orders().has_make_room());
+        assert!(registrations[leaves].status.orders().has_give_way());
         drop(registrations.remove(leaves));
     };
     let (_registration, ()) = tokio::join!(registered(&registry), answer);

@@ -14,7 +14,7 @@ use crate::error::StartError;
 /// Connections that may wait to be accepted; the kernel cuts this to `net.core.somaxconn`.
 pub(super) const BACKLOG: u32 = 4096;
 
-/// How often to look for one port that is free on all addresses.
+/// How often to search for one port that is free on all addresses.
 const PORT_ATTEMPTS: usize = 16;
 
 /// Bytes of a response that the kernel takes ahead of its client. By itself it takes megabytes a

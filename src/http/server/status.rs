@@ -2,7 +2,7 @@
 //!
 //! The connection's task writes it, the registry's sweep reads it: each field is an atomic number,
 //! so that neither waits. A sweep that sees a mixture of old and new fields is
-//! harmless, because the connection's task looks again before it closes.
+//! harmless, because the connection's task checks again before it closes.
 
 use std::net::SocketAddr;
 use std::sync::OnceLock;
@@ -20,7 +20,7 @@ const MAX_REQUESTS_A_TURN: u8 = 2;
 
 /// A connection's place among all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum Admission {
     Regular,
     /// Beyond `--max-connections`, for one health check.
     HealthCheck,
@@ -48,7 +48,7 @@ pub(super) struct ConnectionStatus {
     request_flags: AtomicU8,
     /// Requests begun since the connection's task was last run.
     begun_this_turn: AtomicU8,
-    place: Place,
+    admission: Admission,
     /// The connection runs in one task from end to end, so its waker never changes.
     waker: OnceLock<Waker>,
     clock: Clock,
@@ -57,7 +57,7 @@ pub(super) struct ConnectionStatus {
 }
 
 impl ConnectionStatus {
-    pub(super) fn new(clock: Clock, orders: u8, place: Place) -> ConnectionStatus {
+    pub(super) fn new(clock: Clock, orders: u8, admission: Admission) -> ConnectionStatus {
         let status = ConnectionStatus {
             phase_since: AtomicU64::new(0),
             stalled_since: AtomicU64::new(0),
@@ -69,7 +69,7 @@ impl ConnectionStatus {
             read_blocked: AtomicBool::new(false),
             request_flags: AtomicU8::new(0),
             begun_this_turn: AtomicU8::new(0),
-            place,
+            admission,
             waker: OnceLock::new(),
             clock,
             peer: OnceLock::new(),
@@ -89,7 +89,7 @@ impl ConnectionStatus {
     }
 
     pub(super) fn is_for_health_check(&self) -> bool {
-        self.place == Place::HealthCheck
+        self.admission == Admission::HealthCheck
     }
 
     /// Begins a turn: the connection's task is run.
@@ -264,7 +264,7 @@ impl ConnectionStatus {
 
     /// Takes back the orders of this set that ask for a single check; all other orders hold for good.
     pub(super) fn acknowledge(&self, orders: Orders) {
-        let checks = orders.0 & (Orders::CHECK_LIMITS | Orders::MAKE_ROOM);
+        let checks = orders.0 & (Orders::CHECK_LIMITS | Orders::GIVE_WAY);
         self.orders.fetch_and(!checks, Ordering::AcqRel);
     }
 

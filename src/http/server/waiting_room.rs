@@ -94,7 +94,7 @@ impl Drop for WaitingConnection {
 
 impl WaitingConnection {
     /// Waits for a place until `limit`; answers the client with 429 if there is none.
-    pub(super) async fn place(
+    pub(super) async fn wait_for_place(
         self,
         stream: &TcpStream,
         registry: &Arc<Registry>,
@@ -122,13 +122,13 @@ impl WaitingConnection {
                 return Some(registration);
             }
             let is_new = newcomer == Newcomer::Silent && begun.elapsed() < FIRST_BYTES_WITHIN;
-            // Cancel-safe: all futures only wait, and the next turn looks at everything again.
+            // Cancel-safe: all futures only wait, and the next turn checks everything again.
             tokio::select! {
                 biased;
                 () = self.entry.evicted.notified() => break,
                 () = more_bytes(stream, first_bytes) => {}
                 () = sleep(FIRST_BYTES_WITHIN), if is_new => {}
-                () = registry.make_room_and_wait(newcomer), if !is_new => {}
+                () = registry.close_one_and_wait(newcomer), if !is_new => {}
             }
             if begun.elapsed() >= limit {
                 break;
@@ -289,7 +289,8 @@ mod tests {
         let _regular = registry.register().unwrap();
         let room = Arc::new(WaitingRoom::default());
         let waiting = room.join();
-        let mut place = Box::pin(waiting.place(&stream, &registry, Duration::from_secs(60)));
+        let mut place =
+            Box::pin(waiting.wait_for_place(&stream, &registry, Duration::from_secs(60)));
         let mut context = std::task::Context::from_waker(std::task::Waker::noop());
         assert!(place.as_mut().poll(&mut context).is_pending(), "silent");
         let _others: Vec<_> = (0..MAX_WAITING).map(|_| room.join()).collect();

@@ -1,7 +1,7 @@
 //! The rules by which a process takes a call, and a process is woken for one.
 
 use super::{DispatchState, EXITS_WITHIN, MOST_HAND_BACKS};
-use crate::pool::queue::First;
+use crate::pool::queue::Oldest;
 use crate::pool::waiting::Registered;
 use crate::process::conversation::Position;
 use crate::process::owner::Load;
@@ -13,13 +13,13 @@ impl DispatchState {
     /// Whether a process may take the first call of the queue.
     pub(in crate::pool) fn may_take(&self, load: Load) -> bool {
         let room_bytes = match load.position {
-            Position::First => return true,
+            Position::AtOnce => return true,
             Position::Behind { room_bytes } => room_bytes,
         };
         let first = match self.queue.first() {
-            Some(First::Fresh(first)) => first,
+            Some(Oldest::Fresh(first)) => first,
             // A call that was handed back is not written ahead a second time.
-            Some(First::HandedBack(_)) | None => return false,
+            Some(Oldest::HandedBack(_)) | None => return false,
         };
         // Idle processes come first, each with as many calls as this process would have.
         let is_needed_elsewhere =
@@ -30,7 +30,7 @@ impl DispatchState {
     /// True when the first call may be given to one more process only, and this process may be
     /// about to exit: some handlers exit after each reply.
     pub(in crate::pool) fn may_lose_last_chance(&self, load: Load, now: Instant) -> bool {
-        let Some(First::HandedBack(first)) = self.queue.first() else {
+        let Some(Oldest::HandedBack(first)) = self.queue.first() else {
             return false;
         };
         let replied = load.last_replied;
@@ -52,6 +52,6 @@ impl DispatchState {
 
     /// Whether a further process could be started for the waiting calls.
     pub(in crate::pool) fn could_grow(&self) -> bool {
-        !self.queue.is_empty() && self.scaling.has_room()
+        !self.queue.is_empty() && self.scaling.could_fill()
     }
 }

@@ -29,17 +29,17 @@ impl Dispatcher {
         let is_start_free = self.starts.available_permits() > 0;
         let mut state = self.lock();
         let (first, next) = state.queue.places();
-        if state.scaling.look(first, next, is_start_free) {
+        if state.scaling.sample(first, next, is_start_free) {
             self.fills.add_permits(1);
         }
-        first.is_some() && state.scaling.has_room()
+        first.is_some() && state.scaling.could_fill()
     }
 
     /// Answers calls that have waited too long; never ends.
     pub(in crate::pool) async fn expire_in_time(self: Arc<Dispatcher>) {
         loop {
             let moved = self.deadline_moved.notified();
-            let Some(next) = self.plan_look() else {
+            let Some(next) = self.plan_expiry() else {
                 moved.await;
                 continue;
             };
@@ -80,12 +80,12 @@ impl Dispatcher {
         }
     }
 
-    fn plan_look(&self) -> Option<Instant> {
+    fn plan_expiry(&self) -> Option<Instant> {
         let mut state = self.lock();
         // An empty queue keeps its planned search, so that the next call need not plan one.
-        let planned = state.next_look.filter(|look| *look > Instant::now());
-        state.next_look = state.queue.next_deadline().or(planned);
-        state.next_look
+        let planned = state.next_expiry.filter(|expiry| *expiry > Instant::now());
+        state.next_expiry = state.queue.next_deadline().or(planned);
+        state.next_expiry
     }
 
     fn expire(&self, now: Instant) {

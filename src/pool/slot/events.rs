@@ -6,7 +6,7 @@ use super::departure::StopReason;
 use super::live::{LiveProcess, START_LASTS};
 use super::retirement::Due;
 use super::start::Started;
-use super::{LIVED_WELL, Slot, Successor};
+use super::{Slot, Successor, UP_AFTER};
 use crate::pool::dispatch::Dispatcher;
 use crate::pool::rollout::Renewal;
 use crate::shutdown::Stage;
@@ -24,7 +24,7 @@ pub(super) enum SlotEvent {
     CurrentUp,
     CurrentLeft(StopReason),
     CurrentDue(Due),
-    LookDue,
+    InspectionDue,
     Needed,
     StopWhenIdle,
     Started(Started),
@@ -52,7 +52,7 @@ impl Slot {
         let interest = Interest {
             reports: renewal.is_some() && matches!(successor, Successor::Nothing),
             replaces: matches!(successor, Successor::Nothing),
-            next_look: idle_time.next_look,
+            next_inspection: idle_time.next_inspection,
         };
         // Cancel-safe: a process and a start keep their progress in themselves, a received
         // renewal is given out at once, and the rest is only asked whether it has happened.
@@ -79,7 +79,7 @@ struct Interest {
     reports: bool,
     /// Whether the process is replaced when it is due; not while a successor is on its way.
     replaces: bool,
-    next_look: Instant,
+    next_inspection: Instant,
 }
 
 // Cancel-safe: all progress lives in the process.
@@ -103,7 +103,7 @@ async fn current_event(current: &mut Option<Box<LiveProcess>>, interest: &Intere
         () = came_up.cancelled(), if interest.reports => SlotEvent::CurrentUp,
         () = spent.cancelled(), if interest.replaces => SlotEvent::CurrentDue(Due::Requests),
         () = old, if interest.replaces => SlotEvent::CurrentDue(Due::Age),
-        () = sleep_until(interest.next_look.into()), if interest.replaces => SlotEvent::LookDue,
+        () = sleep_until(interest.next_inspection.into()), if interest.replaces => SlotEvent::InspectionDue,
     }
 }
 
@@ -139,10 +139,10 @@ async fn successor_event(successor: &mut Successor, dispatcher: &Dispatcher) -> 
 /// 10 s for its own; after that it counts as up by its age.
 fn trial_begins(running: &LiveProcess, dispatcher: &Dispatcher) -> Instant {
     let patience = if dispatcher.announces.load(Ordering::Relaxed) {
-        LIVED_WELL
+        UP_AFTER
     } else {
         let slowest = dispatcher.slowest_start().unwrap_or(Duration::ZERO);
-        slowest.clamp(START_LASTS, LIVED_WELL)
+        slowest.clamp(START_LASTS, UP_AFTER)
     };
     running.started() + patience
 }

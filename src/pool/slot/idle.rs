@@ -1,4 +1,4 @@
-//! Looks at a process's memory and idle time.
+//! Inspects a process's memory and idle time.
 
 use super::departure::{Replacement, StopReason};
 use super::{Slot, Successor};
@@ -9,13 +9,13 @@ use tracing::{info, warn};
 /// From `Stage::IdleStopped` on, a process that has been idle for this long is stopped.
 const IDLE_WHILE_DRAINING: Duration = Duration::from_millis(100);
 
-/// How often a process's memory and idle time are looked at.
-const LOOK_PERIOD: Duration = Duration::from_secs(1);
+/// How often a process's memory and idle time are inspected.
+const INSPECTION_PERIOD: Duration = Duration::from_secs(1);
 
-/// Idle time and memory of a process at the last looks.
+/// Idle time and memory of a process at the last inspection.
 #[derive(Debug)]
 pub(super) struct IdleTime {
-    pub(super) next_look: Instant,
+    pub(super) next_inspection: Instant,
     taken: u64,
     idle_since: Instant,
     /// Whether the process was over `--max-memory` before its first request.
@@ -26,7 +26,7 @@ impl IdleTime {
     pub(super) fn now() -> IdleTime {
         let now = Instant::now();
         IdleTime {
-            next_look: now + LOOK_PERIOD,
+            next_inspection: now + INSPECTION_PERIOD,
             taken: 0,
             idle_since: now,
             is_too_large: false,
@@ -39,14 +39,14 @@ impl Slot {
     pub(super) fn stop_when_idle(&mut self) {
         self.stops_when_idle = true;
         self.idle_timeout = self.idle_timeout.min(IDLE_WHILE_DRAINING);
-        self.idle_time.next_look = Instant::now() + look_period(self.idle_timeout);
+        self.idle_time.next_inspection = Instant::now() + inspection_period(self.idle_timeout);
     }
 
-    /// Looks at the process's memory and idle time.
-    pub(super) fn look(&mut self) {
+    /// Inspects the process's memory and idle time.
+    pub(super) fn inspect(&mut self) {
         let now = Instant::now();
         let Some(current) = &self.current else { return };
-        self.idle_time.next_look = now + look_period(self.idle_timeout);
+        self.idle_time.next_inspection = now + inspection_period(self.idle_timeout);
         let taken = current.member().taken();
         if current.is_busy() || taken != self.idle_time.taken {
             self.idle_time.taken = taken;
@@ -67,7 +67,7 @@ impl Slot {
                     "process is over its limit before its first request"
                 );
                 self.idle_time.is_too_large = true;
-                self.idle_time.next_look = now + delay;
+                self.idle_time.next_inspection = now + delay;
             }
             None if memory.is_some() => self.backoff.reset(),
             None => {}
@@ -86,6 +86,6 @@ impl Slot {
     }
 }
 
-fn look_period(idle_timeout: Duration) -> Duration {
-    (idle_timeout / 4).clamp(Duration::from_millis(10), LOOK_PERIOD)
+fn inspection_period(idle_timeout: Duration) -> Duration {
+    (idle_timeout / 4).clamp(Duration::from_millis(10), INSPECTION_PERIOD)
 }

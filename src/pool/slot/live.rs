@@ -52,7 +52,7 @@ pub(super) struct LiveProcess {
 
 /// The place of a process in the pool.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Place {
+pub(super) struct SlotFacts {
     pub(super) slot: usize,
     /// Processes of the slot before this one.
     pub(super) restarts: u64,
@@ -78,7 +78,7 @@ impl LiveProcess {
         role: Role,
         permit: Option<OwnedSemaphorePermit>,
         allowance: LogAllowance,
-        place: Place,
+        facts: SlotFacts,
     ) -> Result<LiveProcess, LaunchError> {
         let Launched {
             process,
@@ -103,11 +103,11 @@ impl LiveProcess {
         let failed_output = dispatcher.failed_output.clone();
         let pid = process.id();
         let identity = Identity {
-            slot: place.slot,
+            slot: facts.slot,
             pid,
-            restarts: place.restarts,
+            restarts: facts.restarts,
         };
-        let status = ProcessStatus::new(identity, place.tells_requests);
+        let status = ProcessStatus::new(identity, facts.tells_requests);
         let resident_bytes = Arc::clone(status.resident_bytes());
         let member = Member::join(dispatcher, role, permit, lifetime.requests, status);
         let number = member.number();
@@ -211,12 +211,12 @@ impl LiveProcess {
         let mut begun = Instant::now();
         let has_ended = match reason {
             StopReason::Ended => true,
-            StopReason::Stopped => self.retire(&policy).await,
+            StopReason::Stopped => self.ask_by_stdin(&policy).await,
             StopReason::Replaced(_) => {
                 // Requests first: the grace begins when the process has none.
                 let has_ended = self.finish(&policy).await;
                 begun = Instant::now();
-                has_ended || self.retire(&policy).await
+                has_ended || self.ask_by_stdin(&policy).await
             }
             StopReason::Fault(_) => self.finish(&policy).await,
         };
@@ -252,8 +252,8 @@ impl LiveProcess {
     }
 
     /// Asks the process to end by closing its stdin; true if it ends within half the grace.
-    async fn retire(&mut self, policy: &StopPolicy) -> bool {
-        self.owner.retire();
+    async fn ask_by_stdin(&mut self, policy: &StopPolicy) -> bool {
+        self.owner.take_no_more();
         let ends = self.ends_within(policy.grace / 2, &policy.hurry);
         // Cancel-safe: all progress lives in self.
         let ended = policy.shutdown.run_until(Stage::Terminating, ends).await;

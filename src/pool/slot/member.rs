@@ -144,7 +144,7 @@ impl Member {
     }
 
     /// The process takes no more calls.
-    pub(super) fn retire(&mut self) {
+    pub(super) fn take_no_more(&mut self) {
         self.leave();
     }
 
@@ -153,7 +153,7 @@ impl Member {
         self.permit = None;
     }
 
-    /// Changes the role, from the next look at the queue on. A candidate that is up already keeps
+    /// Changes the role, from the next call of `poll_take` on. A candidate that is up already keeps
     /// serving.
     pub(super) fn set_role(&mut self, role: Role) {
         let is_trial = matches!(role, Role::Candidate | Role::OnTrial);
@@ -192,7 +192,7 @@ impl RequestSource for Member {
         self.is_registered = taken.is_pending();
         if let Poll::Ready(call) = &taken {
             let request_id = &call.call.job.context.request_id;
-            self.status.took(call.taken, request_id);
+            self.status.began_request(call.taken, request_id);
             self.taken += 1;
             if self.most_taken == Some(self.taken) {
                 self.spent.cancel();
@@ -202,7 +202,7 @@ impl RequestSource for Member {
     }
 
     fn answer(&mut self, request: QueuedCall, outcome: Outcome, work: Work) {
-        self.status.answered(work.ended);
+        self.status.finished_request(work.ended);
         let home = request.home;
         let answer = Call::from(request).into_answer(outcome, Some(work));
         self.answers.push((home, answer));
@@ -214,10 +214,10 @@ impl RequestSource for Member {
         }
     }
 
-    fn waits_for_more(&mut self, cx: &mut Context<'_>, room: usize) -> bool {
+    fn waits_for_more(&mut self, cx: &mut Context<'_>, free_requests: usize) -> bool {
         let waits = self
             .batching
-            .waits_for_more(self.dispatcher.queue_length(), room);
+            .waits_for_more(self.dispatcher.queue_length(), free_requests);
         if waits {
             // One poll leaves the waker with the runtime, which wakes the process after every task
             // that is ready now has had its turn; dropping the future takes nothing back. The
@@ -260,7 +260,7 @@ impl ProcessObserver for Member {
         }
         if shown_after.is_some() && !self.has_answered && self.standing == Membership::Up {
             self.has_answered = true;
-            state.health.answered();
+            state.health.showed_life();
         }
         drop(state);
         if matches!(self.role, Role::Candidate | Role::OnTrial) {
@@ -321,7 +321,7 @@ mod tests {
         in_flight: 0,
         has_replied: true,
         last_replied: None,
-        position: Position::First,
+        position: Position::AtOnce,
     };
 
     /// An idle process that waits for a request.

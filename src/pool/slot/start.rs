@@ -1,6 +1,6 @@
 //! The start of a process: back-off, permit, launch.
 
-use super::live::{LiveProcess, Place};
+use super::live::{LiveProcess, SlotFacts};
 use super::member::Role;
 use crate::config::ProcessConfig;
 use crate::pool::dispatch::Dispatcher;
@@ -25,7 +25,7 @@ pub(super) struct Starter {
     /// How much the processes of this slot may log.
     pub(super) allowance: LogAllowance,
     /// The place of the next process.
-    pub(super) place: Place,
+    pub(super) facts: SlotFacts,
 }
 
 /// The result of a start; `None` if it was abandoned before a process was launched.
@@ -68,7 +68,7 @@ impl Starter {
             dispatcher,
             config,
             allowance,
-            place,
+            facts,
             ..
         } = self;
         let running = LiveProcess::new(
@@ -78,7 +78,7 @@ impl Starter {
             Role::Serving,
             permit,
             allowance,
-            place,
+            facts,
         )?;
         Ok(Some(Box::new(running)))
     }

@@ -61,7 +61,7 @@ impl Slot {
             let metrics = &self.starter.dispatcher.metrics;
             metrics.processes.started(self.start_reason);
             self.start_reason = StartReason::Replace;
-            self.starter.place.restarts += 1;
+            self.starter.facts.restarts += 1;
         }
         let error = match started {
             Ok(Some(mut running)) if self.current.is_some() => {

@@ -28,20 +28,26 @@ impl<T: Ticket> Conversation<T> {
             (self.is_starting() && !self.limits.wait_ready).then(|| self.started + UP_AFTER);
         let half_line = self.half_line_since.map(|since| since + HALF_LINE_LASTS);
         let silence = self.silence.deadline();
-        let rest = [startup, lived, half_line, silence, self.next_look()];
+        let rest = [
+            startup,
+            lived,
+            half_line,
+            silence,
+            self.next_activity_check(),
+        ];
         // Mostly none of the rest is there, which a chain of iterators would take longer to find.
         rest.into_iter().fold(flights.min(), earlier)
     }
 
     /// True when a reply is overdue, and the activity of the process decides whether it may be
     /// given requests ahead. All bytes that stdout holds must have been received before.
-    pub fn must_look_at_process(&self, now: Instant) -> bool {
-        self.next_look().is_some_and(|look| now >= look)
+    pub fn must_check_activity(&self, now: Instant) -> bool {
+        self.next_activity_check().is_some_and(|check| now >= check)
     }
 
     /// True when a process without ids has been silent for long enough, unless it is runnable. All
     /// bytes that stdout holds must have been received before.
-    pub fn must_look_whether_runnable(&self, now: Instant) -> bool {
+    pub fn must_check_runnable(&self, now: Instant) -> bool {
         self.silence.deadline().is_some_and(|end| now >= end)
     }
 
@@ -53,13 +59,13 @@ impl<T: Ticket> Conversation<T> {
     /// The activity of the process while its reply is overdue.
     pub fn record_activity(&mut self, now: Instant, activity: Activity) {
         if let Some(first) = self.flight.front() {
-            self.read_ahead.looked(now, first.since, activity);
+            self.read_ahead.record_activity(now, first.since, activity);
         }
     }
 
     /// Whether the process was stopped when its time was over.
-    pub fn record_stopped(&mut self, is_stopped: bool) {
-        self.is_stopped = is_stopped;
+    pub fn record_suspended(&mut self, is_suspended: bool) {
+        self.is_suspended = is_suspended;
     }
 
     /// Fails requests whose time is over, and condemns a process that is too slow. All bytes that
@@ -80,21 +86,21 @@ impl<T: Ticket> Conversation<T> {
                 index += 1;
                 continue;
             }
-            let is_written_ahead = self.is_written_ahead(index);
+            let is_behind_another = self.is_behind_another(index);
             let is_own_time_over = now >= self.flight[index].own_deadline();
-            let failure = RequestFailure::TimedOut(if is_written_ahead {
+            let failure = RequestFailure::TimedOut(if is_behind_another {
                 self.behind_detail(index).into()
             } else {
                 self.timeout_cause(&self.flight[index])
             });
-            let answered = self.flight[index].answered(Err(failure));
-            let is_told_only_now = answered.is_some();
-            self.events.extend(answered);
-            if is_own_time_over && !is_written_ahead && !self.has_shown_life() {
+            let event = self.flight[index].close(Err(failure));
+            let is_told_only_now = event.is_some();
+            self.events.extend(event);
+            if is_own_time_over && !is_behind_another && !self.has_shown_life() {
                 self.events.push(Event::Unanswered);
             }
             // The end of a caller's budget ends the caller's wait, and no process.
-            if is_told_only_now && (is_spared || is_written_ahead || !is_own_time_over) {
+            if is_told_only_now && (is_spared || is_behind_another || !is_own_time_over) {
                 index += 1;
             } else if matches!(self.promise, Promise::Concurrency(_)) {
                 self.take_flight(index);
@@ -130,17 +136,17 @@ impl<T: Ticket> Conversation<T> {
                 self.doubt(Fault::PartialLine);
             }
         }
-        if self.silence.look(now) == Waited::InVain {
+        if self.silence.end_if_over(now) == Waited::InVain {
             self.doubt(Fault::NeverSilent);
         }
     }
 
-    fn next_look(&self) -> Option<Instant> {
+    fn next_activity_check(&self) -> Option<Instant> {
         let first = self.flight.front()?;
         let can_start = first.line.end <= self.outgoing.total_sent();
         let is_ahead = self.promise == Promise::Order && self.has_replied() && can_start;
         if is_ahead && self.trust == Trust::Sound {
-            self.read_ahead.next_look(first.since)
+            self.read_ahead.next_activity_check(first.since)
         } else {
             None
         }
@@ -150,7 +156,7 @@ impl<T: Ticket> Conversation<T> {
     /// the request.
     fn deadline_of(&self, index: usize, slowest_start: Option<Duration>) -> Option<Instant> {
         let flight = &self.flight[index];
-        match (&flight.ticket, self.is_written_ahead(index)) {
+        match (&flight.ticket, self.is_behind_another(index)) {
             (Some(_), false) => Some(flight.deadline()),
             // The time of the request has not begun, but the caller's budget runs.
             (Some(_), true) => flight.latest,

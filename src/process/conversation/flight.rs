@@ -33,7 +33,7 @@ pub(super) struct Flight<T> {
 
 impl<T> Flight<T> {
     /// The event of this answer, if the caller still waits for it.
-    pub(super) fn answered(&mut self, outcome: Result<Bytes, RequestFailure>) -> Option<Event<T>> {
+    pub(super) fn close(&mut self, outcome: Result<Bytes, RequestFailure>) -> Option<Event<T>> {
         let began = self.since;
         let ticket = self.ticket.take()?;
         Some(Event::Answered {

@@ -37,17 +37,17 @@ pub(super) struct ReadAhead {
     /// The window is closed until a reply comes.
     is_overdue: bool,
     closed_until: Option<Instant>,
-    /// The last look at the process while a reply was overdue.
-    look: Option<OverdueReply>,
+    /// The last check of the process while a reply was overdue.
+    overdue: Option<OverdueReply>,
 }
 
-/// A look at the process while a reply was overdue.
+/// A check of the process while a reply was overdue.
 #[derive(Debug, Clone, Copy)]
 struct OverdueReply {
     /// When the process could start on the request.
     since: Instant,
     at: Instant,
-    /// Processor time that the process had used at the first look at this request.
+    /// Processor time that the process had used at the first check for this request.
     used: Duration,
 }
 
@@ -61,7 +61,7 @@ impl ReadAhead {
             has_first: false,
             is_overdue: false,
             closed_until: None,
-            look: None,
+            overdue: None,
         }
     }
 
@@ -97,26 +97,26 @@ impl ReadAhead {
             .max(1)
     }
 
-    /// When the activity of the process is to be looked at, if a request that it could start on at
+    /// When the activity of the process is to be checked, if a request that it could start on at
     /// `since` has no reply by then. `None` while the window is closed anyway.
-    pub(super) fn next_look(&self, since: Instant) -> Option<Instant> {
-        let last = self.look.filter(|look| look.since == since);
-        let next = last.map_or(since, |look| look.at) + WINDOW_LASTS;
+    pub(super) fn next_activity_check(&self, since: Instant) -> Option<Instant> {
+        let last = self.overdue.filter(|overdue| overdue.since == since);
+        let next = last.map_or(since, |overdue| overdue.at) + WINDOW_LASTS;
         (self.window(next) > 1).then_some(next)
     }
 
     /// The activity of the process while its reply is overdue.
-    pub(super) fn looked(&mut self, now: Instant, since: Instant, activity: Activity) {
-        let last = self.look.take().filter(|look| look.since == since);
+    pub(super) fn record_activity(&mut self, now: Instant, since: Instant, activity: Activity) {
+        let last = self.overdue.take().filter(|overdue| overdue.since == since);
         match activity {
             Activity::Asleep | Activity::Unknown => self.is_overdue = true,
             Activity::Runnable { used } => {
-                let first = last.map_or(used, |look| look.used);
+                let first = last.map_or(used, |overdue| overdue.used);
                 if used.saturating_sub(first) >= WINDOW_LASTS {
                     self.is_overdue = true;
                     return;
                 }
-                self.look = Some(OverdueReply {
+                self.overdue = Some(OverdueReply {
                     since,
                     at: now,
                     used: first,
@@ -199,12 +199,12 @@ mod tests {
         let since = Instant::now();
         for activity in [Activity::Asleep, Activity::Unknown] {
             let mut ahead = paced(5 * US, 32);
-            let due = ahead.next_look(since).unwrap();
+            let due = ahead.next_activity_check(since).unwrap();
             assert_eq!(due, since + MS);
-            ahead.looked(due, since, activity);
+            ahead.record_activity(due, since, activity);
             assert_eq!(ahead.window(due), 1);
             assert_eq!(
-                ahead.next_look(since),
+                ahead.next_activity_check(since),
                 None,
                 "there is nothing left to close"
             );
@@ -222,13 +222,13 @@ mod tests {
         let mut ahead = paced(5 * US, 32);
         let mut now = since;
         for _ in 0..100 {
-            let due = ahead.next_look(since).unwrap();
+            let due = ahead.next_activity_check(since).unwrap();
             assert_eq!(due, now + MS);
             now = due;
-            ahead.looked(now, since, Activity::Runnable { used: 7 * MS });
+            ahead.record_activity(now, since, Activity::Runnable { used: 7 * MS });
             assert_eq!(ahead.window(now), 32);
         }
-        ahead.looked(now, since, Activity::Runnable { used: 8 * MS });
+        ahead.record_activity(now, since, Activity::Runnable { used: 8 * MS });
         assert_eq!(ahead.window(now), 1);
     }
 
@@ -236,10 +236,10 @@ mod tests {
     fn processor_time_of_one_request_is_not_held_against_the_next() {
         let since = Instant::now();
         let mut ahead = paced(5 * US, 32);
-        ahead.looked(since + MS, since, Activity::Runnable { used: 7 * MS });
+        ahead.record_activity(since + MS, since, Activity::Runnable { used: 7 * MS });
         let next = since + 2 * MS;
-        assert_eq!(ahead.next_look(next), Some(next + MS));
-        ahead.looked(next + MS, next, Activity::Runnable { used: 9 * MS });
+        assert_eq!(ahead.next_activity_check(next), Some(next + MS));
+        ahead.record_activity(next + MS, next, Activity::Runnable { used: 9 * MS });
         assert_eq!(ahead.window(next + MS), 32);
     }
 

@@ -42,7 +42,7 @@ impl<T: Ticket> Conversation<T> {
                     self.unnamed_reply(now, &answer);
                 }
             },
-            Parsed::IdOnly(Id::Integer(id)) if self.position(id).is_some() => {
+            Parsed::IdOnly(Id::Integer(id)) if self.index_of(id).is_some() => {
                 let broken = ReplyBody::Broken(
                     "the reply has neither result nor error (JavaScript leaves out a result that \
                      is undefined: return null; cat repeats the request)"
@@ -50,7 +50,7 @@ impl<T: Ticket> Conversation<T> {
                 );
                 self.named_reply(now, Id::Integer(id), &broken);
             }
-            Parsed::Malformed(id, how) if self.position(id).is_some() => {
+            Parsed::Malformed(id, how) if self.index_of(id).is_some() => {
                 self.named_reply(now, Id::Integer(id), &ReplyBody::Broken(how));
                 // Further replies may stand behind this one, without a line end between them.
                 self.count_unmatched(line::objects_in(line).saturating_sub(1));
@@ -71,7 +71,7 @@ impl<T: Ticket> Conversation<T> {
         let Id::Integer(number) = id else {
             return self.unmatched(now, Fault::WrongId, &kind_of(id));
         };
-        let Some(index) = self.position(number) else {
+        let Some(index) = self.index_of(number) else {
             if !self.finished.contains(number) {
                 return self.unmatched(now, Fault::WrongId, &kind_of(id));
             }
@@ -122,7 +122,7 @@ impl<T: Ticket> Conversation<T> {
         }
         if flight.ticket.is_some() {
             let outcome = outcome(answer, self.limits.max_reply_bytes);
-            self.events.extend(flight.answered(outcome));
+            self.events.extend(flight.close(outcome));
         }
         if flight.line.end > self.outgoing.total_sent() {
             self.doubt(Fault::Premature);
@@ -147,12 +147,12 @@ impl<T: Ticket> Conversation<T> {
 
     fn too_long(&mut self, now: Instant, line: &[u8]) {
         let meant = match line::leading_id(line) {
-            Some(id) => self.position(id),
+            Some(id) => self.index_of(id),
             None => self.only_candidate(),
         };
         match meant {
             Some(index) => {
-                if self.is_written_ahead(index) {
+                if self.is_behind_another(index) {
                     self.forget_promise(now);
                 }
                 let failure = RequestFailure::ReplyTooLarge(self.limits.max_reply_bytes);
@@ -176,7 +176,7 @@ impl<T: Ticket> Conversation<T> {
     fn fail(&mut self, now: Instant, index: usize, failure: RequestFailure) {
         let flight = self.take_flight(index);
         self.events
-            .extend(flight.and_then(|mut flight| flight.answered(Err(failure))));
+            .extend(flight.and_then(|mut flight| flight.close(Err(failure))));
         self.start_next(now);
     }
 

@@ -80,7 +80,7 @@ impl Silence {
         self.wait.is_some()
     }
 
-    /// When [`Silence::look`] ends the wait.
+    /// When [`Silence::end_if_over`] ends the wait.
     pub(super) fn deadline(self) -> Option<Instant> {
         let wait = self.wait?;
         let last = wait.last_output.max(wait.last_runnable);
@@ -88,7 +88,7 @@ impl Silence {
     }
 
     /// Ends the wait if it is over. All bytes that stdout holds must have been received before.
-    pub(super) fn look(&mut self, now: Instant) -> Waited {
+    pub(super) fn end_if_over(&mut self, now: Instant) -> Waited {
         match self.wait {
             Some(wait) if wait.is_silent(now) && now >= wait.last_runnable + SILENCE => {
                 self.wait = None;
@@ -124,13 +124,13 @@ mod tests {
             let mut silence = Silence::default();
             silence.wait(begin);
             for output in &output {
-                assert_eq!(silence.look(at(*output)), Waited::NotYet, "{output}");
+                assert_eq!(silence.end_if_over(at(*output)), Waited::NotYet, "{output}");
                 silence.output(at(*output));
             }
             assert_eq!(silence.deadline(), Some(at(end)));
-            assert_eq!(silence.look(at(end - 1)), Waited::NotYet);
+            assert_eq!(silence.end_if_over(at(end - 1)), Waited::NotYet);
             assert!(silence.is_awaited());
-            assert_eq!(silence.look(at(end)), waited);
+            assert_eq!(silence.end_if_over(at(end)), waited);
             assert!(!silence.is_awaited());
             assert_eq!(silence.deadline(), None);
         }
@@ -144,9 +144,9 @@ mod tests {
         silence.wait(begin);
         for millis in (20..1000).step_by(20) {
             silence.runnable(at(millis));
-            assert_eq!(silence.look(at(millis)), Waited::NotYet, "{millis}");
+            assert_eq!(silence.end_if_over(at(millis)), Waited::NotYet, "{millis}");
         }
-        assert_eq!(silence.look(at(1000)), Waited::Silent);
+        assert_eq!(silence.end_if_over(at(1000)), Waited::Silent);
     }
 
     #[test]

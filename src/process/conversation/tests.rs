@@ -80,13 +80,13 @@ impl Table {
 
     /// Gives a request if there is room, and has its line written.
     fn give(&mut self, number: u64) -> bool {
-        let has_room = self.room() > 0;
-        if has_room {
+        let has_free = self.free_requests() > 0;
+        if has_free {
             self.gives(Request(number, "p".to_owned()));
             self.send_all();
         }
         self.collect();
-        has_room
+        has_free
     }
 
     fn gives(&mut self, request: Request) {
@@ -94,8 +94,8 @@ impl Table {
         self.talk.give(self.now, self.last_id, request);
     }
 
-    fn room(&self) -> usize {
-        self.talk.room(self.now)
+    fn free_requests(&self) -> usize {
+        self.talk.free_requests(self.now)
     }
 
     fn send_all(&mut self) {
@@ -201,14 +201,14 @@ fn a_process_that_announced_nothing_has_room_for_one() {
 fn announced_concurrency_is_capped_and_matched_by_id() {
     let mut table = Table::new();
     table.says("{\"ready\":true,\"concurrency\":100}\n");
-    assert_eq!(table.room(), 8);
+    assert_eq!(table.free_requests(), 8);
     for number in 1..=8 {
         assert!(table.give(number));
     }
     assert!(!table.give(9));
     table.says("{\"id\":3,\"result\":\"c\"}\n{\"id\":1,\"result\":\"a\"}\n");
     assert_eq!((table.result(3), table.result(1)), ("\"c\"", "\"a\""));
-    assert_eq!((table.fault(), table.room()), (None, 2));
+    assert_eq!((table.fault(), table.free_requests()), (None, 2));
 }
 
 #[test]
@@ -224,7 +224,10 @@ fn a_ready_line_after_the_first_reply_is_a_stray_line() {
     table.give(1);
     table.says("{\"result\":1}\n{\"ready\":true,\"concurrency\":4}\n");
     table.is_silent();
-    assert_eq!((table.room(), table.strays, table.fault()), (1, 1, None));
+    assert_eq!(
+        (table.free_requests(), table.strays, table.fault()),
+        (1, 1, None)
+    );
 }
 
 #[test]
@@ -236,7 +239,7 @@ fn without_ids_a_second_reply_or_half_a_line_ends_it_before_the_next_request() {
     ] {
         let mut table = Table::new();
         table.give(1);
-        assert!(table.talk.must_look_before_giving());
+        assert!(table.talk.must_read_before_giving());
         table.says(&format!("{{\"result\":1}}\n{rest}"));
         assert!(!table.give(2), "{rest}");
         table.waits(HALF_LINE_LASTS, None);
@@ -251,20 +254,20 @@ fn a_line_and_its_end_in_two_writes_cost_no_process() {
     // Before the first reply it may print what it likes, but for the beginning of a reply.
     let mut table = Table::new();
     table.says("loading");
-    assert_eq!(table.room(), 1);
+    assert_eq!(table.free_requests(), 1);
     table.says(" model\n{\"result\":true}");
-    assert_eq!(table.room(), 0);
+    assert_eq!(table.free_requests(), 0);
     let mut table = Table::new();
     table.says("{\"ready\":true}");
-    assert_eq!(table.room(), 0);
+    assert_eq!(table.free_requests(), 0);
     table.says("\n");
     assert!(table.give(1));
     table.says("{\"result\":1}\ndebug");
     table.waits(HALF_LINE_LASTS - MS, None);
-    assert_eq!((table.room(), table.fault()), (0, None));
+    assert_eq!((table.free_requests(), table.fault()), (0, None));
     table.says("\n");
     table.waits(HALF_LINE_LASTS, None);
-    assert_eq!((table.room(), table.fault()), (1, None));
+    assert_eq!((table.free_requests(), table.fault()), (1, None));
 }
 
 /// What it has printed in one go, before its reply, does not answer the next caller.
@@ -273,11 +276,11 @@ fn a_process_of_unknown_ids_is_given_the_next_request_after_silence() {
     let mut table = Table::new();
     table.give(1);
     table.says("{\"result\":\"printed\"}\n");
-    assert_eq!((table.answers.len(), table.room()), (1, 0));
+    assert_eq!((table.answers.len(), table.free_requests()), (1, 0));
     for _ in 0..10 {
         table.waits(15 * MS, None);
         table.says("\n\n");
-        assert_eq!(table.room(), 0);
+        assert_eq!(table.free_requests(), 0);
     }
     table.says("{\"result\":\"forged\"}\n");
     assert_eq!(table.fault(), Some(Fault::Unasked));
@@ -288,7 +291,7 @@ fn a_process_of_unknown_ids_is_given_the_next_request_after_silence() {
     table.give(1);
     table.says("{\"result\":1}\n");
     table.waits(19 * MS, None);
-    assert_eq!(table.room(), 0);
+    assert_eq!(table.free_requests(), 0);
     table.waits(MS, None);
     for number in 2..5 {
         assert!(table.give(number), "{number}");
@@ -297,9 +300,9 @@ fn a_process_of_unknown_ids_is_given_the_next_request_after_silence() {
     // It waits again when it prints behind its reply.
     assert!(table.give(5));
     table.says("{\"result\":5}\nprint\n");
-    assert_eq!(table.room(), 0);
+    assert_eq!(table.free_requests(), 0);
     table.waits(20 * MS, None);
-    assert_eq!((table.room(), table.fault()), (1, None));
+    assert_eq!((table.free_requests(), table.fault()), (1, None));
 }
 
 #[test]
@@ -308,7 +311,7 @@ fn a_process_without_ids_that_is_never_silent_ends() {
     table.give(1);
     table.says("{\"result\":1}\n");
     for _ in 0..100 {
-        assert_eq!((table.room(), table.fault()), (0, None));
+        assert_eq!((table.free_requests(), table.fault()), (0, None));
         table.waits(10 * MS, None);
         table.says("\n");
     }
@@ -321,7 +324,7 @@ fn a_process_that_repeats_ids_waits_for_no_silence() {
     let mut table = Table::new();
     table.give(1);
     table.says("{\"id\":1,\"result\":1}\nprint\n");
-    assert_eq!((table.room(), table.fault()), (1, None));
+    assert_eq!((table.free_requests(), table.fault()), (1, None));
 }
 
 #[test]
@@ -397,7 +400,7 @@ fn a_process_that_repeated_an_id_once_must_always_do_so() {
     let mut table = Table::new();
     table.give(1);
     table.says("{\"id\":1,\"result\":1}\n");
-    assert!(!table.talk.must_look_before_giving());
+    assert!(!table.talk.must_read_before_giving());
     table.give(2);
     table.says("{\"result\":2}\n");
     assert!(matches!(table.failure(2), RequestFailure::Protocol(_)));
@@ -461,7 +464,11 @@ fn a_ready_line_counts_only_as_the_very_first_line() {
         table.says(first);
         let strays = table.strays;
         table.says(ready).says(ready);
-        assert_eq!((table.room(), table.strays), (1, strays + 2), "{first}");
+        assert_eq!(
+            (table.free_requests(), table.strays),
+            (1, strays + 2),
+            "{first}"
+        );
         assert_eq!(table.fault(), None);
         // One that is waited for would never come.
         let mut table = Table::with(|limits| limits.wait_ready = true);
@@ -473,11 +480,11 @@ fn a_ready_line_counts_only_as_the_very_first_line() {
     table.give(1);
     table.says("working on it\n").says(ready);
     table.says("{\"id\":1,\"result\":1}\n");
-    assert_eq!((table.result(1), table.room()), ("1", 1));
+    assert_eq!((table.result(1), table.free_requests()), ("1", 1));
     // In pieces it is one line all the same.
     let mut table = Table::new();
     table.says(&ready[..9]).says(&ready[9..]);
-    assert_eq!(table.room(), 8);
+    assert_eq!(table.free_requests(), 8);
 }
 
 #[test]
@@ -499,7 +506,7 @@ fn a_reply_to_the_request_at_work_that_is_no_json_fails_at_once() {
         panic!()
     };
     assert!(how.full().contains("at byte 22: NaN"), "{how}");
-    assert_eq!((table.fault(), table.room()), (None, 1));
+    assert_eq!((table.fault(), table.free_requests()), (None, 1));
     // With an id of nobody it is a line like any other.
     table.give(2);
     table.says("{\"id\":77,\"result\":NaN}\n");
@@ -609,7 +616,7 @@ fn only_the_first_ready_line_announces() {
     let mut table = Table::new();
     table.says("{\"ready\":true,\"concurrency\":2}\n");
     table.says("{\"ready\":true,\"concurrency\":4}\n{\"ready\":true}\n");
-    assert_eq!((table.room(), table.strays), (2, 2));
+    assert_eq!((table.free_requests(), table.strays), (2, 2));
 }
 
 #[test]
@@ -735,12 +742,12 @@ fn a_slow_start_is_spared_as_long_as_starts_took_before() {
         panic!()
     };
     assert!(seen.full().contains("--wait-ready"), "{seen}");
-    assert_eq!((table.fault(), table.room()), (None, 0));
+    assert_eq!((table.fault(), table.free_requests()), (None, 0));
     table.waits(58 * TIMEOUT, None);
     assert_eq!(table.fault(), None);
     // Its late reply is dropped, and it has come up.
     table.says("{\"result\":\"late\"}\n").is_silent();
-    assert_eq!((table.answers.len(), table.room()), (1, 1));
+    assert_eq!((table.answers.len(), table.free_requests()), (1, 1));
     assert!(table.ups.contains(&Some(59 * TIMEOUT)));
 }
 
@@ -865,12 +872,12 @@ fn ordered() -> Table {
     let mut table = Table::new();
     table.says("{\"ready\":true,\"concurrency\":1}\n");
     for number in 1..=2 {
-        assert_eq!(table.room(), 1, "nothing is known yet");
+        assert_eq!(table.free_requests(), 1, "nothing is known yet");
         table.give(number);
         table.says(&format!("{{\"id\":{number},\"result\":{number}}}\n"));
     }
     table.answers.clear();
-    assert_eq!(table.room(), 4);
+    assert_eq!(table.free_requests(), 4);
     table
 }
 
@@ -929,16 +936,16 @@ fn only_a_promise_of_order_and_a_reply_open_the_window() {
         let mut table = Table::with(|limits| limits.max_concurrency = 1);
         table.says(ready);
         for number in 1..=9 {
-            assert_eq!(table.room(), 1);
+            assert_eq!(table.free_requests(), 1);
             table.give(number);
-            assert_eq!(table.room(), 0);
+            assert_eq!(table.free_requests(), 0);
             table.says(&format!("{{\"id\":{number},\"result\":1}}\n"));
         }
     }
     let mut off = Table::with(|limits| limits.read_ahead = 1);
     off.says("{\"ready\":true,\"concurrency\":1}\n");
     for number in 1..=9 {
-        assert!(off.give(number) && off.room() == 0);
+        assert!(off.give(number) && off.free_requests() == 0);
         off.says(&format!("{{\"id\":{number},\"result\":1}}\n"));
     }
 }
@@ -946,14 +953,14 @@ fn only_a_promise_of_order_and_a_reply_open_the_window() {
 #[test]
 fn unanswered_requests_are_bounded_in_bytes() {
     let mut table = ordered();
-    assert_eq!(table.talk.next_position(), Position::First);
+    assert_eq!(table.talk.next_position(), Position::AtOnce);
     table.gives(Request(3, "p".repeat(60_000)));
     let Position::Behind { room_bytes } = table.talk.next_position() else {
         panic!("it is busy");
     };
     assert!((5000..5536).contains(&room_bytes), "{room_bytes}");
     table.gives(Request(4, "p".repeat(6000)));
-    assert_eq!(table.room(), 0, "though the window is open");
+    assert_eq!(table.free_requests(), 0, "though the window is open");
 }
 
 #[test]
@@ -1156,18 +1163,18 @@ fn a_second_reply_answers_its_own_request_when_half_a_line_took_the_first() {
 fn a_slow_reply_closes_the_window_while_it_is_awaited() {
     let mut table = ordered();
     table.give(3);
-    assert_eq!(table.room(), 3);
+    assert_eq!(table.free_requests(), 3);
     assert_eq!(table.talk.next_deadline(None), Some(table.now + MS));
     table.now += MS;
-    assert!(table.talk.must_look_at_process(table.now));
+    assert!(table.talk.must_check_activity(table.now));
     table.talk.record_activity(table.now, Activity::Asleep);
-    assert_eq!(table.room(), 0);
+    assert_eq!(table.free_requests(), 0);
     assert_eq!(
         table.talk.next_deadline(None),
         Some(table.now - MS + TIMEOUT)
     );
     table.says("{\"id\":3,\"result\":3}\n");
-    assert_eq!(table.room(), 1);
+    assert_eq!(table.free_requests(), 1);
 }
 
 /// A process that promised order and keeps it, whatever else it does, byte by byte.
@@ -1220,7 +1227,7 @@ proptest! {
         for step in steps {
             match step {
                 HonestStep::Give => {
-                    if table.room() > 0 {
+                    if table.free_requests() > 0 {
                         given += 1;
                         table.gives(Request(given, "p".to_owned()));
                         process.ends.push(table.talk.outgoing.end() as usize - before);
@@ -1324,7 +1331,7 @@ proptest! {
         for step in steps {
             match step {
                 Step::Give => {
-                    if table.room() > 0 {
+                    if table.free_requests() > 0 {
                         prop_assert!(*table.talk.trust() == Trust::Sound);
                         given += 1;
                         table.gives(Request(given, "p".to_owned()));
@@ -1405,7 +1412,7 @@ fn a_caller_s_budget_ends_its_wait_and_no_process() {
         table.give(1);
         table.talk.flight[0].latest = Some(table.now + 10 * MS);
         assert_eq!(table.talk.next_deadline(None), Some(table.now + 10 * MS));
-        let room = table.room();
+        let room = table.free_requests();
         table.waits(10 * MS, Some(Duration::ZERO));
         let RequestFailure::TimedOut(seen) = table.failure(1) else {
             panic!()
@@ -1415,7 +1422,7 @@ fn a_caller_s_budget_ends_its_wait_and_no_process() {
             "{seen}"
         );
         // One at a time is given no other meanwhile, and its late reply is nobody's.
-        assert_eq!((table.fault(), table.room()), (None, room));
+        assert_eq!((table.fault(), table.free_requests()), (None, room));
         table.waits(900 * MS, Some(Duration::ZERO));
         assert_eq!(table.fault(), None, "{ready}");
         table.says("{\"id\":1,\"result\":\"late\"}\n");
@@ -1557,7 +1564,7 @@ fn output_is_kept_from_other_callers_and_half_a_reply_from_the_log() {
 fn a_process_that_is_stopped_is_said_to_be() {
     let mut table = Table::new();
     table.give(1);
-    table.talk.record_stopped(true);
+    table.talk.record_suspended(true);
     table.waits(TIMEOUT, None);
     let RequestFailure::TimedOut(seen) = table.failure(1) else {
         panic!()

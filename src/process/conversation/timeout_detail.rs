@@ -118,7 +118,7 @@ impl<T: Ticket> Conversation<T> {
         let last = shown(&self.strays.last);
         let is_attempt = line::is_braced(half) || last.contains("{\"");
         match self.has_shown_life() {
-            _ if self.is_stopped => {
+            _ if self.is_suspended => {
                 "; the process is stopped (state T): by SIGSTOP, or because it wanted something of \
                  a terminal"
             }

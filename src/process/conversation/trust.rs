@@ -103,15 +103,15 @@ impl<T: Ticket> Conversation<T> {
             // A request ahead that the process has not started on is given to another one; so the
             // process must not go on to start on it.
             let mut flights = self.flight.iter().skip(self.may_have_started());
-            let is_written_ahead = self.promise == Promise::Order;
-            if is_written_ahead && flights.any(|flight| flight.ticket.is_some()) {
+            let is_behind_another = self.promise == Promise::Order;
+            if is_behind_another && flights.any(|flight| flight.ticket.is_some()) {
                 return self.condemn(fault);
             }
             return self.finish_only(fault);
         }
         for mut flight in self.flight.drain(..) {
             let failure = RequestFailure::Protocol(fault.to_string().into());
-            self.events.extend(flight.answered(Err(failure)));
+            self.events.extend(flight.close(Err(failure)));
         }
         self.condemn(fault);
     }

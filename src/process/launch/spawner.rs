@@ -96,7 +96,7 @@ pub(super) async fn launch(spec: Arc<LaunchSpec>) -> Result<Launched, Refusal> {
 
 /// Starts a process; runs on the thread that starts and reaps.
 fn start(spec: &LaunchSpec) -> Result<Launched, Refusal> {
-    spec.oom.look();
+    spec.oom.note_earlier_kills();
     spec.tell_where();
     let (report, status) = status_pipe().map_err(|error| cannot(&error.into()))?;
     let mut child = prepare(spec, &status).spawn().map_err(|error| {

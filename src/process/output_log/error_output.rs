@@ -19,9 +19,9 @@ const READS_AT_THE_END: usize = 8;
 /// Most reads of stderr before output on stdout is handled.
 const READS_BEFORE_STDOUT: usize = 4;
 
-/// Looks at stderr in a row that find nothing, after which stdout is handled without one: a look
+/// Reads of stderr in a row that find nothing, after which stdout is handled without one: a read
 /// costs a system call.
-const LOOKS_FOR_NOTHING: u32 = 64;
+const READS_FOR_NOTHING: u32 = 64;
 
 /// A block ends when nothing has come for this long: a traceback is written in one go.
 const QUIET: Duration = Duration::from_millis(20);
@@ -42,7 +42,7 @@ pub struct ErrorOutput {
     log: StreamLog,
     alarm: Alarm,
     scratch: Vec<u8>,
-    looks_left: u32,
+    reads_left: u32,
 }
 
 impl ErrorOutput {
@@ -63,7 +63,7 @@ impl ErrorOutput {
             log: StreamLog::new(process, "stderr", allowance),
             alarm: Alarm::new(),
             scratch: vec![0; 16 * 1024],
-            looks_left: 0,
+            reads_left: 0,
         }
     }
 
@@ -89,10 +89,10 @@ impl ErrorOutput {
     /// Reads output that is older than bytes of stdout which are to be handled now. Only of a process
     /// that has used its stderr of late.
     pub(crate) fn catch_up(&mut self, request: impl FnOnce() -> Option<RequestName>) {
-        if self.looks_left == 0 {
+        if self.reads_left == 0 {
             return;
         }
-        self.looks_left -= 1;
+        self.reads_left -= 1;
         self.read_now(READS_BEFORE_STDOUT, &request());
     }
 
@@ -137,7 +137,7 @@ impl ErrorOutput {
                     self.request.clone_from(request);
                 }
                 let now = Instant::now();
-                self.looks_left = LOOKS_FOR_NOTHING;
+                self.reads_left = READS_FOR_NOTHING;
                 self.block.push(now, &self.scratch[..length]);
                 if self.block.is_due(now) {
                     self.log_block();
@@ -168,7 +168,7 @@ impl ErrorOutput {
             if self.block.quiet_at(quiet).is_some_and(|end| end <= now) {
                 self.log_block();
             }
-            let text = self.start.look(now);
+            let text = self.start.end_if_withheld_too_long(now);
             self.log(text, None);
         }
         if let Some(deadline) = self.deadline(quiet) {

@@ -1,7 +1,7 @@
 //! Deadlines of the conversation, and the timer for them.
 
 use super::{Owner, ProcessObserver, RequestSource};
-use crate::procfs::{activity, is_stopped, is_tree_runnable};
+use crate::procfs::{activity, is_suspended, is_tree_runnable};
 use std::task::Context;
 use std::time::Instant;
 
@@ -18,8 +18,8 @@ impl<S: RequestSource + ProcessObserver> Owner<S> {
             self.expires_behind = None;
             return;
         }
-        // An answer that is there wins over the deadline, however late this thread looks. Output
-        // after that look does not put the deadline off.
+        // An answer that is there wins over the deadline, however late this thread comes. Output
+        // after that moment does not put the deadline off.
         let there = self.pending.len() as u64 + self.bytes_in_stdout();
         let target = *self.expires_behind.get_or_insert(self.taken_in + there);
         if !self.read_a_turn() && self.taken_in < target {
@@ -27,16 +27,16 @@ impl<S: RequestSource + ProcessObserver> Owner<S> {
             return;
         }
         self.expires_behind = None;
-        if !self.conversation.must_look_at_process(now) {
-            self.conversation.record_stopped(is_stopped(self.pid));
+        if !self.conversation.must_check_activity(now) {
+            self.conversation.record_suspended(is_suspended(self.pid));
         }
         // Its last print may not be over: the kernel has had no processor for it.
-        if self.conversation.must_look_whether_runnable(now) && is_tree_runnable(self.pid) {
+        if self.conversation.must_check_runnable(now) && is_tree_runnable(self.pid) {
             self.conversation.record_runnable(now);
         }
         self.read_at = now;
         self.conversation.expire(now, slowest_start);
-        if self.conversation.must_look_at_process(now) {
+        if self.conversation.must_check_activity(now) {
             let activity = activity(self.pid);
             self.conversation.record_activity(now, activity);
         }

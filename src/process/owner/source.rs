@@ -17,7 +17,7 @@ pub trait RequestSource {
     /// True when a process with this much room had better leave requests in the queue for a moment,
     /// because more are coming that can be written together with them. The process is woken after
     /// that moment.
-    fn waits_for_more(&mut self, cx: &mut Context<'_>, room: usize) -> bool;
+    fn waits_for_more(&mut self, cx: &mut Context<'_>, free_requests: usize) -> bool;
     /// Keeps the answer to a request of this source until [`RequestSource::send_answers`].
     fn answer(&mut self, request: Self::Request, outcome: Outcome, work: Work);
     /// Sends the answers that were kept. Called at the end of a turn: a caller that has its answer

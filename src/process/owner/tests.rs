@@ -60,7 +60,7 @@ impl ProcessObserver for Waiting {
 
 /// An owner, and the process's ends of its pipes in our hands.
 ///
-/// The runtime hears of nothing between two awaits, so what is written here and looked at without
+/// The runtime hears of nothing between two awaits, so what is written here and read without
 /// one in between is in the pipe before the runtime knows of it.
 struct Bench {
     owner: Owner<Waiting>,
@@ -71,7 +71,7 @@ struct Bench {
 }
 
 impl Bench {
-    /// A bench whose next look can write at once.
+    /// A bench whose next turn can write at once.
     async fn new() -> Bench {
         Bench::of_process(std::process::id()).await
     }
@@ -122,11 +122,11 @@ impl Bench {
     /// Is asked, and answers without an id.
     async fn answers_without_id(&mut self) {
         let mut answered = self.ask(LONG);
-        assert!(self.look().is_pending());
+        assert!(self.turn().is_pending());
         self.says("{\"result\":1}\n");
         while answered.is_empty() {
             tokio::task::yield_now().await;
-            assert!(self.look().is_pending());
+            assert!(self.turn().is_pending());
         }
         assert_eq!(answered.try_recv().unwrap().0, Ok("{\"result\":1}".into()));
     }
@@ -158,8 +158,8 @@ impl Bench {
         self.says(&format!(
             "{{\"ready\":true,\"concurrency\":{concurrency}}}\n"
         ));
-        while self.owner.conversation.must_look_before_giving() {
-            assert!(self.look().is_pending());
+        while self.owner.conversation.must_read_before_giving() {
+            assert!(self.turn().is_pending());
             tokio::task::yield_now().await;
         }
     }
@@ -185,7 +185,7 @@ impl Bench {
     }
 
     /// Has the owner do all that it can do now.
-    fn look(&mut self) -> Poll<Fault> {
+    fn turn(&mut self) -> Poll<Fault> {
         let mut context = Context::from_waker(Waker::noop());
         pin!(self.owner.serve()).poll(&mut context)
     }
@@ -200,10 +200,10 @@ async fn an_answer_that_the_runtime_has_not_heard_of_wins_over_the_deadline() {
     let mut bench = Bench::new().await;
     // Over its time as soon as it is written.
     let mut answered = bench.ask(Duration::ZERO);
-    assert!(bench.look().is_pending());
-    assert!(bench.unread() > 0, "written in one look");
+    assert!(bench.turn().is_pending());
+    assert!(bench.unread() > 0, "written in one turn");
     bench.says("{\"result\":\"in time\"}\n");
-    assert!(bench.look().is_pending());
+    assert!(bench.turn().is_pending());
     assert_eq!(
         answered.try_recv().unwrap().0,
         Ok("{\"result\":\"in time\"}".into())
@@ -211,7 +211,7 @@ async fn an_answer_that_the_runtime_has_not_heard_of_wins_over_the_deadline() {
 }
 
 #[tokio::test]
-async fn without_ids_stdout_is_looked_at_before_the_next_request_is_written() {
+async fn without_ids_stdout_is_read_before_the_next_request_is_written() {
     for (rest, standing) in [
         ("{\"result\":2}\n", Poll::Ready(Fault::Unasked)),
         // The end of the line may be on its way.
@@ -220,15 +220,15 @@ async fn without_ids_stdout_is_looked_at_before_the_next_request_is_written() {
         let mut bench = Bench::new().await;
         bench.answers_without_id().await;
         // The silence that is waited for after its first answer.
-        while bench.owner.conversation.room(Instant::now()) == 0 {
+        while bench.owner.conversation.free_requests(Instant::now()) == 0 {
             tokio::time::sleep(Duration::from_millis(5)).await;
-            assert!(bench.look().is_pending());
+            assert!(bench.turn().is_pending());
         }
         let written = bench.unread();
         bench.waiting.is_passed_on.set(false);
         bench.says(rest);
         let next = bench.ask(LONG);
-        assert_eq!(bench.look(), standing, "{rest}");
+        assert_eq!(bench.turn(), standing, "{rest}");
         assert_eq!(bench.unread(), written, "the next request was written");
         assert!(next.is_empty());
         // To another process, if this one was woken for it.
@@ -269,17 +269,17 @@ async fn without_ids_a_process_that_waits_for_a_processor_is_not_silent() {
     let mut busy = Busy::start();
     let mut bench = Bench::of_process(busy.0.id()).await;
     bench.answers_without_id().await;
-    let room = |bench: &Bench| bench.owner.conversation.room(Instant::now());
+    let room = |bench: &Bench| bench.owner.conversation.free_requests(Instant::now());
     for _ in 0..10 {
         // Several times as long as the silence that is waited for.
         tokio::time::sleep(Duration::from_millis(30)).await;
-        assert!(bench.look().is_pending());
+        assert!(bench.turn().is_pending());
         assert_eq!(room(&bench), 0);
     }
     busy.end();
     while room(&bench) == 0 {
         tokio::time::sleep(Duration::from_millis(5)).await;
-        assert!(bench.look().is_pending());
+        assert!(bench.turn().is_pending());
     }
 }
 
@@ -288,10 +288,10 @@ async fn without_ids_a_process_that_waits_for_a_processor_is_not_silent() {
 async fn a_busy_process_without_room_passes_on_what_it_was_woken_for() {
     let mut bench = Bench::new().await;
     let _answered = bench.ask(LONG);
-    assert!(bench.look().is_pending());
+    assert!(bench.turn().is_pending());
     bench.waiting.is_passed_on.set(false);
     let next = bench.ask(LONG);
-    assert!(bench.look().is_pending());
+    assert!(bench.turn().is_pending());
     assert!(bench.waiting.is_passed_on.get());
     assert!(next.is_empty());
 }
@@ -300,8 +300,8 @@ async fn a_busy_process_without_room_passes_on_what_it_was_woken_for() {
 async fn a_request_that_is_given_back_can_no_longer_be_read() {
     let mut bench = Bench::new().await;
     let answered = bench.ask(LONG);
-    assert!(bench.look().is_pending());
-    assert!(bench.unread() > 0, "written in one look");
+    assert!(bench.turn().is_pending());
+    assert!(bench.unread() > 0, "written in one turn");
     assert_eq!(bench.owner.settle(&"gone".into()).await.len(), 1);
     assert!(answered.is_empty());
     let mut left = Vec::new();
@@ -313,7 +313,7 @@ async fn a_request_that_is_given_back_can_no_longer_be_read() {
 async fn a_request_that_was_read_in_part_is_not_given_back() {
     let mut bench = Bench::new().await;
     let mut answered = bench.ask(LONG);
-    assert!(bench.look().is_pending());
+    assert!(bench.turn().is_pending());
     bench.stdin.read_exact(&mut [0]).unwrap();
     assert!(bench.owner.settle(&"gone".into()).await.is_empty());
     let failure = RequestFailure::Exited("gone".into());
@@ -324,7 +324,7 @@ async fn a_request_that_was_read_in_part_is_not_given_back() {
 async fn a_reply_that_is_there_when_the_process_is_reaped_counts() {
     let mut bench = Bench::new().await;
     let mut answered = bench.ask(LONG);
-    assert!(bench.look().is_pending());
+    assert!(bench.turn().is_pending());
     bench.stdin.read_exact(&mut [0]).unwrap();
     bench.says("{\"result\":1}\n");
     assert!(bench.owner.settle(&"gone".into()).await.is_empty());
@@ -338,10 +338,10 @@ async fn while_more_are_coming_a_process_that_may_have_several_is_given_none() {
     assert!(bench.owner.read_a_turn());
     bench.waiting.more_are_coming.set(true);
     let _answered = [bench.ask(LONG), bench.ask(LONG)];
-    assert!(bench.look().is_pending());
+    assert!(bench.turn().is_pending());
     assert_eq!(bench.unread(), 0, "left to gather");
     bench.waiting.more_are_coming.set(false);
-    assert!(bench.look().is_pending());
+    assert!(bench.turn().is_pending());
     assert!(bench.unread() > 0 && bench.waiting.calls.borrow().is_empty());
 }
 
@@ -350,7 +350,7 @@ async fn a_process_that_may_have_one_is_given_it_though_more_are_coming() {
     let mut bench = Bench::new().await;
     bench.waiting.more_are_coming.set(true);
     let _answered = bench.ask(LONG);
-    assert!(bench.look().is_pending());
+    assert!(bench.turn().is_pending());
     assert!(bench.unread() > 0);
 }
 
@@ -366,7 +366,7 @@ async fn bytes_put_in_place_of_read_ones_give_no_request_back() {
     for (is_same, given_back) in [(true, 1), (false, 0)] {
         let mut bench = Bench::new().await;
         let _answered = bench.ask(LONG);
-        assert!(bench.look().is_pending());
+        assert!(bench.turn().is_pending());
         let mut line = vec![0; usize::try_from(bench.unread()).unwrap()];
         bench.stdin.read_exact(&mut line).unwrap();
         if !is_same {
@@ -382,26 +382,26 @@ async fn bytes_put_in_place_of_read_ones_give_no_request_back() {
 async fn more_than_was_written_gives_nothing_back() {
     let mut bench = Bench::new().await;
     let mut answered = bench.ask(LONG);
-    assert!(bench.look().is_pending());
+    assert!(bench.turn().is_pending());
     put_back(&bench, &[b'\n'; 60_000]);
     assert!(bench.owner.settle(&"gone".into()).await.is_empty());
     assert!(answered.try_recv().unwrap().0.is_err());
 }
 
 #[tokio::test]
-async fn of_a_flood_of_lines_one_look_takes_in_a_piece() {
+async fn of_a_flood_of_lines_one_turn_takes_in_a_piece() {
     let mut bench = Bench::new().await;
     bench.stdout.write_all(&[b'\n'; 60_000]).unwrap();
     tokio::task::yield_now().await;
-    let mut looks = 0;
+    let mut turns = 0;
     while bench.owner.taken_in < 60_000 {
         let before = bench.owner.taken_in;
-        assert!(bench.look().is_pending());
+        assert!(bench.turn().is_pending());
         let taken = bench.owner.taken_in - before;
         assert!(taken <= 2 * PIECE_BYTES as u64, "{taken}");
-        looks += 1;
+        turns += 1;
         tokio::task::yield_now().await;
-        assert!(looks < 1000, "it is never taken in");
+        assert!(turns < 1000, "it is never taken in");
     }
 }
 
@@ -409,16 +409,16 @@ async fn of_a_flood_of_lines_one_look_takes_in_a_piece() {
 async fn a_flood_that_goes_on_does_not_put_a_deadline_off() {
     let mut bench = Bench::new().await;
     let mut answered = bench.ask(Duration::from_millis(1));
-    assert!(bench.look().is_pending());
+    assert!(bench.turn().is_pending());
     rustix::io::ioctl_fionbio(&bench.stdout, true).unwrap();
-    let mut looks = 0;
+    let mut turns = 0;
     while answered.is_empty() {
-        // The pipe is full again at each look.
+        // The pipe is full again in each turn.
         while bench.stdout.write(&[b'\n'; 4096]).is_ok() {}
-        let _ = bench.look();
+        let _ = bench.turn();
         tokio::task::yield_now().await;
-        looks += 1;
-        assert!(looks < 1000, "the deadline is never acted upon");
+        turns += 1;
+        assert!(turns < 1000, "the deadline is never acted upon");
     }
     assert!(matches!(
         answered.try_recv().unwrap().0,
@@ -430,7 +430,7 @@ async fn a_flood_that_goes_on_does_not_put_a_deadline_off() {
 async fn a_stdin_that_does_not_get_empty_is_not_read_on() {
     let mut bench = Bench::new().await;
     let _answered = bench.ask(LONG);
-    assert!(bench.look().is_pending());
+    assert!(bench.turn().is_pending());
     let size = 1 << 20;
     rustix::pipe::fcntl_setpipe_size(&bench.stdin, size).unwrap();
     put_back(&bench, &vec![0; size - 64 * 1024]);
@@ -462,14 +462,14 @@ async fn output_of_a_request_is_not_told_of_the_next() {
     bench.says_on_stderr("start\n");
     bench.announces(1).await;
     let _first = bench.ask_as("r-1", LONG);
-    assert!(bench.look().is_pending());
+    assert!(bench.turn().is_pending());
     for (line, next) in [("one", "r-2"), ("two", "r-3"), ("three", "r-4")] {
         // The runtime has heard of neither when stdout is read.
         bench.says_on_stderr(&format!("{line}\nand more\n"));
         bench.answers();
         bench.owner.read_a_turn();
         let _next = bench.ask_as(next, LONG);
-        assert!(bench.look().is_pending());
+        assert!(bench.turn().is_pending());
     }
     bench.says_on_stderr("last words");
     bench.owner.finish_errors(StartEnd::NotFailed);
@@ -493,7 +493,7 @@ async fn output_that_may_be_of_several_requests_names_none() {
     let mut bench = Bench::new().await;
     bench.announces(2).await;
     let _answered = ["r-1", "r-2"].map(|request| bench.ask_as(request, LONG));
-    assert!(bench.look().is_pending());
+    assert!(bench.turn().is_pending());
     bench.says_on_stderr("of either\n");
     bench.says("stray\n");
     bench.owner.read_a_turn();
@@ -511,7 +511,7 @@ async fn a_stray_line_names_the_request_that_the_process_works_on() {
     bench.says("idle\n");
     bench.owner.read_a_turn();
     let _answered = bench.ask_as("r-1", LONG);
-    assert!(bench.look().is_pending());
+    assert!(bench.turn().is_pending());
     bench.says("at work\n");
     bench.owner.read_a_turn();
     let expected = [("idle", "none"), ("at work", "r-1")];

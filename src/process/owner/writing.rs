@@ -8,20 +8,21 @@ use std::time::Instant;
 use tracing::warn;
 
 impl<S: RequestSource + ProcessObserver> Owner<S> {
-    /// Takes requests while the process has room, or leaves its turn to other processes.
+    /// Takes requests while the process has free_requests, or leaves its turn to other processes.
     pub(super) fn take_requests(&mut self, cx: &mut Context<'_>) {
         let now = Instant::now();
-        let room = self.conversation.room(now);
-        if !self.is_retired && room > 1 && self.source.waits_for_more(cx, room) {
+        let free_requests = self.conversation.free_requests(now);
+        if !self.takes_no_more && free_requests > 1 && self.source.waits_for_more(cx, free_requests)
+        {
             return;
         }
-        while !self.is_retired && self.conversation.room(now) > 0 {
-            if self.conversation.must_look_before_giving() && !self.read_until_empty() {
+        while !self.takes_no_more && self.conversation.free_requests(now) > 0 {
+            if self.conversation.must_read_before_giving() && !self.read_until_empty() {
                 // The rest of the output is read first, in a turn of its own.
                 cx.waker().wake_by_ref();
                 break;
             }
-            if self.conversation.room(now) == 0 {
+            if self.conversation.free_requests(now) == 0 {
                 break;
             }
             let Some(id) = self.draw_id() else { break };
@@ -69,7 +70,7 @@ impl<S: RequestSource + ProcessObserver> Owner<S> {
             }
             match stdin.try_write(self.conversation.outgoing()) {
                 Ok(written) => self.conversation.sent(Instant::now(), written),
-                // The runtime forgets the readiness then: the next look waits for the pipe.
+                // The runtime forgets the readiness then: the next turn waits for the pipe.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(_) => return self.conversation.input_closed(0),
             }
@@ -77,7 +78,7 @@ impl<S: RequestSource + ProcessObserver> Owner<S> {
     }
 
     pub(super) fn close_stdin_when_written(&mut self) {
-        if self.is_retired && self.conversation.outgoing().is_empty() {
+        if self.takes_no_more && self.conversation.outgoing().is_empty() {
             self.stdin = None;
         }
     }

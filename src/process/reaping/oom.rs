@@ -46,7 +46,7 @@ impl OomWatch {
     }
 
     /// Reads the count, so that earlier kills do not explain a later death.
-    pub(in crate::process) fn look(&self) {
+    pub(in crate::process) fn note_earlier_kills(&self) {
         if let Some(counted) = self.file.as_deref().and_then(count) {
             self.tally().update(counted, Instant::now());
         }
@@ -55,7 +55,7 @@ impl OomWatch {
     /// Whether the kernel's killer explains the end of a process by SIGKILL that the worker did not
     /// send. Each kill explains one end.
     pub(in crate::process) fn explains_a_kill(&self) -> bool {
-        self.look();
+        self.note_earlier_kills();
         self.tally().take()
     }
 

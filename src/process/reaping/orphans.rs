@@ -15,10 +15,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tracing::warn;
 
-/// Longest time between two looks for dead orphans, for the case that no SIGCHLD comes.
+/// Longest time between two searches for dead orphans, for the case that no SIGCHLD comes.
 const LOOK_PERIOD: Duration = Duration::from_secs(1);
 
-/// Least time between two looks: many deaths are seen in one.
+/// Least time between two searches: many deaths are seen in one.
 const LEAST_PAUSE: Duration = Duration::from_millis(10);
 
 /// Longest wait for killed orphans when the worker stops.
@@ -46,7 +46,7 @@ pub async fn reap_in_time() -> Infallible {
                 None => std::future::pending().await,
             }
         };
-        // Cancel-safe: a signal or tick that is lost with it is followed by the look all the same.
+        // Cancel-safe: a signal or tick that is lost with it is followed by the search all the same.
         tokio::select! {
             () = death => {}
             _ = tick.tick() => {}

@@ -43,7 +43,7 @@ pub(super) async fn linger(mut stream: TrackedStream, has_unread: bool) {
         return;
     }
     let flags = status.request_flags();
-    if flags.has(RequestFlags::ROOM_NEEDED) {
+    if flags.has(RequestFlags::MUST_GIVE_WAY) {
         return;
     }
     let is_request_unread = status.phase() == Phase::Head
@@ -80,5 +80,5 @@ pub(super) async fn linger(mut stream: TrackedStream, has_unread: bool) {
 /// Whether the orders leave a client the time to read its last response.
 fn may_linger(status: &ConnectionStatus) -> bool {
     let orders = status.orders();
-    !(orders.has_abort() || orders.has_check_limits() || orders.has_make_room())
+    !(orders.has_abort() || orders.has_check_limits() || orders.has_give_way())
 }

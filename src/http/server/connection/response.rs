@@ -68,7 +68,7 @@ fn tracked(
     // A connection closes after a body that was not read to its end, and after trailers: hyper
     // 1.12.0 takes the end of trailers for a CR LF CR LF and then ends them at any empty line, so
     // that the head of the next request may be lost in them, and its body be taken for a request.
-    // No version is known that is mended; bytes behind trailers are never looked at.
+    // No version is known that is mended; bytes behind trailers are never read.
     if status.orders().has_announce_close()
         || flags.has(RequestFlags::BODY_UNREAD | RequestFlags::TRAILERS)
         || status.is_for_health_check()

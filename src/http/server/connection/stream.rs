@@ -83,7 +83,7 @@ impl TrackedStream {
     /// Writes to the kernel itself, if the connection is about to be closed for its client's slowness.
     fn write_now(&self, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let orders = self.status.orders();
-        if !orders.has_check_limits() && !orders.has_make_room() {
+        if !orders.has_check_limits() && !orders.has_give_way() {
             return Poll::Pending;
         }
         let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;

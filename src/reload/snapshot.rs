@@ -1,6 +1,6 @@
 //! Snapshots of the handler's files, and the changes between two of them.
 //!
-//! Every path is resolved anew at each look, so a link that was moved, by a deployment or by the
+//! Every path is resolved anew at each snapshot, so a link that was moved, by a deployment or by the
 //! kubelet, shows as a change of the file behind it. Reads the content of small and recent files
 //! only, and never opens a pipe or a device.
 
@@ -19,7 +19,7 @@ const IGNORED_FOLDERS: [&str; 4] = ["__pycache__", "node_modules", "target", "ve
 /// Ends of names of files that interpreters and editors write beside the handler's files.
 const IGNORED_ENDS: [&str; 6] = [".pyc", "~", ".swp", ".swx", ".tmp", ".bak"];
 
-/// Most folders and files of a look; a handler has far fewer.
+/// Most folders and files of a snapshot; a handler has far fewer.
 const MOST_FOLDERS: usize = 4096;
 const MOST_FILES: usize = 20_000;
 
@@ -47,12 +47,12 @@ pub(super) struct Scope {
 
 /// A snapshot of the files at one moment.
 #[derive(Debug, Default)]
-pub(super) struct Look {
+pub(super) struct Snapshot {
     files: BTreeMap<PathBuf, Print>,
     named: BTreeSet<PathBuf>,
     /// The folders in which an entry changes if a file, or a link on the way to a file, changes.
     pub(super) folders: BTreeSet<PathBuf>,
-    /// Whether there were more files or folders than a look takes.
+    /// Whether there were more files or folders than a snapshot holds.
     pub(super) is_cut: bool,
     /// Device and inode of the files that the worker itself writes, which do not count: with the log
     /// in a watched folder, each line of the log would be a change.
@@ -75,7 +75,7 @@ struct Print {
     content: Option<u64>,
 }
 
-impl Look {
+impl Snapshot {
     fn is_own_output(&self, entry: &fs::DirEntry) -> bool {
         let is_file = |metadata: &fs::Metadata| {
             let number = (metadata.dev(), metadata.ino());
@@ -98,45 +98,46 @@ fn own_outputs() -> Vec<(u64, u64)> {
 }
 
 impl Scope {
-    /// Takes a look at all files; `before` is the last one. Blocks, for long in a large folder: not for
+    /// Takes a snapshot of all files; `before` is the last one. Blocks, for long in a large folder: not for
     /// the runtime's thread.
-    pub(super) fn look(&self, before: &Look) -> Look {
-        let mut look = Look {
+    pub(super) fn snapshot(&self, before: &Snapshot) -> Snapshot {
+        let mut snapshot = Snapshot {
             own_outputs: own_outputs(),
-            ..Look::default()
+            ..Snapshot::default()
         };
-        look.folders.extend(folders_on_the_way(&self.root));
+        snapshot.folders.extend(folders_on_the_way(&self.root));
         if let Ok(root) = self.root.canonicalize()
             && root.is_dir()
         {
-            self.walk(root, before, &mut look);
+            self.walk(root, before, &mut snapshot);
         }
         // A root that is a file counts by its name too: most editors save into a new file, and give
         // the new file the name of the old one.
         for file in self.named.iter().chain([&self.root]) {
             if file.is_file() {
-                self.add(file, before, &mut look);
-                look.named.insert(file.clone());
-            } else if !file.exists() && look.folders.len() < MOST_FOLDERS {
+                self.add(file, before, &mut snapshot);
+                snapshot.named.insert(file.clone());
+            } else if !file.exists() && snapshot.folders.len() < MOST_FOLDERS {
                 // The file may be about to come back.
-                look.folders
+                snapshot
+                    .folders
                     .extend(folders_on_the_way(file).filter(|folder| folder.is_dir()));
             }
         }
-        look
+        snapshot
     }
 
-    fn walk(&self, root: PathBuf, before: &Look, look: &mut Look) {
+    fn walk(&self, root: PathBuf, before: &Snapshot, snapshot: &mut Snapshot) {
         let mut folders = VecDeque::from([root]);
         while let Some(folder) = folders.pop_front() {
-            if look.folders.len() >= MOST_FOLDERS {
-                look.is_cut = true;
+            if snapshot.folders.len() >= MOST_FOLDERS {
+                snapshot.is_cut = true;
                 return;
             }
             let Ok(entries) = fs::read_dir(&folder) else {
                 continue;
             };
-            look.folders.insert(folder);
+            snapshot.folders.insert(folder);
             for entry in entries.flatten() {
                 let Ok(kind) = entry.file_type() else {
                     continue;
@@ -146,26 +147,26 @@ impl Scope {
                 }
                 if kind.is_dir() {
                     folders.push_back(entry.path());
-                } else if look.files.len() >= MOST_FILES {
-                    look.is_cut = true;
+                } else if snapshot.files.len() >= MOST_FILES {
+                    snapshot.is_cut = true;
                     return;
-                } else if !look.is_own_output(&entry) {
+                } else if !snapshot.is_own_output(&entry) {
                     // A link to a folder may lead anywhere and is not followed; only its target
                     // counts.
-                    self.add(&entry.path(), before, look);
+                    self.add(&entry.path(), before, snapshot);
                 }
             }
         }
     }
 
-    fn add(&self, file: &Path, before: &Look, look: &mut Look) {
+    fn add(&self, file: &Path, before: &Snapshot, snapshot: &mut Snapshot) {
         let Ok(print) = self.print(file, before.files.get(file)) else {
             return;
         };
-        if print.target.is_some() && look.folders.len() < MOST_FOLDERS {
-            look.folders.extend(folders_on_the_way(file));
+        if print.target.is_some() && snapshot.folders.len() < MOST_FOLDERS {
+            snapshot.folders.extend(folders_on_the_way(file));
         }
-        look.files.insert(file.to_owned(), print);
+        snapshot.files.insert(file.to_owned(), print);
     }
 
     fn print(&self, file: &Path, before: Option<&Print>) -> io::Result<Print> {
@@ -202,10 +203,10 @@ impl Scope {
     }
 }
 
-impl Look {
+impl Snapshot {
     /// The file that has changed since `before`, if any. Of several files it is the first in this
     /// order: named by the command, there before and now, new, gone.
-    pub(super) fn change_since<'a>(&'a self, before: &'a Look) -> Option<&'a Path> {
+    pub(super) fn change_since<'a>(&'a self, before: &'a Snapshot) -> Option<&'a Path> {
         let changed = self.files.iter().filter_map(|(file, print)| {
             let old = before.files.get(file);
             let rank = match old {
@@ -328,7 +329,7 @@ mod tests {
 
     impl Folder {
         fn new() -> Folder {
-            let path = std::env::temp_dir().join(format!("faas-look-{}", fastrand::u64(..)));
+            let path = std::env::temp_dir().join(format!("faas-snapshot-{}", fastrand::u64(..)));
             fs::create_dir_all(&path).unwrap();
             Folder(path.canonicalize().unwrap())
         }
@@ -366,7 +367,7 @@ mod tests {
         let folder = Folder::new();
         let handler = folder.file("target/release/handler", "0");
         let scope = scope(&folder.0, &[&handler]);
-        let mut before = scope.look(&Look::default());
+        let mut before = scope.snapshot(&Snapshot::default());
         for (name, counts) in [
             ("handler.py", true),
             ("function/handler.py", true),
@@ -379,7 +380,7 @@ mod tests {
             ("target/release/handler", true),
         ] {
             let file = folder.file(name, "1");
-            let now = scope.look(&Look::default());
+            let now = scope.snapshot(&Snapshot::default());
             let expected = counts.then_some(file.as_path());
             assert_eq!(now.change_since(&before), expected, "{name}");
             before = now;
@@ -394,21 +395,21 @@ mod tests {
         let handler = folder.file("handler.py", "0");
         folder.file("old.py", "0");
         let scope = scope(&folder.0, &[&handler]);
-        let before = scope.look(&Look::default());
+        let before = scope.snapshot(&Snapshot::default());
         // As editors save: into a file of another name, which then takes the place of the first.
         folder.file("a-sedfv6MJm", "1");
         assert_eq!(
-            scope.look(&Look::default()).change_since(&before),
+            scope.snapshot(&Snapshot::default()).change_since(&before),
             Some(folder.0.join("a-sedfv6MJm").as_path())
         );
         folder.file("old.py", "1");
         assert_eq!(
-            scope.look(&Look::default()).change_since(&before),
+            scope.snapshot(&Snapshot::default()).change_since(&before),
             Some(folder.0.join("old.py").as_path())
         );
         folder.file("handler.py", "1");
         assert_eq!(
-            scope.look(&Look::default()).change_since(&before),
+            scope.snapshot(&Snapshot::default()).change_since(&before),
             Some(handler.as_path())
         );
     }
@@ -426,11 +427,21 @@ mod tests {
             scope(&folder.0.join("empty"), &[&handler]),
         ] {
             folder.link("releases/1", "current");
-            let before = scope.look(&Look::default());
-            assert!(scope.look(&Look::default()).change_since(&before).is_none());
+            let before = scope.snapshot(&Snapshot::default());
+            assert!(
+                scope
+                    .snapshot(&Snapshot::default())
+                    .change_since(&before)
+                    .is_none()
+            );
             assert!(before.folders.contains(&folder.0), "{:?}", before.folders);
             folder.link("releases/2", "current");
-            assert!(scope.look(&Look::default()).change_since(&before).is_some());
+            assert!(
+                scope
+                    .snapshot(&Snapshot::default())
+                    .change_since(&before)
+                    .is_some()
+            );
         }
     }
 
@@ -443,11 +454,11 @@ mod tests {
         folder.link("..2026_1", "..data");
         folder.link("..data/handler.py", "handler.py");
         let scope = scope(&folder.0, &[]);
-        let before = scope.look(&Look::default());
+        let before = scope.snapshot(&Snapshot::default());
         folder.link("..2026_2", "..data");
         let handler = folder.0.join("handler.py");
         assert_eq!(
-            scope.look(&Look::default()).change_since(&before),
+            scope.snapshot(&Snapshot::default()).change_since(&before),
             Some(handler.as_path())
         );
     }
@@ -460,9 +471,9 @@ mod tests {
         folder.link(".", "loop");
         folder.link("/dev/zero", "zero");
         folder.link("/no/such", "broken");
-        let look = scope(&folder.0, &[]).look(&Look::default());
-        assert!(look.folders.len() < 10, "{:?}", look.folders);
-        assert!(!look.is_cut);
+        let snapshot = scope(&folder.0, &[]).snapshot(&Snapshot::default());
+        assert!(snapshot.folders.len() < 10, "{:?}", snapshot.folders);
+        assert!(!snapshot.is_cut);
     }
 
     #[test]
