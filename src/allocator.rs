@@ -14,13 +14,13 @@ const SPARE_BYTES: u64 = 1024 * 1024;
 /// holds several times the memory in use. The buffers of a payload of 1 MiB stay below the size:
 /// mapping their pages anew takes longer than the rest of the request.
 #[cfg(target_env = "gnu")]
-const MAPPED_FROM: libc::c_int = 3 * 1024 * 1024;
+const MMAP_THRESHOLD_BYTES: libc::c_int = 3 * 1024 * 1024;
 
 /// Free bytes at the end of the heap from which glibc shrinks the heap. Once the size for mapped
 /// blocks is set, glibc leaves this one at 128 KiB, and the heap would shrink and grow with each
 /// large payload.
 #[cfg(target_env = "gnu")]
-const FREE_AT_THE_END: libc::c_int = 8 * 1024 * 1024;
+const TRIM_THRESHOLD_BYTES: libc::c_int = 8 * 1024 * 1024;
 
 /// Decides when to return memory to the system. Pure: the caller measures.
 #[derive(Debug)]
@@ -91,8 +91,8 @@ pub(crate) fn map_large_blocks() {
     // SAFETY: mallopt(3) takes two numbers, and these parameters decide only where later blocks come
     // from. After a failure, memory returns later, by malloc_trim.
     let _ = unsafe {
-        libc::mallopt(libc::M_MMAP_THRESHOLD, MAPPED_FROM);
-        libc::mallopt(libc::M_TRIM_THRESHOLD, FREE_AT_THE_END)
+        libc::mallopt(libc::M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, TRIM_THRESHOLD_BYTES)
     };
 }
 

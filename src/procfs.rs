@@ -11,10 +11,10 @@ use std::{fs, io};
 
 /// Most processes of one tree that [`tree_resident_bytes`] counts, so that one measurement stays
 /// short.
-const MOST_PROCESSES: usize = 256;
+const MAX_VISITED_PROCESSES: usize = 256;
 
 /// Most processes of one tree that [`is_tree_runnable`] visits: a command, and shells around it.
-const MOST_WRITERS: usize = 8;
+const MAX_WRITERS: usize = 8;
 
 /// State of the main thread of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,7 +54,7 @@ pub fn is_suspended(pid: u32) -> bool {
 pub fn is_tree_runnable(pid: u32) -> bool {
     let mut found = vec![pid];
     let mut visited = 0;
-    while let Some(&pid) = found.get(visited).filter(|_| visited < MOST_WRITERS) {
+    while let Some(&pid) = found.get(visited).filter(|_| visited < MAX_WRITERS) {
         visited += 1;
         if matches!(state(pid), Some(b'R' | b'D' | b'T' | b't')) {
             return true;
@@ -124,7 +124,10 @@ pub fn tree_resident_bytes(pid: u32) -> u64 {
     let mut bytes = 0;
     let mut found = vec![pid];
     let mut visited = 0;
-    while let Some(&pid) = found.get(visited).filter(|_| visited < MOST_PROCESSES) {
+    while let Some(&pid) = found
+        .get(visited)
+        .filter(|_| visited < MAX_VISITED_PROCESSES)
+    {
         visited += 1;
         let process = format!("/proc/{pid}");
         let process = Path::new(&process);

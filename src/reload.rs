@@ -21,27 +21,27 @@ use tracing::{info, warn};
 
 /// Files have come to rest when nothing has changed for this long: editors and compilers write in
 /// several steps.
-const QUIET: Duration = Duration::from_millis(30);
+const QUIET_TIME: Duration = Duration::from_millis(30);
 
 /// Longest wait for the files to come to rest, while writes go on. Within the 300 ms after which
 /// an edit must be noticed.
-const LONGEST_WAIT: Duration = Duration::from_millis(150);
+const MAX_WAIT: Duration = Duration::from_millis(150);
 
 /// How often a snapshot is taken where the kernel sends no events.
 const POLL_PERIOD: Duration = Duration::from_millis(100);
 
 /// Least pause after a snapshot, in multiples of its duration: that of a large folder must not
 /// take a whole processor.
-const LEAST_PAUSE: u32 = 9;
+const MIN_PAUSE: u32 = 9;
 
 /// How often the thread checks whether the [`Watch`] was dropped.
 const ASK_PERIOD: Duration = Duration::from_secs(1);
 
 /// Longest wait of the start for the first snapshot; a change before that goes unnoticed.
-const FIRST_SNAPSHOT_TAKES: Duration = Duration::from_secs(1);
+const FIRST_SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Changes that may wait in the channel; further ones would add nothing.
-const PENDING_CHANGES: usize = 64;
+const MAX_PENDING_CHANGES: usize = 64;
 
 /// File systems of another machine, or of the host of a virtual one: changes made there bring no
 /// events here. The numbers are from statfs(2) and linux/magic.h.
@@ -92,13 +92,13 @@ impl Watch {
     }
 
     async fn by(means: Means, scope: Scope) -> std::io::Result<Watch> {
-        let (sender, changes) = mpsc::channel(PENDING_CHANGES);
+        let (sender, changes) = mpsc::channel(MAX_PENDING_CHANGES);
         let (ready, has_snapshot) = oneshot::channel();
         std::thread::Builder::new()
             .name("reload".to_owned())
             .spawn(move || watch(means, &scope, &sender, ready))?;
         // Cancel-safe: the wait only observes the end of the first snapshot.
-        let _ = timeout(FIRST_SNAPSHOT_TAKES, has_snapshot).await;
+        let _ = timeout(FIRST_SNAPSHOT_TIMEOUT, has_snapshot).await;
         Ok(Watch { changes })
     }
 
@@ -184,13 +184,13 @@ impl Means {
         let mut closed = Vec::new();
         let mut begun = is_unsure.then(Instant::now);
         while has_asked() {
-            let limit = begun.map_or(ASK_PERIOD, |_| QUIET);
+            let limit = begun.map_or(ASK_PERIOD, |_| QUIET_TIME);
             let hint = events.wait(limit);
             closed.extend(hint.closed);
             if !hint.is_there && begun.is_none() {
                 continue;
             }
-            if !hint.is_there || begun.get_or_insert_with(Instant::now).elapsed() >= LONGEST_WAIT {
+            if !hint.is_there || begun.get_or_insert_with(Instant::now).elapsed() >= MAX_WAIT {
                 break;
             }
         }
@@ -233,7 +233,7 @@ fn watch(
         }
         is_unsure = means.follow(&now);
         last = now;
-        let pause = begun.elapsed() * LEAST_PAUSE;
+        let pause = begun.elapsed() * MIN_PAUSE;
         if pause > POLL_PERIOD {
             std::thread::sleep(pause.min(10 * ASK_PERIOD));
         }
@@ -242,8 +242,8 @@ fn watch(
 
 fn snapshot_when_quiet(scope: &Scope, mut now: Snapshot) -> Snapshot {
     let begun = Instant::now();
-    while begun.elapsed() < LONGEST_WAIT {
-        std::thread::sleep(QUIET);
+    while begun.elapsed() < MAX_WAIT {
+        std::thread::sleep(QUIET_TIME);
         let next = scope.snapshot(&now);
         let is_quiet = next.change_since(&now).is_none();
         now = next;
@@ -336,7 +336,7 @@ mod tests {
         let patience = Duration::from_secs(10);
         assert_eq!(timeout(patience, watch.changed()).await.unwrap(), path);
         // Without a close, there is no change.
-        assert!(timeout(4 * LONGEST_WAIT, watch.changed()).await.is_err());
+        assert!(timeout(4 * MAX_WAIT, watch.changed()).await.is_err());
         drop(file);
         assert_eq!(timeout(patience, watch.changed()).await.unwrap(), path);
         std::fs::remove_dir_all(&folder).unwrap();

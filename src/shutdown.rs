@@ -48,11 +48,11 @@ const STAGES: usize = Stage::Ended as usize;
 /// The stage of a shutdown. Clones share it.
 #[derive(Debug, Clone, Default)]
 pub struct Shutdown {
-    shared: Arc<Shared>,
+    shared: Arc<ShutdownState>,
 }
 
 #[derive(Debug, Default)]
-struct Shared {
+struct ShutdownState {
     /// Beside the tokens, because each request reads it, and reading a token takes a lock.
     stage: AtomicU8,
     /// For each stage behind [`Stage::Serving`], in order, a token that is cancelled when it begins.

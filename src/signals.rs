@@ -20,10 +20,10 @@ const SIGXFSZ: i32 = 25;
 
 /// Looks at the terminal before SIGHUP counts as a request to reload: the kernel and shells send the
 /// signal before and after the terminal goes.
-const LOOKS_AT_TERMINAL: usize = 5;
+const TERMINAL_READS: usize = 5;
 
 /// The time between two readings of the terminal.
-const LOOK_PAUSE: Duration = Duration::from_millis(20);
+const TERMINAL_READ_PAUSE: Duration = Duration::from_millis(20);
 
 /// The signals that are listened for.
 pub(crate) struct Signals {
@@ -171,11 +171,11 @@ fn terminal() -> Terminal {
 }
 
 async fn is_gone() -> bool {
-    for _ in 0..LOOKS_AT_TERMINAL {
+    for _ in 0..TERMINAL_READS {
         if terminal() == Terminal::Gone {
             return true;
         }
-        tokio::time::sleep(LOOK_PAUSE).await;
+        tokio::time::sleep(TERMINAL_READ_PAUSE).await;
     }
     false
 }

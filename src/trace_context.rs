@@ -15,10 +15,10 @@ const KNOWN_FLAGS: u8 = 0b11;
 
 /// A valid trace context. Clones share it.
 #[derive(Clone, PartialEq, Eq)]
-pub struct TraceContext(Arc<Headers>);
+pub struct TraceContext(Arc<Parts>);
 
 #[derive(PartialEq, Eq)]
-struct Headers {
+struct Parts {
     /// ASCII, in the form of version 00.
     parent: [u8; LENGTH],
     state: String,
@@ -52,13 +52,13 @@ impl TraceContext {
         parent[..2].copy_from_slice(b"00");
         parent[53..].copy_from_slice(&[b'0', b'0' + flags]);
         let state = String::new();
-        is_ended.then(|| TraceContext(Arc::new(Headers { parent, state })))
+        is_ended.then(|| TraceContext(Arc::new(Parts { parent, state })))
     }
 
     /// The same with a `tracestate`.
     pub fn with_state(self, state: String) -> TraceContext {
         let parent = self.0.parent;
-        TraceContext(Arc::new(Headers { parent, state }))
+        TraceContext(Arc::new(Parts { parent, state }))
     }
 
     /// The `traceparent`.

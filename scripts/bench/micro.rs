@@ -5,7 +5,7 @@ mod path;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use faas_worker::process::ids::IdDigits;
-use faas_worker::process::line::{Context, Framer, Line, encode_request, parse};
+use faas_worker::process::line::{Framer, Line, RequestContext, encode_request, parse};
 use path::{Case, Path};
 use std::hint::black_box;
 
@@ -25,7 +25,7 @@ fn encoder(criterion: &mut Criterion) {
                     &mut line,
                     &IdDigits::new(1_234_567_890_123_456),
                     payload,
-                    &Context::default(),
+                    &RequestContext::default(),
                 );
                 black_box(line.len())
             });

@@ -6,10 +6,10 @@ use clap::{Arg, Command, CommandFactory};
 use std::ffi::{OsStr, OsString};
 
 /// Columns where neither a terminal nor `COLUMNS` says how many there are.
-const USUAL_WIDTH: usize = 80;
+const DEFAULT_WIDTH: usize = 80;
 
 /// Most columns: longer lines are hard to read.
-const LARGEST_WIDTH: usize = 120;
+const MAX_WIDTH: usize = 120;
 
 /// Flags of the short help, the ones that most people set, each with a text that fits its line.
 const COMMON: [(&str, &str); 15] = [
@@ -142,6 +142,6 @@ fn width() -> usize {
     terminal
         .or_else(told)
         .filter(|columns| *columns > 0)
-        .unwrap_or(USUAL_WIDTH)
-        .min(LARGEST_WIDTH)
+        .unwrap_or(DEFAULT_WIDTH)
+        .min(MAX_WIDTH)
 }

@@ -8,7 +8,7 @@ mod requests;
 mod shutdown;
 
 use super::sizes::Sizes;
-use super::values::{Host, Reload, host, interval, port, socket_address, threads};
+use super::values::{Host, ReloadFolder, host, interval, port, socket_address, threads};
 use super::{Task, TopSettings};
 use crate::config::{Command, Config};
 use crate::control_group::memory_limit;
@@ -152,7 +152,7 @@ pub(super) fn serve(options: ServeOptions) -> Result<Task, String> {
         process,
         isolation: isolation.into_config(),
         shutdown: shutdown.into_config(),
-        reload: reload.and_then(|Reload(path)| path),
+        reload: reload.and_then(|ReloadFolder(path)| path),
         http: connections.into_config(
             address.resolve(),
             requests.pass_header,

@@ -7,20 +7,20 @@ use std::num::NonZeroUsize;
 const MIB: u64 = 1024 * 1024;
 
 /// The memory budget where nothing else limits memory, in bytes.
-const MOST_BUFFERED: u64 = 256 * MIB;
+const MAX_BUFFERED_BYTES: u64 = 256 * MIB;
 
 /// The largest body and the largest result, in bytes.
-const MOST_BODY: u64 = 8 * MIB;
+const MAX_BODY_BYTES: u64 = 8 * MIB;
 
 /// Connections where nothing limits memory.
-const MOST_CONNECTIONS: usize = 16_384;
+const MAX_CONNECTIONS: usize = 16_384;
 
 /// Connections under the smallest memory limit.
-const LEAST_CONNECTIONS: usize = 64;
+const MIN_CONNECTIONS: usize = 64;
 
 /// Bytes of the memory limit for each connection: a connection takes up to 48 KiB, so all of them
 /// take less than a fifth of the memory limit.
-const LIMIT_FOR_A_CONNECTION: u64 = 256 * 1024;
+const LIMIT_PER_CONNECTION_BYTES: u64 = 256 * 1024;
 
 /// Sizes from the command line or variables.
 #[derive(Debug, Clone, Copy, Default)]
@@ -47,13 +47,13 @@ impl Sizes {
     ///
     /// When a body of the given size could never be admitted.
     pub(super) fn new(given: Given, memory_limit: Option<u64>) -> Result<Sizes, String> {
-        let by_limit = memory_limit.map_or(MOST_BUFFERED, |limit| limit / 4);
+        let by_limit = memory_limit.map_or(MAX_BUFFERED_BYTES, |limit| limit / 4);
         let twice_a_body = given.body.map_or(0, |body| body.saturating_mul(2));
         let buffered = given
             .buffered
-            .unwrap_or_else(|| by_limit.clamp(MIB, MOST_BUFFERED).max(twice_a_body));
+            .unwrap_or_else(|| by_limit.clamp(MIB, MAX_BUFFERED_BYTES).max(twice_a_body));
         let half = (buffered / 2).max(1);
-        let body = given.body.unwrap_or(MOST_BODY.min(half));
+        let body = given.body.unwrap_or(MAX_BODY_BYTES.min(half));
         let largest = MemoryBudget::largest_request(buffered);
         if body > largest {
             return Err(format!(
@@ -61,13 +61,13 @@ impl Sizes {
                  fit into three quarters of it: \"{buffered}B\""
             ));
         }
-        let by_memory = memory_limit.map_or(MOST_CONNECTIONS, |limit| {
-            usize::try_from(limit / LIMIT_FOR_A_CONNECTION).unwrap_or(MOST_CONNECTIONS)
+        let by_memory = memory_limit.map_or(MAX_CONNECTIONS, |limit| {
+            usize::try_from(limit / LIMIT_PER_CONNECTION_BYTES).unwrap_or(MAX_CONNECTIONS)
         });
-        let by_memory = by_memory.clamp(LEAST_CONNECTIONS, MOST_CONNECTIONS);
+        let by_memory = by_memory.clamp(MIN_CONNECTIONS, MAX_CONNECTIONS);
         Ok(Sizes {
             body,
-            reply: given.reply.unwrap_or(MOST_BODY.min(half)),
+            reply: given.reply.unwrap_or(MAX_BODY_BYTES.min(half)),
             buffered,
             connections: given
                 .connections

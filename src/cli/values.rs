@@ -44,23 +44,23 @@ pub(super) fn socket_address(text: &str) -> Result<SocketAddr, String> {
 }
 
 /// The largest count: one machine has no room for more processes, requests or connections.
-const MOST: usize = 1_000_000;
+const MAX_COUNT: usize = 1_000_000;
 
 /// Most threads that serve: more than any machine needs, and few enough for each to get its mailbox.
-const MOST_THREADS: usize = 256;
+const MAX_THREADS: usize = 256;
 
 pub(super) fn count(text: &str) -> Result<NonZeroUsize, String> {
     let count = text
         .parse()
         .ok()
-        .filter(|count: &NonZeroUsize| count.get() <= MOST);
-    count.ok_or_else(|| format!("not a whole number from 1 to {MOST}"))
+        .filter(|count: &NonZeroUsize| count.get() <= MAX_COUNT);
+    count.ok_or_else(|| format!("not a whole number from 1 to {MAX_COUNT}"))
 }
 
 pub(super) fn threads(text: &str) -> Result<NonZeroUsize, String> {
     let count = text.parse().ok();
-    let count = count.filter(|count: &NonZeroUsize| count.get() <= MOST_THREADS);
-    count.ok_or_else(|| format!("not a whole number from 1 to {MOST_THREADS}"))
+    let count = count.filter(|count: &NonZeroUsize| count.get() <= MAX_THREADS);
+    count.ok_or_else(|| format!("not a whole number from 1 to {MAX_THREADS}"))
 }
 
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
@@ -85,24 +85,22 @@ pub(super) fn interval(text: &str) -> Result<Duration, String> {
 
 /// The shortest limit of a time: nothing can be read, run or written within less, and the clocks of
 /// the runtime count in milliseconds.
-const LEAST_LIMIT: Duration = Duration::from_millis(1);
+const MIN_LIMIT: Duration = Duration::from_millis(1);
 
 /// A duration after which something ends: a request, a connection, a start.
 pub(super) fn limit_of_time(text: &str) -> Result<Duration, String> {
     match duration(text)? {
-        limit if limit < LEAST_LIMIT => Err("too short, expected 1ms or more".to_owned()),
+        limit if limit < MIN_LIMIT => Err("too short, expected 1ms or more".to_owned()),
         limit => Ok(limit),
     }
 }
 
 /// Starting a process takes some of it: with a shorter age one would follow another without end.
-const LEAST_AGE: Duration = Duration::from_millis(100);
+const MIN_AGE: Duration = Duration::from_millis(100);
 
 pub(super) fn age(text: &str) -> Result<Duration, String> {
     match duration(text)? {
-        age if age < LEAST_AGE => {
-            Err("too short for any process, expected 100ms or more".to_owned())
-        }
+        age if age < MIN_AGE => Err("too short for any process, expected 100ms or more".to_owned()),
         age => Ok(age),
     }
 }
@@ -128,12 +126,12 @@ pub(super) fn size(text: &str) -> Result<u64, String> {
 }
 
 /// The least memory limit of a process, in bytes: no program runs in less.
-const LEAST_MEMORY: u64 = 1024 * 1024;
+const MIN_MEMORY_BYTES: u64 = 1024 * 1024;
 
 /// The memory limit of a process.
 pub(super) fn memory_limit(text: &str) -> Result<u64, String> {
     match size(text)? {
-        bytes if bytes < LEAST_MEMORY => {
+        bytes if bytes < MIN_MEMORY_BYTES => {
             Err("too little for any program, expected 1MiB or more".to_owned())
         }
         bytes => Ok(bytes),
@@ -142,12 +140,12 @@ pub(super) fn memory_limit(text: &str) -> Result<u64, String> {
 
 /// The least memory budget, in bytes. Pieces below 4 KiB are not counted, so a budget of a few of
 /// them would refuse every larger request, and bound nothing else.
-const LEAST_BUDGET: u64 = 64 * 1024;
+const MIN_BUDGET_BYTES: u64 = 64 * 1024;
 
 /// The memory budget of the worker.
 pub(super) fn memory_budget(text: &str) -> Result<u64, String> {
     match size(text)? {
-        bytes if bytes < LEAST_BUDGET => {
+        bytes if bytes < MIN_BUDGET_BYTES => {
             Err("too little for requests and replies, expected 64KiB or more".to_owned())
         }
         bytes => Ok(bytes),
@@ -164,13 +162,13 @@ pub(super) fn size_or_none(text: &str) -> Result<u64, String> {
 
 /// What `--reload` may be: a path, or nothing to watch.
 #[derive(Debug, Clone)]
-pub(super) struct Reload(pub(super) Option<PathBuf>);
+pub(super) struct ReloadFolder(pub(super) Option<PathBuf>);
 
-pub(super) fn reload(text: &str) -> Result<Reload, String> {
+pub(super) fn reload(text: &str) -> Result<ReloadFolder, String> {
     match text.to_lowercase().as_str() {
-        "true" | "yes" | "on" | "1" => Ok(Reload(Some(PathBuf::from(".")))),
-        "false" | "no" | "off" | "0" => Ok(Reload(None)),
-        _ if Path::new(text).exists() => Ok(Reload(Some(PathBuf::from(text)))),
+        "true" | "yes" | "on" | "1" => Ok(ReloadFolder(Some(PathBuf::from(".")))),
+        "false" | "no" | "off" | "0" => Ok(ReloadFolder(None)),
+        _ if Path::new(text).exists() => Ok(ReloadFolder(Some(PathBuf::from(text)))),
         _ => Err("no such file or folder".to_owned()),
     }
 }

@@ -9,10 +9,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 /// Time limit of all requests together, so that the command ends within two seconds.
-const LIMIT: Duration = Duration::from_millis(1500);
+const TIME_LIMIT: Duration = Duration::from_millis(1500);
 
 /// Longest response that is read, in bytes; a worker's is shorter.
-const LONGEST_ANSWER: usize = 4096;
+const MAX_ANSWER_BYTES: usize = 4096;
 
 /// The question to the worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,7 +43,7 @@ impl Question {
 /// Asks the worker at these addresses; returns one line to print, and whether the worker is well, or
 /// ready. Of several addresses, as `localhost` has, one is enough.
 pub fn health(addresses: &[SocketAddr], question: Question) -> (String, bool) {
-    let deadline = Instant::now() + LIMIT;
+    let deadline = Instant::now() + TIME_LIMIT;
     let mut last = "no address to ask".to_owned();
     for address in addresses {
         match ask_all(&ways(*address, is_v6_only()), question, deadline) {
@@ -114,7 +114,13 @@ pub(super) fn is_v6_only() -> bool {
 /// The response to the question, as far as it came within the time.
 fn ask(address: SocketAddr, question: Question, deadline: Instant) -> io::Result<Vec<u8>> {
     let is_whole = |answer: &[u8]| fault(answer, question).is_none();
-    get(address, question.path(), deadline, LONGEST_ANSWER, is_whole)
+    get(
+        address,
+        question.path(),
+        deadline,
+        MAX_ANSWER_BYTES,
+        is_whole,
+    )
 }
 
 /// The reason why a response is not the whole response of a worker that is well, or ready. Another
@@ -176,7 +182,7 @@ mod tests {
     #[test]
     fn an_address_that_is_not_there_counts_only_when_there_is_no_other() {
         let missing: SocketAddr = "[2001:db8::1]:1".parse().unwrap();
-        let deadline = Instant::now() + LIMIT;
+        let deadline = Instant::now() + TIME_LIMIT;
         let asked = ask_all(&[missing], Question::Health, deadline);
         assert!(asked.unwrap_err().starts_with("[2001:db8::1]:1: "));
     }

@@ -57,7 +57,7 @@ impl Json {
             true => &PLAIN,
             false => self,
         };
-        let mut fields = Fields {
+        let mut fields = JsonFields {
             format,
             message: String::new(),
             object: String::new(),
@@ -115,14 +115,14 @@ fn push_text(line: &mut Vec<u8>, text: &str) {
 }
 
 /// The fields of an event as members, each with a comma in front.
-struct Fields<'a> {
+struct JsonFields<'a> {
     format: &'a Json,
     message: String,
     object: String,
     members: Vec<u8>,
 }
 
-impl Fields<'_> {
+impl JsonFields<'_> {
     /// The object of the event, with the other fields as its member.
     fn into_line_of_object(self) -> Vec<u8> {
         let mut ours = self.members;
@@ -178,7 +178,7 @@ impl Fields<'_> {
     }
 }
 
-impl Visit for Fields<'_> {
+impl Visit for JsonFields<'_> {
     fn record_u64(&mut self, field: &Field, value: u64) {
         self.number(field, value);
     }

@@ -2,7 +2,7 @@
 //! shown as text.
 
 use super::can_disguise;
-use super::text::Value;
+use super::text::TextValue;
 use crate::json_string::push_char;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
@@ -64,7 +64,7 @@ pub(super) fn shown(object: &str) -> String {
         if first != Some(index) {
             let separator = if text.is_empty() { "" } else { " " };
             let value = match value.get().starts_with('"') {
-                true => Value(&plain(value)).to_string(),
+                true => TextValue(&plain(value)).to_string(),
                 false => value.get().to_owned(),
             };
             // Writing to a string cannot fail.

@@ -136,16 +136,17 @@ impl Visit for Fields {
             "object" => self.block = shown(&value),
             name => {
                 let name = self.colours.paint(DIM, format_args!("{name}=")).to_string();
-                self.others.push_str(&format!(" {name}{}", Value(&value)));
+                self.others
+                    .push_str(&format!(" {name}{}", TextValue(&value)));
             }
         }
     }
 }
 
 /// The value of a field, in quotes where it is more than one word.
-pub(super) struct Value<'a>(pub(super) &'a str);
+pub(super) struct TextValue<'a>(pub(super) &'a str);
 
-impl fmt::Display for Value<'_> {
+impl fmt::Display for TextValue<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.0.contains([' ', '"']) {
             let value = self.0.replace('\\', "\\\\").replace('"', "\\\"");

@@ -11,17 +11,17 @@ use std::time::{Duration, Instant};
 use tracing::warn;
 
 /// Lines that may wait to be written.
-const BUFFERED_LINES: usize = 8192;
+const MAX_BUFFERED_LINES: usize = 8192;
 
 /// Bytes that may wait to be written: a block of a handler's output is one line, and JSON may take
 /// six bytes for one byte of the block.
-const BUFFERED_BYTES: usize = 8 * 1024 * 1024;
+const MAX_BUFFERED_BYTES: usize = 8 * 1024 * 1024;
 
 /// How long the end of the program waits for the last lines.
-const LAST_LINES_TAKE: Duration = Duration::from_secs(1);
+const LAST_LINES_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Least time between two lines that report lost lines.
-const TELL_OF_LOSS_EVERY: Duration = Duration::from_secs(1);
+const LOSS_REPORT_PERIOD: Duration = Duration::from_secs(1);
 
 /// Lines of the log that were lost since the start of the program.
 static LOST: AtomicU64 = AtomicU64::new(0);
@@ -49,7 +49,7 @@ impl Waiting {
     fn add(&self, length: usize) -> bool {
         let lines = self.lines.fetch_add(1, Ordering::Relaxed);
         let bytes = self.bytes.fetch_add(length, Ordering::Relaxed);
-        let has_room = lines < BUFFERED_LINES && bytes + length <= BUFFERED_BYTES;
+        let has_room = lines < MAX_BUFFERED_LINES && bytes + length <= MAX_BUFFERED_BYTES;
         if !has_room {
             self.remove(length);
             self.lose();
@@ -108,7 +108,7 @@ impl Drop for LastLines {
     fn drop(&mut self) {
         drop(self.lines.send(Message::End));
         // A log without a reader must not delay the end.
-        let _ = self.ended.recv_timeout(LAST_LINES_TAKE);
+        let _ = self.ended.recv_timeout(LAST_LINES_TIMEOUT);
     }
 }
 
@@ -138,7 +138,7 @@ fn write_lines(mut log: impl Write, lines: &Receiver<Message>, waiting: &Waiting
         waiting.remove(line.len());
         if written.is_err() {
             waiting.lose();
-        } else if told.elapsed() >= TELL_OF_LOSS_EVERY {
+        } else if told.elapsed() >= LOSS_REPORT_PERIOD {
             let lost = waiting.lost.swap(0, Ordering::Relaxed);
             if lost > 0 {
                 told = Instant::now();
@@ -165,7 +165,7 @@ mod tests {
             lines,
             waiting: Arc::clone(&waiting),
         };
-        let line = vec![b'x'; BUFFERED_BYTES / 4];
+        let line = vec![b'x'; MAX_BUFFERED_BYTES / 4];
         for _ in 0..10 {
             near.write_all(&line).unwrap();
         }
@@ -176,7 +176,7 @@ mod tests {
         near.write_all(&line).unwrap();
         assert_eq!(to_write.try_iter().count(), 1);
         let waiting = Waiting::default();
-        assert!((0..BUFFERED_LINES).all(|_| waiting.add(10)));
+        assert!((0..MAX_BUFFERED_LINES).all(|_| waiting.add(10)));
         assert!(!waiting.add(10));
         waiting.remove(10);
         assert!(waiting.add(10));
@@ -239,7 +239,7 @@ mod tests {
         near.write_all(b"line\n").unwrap();
         let begun = Instant::now();
         drop(last_lines);
-        assert!(begun.elapsed() < 10 * LAST_LINES_TAKE);
+        assert!(begun.elapsed() < 10 * LAST_LINES_TIMEOUT);
         drop(reader);
     }
 }

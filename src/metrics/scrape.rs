@@ -8,9 +8,9 @@ pub struct Scrape {
     /// Whether `/ready` says yes.
     pub is_ready: bool,
     /// The queue.
-    pub queue: Queue,
+    pub queue: QueueGauges,
     /// The handler's processes.
-    pub processes: Processes,
+    pub processes: ProcessGauges,
     /// Bytes of bodies and replies that are held.
     pub buffered_bytes: u64,
     /// Most of them: `--max-buffered`.
@@ -27,7 +27,7 @@ pub struct Scrape {
 
 /// The queue.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Queue {
+pub struct QueueGauges {
     /// Calls that wait.
     pub length: usize,
     /// Most that may: `--queue`.
@@ -38,7 +38,7 @@ pub struct Queue {
 
 /// The handler's processes.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Processes {
+pub struct ProcessGauges {
     /// Not up yet.
     pub starting: usize,
     /// Up, without a request.
@@ -59,7 +59,7 @@ pub struct Processes {
     pub resident_bytes: u64,
 }
 
-impl Processes {
+impl ProcessGauges {
     /// Processes that are up.
     pub fn up(&self) -> usize {
         self.idle + self.busy

@@ -59,7 +59,7 @@ pub fn encode(
     format: Format,
 ) -> Result<String, fmt::Error> {
     let mut registry = Registry::default();
-    registry.register_collector(Box::new(Figures {
+    registry.register_collector(Box::new(MetricsCollector {
         metrics: Arc::clone(metrics),
         scrape,
     }));
@@ -73,12 +73,12 @@ pub fn encode(
 
 /// All figures of one scrape.
 #[derive(Debug)]
-struct Figures {
+struct MetricsCollector {
     metrics: Arc<Metrics>,
     scrape: Scrape,
 }
 
-impl Collector for Figures {
+impl Collector for MetricsCollector {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let mut writer = Writer(encoder);
         self.requests(&mut writer)?;
@@ -91,7 +91,7 @@ impl Collector for Figures {
     }
 }
 
-impl Figures {
+impl MetricsCollector {
     fn requests(&self, writer: &mut Writer<'_>) -> fmt::Result {
         let totals = self.metrics.requests.totals();
         let help = "Time from the head of a request to its response";

@@ -3,11 +3,11 @@
 //! Pure. Under load each turn of the runtime's thread brings some calls, and one write into a pipe
 //! costs about as much for many lines as for one, most of all where it wakes the reading process.
 //! So a process with room for several calls takes them when no more are coming, after
-//! [`MOST_TURNS`] at most; a single call is taken at once.
+//! [`MAX_TURNS`] at most; a single call is taken at once.
 
 /// Turns of the thread for which calls may be left waiting. Measured with a handler that takes no
 /// time, on 64 connections: one turn was worth 4 % of the throughput, two 5 %, four no more.
-const MOST_TURNS: u32 = 2;
+const MAX_TURNS: u32 = 2;
 
 /// The length of the queue as one process has seen it since it last took a call.
 #[derive(Debug, Default)]
@@ -17,11 +17,11 @@ pub(super) struct Batching {
 }
 
 impl Batching {
-    /// Whether to ask again in the next turn, with this many calls waiting and room for this many
-    /// in the process.
+    /// Whether to ask again in the next turn, with this many calls waiting for a process that may be
+    /// given this many requests.
     pub(super) fn waits_for_more(&mut self, waiting: usize, free_requests: usize) -> bool {
         let is_growing = waiting > self.seen.max(1) && waiting < free_requests;
-        if !is_growing || self.turns == MOST_TURNS {
+        if !is_growing || self.turns == MAX_TURNS {
             *self = Batching::default();
             return false;
         }

@@ -37,11 +37,11 @@ use tracing::error;
 
 /// How often a call may be given to another process after its process ended without reading it.
 /// Bounded, because the process itself may have put back what is found unread in its stdin.
-const MOST_HAND_BACKS: u32 = 2;
+const MAX_HAND_BACKS: u32 = 2;
 
 /// A process that exits after each reply has exited, and the worker knows it, within this time of
 /// its last reply.
-pub(super) const EXITS_WITHIN: Duration = Duration::from_millis(5);
+pub(super) const EXIT_AFTER_REPLY_TIME: Duration = Duration::from_millis(5);
 
 /// Calls and processes meet here: callers push, processes take, slots report. Shared by all three.
 #[derive(Debug)]
@@ -299,7 +299,7 @@ impl Dispatcher {
             // Until a first process is up, failed starts over the whole pool end this sooner.
             if state.health.was_ever_up() {
                 call.times_handed_back += 1;
-                if call.times_handed_back > MOST_HAND_BACKS {
+                if call.times_handed_back > MAX_HAND_BACKS {
                     handed_back_too_often.push(call);
                     continue;
                 }

@@ -7,7 +7,7 @@ use crate::error::RequestFailure;
 use std::time::Duration;
 
 /// Starts in a row, over the whole pool, that may fail before requests fail fast.
-const FAILED_STARTS: u32 = 5;
+const MAX_FAILED_STARTS: u32 = 5;
 
 /// The reason while requests have been given to processes and none has ever answered.
 const NONE_HAS_ANSWERED: &str = "no process has answered since it was started, and the time for a \
@@ -53,7 +53,7 @@ impl Health {
             alive: 0,
             up: 0,
             failed_starts: if no_command.is_some() {
-                FAILED_STARTS
+                MAX_FAILED_STARTS
             } else {
                 0
             },
@@ -136,14 +136,14 @@ impl Health {
 
     /// The command cannot be executed at all.
     pub(super) fn cannot_execute(&mut self, why: Cause, next_start: Duration) {
-        self.failed_starts = self.failed_starts.max(FAILED_STARTS);
+        self.failed_starts = self.failed_starts.max(MAX_FAILED_STARTS);
         self.note(why, next_start);
     }
 
     /// The failure that a request would get now, if any.
     pub(super) fn failure(&self) -> Option<RequestFailure> {
-        let is_failing = self.failed_starts >= FAILED_STARTS;
-        let is_refused = self.refused_starts >= FAILED_STARTS;
+        let is_failing = self.failed_starts >= MAX_FAILED_STARTS;
+        let is_refused = self.refused_starts >= MAX_FAILED_STARTS;
         if self.alive > 0 || !(is_failing || is_refused) {
             return None;
         }
@@ -315,7 +315,7 @@ mod tests {
     #[test]
     fn a_start_that_the_system_refuses_is_told_and_is_no_fault_of_the_command() {
         let mut health = Health::new(None);
-        for _ in 0..FAILED_STARTS {
+        for _ in 0..MAX_FAILED_STARTS {
             assert_eq!(health.failure(), None);
             health.start_refused("no descriptors".into(), SOON);
         }

@@ -189,11 +189,11 @@ impl Pool {
     }
 
     /// The queue at this moment.
-    pub fn queue(&self) -> scrape::Queue {
+    pub fn queue(&self) -> scrape::QueueGauges {
         let now = Instant::now();
         let state = self.dispatcher.lock();
         let oldest = state.queue.first_item().map(|first| first.called);
-        scrape::Queue {
+        scrape::QueueGauges {
             length: state.queue.len(),
             limit: state.queue.bound(),
             oldest: oldest.map_or(Duration::ZERO, |called| {
@@ -203,8 +203,8 @@ impl Pool {
     }
 
     /// The processes at this moment; their memory as of the last measurement.
-    pub fn processes(&self) -> scrape::Processes {
-        scrape::Processes {
+    pub fn processes(&self) -> scrape::ProcessGauges {
+        scrape::ProcessGauges {
             limit: self.dispatcher.lock().scaling.most(),
             ..self.dispatcher.statuses.totals(Instant::now())
         }

@@ -66,17 +66,17 @@ impl Wake for WokenProcess {
 }
 
 /// A process that answers at once, when it is woken.
-struct Process {
+struct ModelProcess {
     number: u64,
     is_registered: bool,
     woken: Arc<WokenProcess>,
     runs: Arc<AtomicUsize>,
 }
 
-impl Process {
+impl ModelProcess {
     /// A process of the calling thread.
-    fn new(number: u64, runs: &Arc<AtomicUsize>) -> Process {
-        Process {
+    fn new(number: u64, runs: &Arc<AtomicUsize>) -> ModelProcess {
+        ModelProcess {
             number,
             is_registered: false,
             woken: Arc::new(WokenProcess {
@@ -124,7 +124,7 @@ fn answer(dispatcher: &Dispatcher, call: QueuedCall) {
 
 /// Calls, and serves with the process of the same thread until the answer is there; then the process
 /// leaves. The process waits for calls already when the call is made.
-async fn answered(pool: &Pool, process: &mut Process) -> Result<bytes::Bytes, RequestFailure> {
+async fn answered(pool: &Pool, process: &mut ModelProcess) -> Result<bytes::Bytes, RequestFailure> {
     process.serve(pool);
     let mut pending = call(pool)?;
     let outcome = poll_fn(|context| {
@@ -137,7 +137,7 @@ async fn answered(pool: &Pool, process: &mut Process) -> Result<bytes::Bytes, Re
 }
 
 /// Serves with the process until a call was run.
-async fn serve_one(pool: &Pool, process: &mut Process) {
+async fn serve_one(pool: &Pool, process: &mut ModelProcess) {
     let served = poll_fn(|_| {
         process.serve(pool);
         match process.runs.load(Ordering::Relaxed) {
@@ -185,7 +185,7 @@ fn second() -> ThreadNumber {
 fn a_process_on_each_thread_answers_a_caller_on_each_thread() {
     let on = |number: ThreadNumber| {
         move |pool: Arc<Pool>, runs: Arc<AtomicUsize>| {
-            let mut process = Process::new(number.index() as u64, &runs);
+            let mut process = ModelProcess::new(number.index() as u64, &runs);
             let outcome = run(&mailboxes(&pool), number, answered(&pool, &mut process));
             assert!(outcome.is_ok());
         }
@@ -201,7 +201,7 @@ fn a_process_of_the_other_thread_answers() {
             assert!(outcome.is_ok());
         },
         |pool, runs| {
-            let mut process = Process::new(2, &runs);
+            let mut process = ModelProcess::new(2, &runs);
             run(&mailboxes(&pool), second(), serve_one(&pool, &mut process));
         },
     );
@@ -216,7 +216,7 @@ fn a_process_that_leaves_when_it_was_woken_passes_the_call_on() {
         },
         |pool, runs| {
             run(&mailboxes(&pool), second(), async {
-                let [mut stays, mut leaves] = [1, 2].map(|number| Process::new(number, &runs));
+                let [mut stays, mut leaves] = [1, 2].map(|number| ModelProcess::new(number, &runs));
                 stays.serve(&pool);
                 leaves.serve(&pool);
                 leaves.leave(&pool);
@@ -231,7 +231,7 @@ fn a_caller_that_leaves_costs_the_other_nothing() {
     model(
         |pool, _| drop(call(&pool).unwrap()),
         |pool, runs| {
-            let mut process = Process::new(2, &runs);
+            let mut process = ModelProcess::new(2, &runs);
             let outcome = run(&mailboxes(&pool), second(), answered(&pool, &mut process));
             assert!(outcome.is_ok());
             let runs = runs.load(Ordering::Relaxed);
@@ -244,14 +244,14 @@ fn a_caller_that_leaves_costs_the_other_nothing() {
 fn a_call_that_is_handed_back_is_run_by_the_other_process() {
     model(
         |pool, _| {
-            let dying = &mut Process::new(1, &Arc::default());
+            let dying = &mut ModelProcess::new(1, &Arc::default());
             if let Poll::Ready(call) = dying.take(&pool) {
                 pool.dispatcher.hand_back(vec![call]);
             }
             dying.leave(&pool);
         },
         |pool, runs| {
-            let mut process = Process::new(2, &runs);
+            let mut process = ModelProcess::new(2, &runs);
             let outcome = run(&mailboxes(&pool), second(), answered(&pool, &mut process));
             assert!(outcome.is_ok());
             assert_eq!(runs.load(Ordering::Relaxed), 1);
@@ -269,7 +269,7 @@ fn a_close_answers_what_waits_and_refuses_what_comes() {
             assert!(call(&pool).is_err());
         },
         |pool, runs| {
-            let mut process = Process::new(2, &runs);
+            let mut process = ModelProcess::new(2, &runs);
             let outcome = run(&mailboxes(&pool), second(), answered(&pool, &mut process));
             let runs = runs.load(Ordering::Relaxed);
             match outcome {

@@ -20,7 +20,7 @@ use super::rollout::{Renewal, RenewalOutcome, Renewed};
 use crate::cause::Cause;
 use crate::config::ProcessConfig;
 use crate::metrics::StartReason;
-use crate::process::conversation::Fault;
+use crate::process::conversation::{Fault, UP_AFTER};
 use crate::process::launch::Launcher;
 use crate::process::output_log::LogAllowance;
 use crate::process::repeats::StartEnd;
@@ -40,11 +40,8 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-/// A process that has lived this long resets the back-off, whether or not it has served.
-const UP_AFTER: Duration = Duration::from_secs(10);
-
 /// Processes of one slot that may be stopping when another is started.
-const MOST_LEAVING: usize = 1;
+const MAX_LEAVING: usize = 1;
 
 /// The settings of a slot.
 #[derive(Debug)]
@@ -180,7 +177,7 @@ impl Slot {
             }
         }
         if let Successor::Wanted(delay) = self.successor
-            && self.leaving.len() <= MOST_LEAVING
+            && self.leaving.len() <= MAX_LEAVING
         {
             self.successor = Successor::Starting(self.starter.start(delay));
         }
@@ -224,6 +221,7 @@ impl Slot {
         }
         let was_up = running.member().is_up();
         let timed_out_when_up = was_up && reason == StopReason::Fault(Fault::TimedOut);
+        // Whether or not it has served.
         let has_lived = running.started().elapsed() >= UP_AFTER;
         if running.has_replied() || has_lived || timed_out_when_up {
             self.backoff.reset();

@@ -1,6 +1,6 @@
 //! What each process is doing, for metrics and for people: written by its owner, read by anyone.
 
-use crate::metrics::scrape::Processes;
+use crate::metrics::scrape::ProcessGauges;
 use compact_str::CompactString;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
@@ -215,8 +215,8 @@ impl Statuses {
     }
 
     /// Adds up the processes.
-    pub(super) fn totals(&self, now: Instant) -> Processes {
-        let mut totals = Processes::default();
+    pub(super) fn totals(&self, now: Instant) -> ProcessGauges {
+        let mut totals = ProcessGauges::default();
         for status in self.lock().values() {
             let is_busy = status.is_busy();
             match () {

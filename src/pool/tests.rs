@@ -72,7 +72,7 @@ pub(super) fn call(pool: &Pool) -> Result<PendingAnswer, RequestFailure> {
 fn job(payload: &'static str) -> Job {
     Job {
         payload: payload.into(),
-        context: Extras::default(),
+        extras: Extras::default(),
         timeout: LONG,
         latest: None,
         reservation: MemoryBudget::new(1 << 20).reservation(),
@@ -278,7 +278,7 @@ fn the_last_process_for_a_request_is_none_that_has_just_replied() {
     for (times, load, is_given) in [
         (1, replied(Duration::ZERO), true),
         (2, replied(Duration::ZERO), false),
-        (2, replied(2 * EXITS_WITHIN), true),
+        (2, replied(2 * EXIT_AFTER_REPLY_TIME), true),
         (2, new, true),
     ] {
         let (pool, _answered) = times_handed_back(times);

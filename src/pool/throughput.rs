@@ -30,7 +30,7 @@ const LASTS: Duration = Duration::from_secs(1);
 const ROUNDS: usize = 5;
 
 /// The conversation of a process that echoes in no time, with what its owner does for it.
-struct Process {
+struct EchoProcess {
     pool: Arc<Pool>,
     number: u64,
     conversation: Conversation<QueuedCall>,
@@ -39,8 +39,8 @@ struct Process {
     answers: Vec<(ThreadNumber, Answer)>,
 }
 
-impl Process {
-    fn new(pool: &Arc<Pool>, number: u64) -> Process {
+impl EchoProcess {
+    fn new(pool: &Arc<Pool>, number: u64) -> EchoProcess {
         let limits = ConversationConfig {
             read_ahead: 32,
             max_concurrency: 64,
@@ -52,7 +52,7 @@ impl Process {
         let mut conversation = Conversation::new(limits, now);
         conversation.received(now, b"{\"ready\":true,\"concurrency\":64}\n");
         drop(conversation.take_events());
-        Process {
+        EchoProcess {
             pool: Arc::clone(pool),
             number,
             conversation,
@@ -127,7 +127,7 @@ fn calls_a_second(threads: usize) -> f64 {
     let is_over = Arc::new(AtomicBool::new(false));
     let mut counts = Vec::new();
     for thread in 0..threads {
-        let mut process = Process::new(&pool, thread as u64);
+        let mut process = EchoProcess::new(&pool, thread as u64);
         places
             .for_slot(thread)
             .spawn(poll_fn(move |context| process.turn(context)));

@@ -1,7 +1,7 @@
 //! Processes that wait for a call, in the order in which they are woken.
 //!
 //! Pure. Processes that have answered before come before new ones (which may still be starting),
-//! idle ones before busy ones with room left, processes of the caller's thread before those of other
+//! idle ones before busy ones that may be given more, processes of the caller's thread before those of other
 //! threads, and the most recently used first: its caches are
 //! warm, and a process that is never woken can be stopped. A successor on trial comes before all
 //! others; a process that is about to be replaced comes after the others that have answered.
@@ -18,11 +18,11 @@ pub(super) enum Priority {
     OnTrial,
     /// Has answered before; idle.
     Idle,
-    /// Has answered before; busy, with room.
+    /// Has answered before; busy, and may be given more.
     Busy,
     /// Has answered before, and is about to be replaced; idle.
     Superseded,
-    /// Has answered before, and is about to be replaced; busy, with room.
+    /// Has answered before, and is about to be replaced; busy, and may be given more.
     SupersededBusy,
     /// Has never answered: it may still be starting, or never come up.
     New,

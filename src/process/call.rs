@@ -9,7 +9,7 @@
 //! | `Flight` | that, with its id, line and times, from the moment it is given to a process to its reply |
 
 use super::conversation::Ticket;
-use super::line::{Context, ContextMember};
+use super::line::{ContextMember, RequestContext};
 use crate::answer::{Answer, Answered, Outcome, Work};
 use crate::budget::Reservation;
 use crate::error::RequestFailure;
@@ -26,7 +26,7 @@ pub struct Job {
     /// The inside of the payload's JSON string, as the client wrote it.
     pub payload: Bytes,
     /// Members that a handler may ask for beside the payload.
-    pub context: Extras,
+    pub extras: Extras,
     /// Longest time that a process is given to answer.
     pub timeout: Duration,
     /// The end of the caller's own time budget.
@@ -134,17 +134,17 @@ impl<R: Borrow<Call>> Ticket for R {
     }
 
     fn name(&self) -> Option<RequestName> {
-        let extras = &self.borrow().job.context;
+        let extras = &self.borrow().job.extras;
         Some(RequestName {
             id: extras.request_id.clone(),
             trace: extras.trace.clone(),
         })
     }
 
-    fn context(&self, now: Instant, members: &[ContextMember]) -> Context<'_> {
+    fn context(&self, now: Instant, members: &[ContextMember]) -> RequestContext<'_> {
         let call = self.borrow();
-        let extras = &call.job.context;
-        let mut context = Context::default();
+        let extras = &call.job.extras;
+        let mut context = RequestContext::default();
         for member in members {
             match member {
                 ContextMember::Headers => context.headers = Some(&extras.headers),
@@ -183,7 +183,7 @@ mod tests {
         for outcome in outcomes {
             let (call, mut answered) = Call::new(Job {
                 payload: "p".into(),
-                context: Extras::default(),
+                extras: Extras::default(),
                 timeout: Duration::ZERO,
                 latest: None,
                 reservation: budget.reservation(),

@@ -14,9 +14,9 @@
 //!   wins over its deadline. If
 //!   [`Conversation::must_check_activity`], the order is `expire`, the same question again,
 //!   [`Conversation::record_activity`]; else [`Conversation::record_suspended`], `expire`.
-//! * *Bytes out*: while there is [`Conversation::room`], [`Conversation::give`] puts a request into
+//! * *Bytes out*: while [`Conversation::free_requests`] is not 0, [`Conversation::give`] puts a request into
 //!   [`Conversation::outgoing`]; [`Conversation::sent`] takes out the bytes that the pipe accepted.
-//! * *Questions*, which change nothing: [`Conversation::trust`], [`Conversation::room`],
+//! * *Questions*, which change nothing: [`Conversation::trust`], [`Conversation::free_requests`],
 //!   [`Conversation::in_flight`] and more.
 //!
 //! In each turn the driver calls them in this order: bytes in, time, bytes out. Each method that
@@ -31,7 +31,7 @@
 //! * every ticket that was given comes out exactly once: answered, or handed back by
 //!   [`Conversation::end`];
 //! * an answer is made from the line that answers that request, or is a failure;
-//! * a process that is not [`Trust::Sound`] has no room.
+//! * a process that is not [`Trust::Sound`] is given no request.
 
 mod deadlines;
 mod end;
@@ -39,6 +39,7 @@ mod event;
 mod finished;
 mod flight;
 mod outgoing;
+mod promise;
 mod read_ahead;
 mod replies;
 mod silence;
@@ -48,31 +49,33 @@ mod trust;
 
 use super::call::RequestName;
 use super::ids::IdDigits;
-use super::line::{self, Context, ContextMember, Framer};
-use event::EVENTS_AT_ONCE;
+use super::line::{self, ContextMember, Framer, RequestContext};
+use event::MAX_EVENTS;
 use finished::Finished;
 use flight::Flight;
 use outgoing::Outgoing;
+use promise::Promise;
 use read_ahead::ReadAhead;
 use silence::Silence;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 use strays::Strays;
 
+pub use deadlines::UP_AFTER;
 pub use end::{OpenRequest, PipeHolders};
 pub use event::Event;
 pub use trust::{Fault, Trust};
 
 /// A request is written ahead only while the unanswered lines of a process have fewer bytes than
 /// this: the default size of a pipe.
-const AHEAD_BYTES: u64 = 64 * 1024;
+const MAX_AHEAD_BYTES: u64 = 64 * 1024;
 
 /// A request, as far as a conversation needs to know it.
 pub trait Ticket {
     /// The inside of the payload's JSON string, as the client wrote it.
     fn payload(&self) -> &[u8];
     /// The members beside `payload` that the process asked for.
-    fn context(&self, now: Instant, members: &[ContextMember]) -> Context<'_>;
+    fn context(&self, now: Instant, members: &[ContextMember]) -> RequestContext<'_>;
     /// The longest time that a process is given.
     fn timeout(&self) -> Duration;
     /// The end of the caller's own budget.
@@ -150,17 +153,6 @@ pub struct Conversation<T> {
     events: Vec<Event<T>>,
 }
 
-/// The announcement of a process about requests at the same time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Promise {
-    /// Nothing: one at a time.
-    Nothing,
-    /// One at a time, strictly in order, ids repeated.
-    Order,
-    /// This many at once, in any order, ids repeated.
-    Concurrency(usize),
-}
-
 /// Whether the replies of a process repeat the ids of requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ids {
@@ -214,7 +206,7 @@ impl<T: Ticket> Conversation<T> {
         let most = match self.promise {
             Promise::Nothing => 1,
             Promise::Order if self.has_replied() => self.read_ahead.window(now),
-            Promise::Order => 1,
+            Promise::Order | Promise::Broken => 1,
             Promise::Concurrency(number) => number,
         };
         let free = most.saturating_sub(self.flight.len());
@@ -229,10 +221,11 @@ impl<T: Ticket> Conversation<T> {
         match (self.promise, self.flight.front()) {
             (Promise::Order, Some(first)) => {
                 let unanswered = self.outgoing.end() - first.line.start;
-                let room_bytes = AHEAD_BYTES.saturating_sub(unanswered);
+                let room_bytes = MAX_AHEAD_BYTES.saturating_sub(unanswered);
                 Position::Behind { room_bytes }
             }
-            (Promise::Order | Promise::Nothing | Promise::Concurrency(_), _) => Position::AtOnce,
+            (Promise::Order, None)
+            | (Promise::Nothing | Promise::Concurrency(_) | Promise::Broken, _) => Position::AtOnce,
         }
     }
 
@@ -250,7 +243,7 @@ impl<T: Ticket> Conversation<T> {
     /// Requests that the process may work on at once.
     pub fn requests_at_once(&self) -> usize {
         match self.promise {
-            Promise::Nothing | Promise::Order => 1,
+            Promise::Nothing | Promise::Order | Promise::Broken => 1,
             Promise::Concurrency(number) => number,
         }
     }
@@ -273,7 +266,7 @@ impl<T: Ticket> Conversation<T> {
 
     /// True when the process has requests of several callers at once, or may have.
     pub fn is_shared(&self) -> bool {
-        self.flight.len() > 1 || matches!(self.promise, Promise::Concurrency(_))
+        self.flight.len() > 1 || self.promise.allows_any_order()
     }
 
     /// True when no open request has this id. Ids of answered requests are not looked up: drawing
@@ -282,14 +275,14 @@ impl<T: Ticket> Conversation<T> {
         self.index_of(id).is_none()
     }
 
-    /// Gives a request to the process, which must have room. The id must be free, and impossible to
+    /// Gives a request to the process, which must have a free one. The id must be free, and impossible to
     /// guess for senders of payloads. The clock of the request starts when its line has been
     /// written.
     pub fn give(&mut self, now: Instant, id: u64, ticket: T) {
         debug_assert!(self.is_free(id), "an id was given to two requests");
         debug_assert!(
             self.free_requests(now) > 0,
-            "a request was given to a process without room"
+            "a request was given to a process that may be given none"
         );
         if self.flight.is_empty() {
             self.unmatched_lines = 0;

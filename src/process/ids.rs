@@ -8,7 +8,7 @@ use rustix::rand::{GetRandomFlags, getrandom};
 use std::fmt;
 
 /// Random bytes of one system call, which costs as much as some hundred bytes. They make 64 ids.
-const BYTES: usize = 512;
+const BLOCK_BYTES: usize = 512;
 
 /// Bytes of one id before it is cut down to 53 bits.
 const ID_BYTES: usize = 8;
@@ -19,7 +19,7 @@ const USUAL_DIGITS: usize = 16;
 /// Integers from 1 up to 2^53, the largest that JavaScript's numbers keep, from the kernel's
 /// cryptographic source.
 pub struct RandomIds {
-    bytes: [u8; BYTES],
+    bytes: [u8; BLOCK_BYTES],
     taken: usize,
 }
 
@@ -27,15 +27,15 @@ impl RandomIds {
     /// Asks the kernel for nothing yet.
     pub fn new() -> RandomIds {
         RandomIds {
-            bytes: [0; BYTES],
-            taken: BYTES,
+            bytes: [0; BLOCK_BYTES],
+            taken: BLOCK_BYTES,
         }
     }
 
     /// The next id; fails when the kernel gives no random bytes.
     pub fn next_id(&mut self) -> Result<u64, Errno> {
         loop {
-            if self.taken == BYTES {
+            if self.taken == BLOCK_BYTES {
                 self.refill()?;
             }
             let mut bytes = [0; ID_BYTES];
@@ -51,7 +51,7 @@ impl RandomIds {
     #[cold]
     fn refill(&mut self) -> Result<(), Errno> {
         let mut filled = 0;
-        while filled < BYTES {
+        while filled < BLOCK_BYTES {
             match getrandom(&mut self.bytes[filled..], GetRandomFlags::empty()) {
                 Ok(length) => filled += length,
                 Err(Errno::INTR) => {}

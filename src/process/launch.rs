@@ -32,10 +32,10 @@ pub use spawner::Launched;
 pub use step::launch_if_asked;
 
 /// Longest wait for the file of a command that is being written.
-const BUSY_FILE_TAKES: Duration = Duration::from_secs(2);
+const BUSY_FILE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Time between two tries to execute a file that is being written.
-const BUSY_FILE_IS_TRIED_EVERY: Duration = Duration::from_millis(25);
+const BUSY_FILE_RETRY_PERIOD: Duration = Duration::from_millis(25);
 
 /// Starts processes of one command. Clones share its state.
 #[derive(Debug, Clone)]
@@ -82,8 +82,8 @@ impl Launcher {
         loop {
             match spawner::launch(Arc::clone(&self.spec)).await {
                 Ok(launched) => return Ok(launched),
-                Err(refusal) if refusal.is_busy && begun.elapsed() < BUSY_FILE_TAKES => {
-                    tokio::time::sleep(BUSY_FILE_IS_TRIED_EVERY).await;
+                Err(refusal) if refusal.is_busy && begun.elapsed() < BUSY_FILE_TIMEOUT => {
+                    tokio::time::sleep(BUSY_FILE_RETRY_PERIOD).await;
                 }
                 Err(refusal) => return Err(refusal.error),
             }

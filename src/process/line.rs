@@ -8,12 +8,12 @@ mod framing;
 mod reply;
 mod request;
 
-pub use framing::{Framer, Line, STRAY_LIMIT, is_braced, objects_in, replies_at_most};
+pub use framing::{Framer, Line, MAX_STRAY_BYTES, is_braced, objects_in, replies_at_most};
 pub use reply::{
     Announcement, ContextMember, ExtraMembers, Id, Parsed, ReplyBody, leading_id, parse,
     plain_reply,
 };
-pub use request::{Context, encode_request};
+pub use request::{RequestContext, encode_request};
 
 #[cfg(test)]
 mod tests;

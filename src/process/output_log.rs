@@ -18,16 +18,16 @@ use tracing::{info, warn};
 /// Bytes that the processes of one slot may log at once, all together. A new process begins with
 /// the bytes that are left, or a process that floods and dies again and again would log without
 /// end.
-const BURST: u64 = 256 * 1024;
+const BURST_BYTES: u64 = 256 * 1024;
 
-/// Bytes a second that the processes of one slot may log after [`BURST`].
+/// Bytes a second that the processes of one slot may log after [`BURST_BYTES`].
 const BYTES_PER_SECOND: u64 = 64 * 1024;
 
 /// Longest line, in bytes; a longer line is cut.
-const LINE_LIMIT: usize = 8 * 1024;
+const MAX_LINE_BYTES: usize = 8 * 1024;
 
 /// Longest part of a line that an event of the worker quotes, in bytes.
-const QUOTE_LIMIT: usize = 512;
+const MAX_QUOTED_BYTES: usize = 512;
 
 /// Logs one stream of one process at a bounded rate, and says how much it left out.
 #[derive(Debug)]
@@ -177,12 +177,12 @@ pub struct ProcessLog {
     pub stderr: ErrorOutput,
 }
 
-/// The text, cut to [`QUOTE_LIMIT`].
+/// The text, cut to [`MAX_QUOTED_BYTES`].
 fn quote(text: &str) -> Cow<'_, str> {
-    if text.len() <= QUOTE_LIMIT {
+    if text.len() <= MAX_QUOTED_BYTES {
         return Cow::Borrowed(text);
     }
-    let end = text.floor_char_boundary(QUOTE_LIMIT);
+    let end = text.floor_char_boundary(MAX_QUOTED_BYTES);
     Cow::Owned(format!("{}… (cut)", &text[..end]))
 }
 
@@ -195,7 +195,7 @@ pub struct LogAllowance {
 }
 
 impl LogAllowance {
-    /// An allowance of `BURST` bytes.
+    /// An allowance of `BURST_BYTES` bytes.
     pub fn new(now: Instant, metrics: Arc<Metrics>) -> LogAllowance {
         LogAllowance {
             shared: Arc::new(Mutex::new(Allowance::new(now))),
@@ -219,7 +219,7 @@ struct Allowance {
 impl Allowance {
     fn new(now: Instant) -> Allowance {
         Allowance {
-            bytes: BURST,
+            bytes: BURST_BYTES,
             at: now,
         }
     }
@@ -229,7 +229,7 @@ impl Allowance {
         let gained = u64::try_from(passed.as_millis()).unwrap_or(u64::MAX);
         let gained = gained.saturating_mul(BYTES_PER_SECOND) / 1000;
         if gained > 0 {
-            self.bytes = self.bytes.saturating_add(gained).min(BURST);
+            self.bytes = self.bytes.saturating_add(gained).min(BURST_BYTES);
             self.at = now;
         }
         let is_enough = self.bytes >= bytes;
@@ -250,7 +250,7 @@ mod tests {
         let start = Instant::now();
         let mut allowance = Allowance::new(start);
         let taken = (0..1000).filter(|_| allowance.take(start, 1024)).count();
-        assert_eq!(taken as u64, BURST / 1024);
+        assert_eq!(taken as u64, BURST_BYTES / 1024);
         let later = start + Duration::from_secs(1);
         let taken = (0..1000).filter(|_| allowance.take(later, 1024)).count();
         assert_eq!(taken as u64, BYTES_PER_SECOND / 1024);
@@ -263,7 +263,7 @@ mod tests {
         let flood = |allowance: &LogAllowance| {
             (0..1000).filter(|_| allowance.take(start, 1024)).count() as u64
         };
-        assert_eq!(flood(&slot), BURST / 1024);
+        assert_eq!(flood(&slot), BURST_BYTES / 1024);
         let next = StreamLog::new(2, "stderr", slot.clone());
         assert_eq!(flood(&next.allowance), 0);
     }
@@ -271,8 +271,8 @@ mod tests {
     #[test]
     fn quotes_are_cut() {
         assert_eq!(quote("short"), "short");
-        let long = quote(&"é".repeat(QUOTE_LIMIT)).into_owned();
-        assert!(long.len() < QUOTE_LIMIT + 20, "{}", long.len());
+        let long = quote(&"é".repeat(MAX_QUOTED_BYTES)).into_owned();
+        assert!(long.len() < MAX_QUOTED_BYTES + 20, "{}", long.len());
         assert!(long.ends_with("é… (cut)"), "{long}");
     }
 }

@@ -4,10 +4,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Longest output that is compared, in bytes.
-const COMPARED: usize = 64 * 1024;
+const MAX_COMPARED_BYTES: usize = 64 * 1024;
 
 /// Longest time that an output is withheld because it may equal the last one.
-const WITHHELD: Duration = Duration::from_millis(200);
+const MAX_WITHHELD_TIME: Duration = Duration::from_millis(200);
 
 /// Whether a process ended before its start was over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,7 +82,7 @@ impl StartOutput {
 
     /// When withheld output is to be logged.
     pub(super) fn withheld_until(&self) -> Option<Instant> {
-        self.withheld_since.map(|since| since + WITHHELD)
+        self.withheld_since.map(|since| since + MAX_WITHHELD_TIME)
     }
 
     /// True while there is output that is not logged.
@@ -99,7 +99,7 @@ impl StartOutput {
             self.printed.push(b'\n');
         }
         self.printed.extend_from_slice(&block);
-        if self.printed.len() > COMPARED {
+        if self.printed.len() > MAX_COMPARED_BYTES {
             return self.give_up();
         }
         if self.known.begins_with(&self.printed) {
@@ -174,7 +174,7 @@ mod tests {
     #[test]
     fn the_same_output_of_failed_starts_is_logged_once_and_counted() {
         let known = FailedOutput::default();
-        let long = "x".repeat(COMPARED + 1);
+        let long = "x".repeat(MAX_COMPARED_BYTES + 1);
         for (blocks, has_failed, logged, repeated) in [
             (&["a", "b"][..], true, &["a", "b"][..], 0),
             (&["a\nb"], true, &[], 1),
@@ -202,10 +202,13 @@ mod tests {
         let now = Instant::now();
         let mut output = StartOutput::new(known);
         assert_eq!(output.push(now, b"a".to_vec()), None);
-        assert_eq!(output.withheld_until(), Some(now + WITHHELD));
-        assert_eq!(output.end_if_withheld_too_long(now + WITHHELD / 2), None);
+        assert_eq!(output.withheld_until(), Some(now + MAX_WITHHELD_TIME));
         assert_eq!(
-            output.end_if_withheld_too_long(now + WITHHELD),
+            output.end_if_withheld_too_long(now + MAX_WITHHELD_TIME / 2),
+            None
+        );
+        assert_eq!(
+            output.end_if_withheld_too_long(now + MAX_WITHHELD_TIME),
             Some(b"a".to_vec())
         );
         assert_eq!(output.push(now, b"b".to_vec()), Some(b"b".to_vec()));

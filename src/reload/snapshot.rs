@@ -20,18 +20,18 @@ const IGNORED_FOLDERS: [&str; 4] = ["__pycache__", "node_modules", "target", "ve
 const IGNORED_ENDS: [&str; 6] = [".pyc", "~", ".swp", ".swx", ".tmp", ".bak"];
 
 /// Most folders and files of a snapshot; a handler has far fewer.
-const MOST_FOLDERS: usize = 4096;
-const MOST_FILES: usize = 20_000;
+const MAX_FOLDERS: usize = 4096;
+const MAX_FILES: usize = 20_000;
 
 /// Links that one path may lead over, as for the kernel.
-const MOST_LINKS: usize = 40;
+const MAX_LINKS: usize = 40;
 
 /// How long after a change the content of a short file is compared too: a second write may fall into
 /// the same step of the file system's clock, which is two seconds at most.
 const CLOCK_STEP: Duration = Duration::from_secs(2);
 
 /// The length up to which the content of a file is compared, in bytes.
-const SHORT_FILE: u64 = 64 * 1024;
+const SHORT_FILE_BYTES: u64 = 64 * 1024;
 
 /// The files to watch, by paths that are not resolved yet.
 #[derive(Debug, Clone)]
@@ -117,7 +117,7 @@ impl Scope {
             if file.is_file() {
                 self.add(file, before, &mut snapshot);
                 snapshot.named.insert(file.clone());
-            } else if !file.exists() && snapshot.folders.len() < MOST_FOLDERS {
+            } else if !file.exists() && snapshot.folders.len() < MAX_FOLDERS {
                 // The file may be about to come back.
                 snapshot
                     .folders
@@ -130,7 +130,7 @@ impl Scope {
     fn walk(&self, root: PathBuf, before: &Snapshot, snapshot: &mut Snapshot) {
         let mut folders = VecDeque::from([root]);
         while let Some(folder) = folders.pop_front() {
-            if snapshot.folders.len() >= MOST_FOLDERS {
+            if snapshot.folders.len() >= MAX_FOLDERS {
                 snapshot.is_cut = true;
                 return;
             }
@@ -147,7 +147,7 @@ impl Scope {
                 }
                 if kind.is_dir() {
                     folders.push_back(entry.path());
-                } else if snapshot.files.len() >= MOST_FILES {
+                } else if snapshot.files.len() >= MAX_FILES {
                     snapshot.is_cut = true;
                     return;
                 } else if !snapshot.is_own_output(&entry) {
@@ -163,7 +163,7 @@ impl Scope {
         let Ok(print) = self.print(file, before.files.get(file)) else {
             return;
         };
-        if print.target.is_some() && snapshot.folders.len() < MOST_FOLDERS {
+        if print.target.is_some() && snapshot.folders.len() < MAX_FOLDERS {
             snapshot.folders.extend(folders_on_the_way(file));
         }
         snapshot.files.insert(file.to_owned(), print);
@@ -196,7 +196,7 @@ impl Scope {
         if let Some(before) = before.filter(|before| print.is_same(before)) {
             print.since = before.since;
         }
-        if times && print.length <= SHORT_FILE && print.since.elapsed() < CLOCK_STEP {
+        if times && print.length <= SHORT_FILE_BYTES && print.since.elapsed() < CLOCK_STEP {
             print.content = Some(content(file)?);
         }
         Ok(print)
@@ -267,7 +267,7 @@ impl Print {
 fn content(file: &Path) -> io::Result<u64> {
     let mut bytes = Vec::new();
     fs::File::open(file)?
-        .take(SHORT_FILE)
+        .take(SHORT_FILE_BYTES)
         .read_to_end(&mut bytes)?;
     let mut hasher = DefaultHasher::new();
     bytes.hash(&mut hasher);
@@ -292,7 +292,7 @@ fn folders_on_the_way(path: &Path) -> impl Iterator<Item = PathBuf> + use<> {
         let next = here.join(&name);
         match fs::symlink_metadata(&next) {
             Err(_) => break,
-            Ok(metadata) if metadata.is_symlink() && links < MOST_LINKS => {
+            Ok(metadata) if metadata.is_symlink() && links < MAX_LINKS => {
                 links += 1;
                 found.insert(here.clone());
                 let Ok(target) = fs::read_link(&next) else {

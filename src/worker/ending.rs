@@ -12,13 +12,13 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 /// Longest time for the last responses to be written after the processes have ended.
-const LAST_WRITES: Duration = Duration::from_millis(500);
+const LAST_WRITES_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Longest time for processes to end by themselves when the time to drain is over.
-const PROCESSES_END_WITHIN: Duration = Duration::from_millis(1750);
+const PROCESSES_TIMEOUT: Duration = Duration::from_millis(1750);
 
 /// Longest wait for killed processes to be gone.
-const KILLED_ARE_GONE_WITHIN: Duration = Duration::from_millis(250);
+const KILLED_TIMEOUT: Duration = Duration::from_millis(250);
 
 /// How far a drain came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,8 +54,8 @@ pub(super) struct Ending<'a> {
 
 impl Ending<'_> {
     /// Finishes requests, then processes, then the last responses. Requests have all of the time to
-    /// drain; what follows takes [`PROCESSES_END_WITHIN`], [`KILLED_ARE_GONE_WITHIN`] and
-    /// [`LAST_WRITES`] at most.
+    /// drain; what follows takes [`PROCESSES_TIMEOUT`], [`KILLED_TIMEOUT`] and
+    /// [`LAST_WRITES_TIMEOUT`] at most.
     pub(super) async fn run(&self, config: &ShutdownConfig, grace: Duration) {
         let delay = sleep(config.drain_delay);
         self.shutdown.run_until(Stage::Killing, delay).await;
@@ -72,7 +72,7 @@ impl Ending<'_> {
         let processes_end = self.end_processes(end, grace).await;
         // After SIGKILL for lack of time the stage no longer tells of a second signal.
         let is_signal_news = processes_end != ProcessesEnd::KilledInTime;
-        let last_writes_end = Instant::now() + LAST_WRITES;
+        let last_writes_end = Instant::now() + LAST_WRITES_TIMEOUT;
         // Cancel-safe: all are only asked whether something has happened.
         tokio::select! {
             () = self.connections_gone.cancelled() => {}
@@ -81,7 +81,7 @@ impl Ending<'_> {
         }
         self.shutdown.advance(Stage::Aborting);
         // Cancel-safe: it is only asked whether the last connection has gone.
-        let _ = timeout(LAST_WRITES, self.admin_gone.cancelled()).await;
+        let _ = timeout(LAST_WRITES_TIMEOUT, self.admin_gone.cancelled()).await;
         self.shutdown.advance(Stage::Ended);
     }
 
@@ -107,7 +107,7 @@ impl Ending<'_> {
     async fn end_processes(&self, end: Instant, grace: Duration) -> ProcessesEnd {
         let stopped = self.pool.stop();
         tokio::pin!(stopped);
-        let killed_at = end.max(Instant::now()) + grace.min(PROCESSES_END_WITHIN);
+        let killed_at = end.max(Instant::now()) + grace.min(PROCESSES_TIMEOUT);
         let time_is_over = async {
             sleep_until(end).await;
             self.shutdown.advance(Stage::Terminating);
@@ -132,7 +132,7 @@ impl Ending<'_> {
         self.shutdown.advance(Stage::Killing);
         // The worker cannot wait for a process that survives SIGKILL, in a system call of its own
         // for example.
-        drop(timeout(KILLED_ARE_GONE_WITHIN, stopped).await);
+        drop(timeout(KILLED_TIMEOUT, stopped).await);
         ended
     }
 }

@@ -4,7 +4,7 @@ use faas_worker::error::RequestFailure;
 use faas_worker::process::conversation::{
     Conversation, ConversationConfig, Event, OpenRequest, PipeHolders, Ticket, Trust,
 };
-use faas_worker::process::line::{Context, ContextMember};
+use faas_worker::process::line::{ContextMember, RequestContext};
 use faas_worker::procfs::Activity;
 use std::time::{Duration, Instant};
 
@@ -17,8 +17,8 @@ impl Ticket for Request {
     fn payload(&self) -> &[u8] {
         b"p"
     }
-    fn context(&self, _: Instant, _: &[ContextMember]) -> Context<'_> {
-        Context::default()
+    fn context(&self, _: Instant, _: &[ContextMember]) -> RequestContext<'_> {
+        RequestContext::default()
     }
     fn timeout(&self) -> Duration {
         Duration::from_millis(500)
@@ -54,20 +54,20 @@ impl Table {
         }
     }
 
-    pub fn room(&self) -> usize {
-        self.talk.room(self.now)
+    pub fn free_requests(&self) -> usize {
+        self.talk.free_requests(self.now)
     }
 
-    /// Gives a request, if there is room.
+    /// Gives a request, if there is one free.
     pub fn give(&mut self) -> bool {
-        let has_room = self.talk.room(self.now) > 0;
-        if has_room {
+        let has_free = self.talk.free_requests(self.now) > 0;
+        if has_free {
             assert_eq!(*self.talk.trust(), Trust::Sound);
             self.given += 1;
             self.talk.give(self.now, self.given, Request(self.given));
         }
         self.collect();
-        has_room
+        has_free
     }
 
     pub fn sends(&mut self, bytes: usize) {
@@ -89,7 +89,7 @@ impl Table {
     pub fn waits(&mut self, time: Duration, slowest_start: Option<Duration>) {
         self.now += time;
         self.talk.expire(self.now, slowest_start);
-        if self.talk.must_look_at_process(self.now) {
+        if self.talk.must_check_activity(self.now) {
             self.talk.record_activity(self.now, Activity::Asleep);
         }
         self.collect();
@@ -137,7 +137,7 @@ impl Table {
             }
         }
         if *self.talk.trust() != Trust::Sound {
-            assert_eq!(self.talk.room(self.now), 0);
+            assert_eq!(self.talk.free_requests(self.now), 0);
         }
     }
 }

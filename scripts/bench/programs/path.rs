@@ -7,7 +7,7 @@ use bytes::Bytes;
 use faas_worker::http::api::payload::{find_payload, is_json};
 use faas_worker::process::conversation::{Conversation, ConversationConfig, Event, Ticket};
 use faas_worker::process::ids::RandomIds;
-use faas_worker::process::line::{Context, ContextMember};
+use faas_worker::process::line::{ContextMember, RequestContext};
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
@@ -51,8 +51,8 @@ impl Ticket for Request {
         &self.payload
     }
 
-    fn context(&self, _: Instant, _: &[ContextMember]) -> Context<'_> {
-        Context::default()
+    fn context(&self, _: Instant, _: &[ContextMember]) -> RequestContext<'_> {
+        RequestContext::default()
     }
 
     fn timeout(&self) -> Duration {

@@ -1,7 +1,7 @@
 //! Flags about the processes: how many there are, when they are replaced, how they start and stop.
 
 use super::RequestOptions;
-use crate::cli::values::{Reload, age, count, duration, folder, limit_of_time, reload, size};
+use crate::cli::values::{ReloadFolder, age, count, duration, folder, limit_of_time, reload, size};
 use crate::config::{HandlerLog, PoolConfig, ProcessConfig, RecycleConfig};
 use clap::Args;
 use clap::builder::BoolishValueParser;
@@ -63,7 +63,7 @@ pub(super) struct ProcessOptions {
     /// For development: replace the processes when files below PATH change [PATH by default: .]
     #[arg(long, env = "FAAS_RELOAD", value_name = "PATH", num_args = 0..=1, require_equals = true,
           default_missing_value = ".", value_parser = reload)]
-    pub(super) reload: Option<Reload>,
+    pub(super) reload: Option<ReloadFolder>,
 }
 
 impl ProcessOptions {

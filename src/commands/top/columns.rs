@@ -1,7 +1,7 @@
 //! Columns of the table of processes: their titles, widths and cells, and the choice for a width.
 
 use super::numbers::{duration, size};
-use super::report::Process;
+use super::report::ProcessRow;
 
 /// A column of the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,7 +67,7 @@ impl Column {
     }
 
     /// The text for a process, with the share of a CPU that it uses, in per cent.
-    fn cell(self, process: &Process, cpu: Option<f64>) -> String {
+    fn cell(self, process: &ProcessRow, cpu: Option<f64>) -> String {
         let text = match self {
             Column::Process => Some(process.process.to_string()),
             Pid => Some(process.pid.to_string()),
@@ -104,7 +104,7 @@ pub(super) fn titles(columns: &[Column]) -> String {
 }
 
 /// The line of a process.
-pub(super) fn line(columns: &[Column], process: &Process, cpu: Option<f64>) -> String {
+pub(super) fn line(columns: &[Column], process: &ProcessRow, cpu: Option<f64>) -> String {
     row(columns, |column| column.cell(process, cpu))
 }
 

@@ -11,17 +11,17 @@ mod screen;
 
 use super::client::get;
 use super::health::{is_v6_only, ways};
-use picture::{Picture, Sample};
+use picture::{Picture, Reading};
 use std::io::{self, IsTerminal, Write};
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-/// Time limit of both requests of a sample together.
-const LIMIT: Duration = Duration::from_millis(1500);
+/// Time limit of both requests of a reading together.
+const TIME_LIMIT: Duration = Duration::from_millis(1500);
 
 /// Longest response that is read, in bytes: thousands of processes fit.
-const LONGEST_ANSWER: usize = 4 << 20;
+const MAX_ANSWER_BYTES: usize = 4 << 20;
 
 /// Shows the worker at these addresses, of which the first that answers is taken. Prints one table
 /// with `once`, or where stdout is no terminal.
@@ -31,7 +31,7 @@ pub fn top(addresses: &[SocketAddr], interval: Duration, once: bool) -> ExitCode
     for address in addresses {
         asked.extend(ways(*address, is_v6_only));
     }
-    let first = match sample(&asked) {
+    let first = match read_worker(&asked) {
         Ok(first) => first,
         Err(why) => return fail(&why),
     };
@@ -55,34 +55,34 @@ fn fail(why: &str) -> ExitCode {
 }
 
 /// The table with all columns and all processes.
-fn plain_table(sample: Sample) -> String {
-    let now = sample.at;
-    let lines = Picture::new(sample).lines(usize::from(u16::MAX), usize::MAX, now);
+fn plain_table(reading: Reading) -> String {
+    let now = reading.at;
+    let lines = Picture::new(reading).lines(usize::from(u16::MAX), usize::MAX, now);
     lines.into_iter().map(|(line, _)| line + "\n").collect()
 }
 
-/// A sample of the first of the addresses that answers.
-fn sample(addresses: &[SocketAddr]) -> Result<Sample, String> {
+/// A reading of the first of the addresses that answers.
+fn read_worker(addresses: &[SocketAddr]) -> Result<Reading, String> {
     let mut last = "no address to ask".to_owned();
     for address in addresses {
-        match sample_from(*address) {
-            Ok(sample) => return Ok(sample),
+        match read_from(*address) {
+            Ok(reading) => return Ok(reading),
             Err(why) => last = format!("{address}: {why}"),
         }
     }
     Err(last)
 }
 
-fn sample_from(address: SocketAddr) -> Result<Sample, String> {
-    let deadline = Instant::now() + LIMIT;
+fn read_from(address: SocketAddr) -> Result<Reading, String> {
+    let deadline = Instant::now() + TIME_LIMIT;
     let ask = |path| {
         let is_whole = |bytes: &[u8]| report::response(bytes).is_ok();
-        get(address, path, deadline, LONGEST_ANSWER, is_whole).map_err(|error| error.to_string())
+        get(address, path, deadline, MAX_ANSWER_BYTES, is_whole).map_err(|error| error.to_string())
     };
     let stats = report::stats(&ask("/stats")?)?;
     let at = Instant::now();
     let processes = report::processes(&ask("/processes")?)?;
-    Ok(Sample {
+    Ok(Reading {
         at,
         stats,
         processes,

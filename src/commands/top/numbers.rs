@@ -38,7 +38,7 @@ pub(super) fn size(bytes: u64) -> String {
     format!("{number:.1}T")
 }
 
-/// Increase per second between two samples; `None` without time between them, or after a restart,
+/// Increase per second between two readings; `None` without time between them, or after a restart,
 /// where the counter is smaller than before.
 pub(super) fn rate(before: f64, now: f64, seconds: f64) -> Option<f64> {
     (seconds > 0.0 && now >= before).then(|| (now - before) / seconds)

@@ -1,8 +1,8 @@
-//! The state of the table between samples: rates, order of processes, and a worker that is gone.
+//! The state of the table between readings: rates, order of processes, and a worker that is gone.
 
 use super::columns::{fitting, line, plain, titles};
 use super::numbers::{duration, rate};
-use super::report::{Process, Stats};
+use super::report::{ProcessRow, Stats};
 use std::cmp::Ordering;
 use std::time::Instant;
 
@@ -17,11 +17,11 @@ const BAR: usize = 20;
 
 /// What a worker told at one moment.
 #[derive(Debug, Clone)]
-pub(super) struct Sample {
+pub(super) struct Reading {
     pub(super) at: Instant,
     pub(super) stats: Stats,
     /// `None` at an address that does not tell the processes.
-    pub(super) processes: Option<Vec<Process>>,
+    pub(super) processes: Option<Vec<ProcessRow>>,
 }
 
 /// Order of the processes.
@@ -65,18 +65,18 @@ pub(super) enum Tone {
     Alarm,
 }
 
-/// The samples and the choices of the user.
+/// The readings and the choices of the user.
 #[derive(Debug)]
 pub(super) struct Picture {
-    last: Sample,
-    before: Option<Sample>,
+    last: Reading,
+    before: Option<Reading>,
     gone: Option<(Instant, String)>,
     pub(super) sort: Sort,
     pub(super) paused: bool,
 }
 
 impl Picture {
-    pub(super) fn new(first: Sample) -> Picture {
+    pub(super) fn new(first: Reading) -> Picture {
         Picture {
             last: first,
             before: None,
@@ -86,14 +86,14 @@ impl Picture {
         }
     }
 
-    /// Takes a sample, or the reason why there is none; a paused picture stays as it is.
-    pub(super) fn take(&mut self, sample: Result<Sample, String>, now: Instant) {
+    /// Takes a reading, or the reason why there is none; a paused picture stays as it is.
+    pub(super) fn take(&mut self, reading: Result<Reading, String>, now: Instant) {
         if self.paused {
             return;
         }
-        match sample {
-            Ok(sample) => {
-                self.before = Some(std::mem::replace(&mut self.last, sample));
+        match reading {
+            Ok(reading) => {
+                self.before = Some(std::mem::replace(&mut self.last, reading));
                 self.gone = None;
             }
             Err(why) => {
@@ -135,7 +135,7 @@ impl Picture {
 
     /// The lines above the table.
     fn head(&self) -> Vec<(String, Tone)> {
-        let Sample { stats, .. } = &self.last;
+        let Reading { stats, .. } = &self.last;
         let rate = self.requests_per_second();
         let rate = rate.map_or_else(|| "-".to_owned(), |rate| format!("{rate:.1}"));
         let (ready, ready_tone) = match stats.ready {
@@ -173,7 +173,7 @@ impl Picture {
     #[expect(clippy::cast_precision_loss, reason = "shown with one digit")]
     fn requests_per_second(&self) -> Option<f64> {
         let before = self.before.as_ref()?;
-        let total = |sample: &Sample| sample.stats.requests.total as f64;
+        let total = |reading: &Reading| reading.stats.requests.total as f64;
         rate(
             total(before),
             total(&self.last),
@@ -181,13 +181,13 @@ impl Picture {
         )
     }
 
-    fn seconds_between(&self, before: &Sample) -> f64 {
+    fn seconds_between(&self, before: &Reading) -> f64 {
         let time = self.last.at.saturating_duration_since(before.at);
         time.as_secs_f64()
     }
 
-    /// Share of a CPU since the sample before, in per cent; of a process that is new, over its life.
-    fn cpu(&self, process: &Process) -> Option<f64> {
+    /// Share of a CPU since the reading before, in per cent; of a process that is new, over its life.
+    fn cpu(&self, process: &ProcessRow) -> Option<f64> {
         let now = process.cpu_seconds?;
         let earlier = self.before.as_ref().and_then(|before| {
             let mut all = before.processes.iter().flatten();
@@ -199,7 +199,7 @@ impl Picture {
     }
 
     /// The processes in their order, each with its share of a CPU.
-    fn sorted<'a>(&self, processes: &'a [Process]) -> Vec<(&'a Process, Option<f64>)> {
+    fn sorted<'a>(&self, processes: &'a [ProcessRow]) -> Vec<(&'a ProcessRow, Option<f64>)> {
         let with_cpu = processes.iter().map(|process| (process, self.cpu(process)));
         let mut rows: Vec<_> = with_cpu.collect();
         rows.sort_by(|(left, left_cpu), (right, right_cpu)| {
@@ -222,7 +222,7 @@ fn falling(left: Option<f64>, right: Option<f64>) -> Ordering {
     number(right).total_cmp(&number(left))
 }
 
-fn tone(process: &Process) -> Tone {
+fn tone(process: &ProcessRow) -> Tone {
     match process.working_seconds {
         Some(seconds) if seconds > HUNG_SECONDS => Tone::Alarm,
         Some(seconds) if seconds > SLOW_SECONDS => Tone::Slow,

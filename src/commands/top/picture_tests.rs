@@ -7,8 +7,8 @@ use ratatui::backend::TestBackend;
 use ratatui::style::Color;
 use std::time::Duration;
 
-fn process(number: u32, working: Option<f64>) -> Process {
-    Process {
+fn process(number: u32, working: Option<f64>) -> ProcessRow {
+    ProcessRow {
         process: u64::from(number),
         pid: 4000 + number,
         state: if working.is_some() { "busy" } else { "idle" }.to_owned(),
@@ -23,8 +23,11 @@ fn process(number: u32, working: Option<f64>) -> Process {
     }
 }
 
-/// A sample of a worker of so many processes, or at one that does not tell them.
-pub(in crate::commands::top) fn sample(total: u64, processes: Option<Vec<Process>>) -> Sample {
+/// A reading of a worker of so many processes, or at one that does not tell them.
+pub(in crate::commands::top) fn read_worker(
+    total: u64,
+    processes: Option<Vec<ProcessRow>>,
+) -> Reading {
     let stats = format!(
         r#"{{"version":"0.2.0","ready":true,"uptime_seconds":81.2,"demand":5.2,"busy_ratio":0.81,
         "queue":{{"length":2,"limit":1024,"oldest_seconds":0.013}},
@@ -32,7 +35,7 @@ pub(in crate::commands::top) fn sample(total: u64, processes: Option<Vec<Process
         "requests":{{"active":3,"total":{total},"failed":12}}}}"#
     );
     let stats = serde_json::from_str(&stats).unwrap();
-    Sample {
+    Reading {
         at: Instant::now(),
         stats,
         processes,
@@ -56,7 +59,7 @@ fn screen(picture: &Picture, width: u16, height: u16, now: Instant) -> (Vec<Stri
 
 #[test]
 fn one_process_is_drawn_in_eighty_and_two_hundred_columns() {
-    let picture = Picture::new(sample(18234, Some(vec![process(3, Some(1.25))])));
+    let picture = Picture::new(read_worker(18234, Some(vec![process(3, Some(1.25))])));
     let head = [
         "faas-worker 0.2.0, ready, up 1m21s, by time at work",
         "requests -/s, 3 active, 12 failed of 18234; queue 2/1024, oldest 13ms",
@@ -88,10 +91,10 @@ fn one_process_is_drawn_in_eighty_and_two_hundred_columns() {
 
 #[test]
 fn a_hung_process_of_64_is_on_top_and_red() {
-    let mut all: Vec<Process> = (0..64).map(|number| process(number, None)).collect();
+    let mut all: Vec<ProcessRow> = (0..64).map(|number| process(number, None)).collect();
     all[40] = process(40, Some(75.0));
     all[50] = process(50, Some(0.2));
-    let picture = Picture::new(sample(1, Some(all)));
+    let picture = Picture::new(read_worker(1, Some(all)));
     for width in [80, 200] {
         let (lines, colours) = screen(&picture, width, 24, picture.last.at);
         assert!(
@@ -110,7 +113,7 @@ fn a_hung_process_of_64_is_on_top_and_red() {
 
 #[test]
 fn a_worker_without_an_admin_address_has_a_head_and_a_hint() {
-    let picture = Picture::new(sample(1, None));
+    let picture = Picture::new(read_worker(1, None));
     let lines = picture.lines(80, 24, picture.last.at);
     assert_eq!(lines.len(), 4);
     assert!(lines[3].0.contains("--admin"));
@@ -118,7 +121,7 @@ fn a_worker_without_an_admin_address_has_a_head_and_a_hint() {
 
 #[test]
 fn a_worker_that_is_gone_leaves_its_last_picture() {
-    let mut picture = Picture::new(sample(1, Some(vec![process(3, None)])));
+    let mut picture = Picture::new(read_worker(1, Some(vec![process(3, None)])));
     let start = picture.last.at;
     let after = |seconds| start + Duration::from_secs(seconds);
     let line = |picture: &Picture, now| picture.lines(80, 24, now)[3].clone();
@@ -126,14 +129,14 @@ fn a_worker_that_is_gone_leaves_its_last_picture() {
     picture.take(Err("timed\nout".to_owned()), after(2));
     let gone = ("gone for 4.0s: timed?out".to_owned(), Tone::Alarm);
     assert_eq!(line(&picture, after(5)), gone);
-    picture.take(Ok(sample(2, None)), after(6));
+    picture.take(Ok(read_worker(2, None)), after(6));
     assert!(line(&picture, after(6)).0.contains("--admin"));
 }
 
 #[test]
 fn rates_are_of_the_time_between_two_samples() {
-    let mut picture = Picture::new(sample(100, Some(vec![process(3, None)])));
-    let mut next = sample(150, Some(vec![process(3, None), process(4, None)]));
+    let mut picture = Picture::new(read_worker(100, Some(vec![process(3, None)])));
+    let mut next = read_worker(150, Some(vec![process(3, None), process(4, None)]));
     next.at = picture.last.at + Duration::from_secs(2);
     let processes = next.processes.as_mut().unwrap();
     processes[0].cpu_seconds = Some(9.0);
@@ -151,20 +154,20 @@ fn rates_are_of_the_time_between_two_samples() {
 
 #[test]
 fn a_paused_picture_stays() {
-    let mut picture = Picture::new(sample(1, None));
+    let mut picture = Picture::new(read_worker(1, None));
     picture.paused = true;
-    picture.take(Ok(sample(2, None)), Instant::now());
+    picture.take(Ok(read_worker(2, None)), Instant::now());
     assert_eq!(picture.last.stats.requests.total, 1);
 }
 
 #[test]
 fn processes_are_sorted_by_each_choice() {
-    let mut all: Vec<Process> = (1..=3).map(|number| process(number, None)).collect();
+    let mut all: Vec<ProcessRow> = (1..=3).map(|number| process(number, None)).collect();
     all[1].working_seconds = Some(1.0);
     all[2].resident_bytes = Some(99_999_999);
     all[0].cpu_seconds = None;
     all[1].cpu_seconds = Some(70.0);
-    let mut picture = Picture::new(sample(1, None));
+    let mut picture = Picture::new(read_worker(1, None));
     for (sort, expected) in [
         (Sort::Working, [2, 1, 3]),
         (Sort::Memory, [3, 1, 2]),

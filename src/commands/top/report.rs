@@ -9,14 +9,14 @@ pub(super) struct Stats {
     pub(super) ready: bool,
     pub(super) uptime_seconds: f64,
     pub(super) busy_ratio: f64,
-    pub(super) queue: Queue,
+    pub(super) queue: QueueCounts,
     pub(super) processes: Counts,
     pub(super) requests: Requests,
 }
 
 /// Requests that wait for a process.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
-pub(super) struct Queue {
+pub(super) struct QueueCounts {
     pub(super) length: u64,
     pub(super) limit: u64,
     pub(super) oldest_seconds: Option<f64>,
@@ -41,7 +41,7 @@ pub(super) struct Requests {
 
 /// One process of `/processes`.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
-pub(super) struct Process {
+pub(super) struct ProcessRow {
     pub(super) process: u64,
     pub(super) pid: u32,
     pub(super) state: String,
@@ -57,8 +57,8 @@ pub(super) struct Process {
 
 /// The body of `/processes`.
 #[derive(Debug, Deserialize)]
-struct Processes {
-    processes: Vec<Process>,
+struct ProcessTable {
+    processes: Vec<ProcessRow>,
 }
 
 /// The status and the body of an HTTP response, or why the bytes are no whole response.
@@ -104,10 +104,10 @@ pub(super) fn stats(bytes: &[u8]) -> Result<Stats, String> {
 }
 
 /// The processes in a response to `GET /processes`; `None` at an address that does not tell them.
-pub(super) fn processes(bytes: &[u8]) -> Result<Option<Vec<Process>>, String> {
+pub(super) fn processes(bytes: &[u8]) -> Result<Option<Vec<ProcessRow>>, String> {
     match response(bytes)? {
         (200, body) => serde_json::from_slice(body)
-            .map(|body: Processes| Some(body.processes))
+            .map(|body: ProcessTable| Some(body.processes))
             .map_err(|error| format!("/processes of no worker: {error}")),
         (404, _) => Ok(None),
         (status, _) => Err(format!("/processes answered with status {status}")),

@@ -1,7 +1,7 @@
 //! The live table in a terminal: drawing, keys, signals, and a thread that asks the worker.
 
-use super::picture::{Picture, Sample, Tone};
-use super::sample;
+use super::picture::{Picture, Reading, Tone};
+use super::read_worker;
 use nix::sys::signal::{SigSet, Signal};
 use ratatui::Frame;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
@@ -16,20 +16,20 @@ use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Longest wait for a key before samples and signals are seen.
+/// Longest wait for a key before readings and signals are seen.
 const STEP: Duration = Duration::from_millis(50);
 
 /// Shows the live table until a key or a signal ends it. The terminal is restored then, and on a
 /// panic.
 pub(super) fn show(
-    first: Sample,
+    first: Reading,
     addresses: Vec<SocketAddr>,
     interval: Duration,
 ) -> io::Result<ExitCode> {
     let signals = signals()?;
-    let samples = samples(addresses, interval)?;
+    let readings = readings(addresses, interval)?;
     let mut terminal = ratatui::try_init()?;
-    let ended = follow(&mut terminal, Picture::new(first), &samples, &signals);
+    let ended = follow(&mut terminal, Picture::new(first), &readings, &signals);
     if is_hung_up_within(Duration::ZERO)? {
         // A terminal that is gone cannot be restored: dropped, it would complain to itself, and panic.
         std::mem::forget(terminal);
@@ -64,17 +64,17 @@ fn signals() -> io::Result<Receiver<Signal>> {
 
 /// Looks at the worker, one after each interval, from a thread of their own: keys are answered while
 /// the worker is slow.
-fn samples(
+fn readings(
     addresses: Vec<SocketAddr>,
     interval: Duration,
-) -> io::Result<Receiver<Result<Sample, String>>> {
+) -> io::Result<Receiver<Result<Reading, String>>> {
     let (sender, receiver) = channel();
     thread::Builder::new()
-        .name("samples".to_owned())
+        .name("readings".to_owned())
         .spawn(move || {
             loop {
                 thread::sleep(interval);
-                if sender.send(sample(&addresses)).is_err() {
+                if sender.send(read_worker(&addresses)).is_err() {
                     return;
                 }
             }
@@ -85,7 +85,7 @@ fn samples(
 fn follow(
     terminal: &mut ratatui::DefaultTerminal,
     mut picture: Picture,
-    samples: &Receiver<Result<Sample, String>>,
+    readings: &Receiver<Result<Reading, String>>,
     signals: &Receiver<Signal>,
 ) -> io::Result<ExitCode> {
     loop {
@@ -95,8 +95,8 @@ fn follow(
                 u8::try_from(128 + signal as i32).unwrap_or(1),
             ));
         }
-        match samples.try_recv() {
-            Ok(sample) => picture.take(sample, Instant::now()),
+        match readings.try_recv() {
+            Ok(reading) => picture.take(reading, Instant::now()),
             Err(TryRecvError::Empty) => {}
             Err(TryRecvError::Disconnected) => return Ok(ExitCode::FAILURE),
         }
@@ -176,7 +176,7 @@ mod tests {
 
     #[test]
     fn keys_end_sort_and_pause() {
-        let mut picture = Picture::new(super::super::picture::tests::sample(1, None));
+        let mut picture = Picture::new(super::super::picture::tests::read_worker(1, None));
         let before = picture.sort;
         for (code, modifiers, ends) in [
             (KeyCode::Char('q'), KeyModifiers::NONE, true),

@@ -22,14 +22,14 @@ use std::time::{Duration, Instant};
 
 /// Largest payload that is copied, in bytes: a payload that is a part of the read buffer keeps all
 /// of that buffer, and makes hyper allocate another one.
-const SMALL_PAYLOAD: usize = COUNTED_FROM;
+const SMALL_PAYLOAD_BYTES: usize = COUNTED_FROM;
 
 /// Size from which a body is searched on another thread, in bytes, unless it is an ordinary one: a
 /// hostile body of this size takes half a millisecond.
-const LARGE_BODY: usize = 32 * 1024;
+const LARGE_BODY_BYTES: usize = 32 * 1024;
 
 /// Size from which an ordinary body is searched on another thread as well, in bytes.
-const LARGE_ORDINARY_BODY: usize = 256 * 1024;
+const LARGE_ORDINARY_BODY_BYTES: usize = 256 * 1024;
 
 /// The parts of the worker that an invocation uses.
 pub(super) struct Invoker<'a> {
@@ -118,7 +118,7 @@ pub(super) async fn invoke(
     let latest = time_budget.map(|time| arrived + time);
     let mut call = pool.call(Job {
         payload,
-        context: extras,
+        extras,
         timeout: pool.timeout(),
         latest,
         reservation,
@@ -135,11 +135,11 @@ fn shorter(time_budget: Option<Duration>, limit: Duration) -> Duration {
 
 /// The payload, if the body can be searched here without making other requests wait.
 fn find_here(is_json: bool, body: &Bytes) -> Option<Result<Bytes, RequestFailure>> {
-    if body.len() >= LARGE_BODY {
-        let is_short = is_json && body.len() < LARGE_ORDINARY_BODY;
+    if body.len() >= LARGE_BODY_BYTES {
+        let is_short = is_json && body.len() < LARGE_ORDINARY_BODY_BYTES;
         return is_short.then(|| find_plain_payload(body))?.map(Ok);
     }
-    let copied = |payload: Bytes| match payload.len() < SMALL_PAYLOAD {
+    let copied = |payload: Bytes| match payload.len() < SMALL_PAYLOAD_BYTES {
         true => Bytes::copy_from_slice(&payload),
         false => payload,
     };
@@ -296,12 +296,12 @@ mod tests {
         let hostile = |length: usize| Bytes::from(vec![b'['; length]);
         for (is_json, body, is_here) in [
             (true, ordinary(100), true),
-            (true, hostile(LARGE_BODY - 1), true),
-            (true, hostile(LARGE_BODY), false),
-            (false, hostile(LARGE_BODY), false),
-            (true, ordinary(LARGE_BODY), true),
-            (true, ordinary(LARGE_ORDINARY_BODY - 1), true),
-            (true, ordinary(LARGE_ORDINARY_BODY), false),
+            (true, hostile(LARGE_BODY_BYTES - 1), true),
+            (true, hostile(LARGE_BODY_BYTES), false),
+            (false, hostile(LARGE_BODY_BYTES), false),
+            (true, ordinary(LARGE_BODY_BYTES), true),
+            (true, ordinary(LARGE_ORDINARY_BODY_BYTES - 1), true),
+            (true, ordinary(LARGE_ORDINARY_BODY_BYTES), false),
         ] {
             let length = body.len();
             assert_eq!(find_here(is_json, &body).is_some(), is_here, "{length}");

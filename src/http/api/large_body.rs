@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 
 type PayloadValue = Result<(Bytes, Reservation), RequestFailure>;
 
-enum Work {
+enum Errand {
     Find {
         is_json: bool,
         body: Bytes,
@@ -29,17 +29,17 @@ enum Work {
 /// The handle of the thread; clones share it, and the thread ends with the last of them.
 #[derive(Debug, Clone)]
 pub struct LargeBodies {
-    work: mpsc::Sender<Work>,
+    errands: mpsc::Sender<Errand>,
 }
 
 impl LargeBodies {
     /// Starts the thread.
     pub fn start() -> io::Result<LargeBodies> {
-        let (work, received) = mpsc::channel();
+        let (errands, received) = mpsc::channel();
         std::thread::Builder::new()
             .name("bodies".to_owned())
-            .spawn(move || received.into_iter().for_each(do_work))?;
-        Ok(LargeBodies { work })
+            .spawn(move || received.into_iter().for_each(do_errand))?;
+        Ok(LargeBodies { errands })
     }
 
     /// The payload of a body. The body counts as held until it was searched, also when its client
@@ -53,7 +53,7 @@ impl LargeBodies {
         limit: Duration,
     ) -> PayloadValue {
         let (reply, found) = oneshot::channel();
-        let work = Work::Find {
+        let errand = Errand::Find {
             is_json,
             body,
             reservation,
@@ -63,7 +63,7 @@ impl LargeBodies {
             why: "too many large bodies are being looked at".into(),
             retry_after: RETRY_SOON,
         };
-        self.work.send(work).map_err(|_| overloaded())?;
+        self.errands.send(errand).map_err(|_| overloaded())?;
         // Cancel-safe: the thread drops a body whose receiver is gone.
         match tokio::time::timeout(limit, found).await {
             Ok(Ok(found)) => found,
@@ -74,14 +74,14 @@ impl LargeBodies {
     /// Gives freed memory back to the system.
     pub fn trim(&self) {
         // Without the thread nothing is left to be given back.
-        drop(self.work.send(Work::Trim));
+        drop(self.errands.send(Errand::Trim));
     }
 }
 
-fn do_work(work: Work) {
-    match work {
-        Work::Find { reply, .. } if reply.is_closed() => {}
-        Work::Find {
+fn do_errand(errand: Errand) {
+    match errand {
+        Errand::Find { reply, .. } if reply.is_closed() => {}
+        Errand::Find {
             is_json,
             body,
             reservation,
@@ -92,7 +92,7 @@ fn do_work(work: Work) {
             // The client may have left meanwhile.
             drop(reply.send(found));
         }
-        Work::Trim => allocator::give_back(),
+        Errand::Trim => allocator::give_back(),
     }
 }
 
@@ -141,8 +141,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_body_waits_for_its_turn_no_longer_than_it_may() {
-        let (work, received) = mpsc::channel();
-        let bodies = LargeBodies { work };
+        let (errands, received) = mpsc::channel();
+        let bodies = LargeBodies { errands };
         let budget = MemoryBudget::new(1 << 20);
         let found = bodies.find_payload(true, body_of(10), budget.reservation(), LONG);
         let refused = found.await.unwrap_err();

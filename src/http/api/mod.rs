@@ -46,7 +46,7 @@ use token::Tokens;
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Longest request id that is taken over from a caller, in bytes.
-const LONGEST_REQUEST_ID: usize = 128;
+const MAX_REQUEST_ID_BYTES: usize = 128;
 
 /// The address at which a request came in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -267,7 +267,7 @@ impl Api {
         let sane = |id: &HeaderValue| {
             let id = id.to_str().ok()?;
             let is_graphic = id.bytes().all(|byte| byte.is_ascii_graphic());
-            let is_sane = (1..=LONGEST_REQUEST_ID).contains(&id.len()) && is_graphic;
+            let is_sane = (1..=MAX_REQUEST_ID_BYTES).contains(&id.len()) && is_graphic;
             is_sane.then(|| CompactString::new(id))
         };
         head.get(KnownHeader::RequestId)

@@ -16,13 +16,13 @@ use subtle::{Choice, ConstantTimeEq};
 use tracing::{error, info, warn};
 
 /// Largest file of tokens, in bytes.
-const LARGEST_FILE: u64 = 64 * 1024;
+const MAX_FILE_BYTES: u64 = 64 * 1024;
 
 /// Most tokens at one time: every request is compared with all of them.
-const MOST_TOKENS: usize = 64;
+const MAX_TOKENS: usize = 64;
 
 /// Shortest token that is safe from guessing, in bytes; a shorter one is warned of.
-const GOOD_LENGTH: usize = 16;
+const MIN_GOOD_TOKEN_BYTES: usize = 16;
 
 /// The permissions of group and others to write a file.
 const OTHERS_WRITE: u32 = 0o022;
@@ -115,10 +115,10 @@ fn read(path: &Path) -> io::Result<Vec<Vec<u8>>> {
     }
     let mode = metadata.permissions().mode();
     let mut bytes = Vec::new();
-    file.take(LARGEST_FILE + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > LARGEST_FILE {
+    file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_FILE_BYTES {
         return Err(io::Error::other(format!(
-            "larger than {LARGEST_FILE} bytes"
+            "larger than {MAX_FILE_BYTES} bytes"
         )));
     }
     let tokens = parse(&bytes).map_err(io::Error::other)?;
@@ -136,13 +136,13 @@ fn warn_of_risks(path: &Path, mode: u32, tokens: &[Vec<u8>]) {
     }
     let short = tokens
         .iter()
-        .filter(|token| token.len() < GOOD_LENGTH)
+        .filter(|token| token.len() < MIN_GOOD_TOKEN_BYTES)
         .count();
     if short > 0 {
         warn!(
             %path,
             short,
-            "tokens of fewer than {GOOD_LENGTH} characters can be guessed; is the file whole?"
+            "tokens of fewer than {MIN_GOOD_TOKEN_BYTES} characters can be guessed; is the file whole?"
         );
     }
 }
@@ -171,8 +171,8 @@ fn parse(bytes: &[u8]) -> Result<Vec<Vec<u8>>, String> {
     }
     match tokens.len() {
         0 => Err("it holds no token".to_owned()),
-        1..=MOST_TOKENS => Ok(tokens),
-        _ => Err(format!("it holds more than {MOST_TOKENS} tokens")),
+        1..=MAX_TOKENS => Ok(tokens),
+        _ => Err(format!("it holds more than {MAX_TOKENS} tokens")),
     }
 }
 

@@ -37,7 +37,7 @@ use super::body::{HttpResponse, RequestBody};
 use super::flags::{Orders, RequestFlags};
 use super::limits::Limit;
 use super::registry::Registration;
-use super::snapshot::{Phase, Snapshot};
+use super::snapshot::{ConnectionSnapshot, Phase};
 use super::status::ConnectionStatus;
 use crate::threads::mailbox::deliver_here;
 use linger::{answer_http_2, linger};
@@ -189,7 +189,7 @@ fn follow(registration: &Registration, orders: Orders) -> Poll<End> {
 }
 
 /// Ends a transfer that is too slow: a response is cut short, a body is answered with 408.
-fn end_transfer(status: &ConnectionStatus, snapshot: Snapshot, flags: u8) -> Poll<End> {
+fn end_transfer(status: &ConnectionStatus, snapshot: ConnectionSnapshot, flags: u8) -> Poll<End> {
     if snapshot.phase != Phase::Body {
         return Poll::Ready(End::Reset);
     }

@@ -7,7 +7,7 @@ pub(super) struct Orders(pub(super) u8);
 impl Orders {
     /// Close if a limit is exceeded.
     pub(super) const CHECK_LIMITS: u8 = 1;
-    /// Close if idle or slow: a new connection or the memory budget needs the room.
+    /// Close if idle or slow: a new connection needs its place, or the budget its memory.
     pub(super) const GIVE_WAY: u8 = 2;
     /// Say with each response that the connection closes after it: from `Stage::Closed` on. While the
     /// worker drains, the API says so itself.
@@ -53,7 +53,7 @@ impl RequestFlags {
     pub(super) const TRAILERS: u8 = 2;
     /// The body comes too slowly, and is answered with 408.
     pub(super) const BODY_TOO_SLOW: u8 = 4;
-    /// The body comes slowly, and the connection's room is needed.
+    /// The body comes slowly, and the connection is to give way.
     pub(super) const MUST_GIVE_WAY: u8 = 8;
     /// The client closed its side while the request was worked on.
     pub(super) const CLIENT_LEFT: u8 = 16;

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use super::clock::milliseconds;
 use super::rates::{LeastRate, Verdict};
-use super::snapshot::{Phase, Snapshot};
+use super::snapshot::{ConnectionSnapshot, Phase};
 use crate::config::HttpConfig;
 
 /// How long a closed connection is read on, so that its client gets to see the response.
-const LINGER: Duration = Duration::from_secs(2);
+const LINGER_TIME: Duration = Duration::from_secs(2);
 
 /// The limit that a connection exceeds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,7 +38,7 @@ impl TimeLimits {
             header_ms: milliseconds(config.header_timeout),
             keep_alive_ms: milliseconds(config.keep_alive),
             write_ms: milliseconds(config.write_timeout),
-            linger_ms: milliseconds(LINGER),
+            linger_ms: milliseconds(LINGER_TIME),
             least_rate: LeastRate::new(config.least_rate),
         }
     }
@@ -58,7 +58,7 @@ impl TimeLimits {
     }
 
     /// The limit that a connection exceeds, if there is one.
-    pub(super) fn exceeded(&self, snapshot: Snapshot, now_ms: u64) -> Option<Limit> {
+    pub(super) fn exceeded(&self, snapshot: ConnectionSnapshot, now_ms: u64) -> Option<Limit> {
         let is_past = |since_ms: u64, limit_ms: u64| now_ms.saturating_sub(since_ms) >= limit_ms;
         if self.verdict(snapshot, now_ms) == Verdict::TooSlow {
             return Some(Limit::LeastRate);
@@ -82,7 +82,7 @@ impl TimeLimits {
     }
 
     /// Whether the body or response that is under way moves fast enough.
-    pub(super) fn verdict(&self, snapshot: Snapshot, now_ms: u64) -> Verdict {
+    pub(super) fn verdict(&self, snapshot: ConnectionSnapshot, now_ms: u64) -> Verdict {
         snapshot.transfer.map_or(Verdict::Wait, |transfer| {
             self.least_rate.judge(transfer, now_ms)
         })
@@ -119,7 +119,7 @@ mod tests {
             (Phase::Head, Some(900), 1_000, None),
         ];
         for (phase, stalled_since_ms, now_ms, expected) in table {
-            let snapshot = Snapshot {
+            let snapshot = ConnectionSnapshot {
                 phase,
                 since_ms: 0,
                 stalled_since_ms,
@@ -135,7 +135,7 @@ mod tests {
 
     #[test]
     fn a_time_in_the_future_exceeds_no_limit() {
-        let snapshot = Snapshot {
+        let snapshot = ConnectionSnapshot {
             phase: Phase::Head,
             since_ms: 500,
             stalled_since_ms: None,
@@ -173,7 +173,7 @@ mod tests {
             (Phase::Idle, 99, 100, Some(Limit::LeastRate)),
             (Phase::Idle, 100, 100, None),
         ] {
-            let snapshot = Snapshot {
+            let snapshot = ConnectionSnapshot {
                 phase,
                 since_ms: 0,
                 stalled_since_ms: None,

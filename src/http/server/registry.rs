@@ -32,8 +32,8 @@ const MAX_CANDIDATES: usize = 256;
 /// about a fiftieth of that time, so a flood of connections costs a few percent of one CPU.
 const RANKED_PER_MS: u64 = 300;
 
-/// How long to wait at most before looking again whether there is room, or a descriptor.
-const LONGEST_WAIT_FOR_CLOSE: Duration = Duration::from_millis(50);
+/// Longest wait before the registry is asked again for a place, or the system for a descriptor.
+const MAX_WAIT_FOR_CLOSE: Duration = Duration::from_millis(50);
 
 /// Connections for which the map keeps its capacity; capacity beyond is given back.
 const MIN_CAPACITY: usize = 64;
@@ -49,7 +49,7 @@ pub(super) struct Registry {
     keeps_peers: bool,
     clock: Clock,
     connections: Mutex<Connections>,
-    /// A connection has closed, or was asked to make room and stays open.
+    /// A connection has closed, or was asked to give way and stays open.
     place_may_be_free: Notify,
     /// How many tasks wait for `place_may_be_free`.
     waiters: AtomicUsize,
@@ -63,7 +63,7 @@ struct Connections {
     next_id: u64,
     /// Orders that every new connection starts with.
     orders: u8,
-    /// Connections to close next to make room: the last first, each with its rank at the time.
+    /// Connections to close next for newcomers: the last first, each with its rank at the time.
     candidates: Vec<(CloseRank, u64)>,
     ranked_at_ms: Option<u64>,
 }
@@ -152,7 +152,7 @@ impl Registry {
 
     /// The statuses of all connections at this moment.
     #[cfg(test)]
-    pub(super) fn snapshots(&self) -> Vec<super::snapshot::Snapshot> {
+    pub(super) fn snapshots(&self) -> Vec<super::snapshot::ConnectionSnapshot> {
         self.lock()
             .open
             .values()
@@ -161,14 +161,13 @@ impl Registry {
     }
 
     /// Asks the connection whose loss is the smallest to close, and waits until a connection has
-    /// closed or `LONGEST_WAIT_FOR_CLOSE` is over.
+    /// closed or `MAX_WAIT_FOR_CLOSE` is over.
     pub(super) async fn close_one_and_wait(&self, newcomer: Newcomer) {
         self.waiters.fetch_add(1, Ordering::AcqRel);
         let _waiter = CountedWaiter(self);
         self.close_one(newcomer);
         // Cancel-safe: a lost notification costs one pause.
-        let _ =
-            tokio::time::timeout(LONGEST_WAIT_FOR_CLOSE, self.place_may_be_free.notified()).await;
+        let _ = tokio::time::timeout(MAX_WAIT_FOR_CLOSE, self.place_may_be_free.notified()).await;
     }
 
     /// Asks the connection whose loss is the smallest to close; says whether there was one.
@@ -222,7 +221,7 @@ impl Registry {
             .is_some()
     }
 
-    /// Records that a connection which was asked to make room stays open: a request has come.
+    /// Records that a connection which was asked to give way stays open: a request has come.
     pub(super) fn record_stays_open(&self) {
         self.place_may_be_free.notify_one();
     }
@@ -291,7 +290,7 @@ impl Registry {
     }
 }
 
-/// The connection that needs room.
+/// The connection that waits for a place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Newcomer {
     /// No byte has come from it, and no other connection's request is cut short for it.

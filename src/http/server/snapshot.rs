@@ -28,7 +28,7 @@ pub(super) enum Phase {
 
 /// A connection at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Snapshot {
+pub(super) struct ConnectionSnapshot {
     pub(super) phase: Phase,
     /// When the phase began.
     pub(super) since_ms: u64,
@@ -38,7 +38,7 @@ pub(super) struct Snapshot {
     pub(super) transfer: Option<Transfer>,
 }
 
-impl Snapshot {
+impl ConnectionSnapshot {
     /// Where the connection stands in the order of closing; `None` if it must stay open.
     pub(super) fn close_rank(self, now_ms: u64) -> Option<CloseRank> {
         let since_ms = self.since_ms;

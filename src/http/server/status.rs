@@ -12,11 +12,11 @@ use std::task::Waker;
 use super::clock::Clock;
 use super::flags::{Orders, RequestFlags};
 use super::rates::Transfer;
-use super::snapshot::{Phase, Snapshot};
+use super::snapshot::{ConnectionSnapshot, Phase};
 
 /// Requests that one connection has answered before its task yields to other connections: hyper
 /// goes on with pipelined requests without a pause.
-const MAX_REQUESTS_A_TURN: u8 = 2;
+const MAX_REQUESTS_PER_TURN: u8 = 2;
 
 /// A connection's place among all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,7 +99,7 @@ impl ConnectionStatus {
 
     /// Whether other connections come before the request that was begun last.
     pub(super) fn is_turn_over(&self) -> bool {
-        self.begun_this_turn.load(Ordering::Relaxed) > MAX_REQUESTS_A_TURN
+        self.begun_this_turn.load(Ordering::Relaxed) > MAX_REQUESTS_PER_TURN
     }
 
     pub(super) fn now_ms(&self) -> u64 {
@@ -121,7 +121,7 @@ impl ConnectionStatus {
         phase_of(self.phase_since.load(Ordering::Relaxed))
     }
 
-    pub(super) fn snapshot(&self) -> Snapshot {
+    pub(super) fn snapshot(&self) -> ConnectionSnapshot {
         let bits = self.phase_since.load(Ordering::Relaxed);
         let (phase, since_ms) = (phase_of(bits), bits >> 3);
         let response_waits_since_ms = self
@@ -131,7 +131,7 @@ impl ConnectionStatus {
         let transfer_since_ms =
             response_waits_since_ms.or_else(|| (phase == Phase::Body).then_some(since_ms));
         let moved = self.moved.load(Ordering::Relaxed);
-        Snapshot {
+        ConnectionSnapshot {
             phase,
             since_ms,
             stalled_since_ms: self.stalled_since.load(Ordering::Relaxed).checked_sub(1),

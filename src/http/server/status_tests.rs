@@ -11,7 +11,7 @@ async fn a_connection_passes_through_its_phases() {
     status.record_read(1);
     tokio::time::advance(Duration::from_millis(50)).await;
     status.record_read(1);
-    let head = Snapshot {
+    let head = ConnectionSnapshot {
         phase: Phase::Head,
         since_ms: 50,
         stalled_since_ms: None,
@@ -31,7 +31,7 @@ async fn a_connection_passes_through_its_phases() {
     status.record_write_blocked();
     assert_eq!(status.snapshot().stalled_since_ms, Some(100));
     status.record_written(7);
-    let taking = Snapshot {
+    let taking = ConnectionSnapshot {
         phase: Phase::Idle,
         since_ms: 120,
         stalled_since_ms: None,
@@ -43,7 +43,7 @@ async fn a_connection_passes_through_its_phases() {
     };
     assert_eq!(status.snapshot(), taking, "some of the response was taken");
     status.record_flushed();
-    let idle = Snapshot {
+    let idle = ConnectionSnapshot {
         transfer: None,
         ..taking
     };

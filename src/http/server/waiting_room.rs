@@ -25,7 +25,7 @@ pub(super) const MAX_WAITING: usize = 128;
 
 /// For this time no connection is closed for a silent new connection: most clients send at
 /// once, and a health check needs no room.
-const FIRST_BYTES_WITHIN: Duration = Duration::from_millis(20);
+const FIRST_BYTES_TIMEOUT: Duration = Duration::from_millis(20);
 
 /// The time between two peeks at a part of a head.
 const PEEK_PAUSE: Duration = Duration::from_millis(10);
@@ -121,13 +121,13 @@ impl WaitingConnection {
             if let Some(registration) = registry.register() {
                 return Some(registration);
             }
-            let is_new = newcomer == Newcomer::Silent && begun.elapsed() < FIRST_BYTES_WITHIN;
+            let is_new = newcomer == Newcomer::Silent && begun.elapsed() < FIRST_BYTES_TIMEOUT;
             // Cancel-safe: all futures only wait, and the next turn checks everything again.
             tokio::select! {
                 biased;
                 () = self.entry.evicted.notified() => break,
                 () = more_bytes(stream, first_bytes) => {}
-                () = sleep(FIRST_BYTES_WITHIN), if is_new => {}
+                () = sleep(FIRST_BYTES_TIMEOUT), if is_new => {}
                 () = registry.close_one_and_wait(newcomer), if !is_new => {}
             }
             if begun.elapsed() >= limit {
@@ -137,7 +137,7 @@ impl WaitingConnection {
         // A connection that was evicted for its silence may have sent a health check since, or be
         // about to.
         if peek(stream) == FirstBytes::Missing {
-            let _ = tokio::time::timeout(FIRST_BYTES_WITHIN, stream.readable()).await;
+            let _ = tokio::time::timeout(FIRST_BYTES_TIMEOUT, stream.readable()).await;
         }
         if peek(stream) == FirstBytes::HealthCheck
             && let Some(registration) = registry.register_health_check()

@@ -6,20 +6,20 @@ use crate::error::{RETRY_SOON, RequestFailure};
 use std::time::Duration;
 
 /// `Retry-After` while no process has ever answered.
-const RETRY_OF_THE_UNPROVEN: Duration = Duration::from_secs(30);
+const RETRY_AFTER_WHEN_UNPROVEN: Duration = Duration::from_secs(30);
 
 /// Longest `Retry-After`.
-const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(60);
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
 
 impl DispatchState {
     fn overloaded(&self, why: Cause) -> RequestFailure {
         let least = match self.health.is_unproven() {
             // A handler that has never answered does not mend itself within a second.
-            true => RETRY_OF_THE_UNPROVEN,
+            true => RETRY_AFTER_WHEN_UNPROVEN,
             false => RETRY_SOON,
         };
         let wait = self.queue.wait_for_newcomer();
-        let retry_after = wait.clamp(least, LONGEST_RETRY_AFTER);
+        let retry_after = wait.clamp(least, MAX_RETRY_AFTER);
         RequestFailure::Overloaded { why, retry_after }
     }
 

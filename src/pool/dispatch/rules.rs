@@ -1,6 +1,6 @@
 //! The rules by which a process takes a call, and a process is woken for one.
 
-use super::{DispatchState, EXITS_WITHIN, MOST_HAND_BACKS};
+use super::{DispatchState, EXIT_AFTER_REPLY_TIME, MAX_HAND_BACKS};
 use crate::pool::queue::Oldest;
 use crate::pool::waiting::Registered;
 use crate::process::conversation::Position;
@@ -34,8 +34,8 @@ impl DispatchState {
             return false;
         };
         let replied = load.last_replied;
-        let has_just_replied = replied.is_some_and(|at| now < at + EXITS_WITHIN);
-        first.times_handed_back >= MOST_HAND_BACKS && has_just_replied
+        let has_just_replied = replied.is_some_and(|at| now < at + EXIT_AFTER_REPLY_TIME);
+        first.times_handed_back >= MAX_HAND_BACKS && has_just_replied
     }
 
     /// A process to wake for the waiting calls, if there are any.

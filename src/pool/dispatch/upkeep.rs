@@ -1,6 +1,6 @@
 //! The pool's own tasks: growth, expired calls, and wake-ups that come later.
 
-use super::{Dispatcher, EXITS_WITHIN, answer_all};
+use super::{Dispatcher, EXIT_AFTER_REPLY_TIME, answer_all};
 use crate::pool::scaling;
 use std::pin::pin;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ impl Dispatcher {
         loop {
             self.wants_more.notified().await;
             while self.grow_if_needed() {
-                tokio::time::sleep(scaling::LOOK_PERIOD).await;
+                tokio::time::sleep(scaling::SAMPLE_PERIOD).await;
             }
         }
     }
@@ -57,7 +57,7 @@ impl Dispatcher {
     pub(in crate::pool) async fn wake_after_possible_exits(self: Arc<Self>) {
         loop {
             self.may_exit.notified().await;
-            sleep(EXITS_WITHIN).await;
+            sleep(EXIT_AFTER_REPLY_TIME).await;
             self.wake_one(self.lock());
         }
     }

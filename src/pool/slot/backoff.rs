@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-const FIRST: Duration = Duration::from_millis(100);
-const LONGEST: Duration = Duration::from_secs(30);
+const FIRST_DELAY: Duration = Duration::from_millis(100);
+const MAX_DELAY: Duration = Duration::from_secs(30);
 
 /// Counts failures in a row: at once after the first, then 0.1 s, 0.2 s, … up to 30 s, each
 /// shortened by up to half so that slots do not move in step.
@@ -25,9 +25,9 @@ impl Backoff {
         let Some(doublings) = failures_before.checked_sub(1) else {
             return Duration::ZERO;
         };
-        let full = FIRST
+        let full = FIRST_DELAY
             .saturating_mul(2u32.saturating_pow(doublings))
-            .min(LONGEST);
+            .min(MAX_DELAY);
         full.mul_f64(1.0 - jitter.clamp(0.0, 1.0) / 2.0)
     }
 }
@@ -52,7 +52,7 @@ mod tests {
         let mut backoff = Backoff {
             failures: u32::MAX - 1,
         };
-        assert_eq!(backoff.next(0.0), LONGEST);
-        assert_eq!(backoff.next(0.0), LONGEST);
+        assert_eq!(backoff.next(0.0), MAX_DELAY);
+        assert_eq!(backoff.next(0.0), MAX_DELAY);
     }
 }

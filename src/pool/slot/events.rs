@@ -3,12 +3,13 @@
 //! Reports what has happened; decides nothing.
 
 use super::departure::StopReason;
-use super::live::{LiveProcess, START_LASTS};
+use super::live::{LiveProcess, START_PERMIT_TIME};
 use super::retirement::Due;
 use super::start::Started;
-use super::{Slot, Successor, UP_AFTER};
+use super::{Slot, Successor};
 use crate::pool::dispatch::Dispatcher;
 use crate::pool::rollout::Renewal;
+use crate::process::conversation::UP_AFTER;
 use crate::shutdown::Stage;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -142,7 +143,7 @@ fn trial_begins(running: &LiveProcess, dispatcher: &Dispatcher) -> Instant {
         UP_AFTER
     } else {
         let slowest = dispatcher.slowest_start().unwrap_or(Duration::ZERO);
-        slowest.clamp(START_LASTS, UP_AFTER)
+        slowest.clamp(START_PERMIT_TIME, UP_AFTER)
     };
     running.started() + patience
 }

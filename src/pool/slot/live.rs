@@ -29,11 +29,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 /// A process without a ready line holds its permit to start for this long.
-pub(super) const START_LASTS: Duration = Duration::from_millis(100);
+pub(super) const START_PERMIT_TIME: Duration = Duration::from_millis(100);
 
 /// A process that has closed a pipe has this long to exit by itself, so that its exit status can be
 /// told.
-const LAST_WORDS: Duration = Duration::from_millis(20);
+const LAST_STDERR_TIME: Duration = Duration::from_millis(20);
 
 /// A running process, its pipes, and its place in the pool.
 #[derive(Debug)]
@@ -180,7 +180,7 @@ impl LiveProcess {
     // Cancel-safe: all progress lives in self.
     pub(super) async fn serve(&mut self) -> StopReason {
         // From then on a late ready line holds up no other start.
-        let start_lasts = sleep_until((self.started + START_LASTS).into());
+        let start_lasts = sleep_until((self.started + START_PERMIT_TIME).into());
         tokio::pin!(start_lasts);
         let mut is_starting = true;
         loop {
@@ -198,7 +198,7 @@ impl LiveProcess {
     /// A process that closes its pipes is mostly about to exit; then its exit status says more.
     async fn reason_for_fault(&mut self, fault: Fault) -> StopReason {
         let is_closing = matches!(fault, Fault::InputClosed | Fault::OutputClosed);
-        if is_closing && timeout(LAST_WORDS, self.exit.ended()).await.is_ok() {
+        if is_closing && timeout(LAST_STDERR_TIME, self.exit.ended()).await.is_ok() {
             return StopReason::Ended;
         }
         StopReason::Fault(fault)

@@ -191,7 +191,7 @@ impl RequestSource for Member {
             .poll_take(cx, self.number, self.priority(load), load);
         self.is_registered = taken.is_pending();
         if let Poll::Ready(call) = &taken {
-            let request_id = &call.call.job.context.request_id;
+            let request_id = &call.call.job.extras.request_id;
             self.status.began_request(call.taken, request_id);
             self.taken += 1;
             if self.most_taken == Some(self.taken) {

@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 /// A line whose first part keeps the process from being given a request must end within this time.
 /// Python without buffering prints a line and its end in two writes: a part of a line alone is no
 /// reason to doubt a process.
-pub(super) const HALF_LINE_LASTS: Duration = Duration::from_millis(100);
+pub(super) const HALF_LINE_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// A process that has sent neither a ready line nor a reply counts as up after this long.
-pub(super) const UP_AFTER: Duration = Duration::from_secs(10);
+pub const UP_AFTER: Duration = Duration::from_secs(10);
 
 impl<T: Ticket> Conversation<T> {
     /// When [`Conversation::expire`] has something to do next. `slowest_start` is that of the pool.
@@ -26,7 +26,7 @@ impl<T: Ticket> Conversation<T> {
         let startup = waits_for_ready.then(|| self.started + self.limits.startup_timeout);
         let lived =
             (self.is_starting() && !self.limits.wait_ready).then(|| self.started + UP_AFTER);
-        let half_line = self.half_line_since.map(|since| since + HALF_LINE_LASTS);
+        let half_line = self.half_line_since.map(|since| since + HALF_LINE_TIMEOUT);
         let silence = self.silence.deadline();
         let rest = [
             startup,
@@ -102,7 +102,7 @@ impl<T: Ticket> Conversation<T> {
             // The end of a caller's budget ends the caller's wait, and no process.
             if is_told_only_now && (is_spared || is_behind_another || !is_own_time_over) {
                 index += 1;
-            } else if matches!(self.promise, Promise::Concurrency(_)) {
+            } else if self.promise.allows_any_order() {
                 self.take_flight(index);
                 self.finish_only(Fault::TimedOut);
             } else {
@@ -129,7 +129,7 @@ impl<T: Ticket> Conversation<T> {
         }
         if self
             .half_line_since
-            .is_some_and(|since| now >= since + HALF_LINE_LASTS)
+            .is_some_and(|since| now >= since + HALF_LINE_TIMEOUT)
         {
             self.half_line_since = None;
             if self.is_in_half_a_line() {

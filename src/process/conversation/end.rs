@@ -38,7 +38,7 @@ impl<T: Ticket> Conversation<T> {
         let may_have_started = match (self.promise, holders) {
             (Promise::Order, PipeHolders::Gone) => self.may_have_started(),
             (Promise::Order, PipeHolders::Possible) => usize::MAX,
-            (Promise::Nothing | Promise::Concurrency(_), _) => usize::MAX,
+            (Promise::Nothing | Promise::Concurrency(_) | Promise::Broken, _) => usize::MAX,
         };
         let flights = self.flight.drain(..).enumerate();
         flights

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use std::time::{Duration, Instant};
 
 /// Stray lines are told one by one up to this many events; further ones are only counted.
-pub(super) const EVENTS_AT_ONCE: usize = 256;
+pub(super) const MAX_EVENTS: usize = 256;
 
 /// Something that the driver of a conversation must act upon or log.
 #[derive(Debug)]
@@ -60,7 +60,7 @@ impl<T> Conversation<T> {
             return Vec::new();
         }
         // The next batch is likely as large.
-        let room = self.events.len().min(EVENTS_AT_ONCE);
+        let room = self.events.len().min(MAX_EVENTS);
         std::mem::replace(&mut self.events, Vec::with_capacity(room))
     }
 }

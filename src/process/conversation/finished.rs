@@ -1,20 +1,20 @@
 //! The ids of requests that were answered lately.
 
 /// Number of ids that are remembered: several times as many as a process has requests by default.
-const REMEMBERED: usize = 256;
+const REMEMBERED_IDS: usize = 256;
 
 /// The ids of requests that were answered lately, so that a second reply to one of them is told
 /// from a reply with an id that was never given. 0 is no id.
 #[derive(Debug)]
 pub(super) struct Finished {
-    ids: [u64; REMEMBERED],
+    ids: [u64; REMEMBERED_IDS],
     next: usize,
 }
 
 impl Default for Finished {
     fn default() -> Finished {
         Finished {
-            ids: [0; REMEMBERED],
+            ids: [0; REMEMBERED_IDS],
             next: 0,
         }
     }
@@ -24,7 +24,7 @@ impl Finished {
     /// Remembers the id of an answered request, in the place of the oldest id.
     pub(super) fn record(&mut self, id: u64) {
         self.ids[self.next] = id;
-        self.next = (self.next + 1) % REMEMBERED;
+        self.next = (self.next + 1) % REMEMBERED_IDS;
     }
 
     /// Whether a request with this id was answered lately.
@@ -41,7 +41,7 @@ mod tests {
     fn only_the_last_ids_are_remembered() {
         let mut finished = Finished::default();
         assert!(!finished.contains(0));
-        let last = REMEMBERED as u64 + 10;
+        let last = REMEMBERED_IDS as u64 + 10;
         (1..=last).for_each(|id| finished.record(id));
         assert!((11..=last).all(|id| finished.contains(id)));
         assert!((0..=10).all(|id| !finished.contains(id)));

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 /// Largest buffer that is kept when it is empty, in bytes.
-const KEPT_BYTES: usize = 64 * 1024;
+const MAX_KEPT_BYTES: usize = 64 * 1024;
 
 /// Request lines on their way into the process.
 #[derive(Debug, Default)]
@@ -48,7 +48,7 @@ impl Outgoing {
         self.total_sent += bytes as u64;
         if self.taken == self.bytes.len() {
             self.taken = 0;
-            if self.bytes.capacity() > KEPT_BYTES {
+            if self.bytes.capacity() > MAX_KEPT_BYTES {
                 self.bytes = Vec::new();
             } else {
                 self.bytes.clear();

@@ -1,6 +1,6 @@
 //! How many requests a process that promised order may be given before it has answered the first.
 //!
-//! Pure: as many as the process is expected to finish within [`WINDOW_LASTS`], by its measured
+//! Pure: as many as the process is expected to finish within [`WINDOW`], by its measured
 //! service time. Service time = (time of a read − time when the process could start on its oldest
 //! request) ÷ replies in that read. A read that brings several replies tells nothing of each alone.
 //!
@@ -13,14 +13,14 @@ use crate::procfs::Activity;
 use std::time::{Duration, Instant};
 
 /// Longest expected wait of a request that is written ahead.
-const WINDOW_LASTS: Duration = Duration::from_millis(1);
+const WINDOW: Duration = Duration::from_millis(1);
 
 /// How long the window stays closed after a slow reply. Long against one slow request a second
 /// among fast ones; short enough that a handler which was only slow at first is soon at its best.
 const CLOSED_FOR: Duration = Duration::from_secs(3);
 
 /// Number of replies after which earlier measurements count half.
-const REMEMBERED: u64 = 64;
+const REMEMBERED_REPLIES: u64 = 64;
 
 /// Parts of a reply that are counted, so that halving rounds little.
 const PARTS: u64 = 1024;
@@ -77,7 +77,7 @@ impl ReadAhead {
         }
         self.spent += spent;
         self.parts += replies * PARTS;
-        while self.parts >= 2 * REMEMBERED * PARTS {
+        while self.parts >= 2 * REMEMBERED_REPLIES * PARTS {
             self.spent /= 2;
             self.parts /= 2;
         }
@@ -90,7 +90,7 @@ impl ReadAhead {
             return 1;
         }
         let each = self.spent.as_nanos() * u128::from(PARTS) / u128::from(self.parts);
-        let within = WINDOW_LASTS.as_nanos() / each.max(1);
+        let within = WINDOW.as_nanos() / each.max(1);
         usize::try_from(within)
             .unwrap_or(usize::MAX)
             .min(self.most)
@@ -101,7 +101,7 @@ impl ReadAhead {
     /// `since` has no reply by then. `None` while the window is closed anyway.
     pub(super) fn next_activity_check(&self, since: Instant) -> Option<Instant> {
         let last = self.overdue.filter(|overdue| overdue.since == since);
-        let next = last.map_or(since, |overdue| overdue.at) + WINDOW_LASTS;
+        let next = last.map_or(since, |overdue| overdue.at) + WINDOW;
         (self.window(next) > 1).then_some(next)
     }
 
@@ -112,7 +112,7 @@ impl ReadAhead {
             Activity::Asleep | Activity::Unknown => self.is_overdue = true,
             Activity::Runnable { used } => {
                 let first = last.map_or(used, |overdue| overdue.used);
-                if used.saturating_sub(first) >= WINDOW_LASTS {
+                if used.saturating_sub(first) >= WINDOW {
                     self.is_overdue = true;
                     return;
                 }
@@ -254,7 +254,7 @@ mod tests {
             for (nanos, replies) in times {
                 ahead.replied(Instant::now(), Duration::from_nanos(nanos), replies);
                 prop_assert!((1..=most).contains(&ahead.window(now)));
-                prop_assert!(ahead.parts < 2 * REMEMBERED * PARTS);
+                prop_assert!(ahead.parts < 2 * REMEMBERED_REPLIES * PARTS);
             }
         }
     }

@@ -1,6 +1,6 @@
 //! Lines from the process: which request a line answers, and what it shows of the process.
 
-use super::{Conversation, EVENTS_AT_ONCE, Event, Fault, Ids, Promise, Ticket, Trust};
+use super::{Conversation, Event, Fault, Ids, MAX_EVENTS, Promise, Ticket, Trust};
 use crate::cause::Cause;
 use crate::error::RequestFailure;
 use crate::process::line::{self, Announcement, ExtraMembers, Id, Line, Parsed, ReplyBody};
@@ -8,7 +8,7 @@ use bytes::Bytes;
 use std::time::Instant;
 
 /// Most characters of a wrong id that an error message quotes.
-const SHOWN_OF_AN_ID: usize = 40;
+const MAX_QUOTED_CHARACTERS: usize = 40;
 
 impl<T: Ticket> Conversation<T> {
     pub(super) fn line(&mut self, now: Instant, line: Line<'_>) {
@@ -193,7 +193,7 @@ impl<T: Ticket> Conversation<T> {
     /// The process has broken its promise of order: from now on it counts as working on all of its
     /// requests, and may finish them in any order.
     fn forget_promise(&mut self, now: Instant) {
-        self.promise = Promise::Concurrency(1);
+        self.promise = Promise::Broken;
         for flight in self.flight.iter_mut().skip(1) {
             flight.since = flight.since.max(now);
         }
@@ -252,9 +252,9 @@ impl<T: Ticket> Conversation<T> {
                 line::replies_at_most(line)
             });
         }
-        let shown = &line[..line.len().min(line::STRAY_LIMIT)];
+        let shown = &line[..line.len().min(line::MAX_STRAY_BYTES)];
         self.strays.record(shown);
-        if self.events.len() >= EVENTS_AT_ONCE {
+        if self.events.len() >= MAX_EVENTS {
             self.strays.left_out += 1;
             return;
         }
@@ -284,7 +284,7 @@ fn kind_of(id: Id<'_>) -> Cause {
                 Some(b'n') => ": it is null, and must be the integer as it was sent",
                 _ => ": it is no integer as it was sent",
             };
-            (kind, text.chars().take(SHOWN_OF_AN_ID).collect())
+            (kind, text.chars().take(MAX_QUOTED_CHARACTERS).collect())
         }
     };
     Cause::quoting(kind, format!("{kind} ({text})"))

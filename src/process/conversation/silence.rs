@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 /// Silence on stdout after which output of the last request no longer comes. A print that is longer
 /// than the pipe goes on as soon as the pipe has been read; a process that could write and has no
 /// processor is not silent.
-const SILENCE: Duration = Duration::from_millis(20);
+const SILENCE_TIME: Duration = Duration::from_millis(20);
 
 /// Longest wait for that silence.
-const WAIT: Duration = Duration::from_secs(1);
+const MAX_WAIT: Duration = Duration::from_secs(1);
 
 /// The wait for silence.
 ///
@@ -30,7 +30,7 @@ struct Wait {
 
 impl Wait {
     fn is_silent(self, now: Instant) -> bool {
-        now >= self.last_output + SILENCE
+        now >= self.last_output + SILENCE_TIME
     }
 }
 
@@ -41,7 +41,7 @@ pub(super) enum Waited {
     NotYet,
     /// The process has been silent.
     Silent,
-    /// The process has not been silent for [`SILENCE`] within [`WAIT`].
+    /// The process has not been silent for [`SILENCE_TIME`] within [`MAX_WAIT`].
     InVain,
 }
 
@@ -84,18 +84,18 @@ impl Silence {
     pub(super) fn deadline(self) -> Option<Instant> {
         let wait = self.wait?;
         let last = wait.last_output.max(wait.last_runnable);
-        Some((last + SILENCE).min(wait.since + WAIT))
+        Some((last + SILENCE_TIME).min(wait.since + MAX_WAIT))
     }
 
     /// Ends the wait if it is over. All bytes that stdout holds must have been received before.
     pub(super) fn end_if_over(&mut self, now: Instant) -> Waited {
         match self.wait {
-            Some(wait) if wait.is_silent(now) && now >= wait.last_runnable + SILENCE => {
+            Some(wait) if wait.is_silent(now) && now >= wait.last_runnable + SILENCE_TIME => {
                 self.wait = None;
                 Waited::Silent
             }
             // A process that computes all the time, and writes nothing meanwhile, is silent too.
-            Some(wait) if now >= wait.since + WAIT => {
+            Some(wait) if now >= wait.since + MAX_WAIT => {
                 self.wait = None;
                 match wait.is_silent(now) {
                     true => Waited::Silent,

@@ -6,7 +6,7 @@ use serde::de::IgnoredAny;
 use std::collections::BTreeMap;
 
 /// Most bytes of stray lines that are kept as the possible parts of one reply.
-const JOINED: usize = 4 * 1024;
+const MAX_JOINED_BYTES: usize = 4 * 1024;
 
 /// Lines of the process that are no replies.
 #[derive(Debug, Default)]
@@ -16,7 +16,7 @@ pub(super) struct Strays {
     pub(super) left_out: u64,
     /// The beginning of the last line.
     pub(super) last: Vec<u8>,
-    /// The last line with a brace and all lines behind it, while they are shorter than [`JOINED`]:
+    /// The last line with a brace and all lines behind it, while they are shorter than [`MAX_JOINED_BYTES`]:
     /// together they may be one reply over several lines.
     joined: Vec<u8>,
 }
@@ -36,7 +36,7 @@ impl Strays {
         } else if self.joined.is_empty() {
             return;
         }
-        if self.joined.len() + line.len() < JOINED {
+        if self.joined.len() + line.len() < MAX_JOINED_BYTES {
             self.joined.extend_from_slice(line);
             self.joined.push(b'\n');
         } else {

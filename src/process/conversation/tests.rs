@@ -1,4 +1,4 @@
-use super::deadlines::{HALF_LINE_LASTS, UP_AFTER};
+use super::deadlines::{HALF_LINE_TIMEOUT, UP_AFTER};
 use super::*;
 use crate::error::RequestFailure;
 use crate::procfs::Activity;
@@ -15,8 +15,8 @@ impl Ticket for Request {
     fn payload(&self) -> &[u8] {
         self.1.as_bytes()
     }
-    fn context(&self, _: Instant, _: &[ContextMember]) -> Context<'_> {
-        Context::default()
+    fn context(&self, _: Instant, _: &[ContextMember]) -> RequestContext<'_> {
+        RequestContext::default()
     }
     fn timeout(&self) -> Duration {
         TIMEOUT
@@ -78,7 +78,7 @@ impl Table {
         }
     }
 
-    /// Gives a request if there is room, and has its line written.
+    /// Gives a request if the process may be given one, and has its line written.
     fn give(&mut self, number: u64) -> bool {
         let has_free = self.free_requests() > 0;
         if has_free {
@@ -242,7 +242,7 @@ fn without_ids_a_second_reply_or_half_a_line_ends_it_before_the_next_request() {
         assert!(table.talk.must_read_before_giving());
         table.says(&format!("{{\"result\":1}}\n{rest}"));
         assert!(!table.give(2), "{rest}");
-        table.waits(HALF_LINE_LASTS, None);
+        table.waits(HALF_LINE_TIMEOUT, None);
         assert_eq!(table.fault(), Some(fault), "{rest}");
         assert!(table.is_condemned());
         assert_eq!(table.answers.len(), 1);
@@ -263,10 +263,10 @@ fn a_line_and_its_end_in_two_writes_cost_no_process() {
     table.says("\n");
     assert!(table.give(1));
     table.says("{\"result\":1}\ndebug");
-    table.waits(HALF_LINE_LASTS - MS, None);
+    table.waits(HALF_LINE_TIMEOUT - MS, None);
     assert_eq!((table.free_requests(), table.fault()), (0, None));
     table.says("\n");
-    table.waits(HALF_LINE_LASTS, None);
+    table.waits(HALF_LINE_TIMEOUT, None);
     assert_eq!((table.free_requests(), table.fault()), (1, None));
 }
 
@@ -333,7 +333,7 @@ fn a_flood_of_lines_is_counted_and_the_reply_behind_it_arrives() {
     table.give(1);
     let now = table.now;
     table.talk.received(now, &[b'\n'; 60_000]);
-    assert!(table.talk.events.len() <= EVENTS_AT_ONCE);
+    assert!(table.talk.events.len() <= MAX_EVENTS);
     table.says("{\"result\":1}\n");
     assert_eq!((table.result(1), table.strays), ("1", 60_000));
 }
@@ -583,7 +583,7 @@ fn a_reply_before_its_request_is_written_costs_the_process_also_with_its_id() {
 fn a_process_that_breaks_its_order_is_given_no_more_requests() {
     let mut table = Table::new();
     table.says("{\"ready\":true,\"concurrency\":1}\n");
-    // Written ahead, past the room: how it came there does not matter here.
+    // Written ahead, past the bound: how it came there does not matter here.
     for number in [1, 2] {
         let request = Request(number, "p".to_owned());
         table.talk.promise = Promise::Concurrency(2);
@@ -924,7 +924,7 @@ fn a_half_line_that_only_grows_has_its_time_once() {
     table.give(1);
     table.says("{\"result\":1}\n.");
     for _ in 0..4 {
-        table.waits(HALF_LINE_LASTS / 4, None);
+        table.waits(HALF_LINE_TIMEOUT / 4, None);
         table.says(".");
     }
     assert_eq!(table.fault(), Some(Fault::PartialLine));
@@ -1381,7 +1381,7 @@ fn a_caller_s_budget_that_ran_in_the_queue_ends_before_the_process_s_time() {
     talk.received(now, b"{\"ready\":true}\n");
     let (call, _answered) = Call::new(Job {
         payload: "p".into(),
-        context: Extras::default(),
+        extras: Extras::default(),
         timeout: TIMEOUT,
         latest: Some(now + MS),
         reservation: crate::budget::MemoryBudget::new(1 << 20).reservation(),
@@ -1412,7 +1412,7 @@ fn a_caller_s_budget_ends_its_wait_and_no_process() {
         table.give(1);
         table.talk.flight[0].latest = Some(table.now + 10 * MS);
         assert_eq!(table.talk.next_deadline(None), Some(table.now + 10 * MS));
-        let room = table.free_requests();
+        let free = table.free_requests();
         table.waits(10 * MS, Some(Duration::ZERO));
         let RequestFailure::TimedOut(seen) = table.failure(1) else {
             panic!()
@@ -1422,7 +1422,7 @@ fn a_caller_s_budget_ends_its_wait_and_no_process() {
             "{seen}"
         );
         // One at a time is given no other meanwhile, and its late reply is nobody's.
-        assert_eq!((table.fault(), table.free_requests()), (None, room));
+        assert_eq!((table.fault(), table.free_requests()), (None, free));
         table.waits(900 * MS, Some(Duration::ZERO));
         assert_eq!(table.fault(), None, "{ready}");
         table.says("{\"id\":1,\"result\":\"late\"}\n");
@@ -1461,7 +1461,7 @@ fn a_line_is_made_again_as_it_was_to_be_compared() {
     let give = |talk: &mut Conversation<Call>, id| {
         let (call, answered) = Call::new(Job {
             payload: "p".into(),
-            context: Extras::default(),
+            extras: Extras::default(),
             timeout: TIMEOUT,
             latest: Some(now + TIMEOUT / 2),
             reservation: crate::budget::MemoryBudget::new(1024).reservation(),

@@ -1,15 +1,15 @@
 //! The `detail` of a 504: what the worker saw of the process, and the likely cause.
 
-use super::{Conversation, Flight, Promise, Ticket};
+use super::{Conversation, Flight, Ticket};
 use crate::cause::Cause;
 use crate::process::line::{self, ExtraMembers, Parsed};
 use std::time::Duration;
 
 /// Most characters of a stray line that the `detail` of a 504 quotes.
-const SHOWN_IN_DETAIL: usize = 200;
+const MAX_QUOTED_CHARACTERS: usize = 200;
 
 /// Length in bytes from which on a request line may be too long for its reader: many take 64 KiB.
-const LONG_LINE: u64 = 64 * 1024;
+const LONG_LINE_BYTES: u64 = 64 * 1024;
 
 impl<T: Ticket> Conversation<T> {
     /// The `detail` of a 504 for a request that the process could not start on in time.
@@ -43,7 +43,7 @@ impl<T: Ticket> Conversation<T> {
                 ", after {bytes} bytes of a reply without its end (in Node, process.exit() cuts \
                  what is not written yet)"
             )
-        } else if line_bytes >= LONG_LINE {
+        } else if line_bytes >= LONG_LINE_BYTES {
             format!(
                 ", with a request line of {line_bytes} bytes: it may be longer than its reader takes"
             )
@@ -58,7 +58,7 @@ impl<T: Ticket> Conversation<T> {
         let last = shown(&self.strays.last);
         let half = self.framer.partial();
         // With several requests at once, output may be another caller's answer.
-        let is_shared = matches!(self.promise, Promise::Concurrency(_));
+        let is_shared = self.promise.allows_any_order();
         let quote = |text: &str| {
             if is_shared || !quotes {
                 String::new()
@@ -158,10 +158,10 @@ impl<T> Flight<T> {
 /// The part of a line that is kept for a `detail`.
 pub(super) fn beginning(line: &[u8]) -> &[u8] {
     // A character takes four bytes at most.
-    &line[..line.len().min(4 * SHOWN_IN_DETAIL)]
+    &line[..line.len().min(4 * MAX_QUOTED_CHARACTERS)]
 }
 
 fn shown(line: &[u8]) -> String {
     let text = String::from_utf8_lossy(beginning(line));
-    text.chars().take(SHOWN_IN_DETAIL).collect()
+    text.chars().take(MAX_QUOTED_CHARACTERS).collect()
 }

@@ -103,8 +103,8 @@ impl<T: Ticket> Conversation<T> {
             // A request ahead that the process has not started on is given to another one; so the
             // process must not go on to start on it.
             let mut flights = self.flight.iter().skip(self.may_have_started());
-            let is_behind_another = self.promise == Promise::Order;
-            if is_behind_another && flights.any(|flight| flight.ticket.is_some()) {
+            let keeps_order = self.promise == Promise::Order;
+            if keeps_order && flights.any(|flight| flight.ticket.is_some()) {
                 return self.condemn(fault);
             }
             return self.finish_only(fault);

@@ -23,7 +23,7 @@ use tracing::info;
 const OWN_PROGRAM: &str = "/proc/self/exe";
 
 /// Longest time until the command is executed; its files may lie on a slow disk or network.
-const EXECUTION_TAKES: Duration = Duration::from_secs(60);
+const EXECUTION_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Most bytes that the step reports.
 const REPORT_BYTES: usize = 4096;
@@ -219,7 +219,7 @@ fn has_locale(variable: impl Fn(&str) -> Option<OsString>) -> bool {
 
 /// Reads until the step's end of the pipe is closed: by the execution, or by its death.
 fn read_report(report: &OwnedFd) -> rustix::io::Result<Report> {
-    let end = Instant::now() + EXECUTION_TAKES;
+    let end = Instant::now() + EXECUTION_TIMEOUT;
     let mut bytes = Vec::new();
     let mut block = [0; 256];
     while bytes.len() < REPORT_BYTES {

@@ -1,14 +1,14 @@
 //! Splits a stream of bytes into lines.
 
 /// Longest part of a stray line that is logged, in bytes.
-pub const STRAY_LIMIT: usize = 8 * 1024;
+pub const MAX_STRAY_BYTES: usize = 8 * 1024;
 
 /// Room for `{"id":…,"result":` and unknown members around a result of the largest size, in bytes.
-const ENVELOPE_LIMIT: usize = 4 * 1024;
+const MAX_ENVELOPE_BYTES: usize = 4 * 1024;
 
 /// Splits a stream into lines, whatever the sizes of the reads.
 ///
-/// Holds at most one line: up to the largest reply when it begins with `{`, [`STRAY_LIMIT`] bytes
+/// Holds at most one line: up to the largest reply when it begins with `{`, [`MAX_STRAY_BYTES`] bytes
 /// when it does not. A longer line is reported once, as soon as it is too long, and then skipped up
 /// to its end.
 #[derive(Debug)]
@@ -30,7 +30,7 @@ pub enum Line<'a> {
 impl Framer {
     /// A framer for lines whose `result` may have this many bytes.
     pub fn new(max_reply_bytes: usize) -> Framer {
-        let reply_limit = max_reply_bytes.saturating_add(ENVELOPE_LIMIT);
+        let reply_limit = max_reply_bytes.saturating_add(MAX_ENVELOPE_BYTES);
         Framer {
             partial: Vec::new(),
             reply_limit,
@@ -95,7 +95,7 @@ impl Framer {
         if is_braced(line) {
             self.reply_limit
         } else {
-            STRAY_LIMIT
+            MAX_STRAY_BYTES
         }
     }
 }
@@ -136,7 +136,7 @@ pub fn replies_at_most(line: &[u8]) -> usize {
 }
 
 fn too_long(line: &[u8], limit: usize) -> Line<'_> {
-    Line::TooLong(&line[..limit.min(STRAY_LIMIT)])
+    Line::TooLong(&line[..limit.min(MAX_STRAY_BYTES)])
 }
 
 pub(super) fn without_mark(line: &[u8]) -> &[u8] {

@@ -5,7 +5,7 @@ use crate::process::ids::IdDigits;
 
 /// Members beside `payload`, already chosen.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Context<'a> {
+pub struct RequestContext<'a> {
     /// Names and values of headers.
     pub headers: Option<&'a [(String, String)]>,
     /// Time left for this request, in milliseconds.
@@ -23,7 +23,12 @@ pub struct Context<'a> {
 /// `payload` is the inside of a valid JSON string without lone surrogates; it is written as the
 /// shortest JSON for the same text. U+0085, U+2028 and U+2029 are escaped too, because line
 /// readers of some languages split there (Node's readline, Python's `str.splitlines`).
-pub fn encode_request(line: &mut Vec<u8>, id: &IdDigits, payload: &[u8], context: &Context<'_>) {
+pub fn encode_request(
+    line: &mut Vec<u8>,
+    id: &IdDigits,
+    payload: &[u8],
+    context: &RequestContext<'_>,
+) {
     line.reserve(payload.len() + 56);
     line.extend_from_slice(b"{\"id\":");
     line.extend_from_slice(id.as_bytes());

@@ -23,7 +23,7 @@ fn encoded(payload: &str) -> String {
         &mut line,
         &IdDigits::new(7),
         payload.as_bytes(),
-        &Context::default(),
+        &RequestContext::default(),
     );
     String::from_utf8(line).unwrap()
 }
@@ -39,9 +39,9 @@ fn a_line_with_brace_over_the_limit_is_reported_once_and_skipped() {
 
 #[test]
 fn a_long_line_without_brace_is_cut() {
-    let long = "x".repeat(3 * STRAY_LIMIT);
+    let long = "x".repeat(3 * MAX_STRAY_BYTES);
     let seen = lines(1 << 20, &[long.as_bytes(), b"\n{}\n"]);
-    assert_eq!(seen[0], (false, vec![b'x'; STRAY_LIMIT]));
+    assert_eq!(seen[0], (false, vec![b'x'; MAX_STRAY_BYTES]));
     assert_eq!(seen[1], (true, b"{}".to_vec()));
 }
 
@@ -323,7 +323,7 @@ fn context_members_follow_the_payload() {
         ("x-a".to_owned(), "1\"\u{2028}".to_owned()),
         ("x-b".to_owned(), String::new()),
     ];
-    let context = Context {
+    let context = RequestContext {
         headers: Some(&headers),
         timeout_ms: Some(250),
         request_id: Some("r"),

@@ -1,13 +1,13 @@
 //! Lines of stderr that came together, cut to their limits.
 
-use super::{LINE_LIMIT, quote};
+use super::{MAX_LINE_BYTES, quote};
 use std::time::{Duration, Instant};
 
 /// Largest block of lines that is kept together, in bytes.
-const BLOCK_LIMIT: usize = 64 * 1024;
+const MAX_BLOCK_BYTES: usize = 64 * 1024;
 
 /// Longest that a block is kept while more comes.
-pub(super) const BLOCK_AGE: Duration = Duration::from_millis(200);
+pub(super) const MAX_BLOCK_AGE: Duration = Duration::from_millis(200);
 
 /// Lines that came together.
 #[derive(Debug, Default)]
@@ -30,8 +30,8 @@ impl Block {
     pub(super) fn is_due(&self, now: Instant) -> bool {
         let is_old = self
             .since
-            .is_some_and(|since| now.saturating_duration_since(since) >= BLOCK_AGE);
-        is_old || self.text.len() >= BLOCK_LIMIT
+            .is_some_and(|since| now.saturating_duration_since(since) >= MAX_BLOCK_AGE);
+        is_old || self.text.len() >= MAX_BLOCK_BYTES
     }
 
     /// Adds bytes that were read now; a line beyond its limit is cut.
@@ -43,10 +43,10 @@ impl Block {
                 Some(line) => (line, &b"\n"[..]),
                 None => (piece, &b""[..]),
             };
-            let room = LINE_LIMIT.saturating_sub(self.line_length);
+            let room = MAX_LINE_BYTES.saturating_sub(self.line_length);
             self.text.extend_from_slice(&line[..line.len().min(room)]);
             // Once, where the limit is passed.
-            if line.len() > room && self.line_length <= LINE_LIMIT {
+            if line.len() > room && self.line_length <= MAX_LINE_BYTES {
                 self.text.extend_from_slice("… (cut)".as_bytes());
             }
             self.text.extend_from_slice(end);
@@ -116,14 +116,14 @@ mod tests {
     #[test]
     fn long_lines_are_cut_and_the_next_is_whole() {
         let mut block = Block::default();
-        block.push(Instant::now(), &[b'x'; 3 * LINE_LIMIT]);
+        block.push(Instant::now(), &[b'x'; 3 * MAX_LINE_BYTES]);
         block.push(Instant::now(), b"xxx\nnext\n");
         let text = String::from_utf8(block.take()).unwrap();
         let lines: Vec<&str> = text.lines().collect();
-        assert_eq!(lines[0].len(), LINE_LIMIT + "… (cut)".len());
+        assert_eq!(lines[0].len(), MAX_LINE_BYTES + "… (cut)".len());
         assert_eq!(lines[1], "next");
         // The limit is passed by what is behind it, in whatever pieces it comes.
-        let full = "x".repeat(LINE_LIMIT);
+        let full = "x".repeat(MAX_LINE_BYTES);
         for (pieces, line) in [
             (vec![format!("{full}\n")], full.clone()),
             (vec![full.clone(), "\n".to_owned()], full.clone()),
@@ -158,9 +158,9 @@ mod tests {
         assert_eq!(block.take_half_line(), b"end\n");
         assert_eq!(block.take_half_line(), b"");
         // The limit of a line counts over blocks.
-        block.push(Instant::now(), &[b'x'; LINE_LIMIT]);
+        block.push(Instant::now(), &[b'x'; MAX_LINE_BYTES]);
         assert_eq!(block.take_lines(), b"");
         block.push(Instant::now(), b"yz\n");
-        assert_eq!(block.take_lines().len(), LINE_LIMIT + "… (cut)\n".len());
+        assert_eq!(block.take_lines().len(), MAX_LINE_BYTES + "… (cut)\n".len());
     }
 }

@@ -1,6 +1,6 @@
 //! The stderr of a process: drained at any rate, and logged in blocks.
 
-use super::block::{BLOCK_AGE, Block};
+use super::block::{Block, MAX_BLOCK_AGE};
 use super::{LogAllowance, StreamLog};
 use crate::config::HandlerLog;
 use crate::process::alarm::Alarm;
@@ -14,17 +14,17 @@ use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::unix::pipe::Receiver;
 
 /// Reads of stderr after the end of its process, each up to 16 KiB; a pipe holds 64 KiB.
-const READS_AT_THE_END: usize = 8;
+const MAX_READS_AT_THE_END: usize = 8;
 
 /// Most reads of stderr before output on stdout is handled.
-const READS_BEFORE_STDOUT: usize = 4;
+const MAX_READS_BEFORE_STDOUT: usize = 4;
 
 /// Reads of stderr in a row that find nothing, after which stdout is handled without one: a read
 /// costs a system call.
-const READS_FOR_NOTHING: u32 = 64;
+const MAX_EMPTY_READS: u32 = 64;
 
 /// A block ends when nothing has come for this long: a traceback is written in one go.
-const QUIET: Duration = Duration::from_millis(20);
+const QUIET_TIME: Duration = Duration::from_millis(20);
 
 /// The stderr of a process: drained at any rate, and logged in blocks.
 ///
@@ -93,14 +93,14 @@ impl ErrorOutput {
             return;
         }
         self.reads_left -= 1;
-        self.read_now(READS_BEFORE_STDOUT, &request());
+        self.read_now(MAX_READS_BEFORE_STDOUT, &request());
     }
 
     /// Reads and logs the rest without waiting: a grandchild may hold the pipe open, and may even
     /// go on writing. The output of a failed start is not logged if it equals that of the failed
     /// start before; returns how many starts in a row before had the same output.
     pub(crate) fn finish(&mut self, end: StartEnd, request: &Option<RequestName>) -> u64 {
-        self.read_now(READS_AT_THE_END, request);
+        self.read_now(MAX_READS_AT_THE_END, request);
         self.log_last();
         let (text, repeated) = self.start.end(end);
         self.log(text, None);
@@ -137,7 +137,7 @@ impl ErrorOutput {
                     self.request.clone_from(request);
                 }
                 let now = Instant::now();
-                self.reads_left = READS_FOR_NOTHING;
+                self.reads_left = MAX_EMPTY_READS;
                 self.block.push(now, &self.scratch[..length]);
                 if self.block.is_due(now) {
                     self.log_block();
@@ -157,8 +157,8 @@ impl ErrorOutput {
     /// Logs output whose time has come, and has the task woken for the rest.
     fn log_in_time(&mut self, cx: &mut Context<'_>) {
         let quiet = match self.start.is_new() {
-            true => BLOCK_AGE,
-            false => QUIET,
+            true => MAX_BLOCK_AGE,
+            false => QUIET_TIME,
         };
         let Some(deadline) = self.deadline(quiet) else {
             return;

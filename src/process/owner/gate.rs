@@ -16,7 +16,7 @@ pub(super) struct Gate {
     budget: MemoryBudget,
     usage: Usage,
     overdraft: Option<Overdraft>,
-    /// The wait for room, while reading is held up.
+    /// The wait for free bytes of the budget, while reading is held up.
     room: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
 

@@ -11,37 +11,37 @@ use tokio::io::{AsyncRead, ReadBuf};
 pub(super) const READ_BYTES: usize = 64 * 1024;
 
 /// Most reads in a row before other tasks have their turn.
-const READS_IN_A_ROW: usize = 16;
+const MAX_READS_IN_A_ROW: usize = 16;
 
-/// Bytes of a read that are handled at once: 16 Ki empty lines take less than [`TURN_LASTS`].
+/// Bytes of a read that are handled at once: 16 Ki empty lines take less than [`MAX_TURN`].
 pub(super) const PIECE_BYTES: usize = 16 * 1024;
 
 /// Longest time of reading before other tasks have their turn.
-const TURN_LASTS: Duration = Duration::from_millis(1);
+const MAX_TURN: Duration = Duration::from_millis(1);
 
 /// Most reads in search of the end of output, before a request is given to a process that repeats
 /// no ids.
-const READS_BEFORE_GIVING: usize = 2;
+const MAX_READS_BEFORE_GIVING: usize = 2;
 
 /// Lines of one read after which other tasks have their turn.
-const MANY_LINES: usize = 200;
+const MAX_LINES_PER_TURN: usize = 200;
 
 /// Result of a read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Received {
     Nothing,
     Some,
-    /// More than [`MANY_LINES`]: other tasks have their turn first.
+    /// More than [`MAX_LINES_PER_TURN`]: other tasks have their turn first.
     Much,
 }
 
 impl<S: RequestSource + ProcessObserver> Owner<S> {
-    /// Reads and handles output; true if there may be more after [`READS_IN_A_ROW`].
+    /// Reads and handles output; true if there may be more after [`MAX_READS_IN_A_ROW`].
     pub(super) fn poll_read(&mut self, cx: &mut Context<'_>) -> bool {
         if !self.pending.is_empty() && self.take_in() == Received::Much {
             return true;
         }
-        for _ in 0..READS_IN_A_ROW {
+        for _ in 0..MAX_READS_IN_A_ROW {
             if !self.gate.may_read(cx, self.conversation.partial_bytes()) {
                 return false;
             }
@@ -104,7 +104,7 @@ impl<S: RequestSource + ProcessObserver> Owner<S> {
             self.pending.start = end;
             self.taken_in += (end - begin) as u64;
             self.gate.count(self.conversation.buffered_bytes());
-            if self.handle_events() > MANY_LINES {
+            if self.handle_events() > MAX_LINES_PER_TURN {
                 return Received::Much;
             }
             received = Received::Some;
@@ -112,9 +112,9 @@ impl<S: RequestSource + ProcessObserver> Owner<S> {
         received
     }
 
-    /// Reads and handles output for `TURN_LASTS` at most; true if that was all.
+    /// Reads and handles output for `MAX_TURN` at most; true if that was all.
     pub fn read_a_turn(&mut self) -> bool {
-        let end = Instant::now() + TURN_LASTS;
+        let end = Instant::now() + MAX_TURN;
         let is_all = loop {
             if self.read_now() == Received::Nothing {
                 break true;
@@ -127,9 +127,9 @@ impl<S: RequestSource + ProcessObserver> Owner<S> {
         is_all
     }
 
-    /// Reads and handles output, at most [`READS_BEFORE_GIVING`] times; true if that was all.
+    /// Reads and handles output, at most [`MAX_READS_BEFORE_GIVING`] times; true if that was all.
     pub(super) fn read_until_empty(&mut self) -> bool {
-        for _ in 0..READS_BEFORE_GIVING {
+        for _ in 0..MAX_READS_BEFORE_GIVING {
             match self.read_now() {
                 Received::Nothing => return true,
                 Received::Some => {}

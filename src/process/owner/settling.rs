@@ -17,15 +17,15 @@ use tokio::time::timeout;
 
 /// Most bytes that are read of a dead process's stdout. A pipe holds 64 KiB by default and 1 MiB at
 /// most, unless root has raised `/proc/sys/fs/pipe-max-size`.
-const REST_BYTES: u64 = 4 * 1024 * 1024;
+const MAX_REST_BYTES: u64 = 4 * 1024 * 1024;
 
 /// Most bytes that are read back of a dead process's stdin. A pipe holds an eighth of it by
 /// default, but the process may have made it larger.
-pub(super) const MOST_UNREAD: usize = 512 * 1024;
+pub(super) const MAX_UNREAD_BYTES: usize = 512 * 1024;
 
 /// Longest wait for killed processes to be gone. Only a descendant that has left the group, and
 /// lives on, takes all of it.
-const KILLED_END_WITHIN: Duration = Duration::from_millis(20);
+const KILLED_TIMEOUT: Duration = Duration::from_millis(20);
 
 impl<S: RequestSource + ProcessObserver> Owner<S> {
     /// The process has been reaped. Delivers the answers that are still in its stdout, fails the
@@ -70,10 +70,10 @@ impl<S: RequestSource + ProcessObserver> Owner<S> {
         never_started
     }
 
-    /// Reads stdout to its end, a turn at a time. At most [`REST_BYTES`], because a descendant may
+    /// Reads stdout to its end, a turn at a time. At most [`MAX_REST_BYTES`], because a descendant may
     /// go on writing.
     async fn read_rest(&mut self) {
-        let most = self.taken_in + REST_BYTES;
+        let most = self.taken_in + MAX_REST_BYTES;
         while !self.read_a_turn() && self.taken_in < most {
             yield_now().await;
         }
@@ -93,7 +93,7 @@ impl<S: RequestSource + ProcessObserver> Owner<S> {
         });
         // Cancel-safe: all progress lives in self. A process that holds the pipe longer counts as
         // working.
-        let _ = timeout(KILLED_END_WITHIN, ended).await;
+        let _ = timeout(KILLED_TIMEOUT, ended).await;
         self.handle_events();
         self.source.send_answers();
     }
@@ -111,7 +111,7 @@ impl<S: RequestSource + ProcessObserver> Owner<S> {
         let Ok(reader) = rustix::fs::open(path, flags, Mode::empty()) else {
             return unread;
         };
-        while unread.len() <= MOST_UNREAD {
+        while unread.len() <= MAX_UNREAD_BYTES {
             let length = unread.len();
             unread.resize(length + READ_BYTES, 0);
             let read = rustix::io::read(&reader, &mut unread[length..]);

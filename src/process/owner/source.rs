@@ -14,7 +14,7 @@ pub trait RequestSource {
 
     /// The next request for this process. Without one, the process is woken when there is one.
     fn poll_take(&mut self, cx: &mut Context<'_>, load: Load) -> Poll<Self::Request>;
-    /// True when a process with this much room had better leave requests in the queue for a moment,
+    /// True when a process that may be given this many more had better leave requests in the queue for a moment,
     /// because more are coming that can be written together with them. The process is woken after
     /// that moment.
     fn waits_for_more(&mut self, cx: &mut Context<'_>, free_requests: usize) -> bool;

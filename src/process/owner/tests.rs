@@ -1,5 +1,5 @@
 use super::reading::PIECE_BYTES;
-use super::settling::MOST_UNREAD;
+use super::settling::MAX_UNREAD_BYTES;
 use super::*;
 use crate::answer::{Answered, Outcome, Work};
 use crate::config::HandlerLog;
@@ -140,7 +140,7 @@ impl Bench {
         let trace = format!("00-{}-{}-01", "1".repeat(32), "2".repeat(16));
         let (call, answered) = Call::new(Job {
             payload: "p".into(),
-            context: Extras {
+            extras: Extras {
                 headers: Vec::new(),
                 request_id: request_id.into(),
                 trace: TraceContext::parse(&trace),
@@ -269,15 +269,15 @@ async fn without_ids_a_process_that_waits_for_a_processor_is_not_silent() {
     let mut busy = Busy::start();
     let mut bench = Bench::of_process(busy.0.id()).await;
     bench.answers_without_id().await;
-    let room = |bench: &Bench| bench.owner.conversation.free_requests(Instant::now());
+    let free = |bench: &Bench| bench.owner.conversation.free_requests(Instant::now());
     for _ in 0..10 {
         // Several times as long as the silence that is waited for.
         tokio::time::sleep(Duration::from_millis(30)).await;
         assert!(bench.turn().is_pending());
-        assert_eq!(room(&bench), 0);
+        assert_eq!(free(&bench), 0);
     }
     busy.end();
-    while room(&bench) == 0 {
+    while free(&bench) == 0 {
         tokio::time::sleep(Duration::from_millis(5)).await;
         assert!(bench.turn().is_pending());
     }
@@ -437,7 +437,7 @@ async fn a_stdin_that_does_not_get_empty_is_not_read_on() {
     assert!(bench.owner.settle(&"gone".into()).await.is_empty());
     // What is left of it nobody writes on, and is dropped with its last reader.
     let left = usize::try_from(bench.unread()).unwrap();
-    assert!(left > size - MOST_UNREAD - 3 * 64 * 1024, "{left}");
+    assert!(left > size - MAX_UNREAD_BYTES - 3 * 64 * 1024, "{left}");
 }
 
 /// The lines of handlers in a log, each with the request of its event.

@@ -10,7 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// A kill that no death of a process explained within this time hit no process of the pool.
-const COUNTS_FOR: Duration = Duration::from_secs(1);
+const KILL_EXPLAINS_FOR: Duration = Duration::from_secs(1);
 
 /// Watches the count of the control group of the worker and its processes.
 #[derive(Debug)]
@@ -66,7 +66,7 @@ impl OomWatch {
 
 impl Tally {
     fn update(&mut self, counted: u64, now: Instant) {
-        let is_old = |rose: Instant| now.saturating_duration_since(rose) > COUNTS_FOR;
+        let is_old = |rose: Instant| now.saturating_duration_since(rose) > KILL_EXPLAINS_FOR;
         if self.rose_at.is_some_and(is_old) {
             self.open = 0;
         }

@@ -16,13 +16,13 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 use tracing::warn;
 
 /// Longest time between two searches for dead orphans, for the case that no SIGCHLD comes.
-const LOOK_PERIOD: Duration = Duration::from_secs(1);
+const SAMPLE_PERIOD: Duration = Duration::from_secs(1);
 
 /// Least time between two searches: many deaths are seen in one.
-const LEAST_PAUSE: Duration = Duration::from_millis(10);
+const MIN_PAUSE: Duration = Duration::from_millis(10);
 
 /// Longest wait for killed orphans when the worker stops.
-const LAST_KILLS: Duration = Duration::from_secs(1);
+const LAST_KILLS_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// From now on, processes whose parent has ended become children of this one.
 pub fn take_in_orphans() {
@@ -37,7 +37,7 @@ pub async fn reap_in_time() -> Infallible {
     let mut deaths = signal(SignalKind::child())
         .inspect_err(|error| warn!(%error, "orphans are reaped late"))
         .ok();
-    let mut tick = interval(LOOK_PERIOD);
+    let mut tick = interval(SAMPLE_PERIOD);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let death = async {
@@ -54,7 +54,7 @@ pub async fn reap_in_time() -> Infallible {
         // On the thread that starts processes: only between two starts is each child known for what
         // it is. Without that thread no process was started, and there are no orphans.
         drop(parent_thread::run(reap_now).await);
-        sleep(LEAST_PAUSE).await;
+        sleep(MIN_PAUSE).await;
     }
 }
 
@@ -77,7 +77,7 @@ fn reap(pid: Pid) {
 /// Kills and reaps all orphans. The children of a killed orphan become children of the worker in
 /// their turn, so this goes on until there are none.
 pub async fn end_orphans() {
-    let end = Instant::now() + LAST_KILLS;
+    let end = Instant::now() + LAST_KILLS_TIMEOUT;
     loop {
         let mut orphans = own_children();
         orphans.retain(|pid| family().relation(*pid) == Relation::Orphan);

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use faas_worker::error::RequestFailure;
 use faas_worker::http::api::payload::{find_payload, is_json};
 use faas_worker::process::ids::IdDigits;
-use faas_worker::process::line::{Context, encode_request};
+use faas_worker::process::line::{RequestContext, encode_request};
 use libfuzzer_sys::fuzz_target;
 use serde::de::IgnoredAny;
 use serde_json::Value;
@@ -30,7 +30,12 @@ fn decoded(payload: &[u8]) -> String {
 
 fn check_line(payload: &[u8]) {
     let mut line = Vec::new();
-    encode_request(&mut line, &IdDigits::new(7), payload, &Context::default());
+    encode_request(
+        &mut line,
+        &IdDigits::new(7),
+        payload,
+        &RequestContext::default(),
+    );
     let text = String::from_utf8(line).expect("a line is UTF-8");
     let inside = text.strip_suffix('\n').expect("a line ends");
     assert!(!inside.contains(BREAKS), "a line break inside: {inside:?}");
@@ -42,7 +47,12 @@ fn check_line(payload: &[u8]) {
     let start = "{\"id\":7,\"payload\":\"".len();
     let mut again = Vec::new();
     let shortest = &inside.as_bytes()[start..inside.len() - 2];
-    encode_request(&mut again, &IdDigits::new(7), shortest, &Context::default());
+    encode_request(
+        &mut again,
+        &IdDigits::new(7),
+        shortest,
+        &RequestContext::default(),
+    );
     assert_eq!(again, text.as_bytes());
 }
 

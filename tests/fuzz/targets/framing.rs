@@ -1,7 +1,7 @@
 //! Lines do not depend on the cut of the bytes into reads, and equal the lines of a plain split.
 #![no_main]
 
-use faas_worker::process::line::{Framer, Line, STRAY_LIMIT, is_braced};
+use faas_worker::process::line::{Framer, Line, MAX_STRAY_BYTES, is_braced};
 use libfuzzer_sys::fuzz_target;
 
 const MAX_REPLY: usize = 16;
@@ -20,7 +20,7 @@ fn feed<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Seen {
                 Line::TooLong(line) => (false, line.to_vec()),
             });
         });
-        assert!(framer.partial().len() <= REPLY_LIMIT.max(STRAY_LIMIT));
+        assert!(framer.partial().len() <= REPLY_LIMIT.max(MAX_STRAY_BYTES));
     }
     seen
 }
@@ -33,18 +33,18 @@ fn split(bytes: &[u8]) -> Seen {
         if is_braced(line) {
             REPLY_LIMIT
         } else {
-            STRAY_LIMIT
+            MAX_STRAY_BYTES
         }
     };
     let mut seen: Seen = Vec::new();
     for line in lines {
         match line.len() <= limit(line) {
             true => seen.push((true, line.to_vec())),
-            false => seen.push((false, line[..limit(line).min(STRAY_LIMIT)].to_vec())),
+            false => seen.push((false, line[..limit(line).min(MAX_STRAY_BYTES)].to_vec())),
         }
     }
     if unfinished.len() > limit(unfinished) {
-        let shown = limit(unfinished).min(STRAY_LIMIT);
+        let shown = limit(unfinished).min(MAX_STRAY_BYTES);
         seen.push((false, unfinished[..shown].to_vec()));
     }
     seen

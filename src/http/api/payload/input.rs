@@ -1,7 +1,7 @@
 //! `input` in an error answer: the faulty part of the body, cut where it is long.
 //!
 //! The Python worker repeats all of it, rendered anew, which for a hostile body is many times its
-//! size and takes long. Here `input` is at most [`LONGEST_INPUT`] bytes of it: a longer one is a
+//! size and takes long. Here `input` is at most [`MAX_INPUT_BYTES`] bytes of it: a longer one is a
 //! string with its beginning and `… (cut)`.
 
 use super::json::Stop;
@@ -9,24 +9,24 @@ use super::render::{render, render_text};
 use std::ops::Range;
 
 /// The longest `input` that is repeated as a whole, in bytes as rendered.
-pub(super) const LONGEST_INPUT: usize = 1024;
+pub(super) const MAX_INPUT_BYTES: usize = 1024;
 
 /// A part of a body up to this size, in bytes, is rendered as Python renders it before it is cut;
 /// of a larger one the beginning is shown as it was sent.
-const LONGEST_RENDERED: usize = 16 * 1024;
+const MAX_RENDERED_BYTES: usize = 16 * 1024;
 
 const CUT: &str = "… (cut)";
 
 /// Writes the value at `range` of `text`, which the scanner has accepted before.
 pub(super) fn push_value(text: &str, range: Range<usize>, out: &mut Vec<u8>) -> Result<(), Stop> {
     let value = text.get(range.clone()).unwrap_or_default();
-    if value.len() > LONGEST_RENDERED {
+    if value.len() > MAX_RENDERED_BYTES {
         push_cut(value, out);
         return Ok(());
     }
     let before = out.len();
     render(text, range, out)?;
-    if out.len() - before > LONGEST_INPUT {
+    if out.len() - before > MAX_INPUT_BYTES {
         let rendered = out.split_off(before);
         push_cut(&String::from_utf8_lossy(&rendered), out);
     }
@@ -39,7 +39,7 @@ pub(super) fn push_text(text: &str, out: &mut Vec<u8>) {
     if beginning.len() == text.len() {
         let before = out.len();
         render_text(text, out);
-        if out.len() - before <= LONGEST_INPUT + 2 {
+        if out.len() - before <= MAX_INPUT_BYTES + 2 {
             return;
         }
         out.truncate(before);
@@ -51,7 +51,7 @@ pub(super) fn push_text(text: &str, out: &mut Vec<u8>) {
         let next = at + character.len_utf8();
         let mut one = Vec::new();
         render_text(&beginning[at..next], &mut one);
-        if written.len() + one.len() > LONGEST_INPUT + 2 {
+        if written.len() + one.len() > MAX_INPUT_BYTES + 2 {
             break;
         }
         written.extend_from_slice(&one[1..one.len() - 1]);
@@ -74,7 +74,7 @@ fn push_cut(value: &str, out: &mut Vec<u8>) {
             [b'\\', ..] => 2,
             _ => rest.chars().next().map_or(1, char::len_utf8),
         };
-        if end + unit > LONGEST_INPUT.min(beginning.len()) {
+        if end + unit > MAX_INPUT_BYTES.min(beginning.len()) {
             break;
         }
         end += unit;
@@ -92,9 +92,9 @@ fn push_cut(value: &str, out: &mut Vec<u8>) {
     }
 }
 
-/// At most [`LONGEST_INPUT`] bytes, ending with a whole character.
+/// At most [`MAX_INPUT_BYTES`] bytes, ending with a whole character.
 fn beginning(text: &str) -> &str {
-    let mut end = text.len().min(LONGEST_INPUT);
+    let mut end = text.len().min(MAX_INPUT_BYTES);
     while !text.is_char_boundary(end) {
         end -= 1;
     }
@@ -122,7 +122,7 @@ mod tests {
     fn what_is_short_is_whole_and_what_is_long_is_cut() {
         assert_eq!(value(r#"{"a": [1, 2.0]}"#), r#"{"a":[1,2.0]}"#);
         assert_eq!(text("a\"b"), r#""a\"b""#);
-        let short = format!("\"{}\"", "x".repeat(LONGEST_INPUT - 2));
+        let short = format!("\"{}\"", "x".repeat(MAX_INPUT_BYTES - 2));
         assert_eq!(value(&short), short);
         for repeat in [1_000, 10_000, 100_000] {
             let numbers = format!("[{}1]", "1, ".repeat(repeat));
@@ -151,13 +151,13 @@ mod tests {
             let contents = piece.repeat(repeat);
             let mut out = Vec::new();
             push_text(&contents, &mut out);
-            prop_assert!(out.len() <= LONGEST_INPUT + 20);
+            prop_assert!(out.len() <= MAX_INPUT_BYTES + 20);
             prop_assert!(serde_json::from_slice::<String>(&out).is_ok());
             if !contents.contains('\u{1}') {
                 let string = format!("\"{contents}\"");
                 let mut out = Vec::new();
                 prop_assert!(push_value(&string, 0..string.len(), &mut out).is_ok());
-                prop_assert!(out.len() <= 6 * LONGEST_INPUT + 20, "{}", out.len());
+                prop_assert!(out.len() <= 6 * MAX_INPUT_BYTES + 20, "{}", out.len());
                 prop_assert!(serde_json::from_slice::<String>(&out).is_ok());
             }
         }
