@@ -38,8 +38,14 @@ RUN find src examples -name '*.rs' -exec touch {} + \
     && cargo build --locked --release --no-default-features --features handler \
         --example default --example decode_type_a --example decode_type_b --example echo
 # Owned by root and written by nobody: the worker runs as another user.
-RUN mkdir -p /out/usr/local/bin /out/handlers \
+RUN share=/out/usr/local/share \
+    && mkdir -p /out/usr/local/bin /out/handlers $share/man/man1 \
+        $share/bash-completion/completions $share/zsh/site-functions \
     && cp /target/*/release/faas-worker /out/usr/local/bin/ \
+    && /out/usr/local/bin/faas-worker man >$share/man/man1/faas-worker.1 \
+    && /out/usr/local/bin/faas-worker completions bash \
+        >$share/bash-completion/completions/faas-worker \
+    && /out/usr/local/bin/faas-worker completions zsh >$share/zsh/site-functions/_faas-worker \
     && for name in default decode_type_a decode_type_b echo; do \
         cp /target/*/release/examples/$name /out/handlers/ || exit 1; \
     done \

@@ -4,6 +4,7 @@ mod signals;
 
 use faas_worker::cli::{self, Task, UnknownVariable};
 use faas_worker::commands::health::{Question, health};
+use faas_worker::commands::new;
 use faas_worker::commands::top::top;
 use faas_worker::config::Config;
 use faas_worker::error::StartError;
@@ -32,6 +33,8 @@ fn main() -> ExitCode {
         Ok(Task::Health(addresses)) => tell(&health(&addresses, Question::Health)),
         Ok(Task::Ready(addresses)) => tell(&health(&addresses, Question::Ready)),
         Ok(Task::Top(settings)) => top(&settings.addresses, settings.interval, settings.once),
+        Ok(Task::New(language, directory)) => new::new(&language, &directory),
+        Ok(Task::Languages) => new::list(),
         Ok(Task::Serve(config, log)) => {
             let _last_lines = match logging::start(log.format, log.level) {
                 Ok(last_lines) => last_lines,

@@ -253,3 +253,46 @@ fn without_a_handler_a_terminal_is_told_what_to_type() {
     let worker = Builder::new(Vec::new()).start();
     assert_eq!(worker.post("x").status, 500);
 }
+
+#[test]
+fn completions_are_scripts_that_their_shell_reads_and_know_each_command() {
+    for shell in ["bash", "zsh", "fish"] {
+        let script = printed(&["completions", shell]);
+        for command in ["health", "top", "new", "completions"] {
+            assert!(script.contains(command), "{shell} does not know {command}");
+        }
+    }
+    let scratch = Scratch::new();
+    let script = scratch.file("completion", 0o644, printed(&["completions", "bash"]));
+    let words = "source \"$1\"; COMP_WORDS=(faas-worker he); COMP_CWORD=1; \
+                 _faas__worker faas-worker he faas-worker; echo \"${COMPREPLY[*]}\"";
+    let mut bash = Command::new("bash");
+    bash.args(["-c", words, "bash", &script]);
+    match bash.output() {
+        Ok(output) => {
+            let offered = String::from_utf8_lossy(&output.stdout).into_owned();
+            assert!(
+                offered.split_whitespace().any(|word| word == "health"),
+                "{output:?}"
+            );
+        }
+        Err(error) => eprintln!("skipped: there is no bash: {error}"),
+    }
+    assert!(refused(&["completions", "tcsh"]).contains("not one of bash"));
+}
+
+#[test]
+fn the_manual_page_has_each_setting_with_its_variable() {
+    let page = printed(&["man"]);
+    let help = printed(&["--help"]);
+    for variable in help.split("[env: ").skip(1) {
+        let variable = variable
+            .trim_start()
+            .split(|end: char| !(end.is_ascii_uppercase() || end == '_'));
+        let variable = variable.map(str::to_owned).next().unwrap();
+        assert!(page.contains(&variable), "{variable}");
+    }
+    assert!(page.starts_with(".ie") && page.contains("\n.TH faas-worker 1 "));
+    assert!(printed(&["man", "top"]).contains(".TH faas-worker-top 1 "));
+    assert!(refused(&["man", "helth"]).contains("did you mean health?"));
+}

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 /// How a language runs its handler. In the commands, `SOURCE` stands for the path of the file,
 /// `PROGRAM` for the path of the output of `compile`, and `EXAMPLE` for a program built by cargo.
-struct Language {
+pub(crate) struct Language {
     /// Below `examples`.
     file: &'static str,
     /// Succeeds where the runtime and the libraries are there.
@@ -43,7 +43,7 @@ const PLAIN: Language = Language {
 /// Lists the languages, and makes a test for each one.
 macro_rules! languages {
     ($($name:ident: $language:expr,)+) => {
-        const LANGUAGES: &[(&str, Language)] = &[$((stringify!($name), $language)),+];
+        pub(crate) const LANGUAGES: &[(&str, Language)] = &[$((stringify!($name), $language)),+];
         $(mod $name {
             #[test]
             fn decodes_readings_under_any_locale_until_it_is_told_to_end() {
@@ -167,8 +167,9 @@ languages! {
     },
 }
 
-fn check(name: &str) {
-    let (_, language) = LANGUAGES.iter().find(|(known, _)| *known == name).unwrap();
+/// Whether the runtime of the language is there. Where it is missing, the test is skipped and says
+/// so.
+pub(crate) fn is_there(name: &str, language: &Language) -> bool {
     let mut probe = Command::new(language.probe[0]);
     probe.args(&language.probe[1..]);
     let is_there = probe.output().is_ok_and(|output| output.status.success());
@@ -179,6 +180,13 @@ fn check(name: &str) {
             "{name} is required by FAAS_TEST_LANGUAGES=all, and this fails: {probe:?}"
         );
         eprintln!("skipped: {name}, because this fails: {probe:?}");
+    }
+    is_there
+}
+
+fn check(name: &str) {
+    let (_, language) = LANGUAGES.iter().find(|(known, _)| *known == name).unwrap();
+    if !is_there(name, language) {
         return;
     }
     let scratch = Scratch::new();

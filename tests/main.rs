@@ -28,6 +28,7 @@ mod load;
 mod logs;
 mod malformed;
 mod metrics;
+mod new;
 mod pages;
 mod platform;
 mod promises;

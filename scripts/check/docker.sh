@@ -233,6 +233,26 @@ added_to_empty() {
 
 # ---- Fleet ------------------------------------------------------------------------------------------
 
+# Handlers that `faas-worker new` of the image writes, each in the image of its own Dockerfile.
+new_handlers_answer() {
+    local language directory
+    for language in sh python; do
+        directory=$work/new-$language
+        mkdir --mode 777 "$directory"
+        bounded docker run --rm --label "$name=1" --volume "$directory:/function" \
+            "$image:latest" new "$language" /function >/dev/null
+        sed -i "s|--from=faas-worker |--from=$image:latest |" "$directory/Dockerfile"
+        build --tag "$image:new-$language" "$directory"
+        start "new-$language" --env FAAS_ALLOW_HOST=localhost "$image:new-$language"
+        python3 "$client" until "$(address "new-$language")" dev-1,42.5,1678886400 \
+            '"device":"dev-1"' >/dev/null
+        healthy "$name-new-$language"
+    done
+    bounded docker run --rm --label "$name=1" --entrypoint cat "$image:latest" \
+        /usr/local/share/man/man1/faas-worker.1 | grep -q '^\.TH faas-worker 1' \
+        || fail 'the image has no manual page'
+}
+
 fleet_answers() {
     local seen
     compose "${fleet[@]}" up --build --detach >"$work/up.log" 2>&1 || {
@@ -378,6 +398,7 @@ if [ "$failed" -eq 0 ]; then
     check 'orphans of handlers leave no zombies' orphans_are_reaped
     check 'one line adds it to a Python image' added_to_python
     check 'one line adds it to an empty image' added_to_empty
+    check 'handlers written by new answer in their images' new_handlers_answer
     check 'the fleet answers on its three ports' fleet_answers
     check 'the fleet turns healthy' fleet_turns_healthy
     check 'the limits of the fleet hold' fleet_is_confined

@@ -60,7 +60,12 @@ fn bad_value(argument: &str, value: &str, error: &clap::Error) -> Option<String>
     let flag = argument.split([' ', '=', '[']).next()?;
     let why = std::error::Error::source(error);
     let why = why.map_or_else(
-        || "a value is missing, or is not one".to_owned(),
+        || match error.get(ContextKind::ValidValue) {
+            Some(ContextValue::Strings(values)) if !values.is_empty() => {
+                format!("not one of {}", values.join(", "))
+            }
+            _ => "a value is missing, or is not one".to_owned(),
+        },
         ToString::to_string,
     );
     Some(format!("{flag}{}: {why}: {value:?}", variable_of(flag)))

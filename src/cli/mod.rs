@@ -3,6 +3,7 @@
 //! The only place that knows clap. Flags win over the environment, the environment over defaults.
 
 mod explain;
+mod generated;
 mod help;
 mod options;
 mod sizes;
@@ -13,11 +14,13 @@ mod words;
 use crate::config::{Config, LogFormat};
 use crate::version::version;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap_complete::Shell;
 use explain::explain;
 use help::{Extent, laid_out};
 use options::{HealthOptions, ServeOptions, TopOptions, serve};
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 use tracing::Level;
@@ -34,6 +37,10 @@ pub enum Task {
     Ready(Vec<SocketAddr>),
     /// Show what a running worker does.
     Top(TopSettings),
+    /// Write a handler into the directory, in the language of this name.
+    New(String, PathBuf),
+    /// List the languages of handlers.
+    Languages,
 }
 
 /// What `faas-worker top` looks at, and how often.
@@ -79,6 +86,21 @@ pub fn parse() -> Result<Task, ExitCode> {
         Some(TaskName::Serve(options)) => serve(options),
         Some(TaskName::Health(options)) => Ok(options.task()),
         Some(TaskName::Top(options)) => Ok(options.task()),
+        Some(TaskName::New {
+            language,
+            directory,
+        }) => Ok(match language {
+            Some(language) => Task::New(language, directory),
+            None => Task::Languages,
+        }),
+        Some(TaskName::Completions { shell }) => {
+            generated::print_completions(shell);
+            return Err(ExitCode::SUCCESS);
+        }
+        Some(TaskName::Man { command }) => {
+            generated::print_man_page(command.as_deref()).map_err(refused)?;
+            return Err(ExitCode::SUCCESS);
+        }
         Some(TaskName::Help { command }) => {
             help::print(command.as_deref()).map_err(refused)?;
             return Err(ExitCode::SUCCESS);
@@ -127,7 +149,8 @@ fn without_empty_variables(command: clap::Command) -> clap::Command {
 #[command(
     override_usage = "faas-worker [serve] [OPTIONS] [-- COMMAND [ARGS...]]\n       \
                             faas-worker health [--ready] [OPTIONS]\n       \
-                            faas-worker top [ADDRESS] [OPTIONS]"
+                            faas-worker top [ADDRESS] [OPTIONS]\n       \
+                            faas-worker new [LANGUAGE [DIRECTORY]]"
 )]
 #[command(disable_help_subcommand = true, disable_help_flag = true)]
 struct Cli {
@@ -150,6 +173,18 @@ enum TaskName {
     Health(HealthOptions),
     /// Show a running worker and its processes, as a live table
     Top(TopOptions),
+    /// Write a small working handler in a language; without one, list the languages
+    New {
+        /// The language: one of those that the command lists without it
+        language: Option<String>,
+        /// Where the files go; made if it is missing
+        #[arg(default_value = ".")]
+        directory: PathBuf,
+    },
+    /// Print a completion script for a shell
+    Completions { shell: Shell },
+    /// Print the manual page, of all or of one command
+    Man { command: Option<String> },
     /// Print help, of all or of one command
     Help { command: Option<String> },
     /// Print the version

@@ -2,4 +2,5 @@
 
 mod client;
 pub mod health;
+pub mod new;
 pub mod top;
