@@ -63,8 +63,9 @@ pub struct HttpConfig {
     pub max_buffered_bytes: u64,
     /// Where `/ready` is served instead, if not at `listen`.
     pub admin: Option<SocketAddr>,
-    /// Whether errors may quote a handler's output and paths of the machine.
-    pub verbose_errors: bool,
+    /// Whether errors may quote a handler's output and paths of the machine; by default where all
+    /// addresses that are listened on are loopback ones.
+    pub verbose_errors: Option<bool>,
     /// Which requests for the handler are logged.
     pub access_log: AccessLog,
     /// The file of tokens; callers must send one of them.

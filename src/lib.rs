@@ -40,6 +40,7 @@
 //! | [`pool`] | the queue, the slots, whether the pool can serve |
 //! | [`process`] | one process: start, lines, conversation, log, end |
 //! | [`serve()`], [`shutdown`] | a worker from its start to its end; the stages of the end |
+//! | [`service_manager`] | sockets that systemd passes on, and what it is told |
 //! | `reload` | the watch over the handler's files |
 //! | [`commands`] | what the program does besides serving |
 //! | [`metrics`] | counters and histograms, and their text for Prometheus |
@@ -100,6 +101,8 @@ pub mod processors;
 pub mod procfs;
 #[cfg(feature = "worker")]
 mod reload;
+#[cfg(feature = "worker")]
+pub mod service_manager;
 #[cfg(feature = "worker")]
 pub mod shutdown;
 #[cfg(feature = "worker")]

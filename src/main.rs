@@ -9,6 +9,7 @@ use faas_worker::commands::top::top;
 use faas_worker::config::Config;
 use faas_worker::error::StartError;
 use faas_worker::process::launch::launch_if_asked;
+use faas_worker::service_manager::InheritedSockets;
 use faas_worker::threads::Runtimes;
 use faas_worker::{Control, logging, serve};
 use signals::Signals;
@@ -36,6 +37,14 @@ fn main() -> ExitCode {
         Ok(Task::New(language, directory)) => new::new(&language, &directory),
         Ok(Task::Languages) => new::list(),
         Ok(Task::Serve(config, log)) => {
+            // Before there is a second thread.
+            let inherited = match InheritedSockets::take() {
+                Ok(inherited) => inherited,
+                Err(why) => {
+                    drop(writeln!(std::io::stderr(), "{why}"));
+                    return ExitCode::from(2);
+                }
+            };
             let _last_lines = match logging::start(log.format, log.level) {
                 Ok(last_lines) => last_lines,
                 Err(error) => {
@@ -46,7 +55,7 @@ fn main() -> ExitCode {
                 }
             };
             warn_of_unknown_variables();
-            match run(*config) {
+            match run(*config, inherited) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(start_error) => {
                     let cause = std::error::Error::source(&start_error);
@@ -85,7 +94,7 @@ fn warn_of_unknown_variables() {
     }
 }
 
-fn run(config: Config) -> Result<(), StartError> {
+fn run(config: Config, inherited: InheritedSockets) -> Result<(), StartError> {
     let failed = |what| move |source| StartError::Runtime { what, source };
     let runtimes = Runtimes::start(config.threads).map_err(failed("the threads that serve"))?;
     let threads = runtimes.threads();
@@ -94,7 +103,7 @@ fn run(config: Config) -> Result<(), StartError> {
         let signals = Signals::listen()?.obey(control.clone());
         // Cancel-safe: signals are listened to for as long as it serves, and no longer.
         tokio::select! {
-            served = serve(config, control, threads) => served,
+            served = serve(config, control, threads, inherited) => served,
             () = signals => Ok(()),
         }
     })

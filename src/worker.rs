@@ -22,13 +22,14 @@ use crate::process::reaping::{end_orphans, reap_in_time, take_in_orphans};
 use crate::processors::allowed;
 use crate::procfs::own_resident_bytes;
 use crate::reload::Watch;
+use crate::service_manager::{InheritedSockets, keep_told};
 use crate::shutdown::{Shutdown, Stage};
 use crate::threads::Threads;
 use crate::version::version;
 use ending::Ending;
 use rustix::process::Rlimit;
 use std::convert::Infallible;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -52,14 +53,21 @@ pub struct Control {
 }
 
 /// Serves on these threads until it is asked to stop, then finishes what has begun within the
-/// configured times. Nothing is started before the address is bound.
-pub async fn serve(config: Config, control: Control, threads: Threads) -> Result<(), StartError> {
+/// configured times. Nothing is started before the address is bound, or taken over from the service
+/// manager.
+pub async fn serve(
+    config: Config,
+    control: Control,
+    threads: Threads,
+    inherited: InheritedSockets,
+) -> Result<(), StartError> {
     let handler_descriptor_limit = prepare_system(&config)?;
     let tokens = config.http.auth_token_file.as_deref();
     let tokens = tokens.map(Tokens::of_file).transpose()?;
-    let listener = listen(&config)?;
+    let (for_callers, for_operators) = inherited.split(config.http.admin);
+    let listener = listen(&config, for_callers)?;
     let addresses: Vec<IpAddr> = listener.addresses().iter().map(SocketAddr::ip).collect();
-    let admin = listen_for_operators(&config.http)?;
+    let admin = listen_for_operators(&config.http, for_operators)?;
     let watch = watch_files(&config).await?;
     let shared = Shared {
         budget: MemoryBudget::new(config.http.max_buffered_bytes),
@@ -102,6 +110,7 @@ pub async fn serve(config: Config, control: Control, threads: Threads) -> Result
         _ = served => {}
         never = reloading => match never {},
         never = sample_load(&api) => match never {},
+        never = keep_told(|| pool.why_not_ready().is_none(), shutdown) => match never {},
         never = reap_in_time() => match never {},
         never = give_back_memory(&shared) => match never {},
     }
@@ -173,12 +182,17 @@ fn prepare_system(config: &Config) -> Result<Rlimit, StartError> {
 }
 
 /// Listens for callers; logs where, and with how much memory.
-fn listen(config: &Config) -> Result<Listener, StartError> {
-    let listener = Listener::bind(&config.http.listen)?;
+fn listen(config: &Config, inherited: Vec<TcpListener>) -> Result<Listener, StartError> {
+    let is_inherited = !inherited.is_empty();
+    let listener = match is_inherited {
+        true => Listener::take_over(inherited)?,
+        false => Listener::bind(&config.http.listen)?,
+    };
     let (version, command) = (version(), config.command.as_ref().map(Command::shown));
     for address in listener.addresses() {
         let (processes, threads) = (config.pool.processes.get(), config.threads.get());
-        info!(%address, processes, threads, version, command, "listening");
+        let socket = is_inherited.then_some("of the service manager");
+        info!(%address, processes, threads, version, command, socket, "listening");
     }
     debug!(
         processors = allowed(),
@@ -197,11 +211,15 @@ fn listen(config: &Config) -> Result<Listener, StartError> {
 }
 
 /// Listens at the address of `--admin`, if there is one.
-fn listen_for_operators(config: &HttpConfig) -> Result<Option<Listener>, StartError> {
-    let admin = config.admin.as_ref();
-    let admin = admin
-        .map(|address| Listener::bind(std::slice::from_ref(address)))
-        .transpose()?;
+fn listen_for_operators(
+    config: &HttpConfig,
+    inherited: Vec<TcpListener>,
+) -> Result<Option<Listener>, StartError> {
+    let admin = match &config.admin {
+        Some(_) if !inherited.is_empty() => Some(Listener::take_over(inherited)?),
+        Some(address) => Some(Listener::bind(std::slice::from_ref(address))?),
+        None => None,
+    };
     for address in admin.iter().flat_map(Listener::addresses) {
         info!(%address, "listening for operators");
     }

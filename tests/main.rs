@@ -38,6 +38,7 @@ mod recycling;
 mod reload;
 mod rust_handlers;
 mod sandbox;
+mod service_manager;
 mod settings;
 mod signals;
 mod start_cost;

@@ -76,7 +76,6 @@ impl ConnectionOptions {
                 "--admin (FAAS_ADMIN): needs a port of its own, --port has this one: \"{admin}\""
             ));
         }
-        let is_loopback_only = listen.iter().all(|address| address.ip().is_loopback());
         Ok(HttpConfig {
             listen,
             max_body_bytes: sizes.body,
@@ -91,7 +90,7 @@ impl ConnectionOptions {
             allowed_origins: self.allow_origin,
             access_log,
             auth_token_file: self.auth_token_file,
-            verbose_errors: self.verbose_errors.unwrap_or(is_loopback_only),
+            verbose_errors: self.verbose_errors,
             admin: self.admin,
             pass_headers,
         })

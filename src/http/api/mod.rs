@@ -63,6 +63,8 @@ pub struct Api {
     config: HttpConfig,
     pool: Arc<Pool>,
     guard: Guard,
+    /// Whether errors may quote a handler's output and paths of the machine.
+    has_verbose_errors: bool,
     /// `None` without `--auth-token-file`: every caller is accepted.
     tokens: Option<Tokens>,
     budget: MemoryBudget,
@@ -87,10 +89,12 @@ impl Api {
         large_bodies: LargeBodies,
         figures: Figures,
     ) -> Api {
+        let is_loopback_only = addresses.iter().all(IpAddr::is_loopback);
         let addresses = addresses.iter().copied();
         let (hosts, origins) = (config.allowed_hosts.clone(), config.allowed_origins.clone());
         Api {
             guard: Guard::new(addresses, hosts, origins),
+            has_verbose_errors: config.verbose_errors.unwrap_or(is_loopback_only),
             tokens,
             budget,
             large_bodies,
@@ -194,7 +198,7 @@ impl Api {
 
     /// The reader of the response to this request.
     fn reader<'a>(&self, id: &'a str) -> Reader<'a> {
-        match self.config.verbose_errors {
+        match self.has_verbose_errors {
             true => Reader::Operator,
             false => Reader::Caller(Some(id)),
         }
@@ -253,7 +257,7 @@ impl Api {
             ),
             Some(why) => {
                 let retry_after = RETRY_SOON;
-                let reader = match self.config.verbose_errors {
+                let reader = match self.has_verbose_errors {
                     true => Reader::Operator,
                     false => Reader::Caller(None),
                 };

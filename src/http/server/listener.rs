@@ -18,7 +18,7 @@ use tokio_util::task::TaskTracker;
 use super::acceptor::{Acceptor, WARNING_PAUSE};
 use super::body::{HttpResponse, RequestBody};
 use super::registry::Registry;
-use super::sockets::{bind_all, limit_receive_buffers};
+use super::sockets::{bind_all, limit_receive_buffers, take_over};
 use super::waiting_room::WaitingRoom;
 use crate::budget::MemoryBudget;
 use crate::config::HttpConfig;
@@ -54,6 +54,20 @@ impl Listener {
     pub fn bind(addresses: &[SocketAddr]) -> Result<Listener, StartError> {
         Ok(Listener {
             sockets: bind_all(addresses)?,
+            budget: None,
+        })
+    }
+
+    /// Takes over sockets that listen already; must be called inside a runtime.
+    ///
+    /// # Errors
+    ///
+    /// When the system refuses one of the options that the sockets are to have.
+    pub fn take_over(sockets: Vec<std::net::TcpListener>) -> Result<Listener, StartError> {
+        let sockets: Result<Vec<TcpListener>, StartError> =
+            sockets.into_iter().map(take_over).collect();
+        Ok(Listener {
+            sockets: sockets?,
             budget: None,
         })
     }

@@ -32,7 +32,7 @@ fn config() -> HttpConfig {
         keep_alive: Duration::from_secs(30),
         admin: None,
         auth_token_file: None,
-        verbose_errors: false,
+        verbose_errors: Some(false),
         access_log: crate::config::AccessLog::Off,
         allowed_hosts: Vec::new(),
         allowed_origins: Vec::new(),

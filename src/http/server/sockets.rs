@@ -88,6 +88,22 @@ fn bind_once(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, BindFailure> 
     }
 }
 
+/// Takes over a socket that listens already.
+pub(super) fn take_over(socket: std::net::TcpListener) -> Result<TcpListener, StartError> {
+    let address = socket.local_addr();
+    let taken = || {
+        socket.set_nonblocking(true)?;
+        let options = SockRef::from(&socket);
+        options.set_tcp_nodelay(true)?;
+        options.set_tcp_notsent_lowat(UNSENT_BYTES)?;
+        TcpListener::from_std(socket)
+    };
+    taken().map_err(|source| StartError::Listen {
+        address: address.map_or_else(|_| "an inherited socket".to_owned(), |it| it.to_string()),
+        source,
+    })
+}
+
 fn bind_one(address: SocketAddr) -> io::Result<TcpListener> {
     // Nonblocking and close-on-exec from the start.
     let socket = if address.is_ipv4() {

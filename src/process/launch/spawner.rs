@@ -6,6 +6,7 @@ use super::plan::{Plan, Report, SetUpFailure};
 use crate::config::{Command, IsolationConfig};
 use crate::process::parent_thread;
 use crate::process::reaping::{OomWatch, Process};
+use crate::service_manager;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::{Errno, FdFlags};
 use rustix::pipe::PipeFlags;
@@ -191,9 +192,10 @@ fn prepare(spec: &LaunchSpec, status: &OwnedFd) -> std::process::Command {
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
-    // The worker's settings and secrets are not for handlers.
+    // The worker's settings and secrets are not for handlers, nor is its word to the service manager.
     for (name, _) in std::env::vars_os() {
-        if name.as_encoded_bytes().starts_with(b"FAAS_") {
+        let is_service_managers = service_manager::VARIABLES.iter().any(|its| name == *its);
+        if is_service_managers || name.as_encoded_bytes().starts_with(b"FAAS_") {
             prepared.env_remove(name);
         }
     }

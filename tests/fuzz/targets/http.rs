@@ -50,7 +50,7 @@ fn config() -> Config {
             keep_alive: SECOND,
             admin: None,
             auth_token_file: None,
-            verbose_errors: false,
+            verbose_errors: Some(false),
             access_log: AccessLog::On,
             allowed_hosts: Vec::new(),
             allowed_origins: Vec::new(),
