@@ -82,6 +82,8 @@ pub struct HttpConfig {
     pub least_rate: u64,
     /// How long a connection may be idle between requests.
     pub keep_alive: Duration,
+    /// After about this long a connection is asked to close: its next response says so.
+    pub max_connection_age: Option<Duration>,
     /// Host names accepted beyond the loopback names, lower case, without port.
     pub allowed_hosts: Vec<String>,
     /// Origins accepted beyond our own, as `scheme://host[:port]`, lower case.

@@ -702,3 +702,51 @@ fn passed_headers_take_room_in_the_budget() {
         "{statuses:?}"
     );
 }
+
+#[test]
+fn an_old_connection_is_asked_to_close_and_loses_no_request() {
+    let worker = misbehave(&["--ready"])
+        .option("--max-connection-age", "200ms")
+        .start();
+    worker.wait_until_ready();
+    let start = Instant::now();
+    let mut connections = 0;
+    // Whatever the worker says last is an answer, and then the client opens the next connection.
+    while connections < 5 {
+        let mut connection = worker.connect();
+        let opened = Instant::now();
+        loop {
+            let response = connection.post("x").unwrap();
+            assert_result(&response, "x");
+            if response.header("connection") == Some("close") {
+                break;
+            }
+        }
+        assert!(
+            opened.elapsed() >= Duration::from_millis(150),
+            "closed while young"
+        );
+        assert!(connection.is_closed_by_worker());
+        connections += 1;
+    }
+    assert_within(Duration::from_secs(20), start);
+}
+
+#[test]
+fn a_client_that_sends_requests_ahead_is_not_asked_to_close_for_age() {
+    let worker = misbehave(&["--ready"])
+        .option("--max-connection-age", "100ms")
+        .start();
+    worker.wait_until_ready();
+    let mut connection = worker.connect();
+    let batch = request_bytes(worker.address, "POST", "/", &[], Some(&body_of("x"))).repeat(16);
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_millis(600) {
+        connection.send(&batch).unwrap();
+        for _ in 0..16 {
+            let response = connection.receive().unwrap();
+            assert_result(&response, "x");
+            assert_eq!(response.header("connection"), None);
+        }
+    }
+}

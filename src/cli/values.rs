@@ -95,6 +95,14 @@ pub(super) fn limit_of_time(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// A limit of time, or 0 for none.
+pub(super) fn limit_of_time_or_none(text: &str) -> Result<Option<Duration>, String> {
+    match duration(text)? {
+        Duration::ZERO => Ok(None),
+        _ => limit_of_time(text).map(Some),
+    }
+}
+
 /// Starting a process takes some of it: with a shorter age one would follow another without end.
 const MIN_AGE: Duration = Duration::from_millis(100);
 

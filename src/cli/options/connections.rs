@@ -1,7 +1,9 @@
 //! Flags about connections: their limits, and which callers are answered.
 
 use crate::cli::sizes::Sizes;
-use crate::cli::values::{count, host_name, limit_of_time, origin, size_or_none, socket_address};
+use crate::cli::values::{
+    count, host_name, limit_of_time, limit_of_time_or_none, origin, size_or_none, socket_address,
+};
 use crate::config::{AccessLog, HttpConfig};
 use clap::Args;
 use clap::builder::BoolishValueParser;
@@ -12,6 +14,9 @@ use std::time::Duration;
 
 /// The variable of `--auth-token-file`.
 const TOKEN_FILE: &str = "FAAS_AUTH_TOKEN_FILE";
+
+/// Not `Option`, which clap would take for a flag without a default.
+type Age = Option<Duration>;
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Connections")]
@@ -37,9 +42,13 @@ pub(super) struct ConnectionOptions {
           value_parser = size_or_none)]
     least_rate: u64,
     /// How long a connection may be idle
-    #[arg(long, env = "FAAS_KEEP_ALIVE", value_name = "DURATION", default_value = "75s",
+    #[arg(long, env = "FAAS_KEEP_ALIVE", value_name = "DURATION", default_value = "620s",
           value_parser = limit_of_time)]
     keep_alive: Duration,
+    /// About when a connection is asked to close, so that new replicas get their share; 0 turns it off
+    #[arg(long, env = "FAAS_MAX_CONNECTION_AGE", value_name = "DURATION", default_value = "5m",
+          value_parser = limit_of_time_or_none)]
+    max_connection_age: Age,
     /// A host name to accept beyond the loopback names (repeatable)
     #[arg(long, env = "FAAS_ALLOW_HOST", value_name = "NAME", value_delimiter = ',',
           value_parser = host_name)]
@@ -86,6 +95,7 @@ impl ConnectionOptions {
             write_timeout: self.write_timeout,
             least_rate: self.least_rate,
             keep_alive: self.keep_alive,
+            max_connection_age: self.max_connection_age,
             allowed_hosts: self.allow_host,
             allowed_origins: self.allow_origin,
             access_log,

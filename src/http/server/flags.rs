@@ -9,8 +9,8 @@ impl Orders {
     pub(super) const CHECK_LIMITS: u8 = 1;
     /// Close if idle or slow: a new connection needs its place, or the budget its memory.
     pub(super) const GIVE_WAY: u8 = 2;
-    /// Say with each response that the connection closes after it: from `Stage::Closed` on. While the
-    /// worker drains, the API says so itself.
+    /// Say with each response that the connection closes after it: at its greatest age, and from
+    /// `Stage::Closed` on. While the worker drains, the API says so itself.
     pub(super) const ANNOUNCE_CLOSE: u8 = 4;
     /// Close as soon as no request is left.
     pub(super) const CLOSE_IDLE: u8 = 8;

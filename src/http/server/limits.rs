@@ -12,6 +12,9 @@ use crate::config::HttpConfig;
 /// How long a closed connection is read on, so that its client gets to see the response.
 const LINGER_TIME: Duration = Duration::from_secs(2);
 
+/// The part of the greatest age by which connections of one moment are spread.
+const AGE_SPREAD: f64 = 0.2;
+
 /// The limit that a connection exceeds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Limit {
@@ -30,6 +33,7 @@ pub(super) struct TimeLimits {
     write_ms: u64,
     linger_ms: u64,
     least_rate: LeastRate,
+    age_ms: Option<u64>,
 }
 
 impl TimeLimits {
@@ -40,6 +44,7 @@ impl TimeLimits {
             write_ms: milliseconds(config.write_timeout),
             linger_ms: milliseconds(LINGER_TIME),
             least_rate: LeastRate::new(config.least_rate),
+            age_ms: config.max_connection_age.map(milliseconds),
         }
     }
 
@@ -54,7 +59,17 @@ impl TimeLimits {
                 bytes_per_second: 1_000,
                 grace_ms: 100,
             },
+            age_ms: None,
         }
+    }
+
+    /// When a connection that was opened at `now_ms` is asked to close. `spread`, from 0 to 1, keeps
+    /// connections that were opened together from closing together.
+    pub(super) fn closes_from_ms(&self, now_ms: u64, spread: f64) -> u64 {
+        self.age_ms.map_or(u64::MAX, |age_ms| {
+            let longest = Duration::from_millis(age_ms);
+            now_ms + milliseconds(longest.mul_f64(1.0 - AGE_SPREAD * spread))
+        })
     }
 
     /// The limit that a connection exceeds, if there is one.
@@ -92,6 +107,7 @@ impl TimeLimits {
     /// the shortest limit at most, or by a second.
     pub(super) fn period(&self) -> Duration {
         let shortest_ms = self.header_ms.min(self.keep_alive_ms).min(self.write_ms);
+        let shortest_ms = shortest_ms.min(self.age_ms.unwrap_or(u64::MAX));
         Duration::from_millis((shortest_ms / 10).clamp(10, 1_000))
     }
 }
@@ -162,6 +178,17 @@ mod tests {
             ..TimeLimits::of_tests()
         };
         assert_eq!(long.period(), Duration::from_secs(1));
+    }
+
+    #[test]
+    fn connections_of_one_moment_are_asked_to_close_at_different_times() {
+        let limits = TimeLimits {
+            age_ms: Some(10_000),
+            ..TimeLimits::of_tests()
+        };
+        let at = [0.0, 0.5, 1.0].map(|spread| limits.closes_from_ms(500, spread));
+        assert_eq!(at, [10_500, 9_500, 8_500]);
+        assert_eq!(TimeLimits::of_tests().closes_from_ms(500, 0.0), u64::MAX);
     }
 
     #[test]

@@ -30,6 +30,7 @@ fn config() -> HttpConfig {
         write_timeout: Duration::from_secs(30),
         least_rate: 1024,
         keep_alive: Duration::from_secs(30),
+        max_connection_age: None,
         admin: None,
         auth_token_file: None,
         verbose_errors: Some(false),

@@ -133,7 +133,13 @@ impl Registry {
     ) -> Registration {
         let id = connections.next_id;
         connections.next_id += 1;
-        let status = ConnectionStatus::new(self.clock, connections.orders, admission);
+        let status = ConnectionStatus::new(
+            self.clock,
+            connections.orders,
+            admission,
+            self.limits
+                .closes_from_ms(self.clock.now_ms(), fastrand::f64()),
+        );
         let status = Arc::new(status);
         connections.open.insert(id, Arc::clone(&status));
         Registration {
@@ -283,6 +289,7 @@ impl Registry {
             if let Verdict::FastEnough { carried } = self.limits.verdict(snapshot, now_ms) {
                 status.begin_window(now_ms, carried);
             }
+            status.close_for_age(now_ms);
             if self.limits.exceeded(snapshot, now_ms).is_some() {
                 status.order(Orders::CHECK_LIMITS);
             }

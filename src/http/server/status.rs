@@ -48,6 +48,10 @@ pub(super) struct ConnectionStatus {
     request_flags: AtomicU8,
     /// Requests begun since the connection's task was last run.
     begun_this_turn: AtomicU8,
+    /// Whether the client has sent requests ahead of responses.
+    has_pipelined: AtomicBool,
+    /// When the connection is asked to close for its age.
+    closes_from_ms: u64,
     admission: Admission,
     /// The connection runs in one task from end to end, so its waker never changes.
     waker: OnceLock<Waker>,
@@ -57,7 +61,12 @@ pub(super) struct ConnectionStatus {
 }
 
 impl ConnectionStatus {
-    pub(super) fn new(clock: Clock, orders: u8, admission: Admission) -> ConnectionStatus {
+    pub(super) fn new(
+        clock: Clock,
+        orders: u8,
+        admission: Admission,
+        closes_from_ms: u64,
+    ) -> ConnectionStatus {
         let status = ConnectionStatus {
             phase_since: AtomicU64::new(0),
             stalled_since: AtomicU64::new(0),
@@ -69,6 +78,8 @@ impl ConnectionStatus {
             read_blocked: AtomicBool::new(false),
             request_flags: AtomicU8::new(0),
             begun_this_turn: AtomicU8::new(0),
+            has_pipelined: AtomicBool::new(false),
+            closes_from_ms,
             admission,
             waker: OnceLock::new(),
             clock,
@@ -233,6 +244,10 @@ impl ConnectionStatus {
         let begun = self.begun_this_turn.load(Ordering::Relaxed);
         self.begun_this_turn
             .store(begun.saturating_add(1), Ordering::Relaxed);
+        // Nothing was read since the last response, so the head came before that.
+        if self.phase() == Phase::Idle {
+            self.has_pipelined.store(true, Ordering::Relaxed);
+        }
         self.enter(Phase::Busy);
         let flags = if has_body {
             RequestFlags::BODY_UNREAD
@@ -266,6 +281,16 @@ impl ConnectionStatus {
     pub(super) fn acknowledge(&self, orders: Orders) {
         let checks = orders.0 & (Orders::CHECK_LIMITS | Orders::GIVE_WAY);
         self.orders.fetch_and(!checks, Ordering::AcqRel);
+    }
+
+    /// Has each response say that the connection closes, if it is old enough. A client that sends
+    /// requests ahead is spared: those behind the response that says so would be lost.
+    pub(super) fn close_for_age(&self, now_ms: u64) {
+        let is_old = now_ms >= self.closes_from_ms;
+        let is_asked = self.orders().has_announce_close();
+        if is_old && !is_asked && !self.has_pipelined.load(Ordering::Relaxed) {
+            self.order(Orders::ANNOUNCE_CLOSE);
+        }
     }
 
     /// Has the connection's task run.

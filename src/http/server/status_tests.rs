@@ -6,7 +6,7 @@ use super::*;
 
 #[tokio::test(start_paused = true)]
 async fn a_connection_passes_through_its_phases() {
-    let status = ConnectionStatus::new(Clock::start(), 0, Admission::Regular);
+    let status = ConnectionStatus::new(Clock::start(), 0, Admission::Regular, u64::MAX);
     tokio::time::advance(Duration::from_millis(50)).await;
     status.record_read(1);
     tokio::time::advance(Duration::from_millis(50)).await;
@@ -52,7 +52,7 @@ async fn a_connection_passes_through_its_phases() {
 
 #[tokio::test(start_paused = true)]
 async fn a_body_that_comes_late_is_measured_until_it_is_whole() {
-    let status = ConnectionStatus::new(Clock::start(), 0, Admission::Regular);
+    let status = ConnectionStatus::new(Clock::start(), 0, Admission::Regular, u64::MAX);
     status.begin_request(true);
     status.record_read(10);
     assert_eq!(status.snapshot().transfer, None, "it may be there already");

@@ -48,6 +48,7 @@ fn config() -> Config {
             write_timeout: SECOND,
             least_rate: 1024,
             keep_alive: SECOND,
+            max_connection_age: None,
             admin: None,
             auth_token_file: None,
             verbose_errors: Some(false),
