@@ -2,12 +2,22 @@
 # Measures the worker beside others, and writes figures, a table and charts to target/bench/.
 #
 #   scripts/bench.sh [--quick] [--only SECTION...] [--rounds N] [--seconds S] [--minutes M]
-#                    [--publish] [--again] [--help]
+#                    [--publish] [--again] [--list] [--help]
 #
-# Without arguments all of it, in less than 20 minutes after the build. Needs cargo and python3.
+# Without arguments all of it, in less than 30 minutes after the build. Needs cargo and python3.
 # The Python servers it measures, and what draws the charts, are installed from the package index
 # into target/bench/venv; where that fails they are left out. of-watchdog is measured when it is on
 # the PATH. Traffic stays on 127.0.0.1.
+#
+#   scripts/bench.sh --only servers
+#
+# compares, in every language, the function in processes behind the worker with servers of that
+# language, in about four minutes. What is not installed is left out, and the output says so.
+# In Debian: apt install uwsgi uwsgi-plugin-python3 nginx php-fpm php-cli ruby puma nodejs
+#
+#   scripts/bench.sh --only languages
+#
+# measures the example handler of each language; docs/handlers.md names their packages.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -25,14 +35,19 @@ command -v python3 >/dev/null || {
 }
 
 case " $* " in
-    *' --help '* | *' -h '* | *' --again '*) ;;
+    *' --help '* | *' -h '* | *' --list '*)
+        # Builds and installs nothing.
+        exec env PYTHONDONTWRITEBYTECODE=1 python3 scripts/bench/run.py "$@"
+        ;;
+    *' --again '*) ;;
     *)
         tell 'building'
         # One after the other: built together, the worker would get the tests' features of tokio.
         cargo build --release --locked --bin faas-worker
-        cargo build --release --locked --example bench --example echo
+        cargo build --release --locked --example bench --example echo --example decode_type_a \
+            --example reading
         case " $* " in
-            *' --quick '*) ;;
+            *' --quick '* | *' --only servers '* | *' --only languages '*) ;;
             *)
                 host=$(rustc -vV | sed -n 's/^host: //p')
                 RUSTFLAGS='-C target-feature=+crt-static' cargo build --release --locked \

@@ -36,6 +36,7 @@ def measured(run, name, points, series):
 
 
 def connections(run):
+    """Curve: throughput from 1 to 10,000 connections"""
     points = thinned([1, 4, 16, 64, 256, 1000, 4000, 10000], run)
 
     def rate(make):
@@ -61,6 +62,7 @@ def connections(run):
 
 
 def processes(run):
+    """Curve: throughput with 1 to 256 processes"""
     points = thinned([1, 2, 4, 8, 16, 32, 64, 128, 256], run)
 
     def echo(point):
@@ -77,6 +79,7 @@ def processes(run):
 
 
 def payload(run):
+    """Curve: bytes a second with payloads of 64 bytes to 8 MiB"""
     points = thinned([64, KIB, 16 * KIB, 64 * KIB, 256 * KIB, KIB * KIB, LARGEST], run)
 
     def rate(make):
@@ -99,7 +102,9 @@ HANDLER_PROCESSES = 8
 
 
 def handler_time(run):
-    """Closed loop: of the ideal throughput. Open loop at 0.8 of it: latency against an ideal queue."""
+    """Curve: throughput and latency with handlers of 0.1 to 100 ms, against an ideal queue
+
+    Throughput in a closed loop, latency in an open loop at 0.8 of the ideal throughput."""
     points = thinned([0.1, 0.3, 1, 3, 10, 30, 100], run)
 
     def time(point):
@@ -123,6 +128,7 @@ def handler_time(run):
 
     series = {"bare pipes": bare_of_ideal, "faas-worker": of_ideal}
     measured(run, "handler_time", points, series)
+
     def wait(point):
         with servers.worker_sleep(time(point), HANDLER_PROCESSES) as server:
             rate = 0.8 * ideal(point)
@@ -151,7 +157,7 @@ def middle(outcomes):
 
 
 def offered_load(run):
-    """From almost nothing to ten times what can be served."""
+    """Curve: from a tenth of the load that can be served to ten times as much"""
     points = thinned([0.1, 0.25, 0.5, 0.75, 0.9, 1, 1.25, 2, 5, 10], run)
     curve = []
     for point in points:

@@ -5,6 +5,7 @@ import http.client
 import json
 import struct
 
+import cost
 import overload
 import programs
 import servers
@@ -44,23 +45,32 @@ BARE_SH = "sh loops over bare pipes"
 
 
 def throughput(run):
-    """All contenders under 64 connections, one after the other, again and again."""
+    """The worker, bare hyper and Python servers under 64 connections, and their processor time"""
     makers = [servers.bare_hyper, servers.worker_echo, servers.worker_sh, servers.worker_python]
     makers += servers.python_contenders() + servers.other_contenders()
-    rounds = []
+    rounds, costs = [], []
     for number in run.rounds("throughput"):
-        each = {}
+        each, spent = {}, {}
         for make in makers:
             with make() as server:
-                outcome = programs.load(server, run.seconds, "--connections", 64)
+                outcome = cost.measure(server, run.seconds, 64)
             each[server.name] = outcome["per_second"]
+            spent[server.name] = outcome["processor_us"]
             run.tell(
-                f"throughput, round {number}", f"{server.name}: {outcome['per_second']:,.0f}/s"
+                f"throughput, round {number}",
+                f"{server.name}: {outcome['per_second']:,.0f}/s, "
+                f"{outcome['processor_us']:.1f} µs of processor time a request",
             )
         each[BARE_SH] = programs.turns(servers.SH_PROCESSES, run.seconds, servers.SH_LOOP)
         run.tell(f"throughput, round {number}", f"{BARE_SH}: {each[BARE_SH]:,.0f}/s")
         rounds.append(each)
+        costs.append(spent)
     run.keep("throughput", rounds)
+    run.keep("throughput_cost", costs)
+    return throughput_rows(rounds, costs)
+
+
+def throughput_rows(rounds, costs):
     bare, python = "bare hyper", "faas-worker, Python function"
     rows = [
         row(
@@ -70,6 +80,7 @@ def throughput(run):
             at_least(0.9),
             "{:.2f} ×",
         ),
+        *cost_rows(costs, "faas-worker, Rust echo", bare),
         row(
             "64 connections, sh loop without ids, 2 processes, against bare hyper",
             "≥ 0.45 ×",
@@ -104,8 +115,32 @@ def throughput(run):
     return rows
 
 
+def cost_rows(costs, ours, bare):
+    """Processor time of a request: of the bare server, of the worker with its processes, and how
+    many times as much that is."""
+    microseconds = lambda name: summary([each[name] for each in costs])
+    always = at_least(0)
+    return [
+        row("processor time of a request, bare hyper", "", microseconds(bare), always, "{:.1f} µs"),
+        row(
+            "the same, the worker and its processes (Rust echo)",
+            "",
+            microseconds(ours),
+            always,
+            "{:.1f} µs",
+        ),
+        row(
+            "the same, the worker and its processes against bare hyper",
+            "",
+            ratios(costs, ours, bare),
+            always,
+            "{:.2f} ×",
+        ),
+    ]
+
+
 def latency(run):
-    """One connection, one request at a time: what the way through a process adds."""
+    """One connection, one request at a time: the time that the way through a process adds"""
     rounds = []
     for number in run.rounds("latency"):
         each = {}
@@ -124,6 +159,7 @@ def latency(run):
 
 
 def start(run):
+    """From the start of the worker to its first answer"""
     figures = programs.first_answers(servers.worker_echo(), 5 if run.is_quick else 30)
     run.tell("start", f"first 200 after {min(figures):.1f} to {max(figures):.1f} ms")
     run.keep("start", figures)
@@ -139,7 +175,7 @@ def start(run):
 
 
 def memory(run):
-    """Idle, and with connections open that have each had an answer."""
+    """Memory of the worker, idle and for each open connection"""
     count = 200 if run.is_quick else 1000
     with servers.worker_echo(processes=4) as server:
         idle = server.memory_kib("VmRSS")
@@ -164,7 +200,7 @@ def memory(run):
 
 
 def many_connections(run):
-    """64 active connections alone, and beside many that are open."""
+    """64 active connections alone, and beside thousands that are open"""
     idle = 936 if run.is_quick else 9936
     rounds = []
     for number in run.rounds("many-connections"):
@@ -184,6 +220,7 @@ def many_connections(run):
 
 
 def overloaded(run):
+    """Ten times the load that can be served"""
     outcome = overload.measure(3 if run.is_quick else 20)
     run.tell("overload", f"{outcome['goodput']:.2f} of capacity served")
     run.keep("overload", outcome)
@@ -203,7 +240,7 @@ def overloaded(run):
 
 
 def payloads(run):
-    """1 MiB out and back: default settings against as many bare pipes, and one against one."""
+    """1 MiB through a process and back, against bare pipes"""
     rounds = []
     size = ["--payload-bytes", MIB]
     for number in run.rounds("payload"):
@@ -249,7 +286,7 @@ def payloads(run):
 
 
 def binary(run):
-    """The file as it is shipped: size, and whether anything else is needed to run it."""
+    """Size of the static binary, and whether it needs anything else to run"""
     path = servers.WORK / "static" / "faas-worker"
     if not path.exists():
         run.tell("binary", "no static build: left out")

@@ -7,14 +7,24 @@ import subprocess
 import sys
 import time
 
+import comparison
 import curves
+import examples
 import goals
 import machine
 import servers
 import table
 import threads
+import turnaround
 
-SECTIONS = {**goals.SECTIONS, "threads": threads.threads}
+# What a section measures is the first line of its documentation.
+SECTIONS = {
+    "servers": comparison.compare,
+    "languages": examples.languages,
+    **goals.SECTIONS,
+    "threads": threads.threads,
+    "turnaround": turnaround.turnaround,
+}
 CHARTS = servers.ROOT / "docs" / "charts"
 
 
@@ -23,6 +33,7 @@ class Run:
 
     def __init__(self, options):
         self.is_quick = options.quick
+        self.rounds_asked = options.rounds
         self.rounds_wanted = options.rounds or (2 if options.quick else 5)
         self.seconds = options.seconds or (0.5 if options.quick else 3)
         self.curve_seconds = min(self.seconds, 0.4 if options.quick else 1.5)
@@ -75,25 +86,33 @@ class Run:
 
 
 def parse():
-    sections = [*SECTIONS, *curves.CURVES]
+    sections = sorted([*SECTIONS, *curves.CURVES])
     parser = argparse.ArgumentParser(
         prog="scripts/bench.sh", description="Measures the worker beside others."
     )
     parser.add_argument(
-        "--quick", action="store_true", help="short rounds and few points, under three minutes"
+        "--quick", action="store_true", help="short rounds and few points, under five minutes"
     )
     parser.add_argument(
         "--only", nargs="+", choices=sections, metavar="SECTION", help=f"of {', '.join(sections)}"
     )
-    parser.add_argument("--rounds", type=int, help="of each section (default 5; curves at most 3)")
+    parser.add_argument(
+        "--list", action="store_true", help="the sections and what each measures; measures nothing"
+    )
+    parser.add_argument(
+        "--rounds",
+        type=int,
+        help="of each section (default 5, for servers and languages 3; curves at most 3)",
+    )
     parser.add_argument("--seconds", type=float, help="of each measurement (default 3)")
     parser.add_argument(
-        "--minutes", type=float, default=18, help="after which no new round begins (default 18)"
+        "--minutes", type=float, default=24, help="after which no new round begins (default 24)"
     )
     parser.add_argument(
         "--publish",
         action="store_true",
-        help="put table and charts into docs/performance.md",
+        help="put tables and charts into docs/performance.md: those of servers and of languages, "
+        "also where --only names just these, and the others after a run of all sections",
     )
     parser.add_argument(
         "--again", action="store_true", help="measure nothing: table and charts of the last results"
@@ -131,8 +150,16 @@ def draw(results):
     return charts.draw(results, servers.WORK / "charts")
 
 
+def show_sections():
+    for name, section in {**SECTIONS, **curves.CURVES}.items():
+        print(f"{name:<18}{section.__doc__.splitlines()[0]}")
+    return 0
+
+
 def main():
     options = parse()
+    if options.list:
+        return show_sections()
     if options.again:
         results = json.loads((servers.WORK / "results.json").read_text())
     else:
@@ -147,22 +174,31 @@ def main():
     if results["failed"]:
         print("failed: " + ", ".join(results["failed"]))
         return 1
-    if options.publish and results["settings"]["only"]:
+    only = results["settings"]["only"]
+    if options.publish and only and not set(only) <= set(table.PARTS):
         print("not published: these are results of some sections only")
         return 1
     if options.publish:
-        publish(text, made)
+        publish(results, made)
     return 0
 
 
-def publish(text, made):
+def publish(results, made):
+    """Into the page, between the marks of each part; what was not measured stays as it is."""
     page = servers.ROOT / "docs" / "performance.md"
-    section = table.with_charts(text, made, CHARTS.relative_to(page.parent))
-    page.write_text(table.put_into(page.read_text(), section))
-    CHARTS.mkdir(exist_ok=True)
-    for chart, _ in made:
-        shutil.copy(chart, CHARTS)
-    print(f"{page} and {CHARTS} have them too")
+    text = page.read_text()
+    for name, make in table.PARTS.items():
+        if name in results:
+            text = table.put_into(text, make(results[name]), name)
+    if results["rows"]:
+        section = table.goals(results)
+        section = table.with_charts(section, made, CHARTS.relative_to(page.parent))
+        text = table.put_into(text, section, "measured")
+        CHARTS.mkdir(exist_ok=True)
+        for chart, _ in made:
+            shutil.copy(chart, CHARTS)
+    page.write_text(text)
+    print(f"published in {page.relative_to(servers.ROOT)}")
 
 
 if __name__ == "__main__":

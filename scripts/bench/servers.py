@@ -1,5 +1,6 @@
 """Starts and stops the servers under test. Knows each contender's command; never measures."""
 
+import contextlib
 import http.client
 import json
 import os
@@ -31,26 +32,21 @@ def free_port():
         return probe.getsockname()[1]
 
 
-class Server:
-    """A server that runs from `with` to the end of it. `{port}` in its command is its port."""
+class Program:
+    """A program that runs from `with` to the end of it, alone or for a server in front of it."""
 
     def __init__(self, name, command, environment=None, directory=ROOT, children=0):
         self.name = name
-        self.port = free_port()
-        self.address = f"127.0.0.1:{self.port}"
-        self.command = [str(word).replace("{port}", str(self.port)) for word in command]
-        values = {
-            key: str(value).replace("{port}", str(self.port))
-            for key, value in (environment or {}).items()
-        }
-        self.environment = {**os.environ, **values}
+        self.command = [str(word) for word in command]
+        self.environment = {**os.environ, **(environment or {})}
         self.directory = directory
         self.children = children
+        self.log = WORK / "server.log"
         self.process = None
 
     def __enter__(self):
-        WORK.mkdir(parents=True, exist_ok=True)
-        with open(WORK / "server.log", "wb") as log:
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        with open(self.log, "wb") as log:
             self.process = subprocess.Popen(
                 self.command,
                 cwd=self.directory,
@@ -61,8 +57,7 @@ class Server:
                 start_new_session=True,
             )
         try:
-            self._wait_for_200()
-            self._wait_for_children()
+            self._wait_until_up()
         except BaseException:
             self.__exit__(None, None, None)
             raise
@@ -75,6 +70,94 @@ class Server:
         except subprocess.TimeoutExpired:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
+
+    def _wait_until_up(self):
+        self._wait_for_children()
+
+    def _wait_for_children(self):
+        """Waits for all processes: a worker serves as soon as the first one is up."""
+        end = time.monotonic() + STARTS_WITHIN
+        while len(children_of(self.process.pid)) < self.children:
+            if self.process.poll() is not None or time.monotonic() > end:
+                log = self.log.read_text(errors="replace")[-2000:]
+                raise RuntimeError(f"{self.name} does not have {self.children} processes\n{log}")
+            time.sleep(0.01)
+
+    def processor_seconds(self):
+        """Processor time that the program and all processes below it have had."""
+        ticks, pids = 0, [self.process.pid]
+        for pid in pids:
+            try:
+                # Behind the name, which may hold spaces: utime and stime are fields 14 and 15.
+                fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+                pids += children_of(pid)
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            ticks += int(fields[11]) + int(fields[12])
+        return ticks / os.sysconf("SC_CLK_TCK")
+
+
+    def children_memory_kib(self, field):
+        """A figure of memory of the processes below the program, for each of its children: Pss
+        shares what several processes have in common among them."""
+        direct = children_of(self.process.pid)
+        pids = list(direct)
+        for pid in pids:
+            pids += children_of(pid)
+        sizes = [figure_of(Path(f"/proc/{pid}/smaps_rollup"), field) for pid in pids]
+        return sum(sizes) / len(direct)
+
+
+def figure_of(path, field):
+    """The number in the first line of a file of /proc that begins with the field."""
+    lines = path.read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(f"{field}:")).split()[1])
+
+
+def children_of(pid):
+    tasks = Path(f"/proc/{pid}/task")
+    try:
+        texts = [(task / "children").read_text() for task in tasks.iterdir()]
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+    return [int(child) for text in texts for child in text.split()]
+
+
+class Server(Program):
+    """A program that serves HTTP. `{port}` in its command is its port. `behind` are programs that
+    it cannot serve without: they are started before it, stopped after it, and count as part of it."""
+
+    def __init__(self, name, command, environment=None, directory=ROOT, children=0, behind=()):
+        self.port = free_port()
+        self.address = f"127.0.0.1:{self.port}"
+        command = [str(word).replace("{port}", str(self.port)) for word in command]
+        values = {
+            key: str(value).replace("{port}", str(self.port))
+            for key, value in (environment or {}).items()
+        }
+        super().__init__(name, command, values, directory, children)
+        self.behind = behind
+        self.started = contextlib.ExitStack()
+
+    def __enter__(self):
+        with contextlib.ExitStack() as stack:
+            for program in self.behind:
+                stack.enter_context(program)
+            super().__enter__()
+            self.started = stack.pop_all()
+        return self
+
+    def __exit__(self, *failure):
+        super().__exit__(*failure)
+        self.started.close()
+
+    def _wait_until_up(self):
+        self._wait_for_200()
+        self._wait_for_children()
+
+    def processor_seconds(self):
+        own = super().processor_seconds()
+        return own + sum(program.processor_seconds() for program in self.behind)
 
     def _wait_for_200(self):
         end = time.monotonic() + STARTS_WITHIN
@@ -90,20 +173,8 @@ class Server:
             except OSError as error:
                 last = str(error)
             time.sleep(0.01)
-        log = (WORK / "server.log").read_text(errors="replace")[-2000:]
+        log = self.log.read_text(errors="replace")[-2000:]
         raise RuntimeError(f"{self.name} does not serve: {last}\n{log}")
-
-    def _wait_for_children(self):
-        """Waits for all processes: a worker serves as soon as the first one is up."""
-        end = time.monotonic() + STARTS_WITHIN
-        tasks = Path(f"/proc/{self.process.pid}/task")
-        while (
-            sum(len((task / "children").read_text().split()) for task in tasks.iterdir())
-            < self.children
-        ):
-            if time.monotonic() > end:
-                raise RuntimeError(f"{self.name} does not have {self.children} processes")
-            time.sleep(0.01)
 
     def ask(self):
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
@@ -114,16 +185,14 @@ class Server:
         connection.close()
         return status, body
 
-    def processor_seconds(self):
+    def own_processor_seconds(self):
         """Processor time of the server's own process so far, all its threads."""
         fields = Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def memory_kib(self, field):
         """A figure of the server's own process: VmRSS, or VmHWM for the highest so far."""
-        status = Path(f"/proc/{self.process.pid}/status").read_text()
-        line = next(line for line in status.splitlines() if line.startswith(field))
-        return int(line.split()[1])
+        return figure_of(Path(f"/proc/{self.process.pid}/status"), field)
 
 
 def default_processes():

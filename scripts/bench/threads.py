@@ -19,50 +19,80 @@ def counts():
     return list(range(1, max(2, min(processors, MOST)) + 1))
 
 
+def pipelined(server, seconds):
+    """Many requests in each write: requests a second, and how many there were in all."""
+    outcome = programs.pipelined(server, seconds)
+    return outcome, outcome["sent"]
+
+
+def unpipelined(server, seconds):
+    """One request at a time on each connection."""
+    outcome = programs.load(server, seconds, "--connections", 64, warm_up=0)
+    return outcome, sum(outcome["answered"].values())
+
+
+LOADS = {"pipelined": pipelined, "unpipelined": unpipelined}
+
+# What two threads are to reach beside one, by load: throughput, and processor time.
+GOALS = {("pipelined", 2): (1.25, 1.15)}
+
+
 def threads(run):
+    """Two threads and more against one, under pipelined and unpipelined load"""
     rounds = []
     for number in run.rounds("threads"):
-        each = {}
         # Every other round the other way round: what a first measurement leaves warm counts for both.
         order = counts() if number % 2 else counts()[::-1]
-        for count in order:
-            processes = servers.default_processes()
-            with servers.worker_echo("--threads", count, processes=processes) as server:
-                before = server.processor_seconds()
-                outcome = programs.pipelined(server, run.seconds)
-                spent = server.processor_seconds() - before
-            cost = 1e6 * spent / outcome["sent"]
-            each[count] = {"rate": outcome["per_second"], "cost": cost}
-            run.tell(
-                f"threads, round {number}",
-                f"{count}: {outcome['per_second']:,.0f}/s, {cost:.1f} µs of processor time each",
-            )
-            if outcome["processor_share"] > 0.9:
-                run.tell(f"threads, round {number}", f"{count}: the load generator is the limit")
-        rounds.append(each)
+        rounds.append(
+            {
+                load: {count: one(run, number, load, count) for count in order}
+                for load in LOADS
+            }
+        )
     run.keep("threads", rounds)
-    rows = []
-    for count in counts()[1:]:
-        rates = summary([each[count]["rate"] / each[1]["rate"] for each in rounds])
-        costs = summary([each[count]["cost"] / each[1]["cost"] for each in rounds])
-        is_two = count == 2
-        rows += [
-            goals.row(
-                f"{count} threads, pipelined load, throughput against 1 thread",
-                "≥ 1.25 ×" if is_two else "",
-                rates,
-                goals.at_least(1.25 if is_two else 0),
-                "{:.2f} ×",
-            ),
-            goals.row(
-                f"{count} threads, processor time a request against 1 thread",
-                "≤ 1.15 ×" if is_two else "",
-                costs,
-                goals.at_most(1.15 if is_two else float("inf")),
-                "{:.2f} ×",
-            ),
-        ]
-    return rows + hand_over(run)
+    made = [row for load in LOADS for count in counts()[1:] for row in rows(rounds, load, count)]
+    return made + hand_over(run)
+
+
+def one(run, number, load, count):
+    """Requests a second, and the processor time of the worker without its processes for each."""
+    processes = servers.default_processes()
+    with servers.worker_echo("--threads", count, processes=processes) as server:
+        before = server.own_processor_seconds()
+        outcome, requests = LOADS[load](server, run.seconds)
+        spent = server.own_processor_seconds() - before
+    cost = 1e6 * spent / requests
+    where = f"threads, round {number}"
+    rate = f"{outcome['per_second']:,.0f}/s, {cost:.1f} µs of processor time each"
+    run.tell(where, f"{load}, {count}: {rate}")
+    if outcome["processor_share"] > 0.9:
+        run.tell(where, f"{load}, {count}: the load generator is the limit")
+    return {"rate": outcome["per_second"], "cost": cost}
+
+
+def rows(rounds, load, count):
+    """Throughput and processor time of so many threads under a load, against one thread."""
+
+    def against_one(figure):
+        return summary([each[load][count][figure] / each[load][1][figure] for each in rounds])
+
+    rate, cost = GOALS.get((load, count), (None, None))
+    return [
+        goals.row(
+            f"{count} threads, {load} load, throughput against 1 thread",
+            f"≥ {rate:.2f} ×" if rate else "",
+            against_one("rate"),
+            goals.at_least(rate or 0),
+            "{:.2f} ×",
+        ),
+        goals.row(
+            f"{count} threads, {load} load, processor time a request against 1 thread",
+            f"≤ {cost:.2f} ×" if cost else "",
+            against_one("cost"),
+            goals.at_most(cost or float("inf")),
+            "{:.2f} ×",
+        ),
+    ]
 
 
 def hand_over(run):

@@ -7,11 +7,13 @@
 
 mod bare_hyper;
 mod first_answer;
+mod function;
 mod load;
 mod path;
 mod pipelined;
 mod pipes;
 mod sleep;
+mod turnaround;
 mod turns;
 
 use clap::{Parser, Subcommand};
@@ -30,6 +32,8 @@ enum Program {
     BareHyper(bare_hyper::Options),
     /// A handler that takes a given time for each request
     Sleep(sleep::Options),
+    /// Such a handler that measures how long it waits from a reply to the next request
+    Turnaround(turnaround::Options),
     /// Moves bytes into processes and back, with nothing else done to them
     Pipes(pipes::Options),
     /// Gives processes one line at a time, with no HTTP around it
@@ -65,6 +69,7 @@ fn main() -> ExitCode {
         Program::Pipelined(options) => pipelined::run(&options),
         Program::BareHyper(options) => bare_hyper::run(&options),
         Program::Sleep(options) => sleep::run(&options),
+        Program::Turnaround(options) => turnaround::run(&options),
         Program::Pipes(options) => pipes::run(&options),
         Program::Turns(options) => turns::run(&options),
         Program::FirstAnswer(options) => first_answer::run(&options),

@@ -1,0 +1,53 @@
+"""What a load does to a server, and what it costs: throughput, times and processor time, from a
+moment on at which all of the server's processes have started."""
+
+import json
+import time
+
+import machine
+import programs
+
+SETTLES_WITHIN = 10
+
+
+def measure(server, seconds, connections):
+    """Figures of one load, after a shorter one that warms the server up."""
+    load = ["--connections", connections]
+    programs.load(server, min(1.0, seconds / 2), *load, warm_up=0)
+    settle(server)
+    all_before, before = machine.busy_seconds(), server.processor_seconds()
+    begin = time.monotonic()
+    outcome = programs.load(server, seconds, *load, warm_up=0)
+    lasted = time.monotonic() - begin
+    spent = server.processor_seconds() - before
+    everything = machine.busy_seconds() - all_before
+    # The counts of the kernel are of hundredths of a second, so the rest may come out below 0.
+    others = max(0.0, everything - spent - outcome["processor_share"] * lasted)
+    return {
+        "per_second": outcome["per_second"],
+        "p50_us": outcome["ok"]["p50_us"],
+        "p99_us": outcome["ok"]["p99_us"],
+        "processor_us": spent / sum(outcome["answered"].values()) * 1e6,
+        "others_share": others / lasted / machine.processors(),
+    }
+
+
+def answer(server):
+    """The server's answer to the one payload that all servers are asked, as parsed JSON."""
+    return json.loads(server.ask()[1])
+
+
+def settle(server):
+    """Waits until the server uses no more processor time: all of its processes have started."""
+    end = time.monotonic() + SETTLES_WITHIN
+    before, quiet = server.processor_seconds(), 0
+    while quiet < 2 and time.monotonic() < end:
+        time.sleep(0.1)
+        now = server.processor_seconds()
+        quiet = quiet + 1 if now - before < 0.015 else 0
+        before = now
+
+
+def others_share(figures):
+    """The share of all processors that work beside the benchmark took, over many measurements."""
+    return programs.summary([each["others_share"] for each in figures])
