@@ -2,7 +2,7 @@
 # Measures the worker beside others, and writes figures, a table and charts to target/bench/.
 #
 #   scripts/bench.sh [--quick] [--only SECTION...] [--rounds N] [--seconds S] [--minutes M]
-#                    [--publish] [--again] [--list] [--help]
+#                    [--patience S] [--publish] [--again] [--list] [--help]
 #
 # Without arguments all of it, in less than 30 minutes after the build. Needs cargo and python3.
 # The Python servers it measures, and what draws the charts, are installed from the package index

@@ -76,7 +76,9 @@ def one_round(run, number, language, left_out):
         try:
             with contender.make() as server:
                 answer = cost.answer(server)
-                figures = cost.measure(server, run.seconds, contender.connections)
+                figures = cost.measure(
+                    server, run.seconds, contender.connections, run.patience
+                )
         except (RuntimeError, OSError, ValueError, subprocess.SubprocessError) as error:
             # A server that is installed and does not serve costs its own figures only.
             if contender in language.behind:

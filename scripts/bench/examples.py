@@ -12,6 +12,8 @@ import servers
 from programs import summary
 
 ROUNDS = 3
+# Always there: the worker is built with it.
+BASELINE = "Rust"
 CONNECTIONS = 64
 FOLDER = servers.ROOT / "examples"
 BUILT = servers.WORK / "languages"
@@ -64,7 +66,7 @@ def examples():
     java = ["javap", "-cp", GSON, "com.google.gson.Gson"]
     dash = ["dpkg-query", "-W", "-f", "${Version}", "dash"]
     return [
-        Example("Rust", "rust/reading.rs", [rust], ["test", "-x", rust], ["rustc", "--version"]),
+        Example(BASELINE, "rust/reading.rs", [rust], ["test", "-x", rust], ["rustc", "--version"]),
         Example(
             "C", "c/reading.c", ["PROGRAM"], ["cc", "--version"], ["cc", "-dumpfullversion"], c
         ),
@@ -130,14 +132,12 @@ def installed(run):
             continue
         example.prepare()
         found.append(example)
-    if not found:
-        raise RuntimeError("no language is installed")
     return found, left_out
 
 
 def one_round(run, number, example):
     with example.server() as server:
-        figures = cost.measure(server, run.seconds, CONNECTIONS)
+        figures = cost.measure(server, run.seconds, CONNECTIONS, run.patience)
         alone = programs.load(server, run.seconds / 2, "--connections", 1)
         figures["alone_us"] = alone["ok"]["p50_us"]
         figures["process_mib"] = server.children_memory_kib("Pss") / 1024
@@ -152,19 +152,16 @@ def one_round(run, number, example):
 
 
 def rows(found, rounds):
-    """The figures of each language, the highest throughput first, and its ratio to the first's."""
+    """The figures of each language, the highest throughput first, and its ratio to Rust's."""
     made = []
     for example in found:
         here = [each[example.name] for each in rounds]
         figures = {key: summary([each[key] for each in here]) for key in here[0]}
         made.append({"language": example.name, "file": example.file, **figures})
     made.sort(key=lambda row: -row["per_second"]["median"])
-    first = made[0]["language"]
     for row in made:
-        name = row["language"]
-        row["ratio"] = summary(
-            [each[name]["per_second"] / each[first]["per_second"] for each in rounds]
-        )
+        rates = [(each[row["language"]], each[BASELINE]) for each in rounds]
+        row["ratio"] = summary([one["per_second"] / other["per_second"] for one, other in rates])
     return made
 
 

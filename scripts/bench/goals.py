@@ -53,7 +53,7 @@ def throughput(run):
         each, spent = {}, {}
         for make in makers:
             with make() as server:
-                outcome = cost.measure(server, run.seconds, 64)
+                outcome = cost.measure(server, run.seconds, 64, run.patience)
             each[server.name] = outcome["per_second"]
             spent[server.name] = outcome["processor_us"]
             run.tell(

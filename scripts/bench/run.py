@@ -37,6 +37,7 @@ class Run:
         self.rounds_wanted = options.rounds or (2 if options.quick else 5)
         self.seconds = options.seconds or (0.5 if options.quick else 3)
         self.curve_seconds = min(self.seconds, 0.4 if options.quick else 1.5)
+        self.patience = options.patience
         self.begin = time.monotonic()
         self.end = self.begin + 60 * options.minutes
         self.results = {
@@ -107,6 +108,14 @@ def parse():
     parser.add_argument("--seconds", type=float, help="of each measurement (default 3)")
     parser.add_argument(
         "--minutes", type=float, default=24, help="after which no new round begins (default 24)"
+    )
+    parser.add_argument(
+        "--patience",
+        type=float,
+        default=0,
+        metavar="SECONDS",
+        help="how long servers, languages and throughput wait, before each measurement, for other "
+        "work on the machine to end; they measure again where it came back (default 0)",
     )
     parser.add_argument(
         "--publish",

@@ -64,9 +64,9 @@ def servers(compared):
 
 
 def languages(measured):
-    """The examples by throughput: their figures, and the ratio to the first."""
+    """The examples by throughput: their figures, and the ratio to Rust."""
     lines = [
-        "| language | requests/s against the first | requests/s | p50, 64 connections | p50, alone "
+        "| language | requests/s against Rust | requests/s | p50, 64 connections | p50, alone "
         "| processor time a request | memory of a process | first answer |",
         "|---|---|---|---|---|---|---|---|",
     ]
