@@ -3,6 +3,7 @@
 import argparse
 import json
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -169,6 +170,8 @@ def main():
     options = parse()
     if options.list:
         return show_sections()
+    # Ends in order, so that the servers under test are stopped.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     if options.again:
         results = json.loads((servers.WORK / "results.json").read_text())
     else:
