@@ -99,7 +99,7 @@ fn numbers(text: &str) -> Vec<&str> {
 fn pages() -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut pages = vec![root.join("README.md"), root.join("CHANGELOG.md")];
-    for folder in ["docs", ".github", "tests"] {
+    for folder in ["docs", "docs/deploy", ".github", "tests"] {
         for entry in std::fs::read_dir(root.join(folder)).unwrap() {
             let path = entry.unwrap().path();
             if path.extension().is_some_and(|extension| extension == "md") {

@@ -353,6 +353,16 @@ down_leaves_nothing() {
     done
 }
 
+# ---- Other engines ----------------------------------------------------------------------------------
+
+podman_plays_the_deployment() {
+    if [ "${CI:-}" != true ] && ! command -v podman >/dev/null; then
+        echo 'skipped: podman is not installed'
+        return
+    fi
+    FAAS_IMAGE=$image:latest limit=180 bounded scripts/check/podman.sh
+}
+
 # ---- All of it ----------------------------------------------------------------------------------------
 
 table=()
@@ -404,6 +414,7 @@ if [ "$failed" -eq 0 ]; then
     check 'the limits of the fleet hold' fleet_is_confined
     check 'an edited handler is live without a restart' edit_is_live
     check 'compose down leaves nothing' down_leaves_nothing
+    check 'podman plays the Deployment for Kubernetes' podman_plays_the_deployment
 fi
 
 printf '\n'
