@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# Restarts three workers one after the other, again and again, behind nginx, HAProxy and Caddy with the
+# files of examples/deploy/balancers, under a steady load. No request may fail.
+#
+#   scripts/check/balancers.sh                          20,000 requests each; some three minutes
+#   scripts/check/balancers.sh --requests 4000 haproxy  fewer, and one of them; each is rolled once at least
+#   scripts/check/balancers.sh --requests 1 --rate 200 --together
+#                                                       one roll of each at the same time: half a minute
+#
+# FAAS_WORKER names another worker than the one that is built here. Needs nginx, haproxy and caddy.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+
+PATH=$PATH:/usr/sbin
+for tool in nginx haproxy caddy python3; do
+    command -v "$tool" >/dev/null || {
+        printf 'check/balancers.sh: %s is not installed\n' "$tool" >&2
+        exit 1
+    }
+done
+if [ -z "${FAAS_WORKER:-}" ]; then
+    cargo build --quiet --locked --bin faas-worker
+    FAAS_WORKER=${CARGO_TARGET_DIR:-target}/debug/faas-worker
+fi
+export FAAS_WORKER
+exec python3 scripts/check/balancers.py "$@"
