@@ -2,7 +2,7 @@
 # The checks that take hours, and find by chance or by length what scripts/check.sh cannot: runs all
 # parts, or those that are named, prints the time of each, and exits with 1 if one of them failed.
 #
-#   scripts/nightly.sh [fuzz|storm|threads|mutations|memory|overload|deny]...
+#   scripts/nightly.sh [fuzz|storm|threads|mutations|memory|overload|fleet|deny]...
 #
 #   fuzz       ten minutes for each target
 #   storm      a million requests, once with the seed 1 and once with a seed of the day
@@ -10,6 +10,7 @@
 #   mutations  every rule of tests/mutations taken out
 #   memory     each attack alone, then all at once for five minutes, under 128 MiB; needs root
 #   overload   ten times the capacity for five minutes
+#   fleet      rolling restarts behind balancers and in a Docker Swarm; the manifests' lint
 #   deny       licences, sources and reported vulnerabilities of all dependencies
 #
 # A storm is repeated by its seed: scripts/storm.sh --requests 1000000 --seed SEED
@@ -37,6 +38,12 @@ threads() {
     done
 }
 
+fleet() {
+    scripts/check/kubernetes.sh --lint || return 1
+    scripts/check/balancers.sh || return 1
+    scripts/check/swarm.sh || return 1
+}
+
 run() {
     case $1 in
         fuzz) scripts/fuzz.sh --seconds 600 ;;
@@ -46,14 +53,15 @@ run() {
         # Latency has a wide limit, for the machine may be busy.
         memory) scripts/check/memory.sh --seconds 300 --each 10 --p99 3000 ;;
         overload) scripts/overload.sh --seconds 300 ;;
+        fleet) fleet ;;
         deny) scripts/check/deny.sh --advisories ;;
     esac
 }
 
-[ $# -gt 0 ] || set -- fuzz storm threads mutations memory overload deny
+[ $# -gt 0 ] || set -- fuzz storm threads mutations memory overload fleet deny
 for part in "$@"; do
     case $part in
-        fuzz | storm | threads | mutations | memory | overload | deny) ;;
+        fuzz | storm | threads | mutations | memory | overload | fleet | deny) ;;
         *) usage ;;
     esac
 done

@@ -31,7 +31,7 @@ if [ "$(cat "$tools/installed" 2>/dev/null)" != "$wanted$lint" ]; then
     printf '%s' "$wanted$lint" >"$tools/installed"
 fi
 "$tools/venv/bin/yamllint" --strict -d '{extends: default, rules: {line-length: {max: 110},
-    document-start: disable, comments-indentation: disable}}' examples/deploy/kubernetes
+    document-start: disable, comments-indentation: disable}}' examples/deploy/kubernetes examples/deploy/swarm
 "$python" scripts/check/kubernetes.py "$tools"
 if [ -n "$lint" ]; then
     # Not held: a limit of CPU throttles, and the digest and the pull policy are those of the cluster.

@@ -132,6 +132,7 @@ class Load:
         self.number = 0
         self.phase = None
         self.under_way = set()
+        self.failure = None
 
     async def one(self, number, keep, phase):
         phase.sent[keep] += 1
@@ -189,6 +190,8 @@ class Load:
                 else:
                     await act()
                 self.phase.seconds = time.monotonic() - self.phase.began
+        except Failed as failure:
+            self.failure = str(failure)
         finally:
             if sender:
                 sender.cancel()
@@ -244,11 +247,10 @@ def main():
     phases = dict(word.split("=", 1) for word in options.phases)
     phases = {name: shell(command) for name, command in phases.items()}
     load = Load(options.address, options.rate)
-    try:
-        done = asyncio.run(load.run(phases, options.requests))
-    except Failed as error:
-        sys.exit(str(error))
-    if not report(done, allowed, refused):
+    is_right = report(asyncio.run(load.run(phases, options.requests)), allowed, refused)
+    if load.failure:
+        sys.exit(load.failure)
+    if not is_right:
         sys.exit(1)
 
 
