@@ -46,6 +46,7 @@ needs c++ 'the package g++ in most distributions'
 run scripts/check/toolchain.sh
 run cargo fmt --check
 run cargo clippy --locked --all-targets -- -D warnings
+run cargo clippy --locked --lib --tests --features otlp -- -D warnings
 
 # The library part that handlers use, alone: no server may come with it.
 handler=(--no-default-features --features handler)

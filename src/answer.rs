@@ -17,6 +17,8 @@ pub struct Work {
     pub began: Instant,
     /// When its reply was read, or the call failed.
     pub ended: Instant,
+    /// Whether the process has answered no call before.
+    pub is_first: bool,
 }
 
 /// An outcome, and the work on the call if a process had it.

@@ -49,7 +49,7 @@
 //! | [`budget`], `allocator` | bytes held at one time; memory given back to the system |
 //! | `limits`, [`control_group`], [`processors`] | limits of the system; memory and processors that the container may have |
 //! | [`error`], [`logging`], [`version`] | how starts and requests fail; how the log looks; which build this is |
-//! | [`trace_context`] | the caller's `traceparent` and `tracestate` |
+//! | [`trace_context`], [`traces`] | the caller's `traceparent` and `tracestate`; spans of requests, for a collector |
 //! | [`handler`] | for people who write handlers in Rust; needs none of the others |
 //!
 //! Dependencies point one way: `cli → config`, `http → pool → process`. Nothing below `http` knows
@@ -109,6 +109,8 @@ pub mod shutdown;
 pub mod threads;
 #[cfg(feature = "worker")]
 pub mod trace_context;
+#[cfg(feature = "worker")]
+pub mod traces;
 #[cfg(feature = "worker")]
 pub mod version;
 #[cfg(feature = "worker")]

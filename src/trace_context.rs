@@ -1,8 +1,9 @@
 //! The caller's trace context: the headers `traceparent` and `tracestate` by the W3C's Trace Context
 //! Level 2.
 //!
-//! Pure. The worker takes no part in the trace: both headers go on as they came, and their ids stand
-//! in log lines.
+//! Pure. Without an exporter of traces ([`crate::traces`]) the worker takes no part in the trace: both
+//! headers go on as they came, and their ids stand in log lines. With one, the parent id that is handed on
+//! is that of the worker's own span.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,6 +13,14 @@ const LENGTH: usize = 2 + 1 + 32 + 1 + 16 + 1 + 2;
 
 /// Flags with a meaning: sampled, and random, which says that the trace id was drawn at random.
 const KNOWN_FLAGS: u8 = 0b11;
+
+/// The flag of a span that is recorded.
+#[cfg(feature = "otlp")]
+const SAMPLED: u8 = 0b01;
+
+/// The flag of a trace whose id was drawn at random.
+#[cfg(feature = "otlp")]
+const RANDOM: u8 = 0b10;
 
 /// A valid trace context. Clones share it.
 #[derive(Clone, PartialEq, Eq)]
@@ -84,6 +93,44 @@ impl TraceContext {
     /// The flags: two hexadecimal digits.
     pub fn flags(&self) -> &str {
         self.part(53, LENGTH)
+    }
+
+    /// The context of the first span of a trace, whose id was drawn at random; `None` if an id is 0.
+    #[cfg(feature = "otlp")]
+    pub fn new(trace: u128, span: u64, is_sampled: bool) -> Option<TraceContext> {
+        let flags = RANDOM | u8::from(is_sampled);
+        TraceContext::parse(&format!("00-{trace:032x}-{span:016x}-{flags:02x}"))
+    }
+
+    /// The context of a sampled span below this one: the same trace and state, another parent id.
+    #[cfg(feature = "otlp")]
+    pub fn below(&self, span: u64) -> TraceContext {
+        use std::io::Write;
+        let mut parent = self.0.parent;
+        // Exactly the 16 digits that stand there.
+        drop(write!(&mut parent[36..52], "{span:016x}"));
+        // Bits of a digit from 0 to 3.
+        parent[LENGTH - 1] |= SAMPLED;
+        let state = self.0.state.clone();
+        TraceContext(Arc::new(Parts { parent, state }))
+    }
+
+    /// Whether the caller records its spans.
+    #[cfg(feature = "otlp")]
+    pub fn is_sampled(&self) -> bool {
+        self.0.parent[LENGTH - 1] & SAMPLED != 0
+    }
+
+    /// The id of the trace.
+    #[cfg(feature = "otlp")]
+    pub fn trace_number(&self) -> u128 {
+        u128::from_str_radix(self.trace_id(), 16).unwrap_or_default()
+    }
+
+    /// The id of the span.
+    #[cfg(feature = "otlp")]
+    pub fn span_number(&self) -> u64 {
+        u64::from_str_radix(self.span_id(), 16).unwrap_or_default()
     }
 
     fn part(&self, begin: usize, end: usize) -> &str {
@@ -165,5 +212,35 @@ mod tests {
         let context = context.with_state("a=1,b=2".to_owned());
         assert_eq!(context.tracestate(), Some("a=1,b=2"));
         assert_eq!(context.trace_id(), TRACE);
+    }
+
+    #[cfg(feature = "otlp")]
+    #[test]
+    fn a_span_of_our_own_keeps_the_trace_and_says_that_it_is_recorded() {
+        for (flags, kept) in [("00", "01"), ("01", "01"), ("02", "03"), ("03", "03")] {
+            let context = TraceContext::parse(&format!("00-{TRACE}-{SPAN}-{flags}")).unwrap();
+            let below = context.with_state("a=1".to_owned()).below(0xab);
+            let traceparent = format!("00-{TRACE}-00000000000000ab-{kept}");
+            assert_eq!(below.traceparent(), traceparent);
+            assert_eq!(
+                TraceContext::parse(&traceparent).unwrap().traceparent(),
+                traceparent
+            );
+            assert_eq!(below.tracestate(), Some("a=1"));
+            assert_eq!((below.span_number(), below.is_sampled()), (0xab, true));
+            assert_eq!(format!("{:032x}", below.trace_number()), TRACE);
+        }
+    }
+
+    #[cfg(feature = "otlp")]
+    #[test]
+    fn a_trace_of_our_own_is_random() {
+        for (is_sampled, flags) in [(true, "03"), (false, "02")] {
+            let context = TraceContext::new(1 << 100, 1, is_sampled).unwrap();
+            let (trace, span) = (format!("{:032x}", 1_u128 << 100), "0000000000000001");
+            assert_eq!(context.traceparent(), format!("00-{trace}-{span}-{flags}"));
+            assert_eq!(context.is_sampled(), is_sampled);
+        }
+        assert_eq!(TraceContext::new(0, 1, true), None);
     }
 }

@@ -25,6 +25,7 @@ use crate::reload::Watch;
 use crate::service_manager::{InheritedSockets, keep_told};
 use crate::shutdown::{Shutdown, Stage};
 use crate::threads::Threads;
+use crate::traces::Traces;
 use crate::version::version;
 use ending::Ending;
 use rustix::process::Rlimit;
@@ -74,6 +75,7 @@ pub async fn serve(
         large_bodies: start_large_bodies()?,
         shutdown: control.shutdown,
         threads,
+        traces: Traces::start(),
     };
     let listener = listener.with_memory_budget(shared.budget.clone());
     let limit = handler_descriptor_limit;
@@ -96,6 +98,7 @@ pub async fn serve(
         pool: &pool,
         connections_gone: &connections_gone,
         admin_gone: &admin_gone,
+        traces: &shared.traces,
     };
     let end = async {
         never_up = wait_for_shutdown(shutdown, &pool, config.exit_on_failure).await;
@@ -125,6 +128,7 @@ struct Shared {
     large_bodies: LargeBodies,
     shutdown: Shutdown,
     threads: Threads,
+    traces: Traces,
 }
 
 /// Starts the processes, and makes the API in front of them.
@@ -161,6 +165,7 @@ fn start_api(
         shared.large_bodies.clone(),
         figures,
     );
+    let api = api.with_traces(shared.traces.clone());
     Ok((pool, Arc::new(api)))
 }
 

@@ -305,6 +305,10 @@ pub struct PendingAnswer {
 pub struct CallTimes {
     /// The number by which the log names the process.
     pub process: u64,
+    /// When the process could start on it.
+    pub began: Instant,
+    /// Whether it was the first call of the process.
+    pub is_first: bool,
     /// From the call until the process could start on it.
     pub queued: Duration,
     /// From then until its reply was read.
@@ -318,9 +322,12 @@ impl PendingAnswer {
             process,
             began,
             ended,
+            is_first,
         } = self.work?;
         Some(CallTimes {
             process,
+            began,
+            is_first,
             queued: began.saturating_duration_since(self.called),
             worked: ended.saturating_duration_since(began),
         })

@@ -60,6 +60,8 @@ pub struct Owner<S: RequestSource> {
     read_at: Instant,
     /// Bytes of stdout that were handled, all together.
     taken_in: u64,
+    /// An answer, or a failure in its place, was handed on.
+    has_answered: bool,
     /// A deadline has passed, and is acted upon when `taken_in` has reached this number: the bytes
     /// that were in the pipe then are handled before.
     expires_behind: Option<u64>,
@@ -96,6 +98,7 @@ impl<S: RequestSource + ProcessObserver> Owner<S> {
             pending: 0..0,
             read_at: now,
             taken_in: 0,
+            has_answered: false,
             expires_behind: None,
         }
     }
@@ -246,6 +249,7 @@ impl<S: RequestSource + ProcessObserver> Owner<S> {
                         process: self.process,
                         began,
                         ended: self.read_at,
+                        is_first: !std::mem::replace(&mut self.has_answered, true),
                     };
                     self.source.answer(ticket, outcome, work);
                 }

@@ -5,6 +5,7 @@ use crate::http::server::listener::IDLE_CLOSE_DELAY;
 use crate::logging::milliseconds;
 use crate::pool::Pool;
 use crate::shutdown::{Shutdown, Stage};
+use crate::traces::Traces;
 use std::convert::Infallible;
 use std::time::Duration;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -50,6 +51,8 @@ pub(super) struct Ending<'a> {
     pub(super) connections_gone: &'a CancellationToken,
     /// Cancelled when no connection of operators is left.
     pub(super) admin_gone: &'a CancellationToken,
+    /// Spans of requests may still wait.
+    pub(super) traces: &'a Traces,
 }
 
 impl Ending<'_> {
@@ -79,6 +82,17 @@ impl Ending<'_> {
             () = sleep_until(last_writes_end) => {}
             () = self.shutdown.reached(Stage::Killing), if is_signal_news => {}
         }
+        // The receiver of the last spans may be slow, or dead: it has the rest of the time to drain.
+        let spans_end = match processes_end {
+            ProcessesEnd::Themselves => end.max(last_writes_end),
+            ProcessesEnd::KilledInTime | ProcessesEnd::KilledBySignal => last_writes_end,
+        };
+        // Cancel-safe: spans that are not sent then are lost with the worker.
+        tokio::select! {
+            () = self.traces.finish(spans_end.into()) => {}
+            () = self.shutdown.reached(Stage::Killing), if is_signal_news => {}
+        }
+        self.traces.tell_of_lost_spans();
         self.shutdown.advance(Stage::Aborting);
         // Cancel-safe: it is only asked whether the last connection has gone.
         let _ = timeout(LAST_WRITES_TIMEOUT, self.admin_gone.cancelled()).await;

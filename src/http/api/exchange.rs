@@ -11,6 +11,7 @@ use crate::logging::milliseconds;
 use crate::metrics::OutcomeLabel;
 use crate::pool::CallTimes;
 use crate::trace_context::TraceContext;
+use crate::traces::{Finished, OpenSpan, Traces};
 use compact_str::CompactString;
 use hyper::body::Body;
 use hyper::header::HeaderValue;
@@ -28,8 +29,10 @@ pub(super) struct Exchange {
     pub(super) arrived: Instant,
     /// The request id.
     pub(super) id: CompactString,
-    /// The caller's trace context.
+    /// The trace context for the handler: the caller's, or that of the request's own span.
     pub(super) trace: Option<TraceContext>,
+    /// The request's own span.
+    pub(super) span: OpenSpan,
     /// Whether the end of the request's head is known for sure.
     pub(super) is_framed: bool,
     /// Whether the request is one for the function.
@@ -74,12 +77,19 @@ impl Exchange {
             arrived: Instant::now(),
             id,
             trace: trace_context(head),
+            span: OpenSpan::none(),
             is_framed,
             is_for_function: false,
             times: None,
             bytes_in: 0,
             unlogged: is_logged.then(|| Unlogged::of(request, access_log)),
         }
+    }
+
+    /// The request is one for the function, of which traces may have a span.
+    pub(super) fn begin_for_function(&mut self, traces: &Traces) {
+        self.is_for_function = true;
+        (self.trace, self.span) = traces.begin(self.trace.take());
     }
 
     /// The request is answered with this response, and has this failure or a result.
@@ -202,6 +212,16 @@ impl InProgress {
             let status = status.map(|status| status.as_u16());
             let metrics = &self.api.metrics.requests;
             metrics.record(outcome, status, total, times);
+            let exchange = &mut self.exchange;
+            self.api.traces.end(&mut exchange.span, || Finished {
+                context: exchange.trace.as_ref(),
+                request_id: &exchange.id,
+                arrived: exchange.arrived,
+                total,
+                times: exchange.times,
+                outcome,
+                status,
+            });
         }
     }
 }

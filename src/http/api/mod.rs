@@ -24,6 +24,7 @@ use crate::logging::timestamp::Timestamp;
 use crate::metrics::{Metrics, OutcomeLabel};
 use crate::pool::Pool;
 use crate::shutdown::{Shutdown, Stage};
+use crate::traces::Traces;
 use bytes::Bytes;
 use compact_str::CompactString;
 use exchange::{Exchange, InProgress};
@@ -76,6 +77,7 @@ pub struct Api {
     failures: FailureLog,
     metrics: Arc<Metrics>,
     figures: Figures,
+    traces: Traces,
 }
 
 impl Api {
@@ -103,10 +105,16 @@ impl Api {
             shutdown: figures.shutdown().clone(),
             metrics: Arc::clone(figures.metrics()),
             figures,
+            traces: Traces::none(),
             run: format!("{:08x}-", fastrand::u32(..)),
             requests: AtomicU64::new(0),
             failures: FailureLog::new(),
         }
+    }
+
+    /// The same, with spans of its requests.
+    pub fn with_traces(self, traces: Traces) -> Api {
+        Api { traces, ..self }
     }
 
     /// The figures of the worker.
@@ -223,7 +231,7 @@ impl Api {
         }
         let page = match target {
             Target::Function => {
-                exchange.is_for_function = true;
+                exchange.begin_for_function(&self.traces);
                 self.guard.check_host(uri, head)?;
                 self.guard.check_origin(uri, head)?;
                 if let Some(tokens) = &self.tokens {

@@ -59,6 +59,7 @@ impl<S: RequestSource + ProcessObserver> Owner<S> {
                         process,
                         began,
                         ended,
+                        is_first: !self.has_answered,
                     };
                     request
                         .into()

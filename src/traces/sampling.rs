@@ -1,0 +1,168 @@
+//! Which requests are sampled: `OTEL_TRACES_SAMPLER` and its argument.
+//!
+//! Pure.
+
+use crate::trace_context::TraceContext;
+use opentelemetry::trace::{SpanKind, TraceId};
+use opentelemetry_sdk::trace::{Sampler, SamplingDecision, ShouldSample};
+
+/// The rule by which requests are sampled.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Sampling {
+    name: &'static str,
+    /// Whether the caller's decision holds where there is one.
+    follows_caller: bool,
+    rule: Rule,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Rule {
+    All,
+    None,
+    /// This share of all traces, told by their ids.
+    Share(f64),
+}
+
+/// The decision about a request before its trace has an id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Decision {
+    /// It is sampled.
+    Yes,
+    /// It is not.
+    No,
+    /// The id of its trace decides.
+    ByTraceId,
+}
+
+/// The samplers of the specification that need no server to ask, and the default one first.
+const SAMPLERS: [(&str, bool, Rule); 6] = [
+    ("parentbased_always_on", true, Rule::All),
+    ("parentbased_always_off", true, Rule::None),
+    ("parentbased_traceidratio", true, Rule::Share(1.0)),
+    ("always_on", false, Rule::All),
+    ("always_off", false, Rule::None),
+    ("traceidratio", false, Rule::Share(1.0)),
+];
+
+impl Sampling {
+    /// The sampler of this name and argument; the default in the place of an unknown one, with a
+    /// complaint, as the specification asks for.
+    pub(super) fn of(name: Option<&str>, argument: Option<&str>) -> (Sampling, Option<String>) {
+        let found = SAMPLERS.iter().find(|(known, ..)| Some(*known) == name);
+        let unknown = name.filter(|_| found.is_none());
+        let mut complaint = unknown.map(|name| {
+            let known: Vec<&str> = SAMPLERS.iter().map(|(known, ..)| *known).collect();
+            let (default, known) = (known[0], known.join(", "));
+            format!("OTEL_TRACES_SAMPLER: {default} is used, for this is none of {known}: {name:?}")
+        });
+        let (name, follows_caller, mut rule) = *found.unwrap_or(&SAMPLERS[0]);
+        if let (Rule::Share(default), Some(argument)) = (rule, argument) {
+            let share = argument.parse().ok();
+            let share = share.filter(|share: &f64| (0.0..=1.0).contains(share));
+            if share.is_none() {
+                complaint = Some(format!(
+                    "OTEL_TRACES_SAMPLER_ARG: {default} is used, for this is no number from 0 to 1: \
+                     {argument:?}"
+                ));
+            }
+            rule = Rule::Share(share.unwrap_or(default));
+        }
+        let sampling = Sampling {
+            name,
+            follows_caller,
+            rule,
+        };
+        (sampling, complaint)
+    }
+
+    /// The name by which the specification calls it.
+    pub(super) fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Whether a request is sampled that has this caller's context.
+    pub(super) fn before_ids(&self, caller: Option<&TraceContext>) -> Decision {
+        match (caller, self.rule) {
+            (Some(caller), _) if self.follows_caller => match caller.is_sampled() {
+                true => Decision::Yes,
+                false => Decision::No,
+            },
+            (_, Rule::All) => Decision::Yes,
+            (_, Rule::None) => Decision::No,
+            (_, Rule::Share(_)) => Decision::ByTraceId,
+        }
+    }
+
+    /// Whether a request of this trace is sampled, as far as no caller has decided. A share is found
+    /// as by every other program that has the same library.
+    pub(super) fn of_trace(&self, trace: u128) -> bool {
+        let share = match self.rule {
+            Rule::All => return true,
+            Rule::None => return false,
+            Rule::Share(share) => share,
+        };
+        let trace = TraceId::from(trace);
+        let found = Sampler::TraceIdRatioBased(share).should_sample(
+            None,
+            trace,
+            "",
+            &SpanKind::Server,
+            &[],
+            &[],
+        );
+        found.decision == SamplingDecision::RecordAndSample
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn samplers_are_those_of_the_specification() {
+        for (name, argument, rule, follows_caller) in [
+            (None, None, Rule::All, true),
+            (Some("parentbased_always_on"), None, Rule::All, true),
+            (Some("parentbased_always_off"), None, Rule::None, true),
+            (Some("always_on"), None, Rule::All, false),
+            (Some("always_off"), Some("0.5"), Rule::None, false),
+            (Some("traceidratio"), None, Rule::Share(1.0), false),
+            (Some("traceidratio"), Some("0.25"), Rule::Share(0.25), false),
+            (
+                Some("parentbased_traceidratio"),
+                Some("0"),
+                Rule::Share(0.0),
+                true,
+            ),
+        ] {
+            let (sampling, complaint) = Sampling::of(name, argument);
+            let found = (sampling.rule, sampling.follows_caller, complaint);
+            assert_eq!(found, (rule, follows_caller, None), "{name:?} {argument:?}");
+            assert_eq!(sampling.name(), name.unwrap_or("parentbased_always_on"));
+        }
+    }
+
+    #[test]
+    fn a_sampler_that_there_is_not_is_told_and_the_default_is_used() {
+        for (name, argument, named) in [
+            ("xray", None, "OTEL_TRACES_SAMPLER: "),
+            ("ALWAYS_ON", None, "OTEL_TRACES_SAMPLER: "),
+            ("traceidratio", Some("1.5"), "OTEL_TRACES_SAMPLER_ARG: "),
+            ("traceidratio", Some("-1"), "OTEL_TRACES_SAMPLER_ARG: "),
+            ("traceidratio", Some("NaN"), "OTEL_TRACES_SAMPLER_ARG: "),
+            ("traceidratio", Some("half"), "OTEL_TRACES_SAMPLER_ARG: "),
+        ] {
+            let (sampling, complaint) = Sampling::of(Some(name), argument);
+            assert!(complaint.unwrap().starts_with(named), "{name} {argument:?}");
+            assert!(sampling.of_trace(1 << 40), "{name} {argument:?}");
+        }
+    }
+
+    #[test]
+    fn a_share_of_traces_is_sampled() {
+        let (sampling, _) = Sampling::of(Some("traceidratio"), Some("0.25"));
+        let traces = (0..1000_u128).map(|number| number * (u128::from(u64::MAX) / 1000));
+        let sampled = traces.filter(|trace| sampling.of_trace(*trace)).count();
+        assert!((240..=260).contains(&sampled), "{sampled}");
+    }
+}
