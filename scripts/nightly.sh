@@ -2,7 +2,7 @@
 # The checks that take hours, and find by chance or by length what scripts/check.sh cannot: runs all
 # parts, or those that are named, prints the time of each, and exits with 1 if one of them failed.
 #
-#   scripts/nightly.sh [fuzz|storm|threads|mutations|memory|overload|fleet|deny]...
+#   scripts/nightly.sh [fuzz|storm|threads|mutations|memory|overload|figures|fleet|deny]...
 #
 #   fuzz       ten minutes for each target
 #   storm      a million requests, once with the seed 1 and once with a seed of the day
@@ -11,6 +11,7 @@
 #   memory     each attack alone, then all at once for five minutes, under 128 MiB; needs root
 #   overload   ten times the capacity for five minutes
 #   fleet      rolling restarts behind balancers and in a Docker Swarm; the manifests' lint
+#   figures    the worker's counters against those of its clients, over 100,000 requests and 1,000 deaths
 #   deny       licences, sources and reported vulnerabilities of all dependencies
 #
 # A storm is repeated by its seed: scripts/storm.sh --requests 1000000 --seed SEED
@@ -54,14 +55,15 @@ run() {
         memory) scripts/check/memory.sh --seconds 300 --each 10 --p99 3000 ;;
         overload) scripts/overload.sh --seconds 300 ;;
         fleet) fleet ;;
+        figures) FAAS_TEST_REQUESTS=100000 cargo test --locked --test it -- counting:: ;;
         deny) scripts/check/deny.sh --advisories ;;
     esac
 }
 
-[ $# -gt 0 ] || set -- fuzz storm threads mutations memory overload fleet deny
+[ $# -gt 0 ] || set -- fuzz storm threads mutations memory overload figures fleet deny
 for part in "$@"; do
     case $part in
-        fuzz | storm | threads | mutations | memory | overload | fleet | deny) ;;
+        fuzz | storm | threads | mutations | memory | overload | figures | fleet | deny) ;;
         *) usage ;;
     esac
 done

@@ -14,6 +14,7 @@ mod ahead;
 mod clients;
 mod command_line;
 mod contract;
+mod counting;
 mod directories;
 mod docs;
 mod doors;
