@@ -20,6 +20,7 @@ mod docs;
 mod doors;
 mod dying;
 mod framing;
+mod golden;
 mod health;
 mod http;
 mod isolation;

@@ -268,17 +268,33 @@ fn the_figures_for_autoscalers_are_bare_numbers() {
         "/demand",
         "/busy_ratio",
         "/uptime_seconds",
-        "/queue/length",
         "/queue/limit",
         "/queue/oldest_seconds",
         "/processes/up",
         "/processes/capacity",
         "/requests/active",
         "/requests/total",
+        "/requests/failed",
+        "/queue/length",
+        "/processes/busy",
+        "/processes/starting",
+        "/processes/limit",
     ] {
         let figure = stats.pointer(path).and_then(Value::as_f64);
         assert!(
             figure.is_some_and(|figure| figure >= 0.0),
+            "{path}: {stats}"
+        );
+    }
+    // What is counted is a whole number, without a fraction that a reader of integers refuses.
+    for path in [
+        "/queue/length",
+        "/processes/up",
+        "/requests/active",
+        "/requests/total",
+    ] {
+        assert!(
+            stats.pointer(path).is_some_and(Value::is_u64),
             "{path}: {stats}"
         );
     }
