@@ -96,8 +96,7 @@ fn find(entries: &[String], words: &[&str]) -> Option<String> {
     match is_last {
         false => found.next().cloned(),
         true => found
-            .filter(|entry| !entry.contains("process stopped") && !entry.contains("handler output"))
-            .next_back()
+            .rfind(|entry| !entry.contains("process stopped") && !entry.contains("handler output"))
             .cloned(),
     }
 }
