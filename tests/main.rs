@@ -40,6 +40,7 @@ mod recycling;
 mod reload;
 mod rust_handlers;
 mod sandbox;
+mod screen;
 mod service_manager;
 mod settings;
 mod signals;
