@@ -11,7 +11,8 @@
 #   memory     each attack alone, then all at once for five minutes, under 128 MiB; needs root
 #   overload   ten times the capacity for five minutes
 #   fleet      rolling restarts behind balancers and in a Docker Swarm; the manifests' lint
-#   figures    the worker's counters against those of its clients, over 100,000 requests and 1,000 deaths
+#   figures    the worker's counters against those of its clients, over 100,000 requests and 1,000 deaths,
+#              and the cost of scrapes
 #   deny       licences, sources and reported vulnerabilities of all dependencies
 #
 # A storm is repeated by its seed: scripts/storm.sh --requests 1000000 --seed SEED
@@ -45,6 +46,11 @@ fleet() {
     scripts/check/swarm.sh || return 1
 }
 
+figures() {
+    FAAS_TEST_REQUESTS=100000 cargo test --locked --test it -- counting:: || return 1
+    scripts/check/scrape.sh
+}
+
 run() {
     case $1 in
         fuzz) scripts/fuzz.sh --seconds 600 ;;
@@ -55,7 +61,7 @@ run() {
         memory) scripts/check/memory.sh --seconds 300 --each 10 --p99 3000 ;;
         overload) scripts/overload.sh --seconds 300 ;;
         fleet) fleet ;;
-        figures) FAAS_TEST_REQUESTS=100000 cargo test --locked --test it -- counting:: ;;
+        figures) figures ;;
         deny) scripts/check/deny.sh --advisories ;;
     esac
 }
