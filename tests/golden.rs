@@ -91,14 +91,15 @@ fn entries(worker: &Worker) -> Vec<String> {
 /// The first event of this kind. "process stopped" is another kind than "stopped".
 fn find(entries: &[String], words: &[&str]) -> Option<String> {
     let has = |entry: &&String| words.iter().all(|word| entry.contains(word));
-    let is_last = words == ["stopped"];
     let mut found = entries.iter().filter(has);
-    match is_last {
-        false => found.next().cloned(),
-        true => found
-            .rfind(|entry| !entry.contains("process stopped") && !entry.contains("handler output"))
-            .cloned(),
-    }
+    let found = match words {
+        ["stopped"] => found.rfind(|entry| {
+            let others = ["process stopped", "handler output"];
+            !others.iter().any(|other| entry.contains(other))
+        }),
+        _ => found.next(),
+    };
+    found.cloned()
 }
 
 /// Has the worker log each kind of event.
