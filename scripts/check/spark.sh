@@ -1,0 +1,39 @@
+#!/usr/bin/env bash
+# Runs examples/deploy/spark on a Spark of two executors, which it starts and stops itself: a million
+# lines in four partitions, with one executor killed in mid-run, against plain Python; and what pipe()
+# does to a command's environment and exit status.
+#
+#   scripts/check/spark.sh [LINES]     a minute on an idle machine; fetches pyspark, of a fixed version, into target/
+#
+# Needs java 17 or later and python3 with venv (Debian: default-jre-headless, python3-venv): skipped
+# without. FAAS_WORKER names another worker than the one that is built here. All other files lie in a
+# temporary folder.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+
+skip() {
+    printf 'skipped: scripts/check/spark.sh: %s\n' "$1"
+    exit 0
+}
+
+command -v java >/dev/null || skip 'java is not installed (Debian: default-jre-headless)'
+command -v python3 >/dev/null || skip 'python3 is not installed'
+python3 -c 'import ensurepip' 2>/dev/null ||
+    skip 'python3 cannot make environments (Debian: python3-venv)'
+
+if [ -z "${FAAS_WORKER:-}" ]; then
+    cargo build --quiet --release --locked --bin faas-worker
+    FAAS_WORKER=${CARGO_TARGET_DIR:-target}/release/faas-worker
+fi
+worker=$(realpath "$FAAS_WORKER")
+unset FAAS_WORKER
+
+tools=target/check-spark
+mkdir -p "$tools"
+if ! cmp -s scripts/check/spark.txt "$tools/python/installed.txt"; then
+    python3 -m venv --clear "$tools/python"
+    timeout 600 "$tools/python/bin/pip" install --quiet --disable-pip-version-check \
+        -r scripts/check/spark.txt
+    cp scripts/check/spark.txt "$tools/python/installed.txt"
+fi
+exec timeout --kill-after=30 1500 "$tools/python/bin/python" scripts/check/spark.py "$worker" "${1:-1000000}"
