@@ -64,12 +64,12 @@ run env RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps
 run env RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --document-private-items
 
 run shellcheck .ci/run scripts/*.sh scripts/*/*.sh tests/docker/*.sh \
-    examples/shell/*sh
+    examples/shell/*sh examples/deploy/*/*.sh
 # Not python3 -m py_compile, which leaves its output beside the sources.
 run python3 -c 'import sys
 for name in sys.argv[1:]:
     compile(open(name, encoding="utf-8").read(), name, "exec")' \
-    examples/python/*.py scripts/*.py scripts/bench/*.py scripts/bench/contenders/*.py \
+    examples/python/*.py examples/deploy/*/*.py scripts/*.py scripts/bench/*.py scripts/bench/contenders/*.py \
     scripts/check/*.py \
     tests/docker/*.py
 

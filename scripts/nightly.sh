@@ -2,7 +2,7 @@
 # The checks that take hours, and find by chance or by length what scripts/check.sh cannot: runs all
 # parts, or those that are named, prints the time of each, and exits with 1 if one of them failed.
 #
-#   scripts/nightly.sh [fuzz|storm|threads|mutations|memory|overload|figures|fleet|deny]...
+#   scripts/nightly.sh [fuzz|storm|threads|mutations|memory|overload|figures|fleet|batch|deny]...
 #
 #   fuzz       ten minutes for each target
 #   storm      a million requests, once with the seed 1 and once with a seed of the day
@@ -13,6 +13,7 @@
 #   fleet      rolling restarts behind balancers and in a Docker Swarm; the manifests' lint
 #   figures    the worker's counters against those of its clients, over 100,000 requests and 1,000 deaths,
 #              and the cost of scrapes
+#   batch      GNU parallel, Slurm and Spark with `faas-worker map`; needs their packages, or leaves them out
 #   deny       licences, sources and reported vulnerabilities of all dependencies
 #
 # A storm is repeated by its seed: scripts/storm.sh --requests 1000000 --seed SEED
@@ -49,6 +50,10 @@ fleet() {
 figures() {
     FAAS_TEST_REQUESTS=100000 cargo test --locked --test it -- counting:: || return 1
     scripts/check/scrape.sh
+batch() {
+    scripts/check/parallel.sh || return 1
+    scripts/check/slurm.sh || return 1
+    scripts/check/spark.sh || return 1
 }
 
 run() {
@@ -62,14 +67,15 @@ run() {
         overload) scripts/overload.sh --seconds 300 ;;
         fleet) fleet ;;
         figures) figures ;;
+        batch) batch ;;
         deny) scripts/check/deny.sh --advisories ;;
     esac
 }
 
-[ $# -gt 0 ] || set -- fuzz storm threads mutations memory overload figures fleet deny
+[ $# -gt 0 ] || set -- fuzz storm threads mutations memory overload figures fleet batch deny
 for part in "$@"; do
     case $part in
-        fuzz | storm | threads | mutations | memory | overload | figures | fleet | deny) ;;
+        fuzz | storm | threads | mutations | memory | overload | figures | fleet | batch | deny) ;;
         *) usage ;;
     esac
 done
