@@ -50,6 +50,8 @@ fleet() {
 figures() {
     FAAS_TEST_REQUESTS=100000 cargo test --locked --test it -- counting:: || return 1
     scripts/check/scrape.sh
+}
+
 batch() {
     scripts/check/parallel.sh || return 1
     scripts/check/slurm.sh || return 1
