@@ -42,8 +42,11 @@ fi
 
 # The program need not be installed here.
 sed 's|^ExecStart=.*|ExecStart=/bin/true|' "examples/deploy/systemd/$unit" >"$work/$unit"
-said=$(systemd-analyze verify "$work/$unit" 2>&1) || fail "verify: $said"
-[ -z "$said" ] || fail "verify: $said"
+cp examples/deploy/systemd/faas-worker@decode.socket "$work"
+for file in "$unit" faas-worker@decode.socket; do
+    said=$(systemd-analyze verify "$work/$file" 2>&1) || fail "verify: $said"
+    [ -z "$said" ] || fail "verify: $said"
+done
 sed 's/^KillMode=/KilMode=/' "$work/$unit" >"$work/slip@.service"
 said=$(systemd-analyze verify "$work/slip@.service" 2>&1 || true)
 [[ $said == *KilMode* ]] || fail 'a misspelt key is not noticed'
@@ -89,8 +92,9 @@ mkdir -p opt/decode etc/faas-worker usr/local/bin
 cp '$work/root/handler.sh' opt/decode
 cp '$work/root/faas-worker' usr/local/bin
 cp '$PWD/examples/deploy/systemd/decode.env' etc/faas-worker
-cp '$PWD/examples/deploy/systemd/$unit' etc/systemd/system
-for target in sysinit basic shutdown network-online multi-user nothing; do
+cp '$PWD/examples/deploy/systemd/$unit' '$PWD/examples/deploy/systemd/faas-worker@decode.socket' \
+    etc/systemd/system
+for target in sysinit basic shutdown sockets network-online multi-user nothing; do
     printf '[Unit]\nDescription=nothing\nDefaultDependencies=no\n' >"lib/systemd/system/\$target.target"
 done
 mount --rbind /proc proc
@@ -132,17 +136,8 @@ inside() {
     timeout --kill-after=5 60 nsenter --target "$first" --all "$@"
 }
 
-# until_ready: waits for /ready, as Type=exec only waits for the program to be started.
-until_ready() {
-    for _ in {1..200}; do
-        if inside /usr/local/bin/faas-worker health --ready >/dev/null 2>&1; then return; fi
-        sleep 0.05
-    done
-    fail 'the worker is not ready'
-}
-
 inside systemctl start faas-worker@decode || fail 'the unit does not start'
-until_ready
+inside /usr/local/bin/faas-worker health --ready >/dev/null || fail 'it counts as started, and is not ready'
 worker=$(inside systemctl show --property MainPID --value faas-worker@decode)
 status=$(inside cat "/proc/$worker/status")
 for line in $'CapBnd:\t0000000000000000' $'NoNewPrivs:\t1' $'Seccomp:\t2'; do
@@ -152,16 +147,29 @@ done
 [ "$(inside sh -c 'cat /sys/fs/cgroup/memory/system.slice/*/*decode.service/memory.limit_in_bytes \
     /sys/fs/cgroup/system.slice/*/*decode.service/memory.max 2>/dev/null')" = 268435456 ] || fail 'no limit of memory'
 
-export -f until_ready inside fail
-export first work
-# In the gap of a restart and after SIGKILL callers are refused, for some tenths of a second, or more on a
-# busy machine; SIGKILL costs the requests in flight, too.
-timeout 120 nsenter --target "$first" --net python3 scripts/check/load.py 127.0.0.1:8000 --rate "$rate" \
-    --refused "restart=$((rate * 3))" --refused "SIGKILL=$((rate * 3))" --allow SIGKILL=50 \
+# loaded PHASE...: a steady load on the port while these happen.
+loaded() {
+    timeout 120 nsenter --target "$first" --net python3 scripts/check/load.py 127.0.0.1:8000 --rate "$rate" "$@"
+}
+
+export -f inside
+export first
+restart='for turn in 1 2 3; do inside systemctl restart faas-worker@decode; sleep 1; done'
+# Without the socket, callers are refused in the gap of a restart and after SIGKILL; SIGKILL costs the
+# requests in flight, too.
+loaded --refused "restart=$((rate * 3))" --refused "SIGKILL=$((rate * 3))" --allow SIGKILL=50 \
     quiet='sleep 2' \
     reload='for turn in 1 2 3; do inside systemctl reload faas-worker@decode; sleep 1; done' \
-    restart='inside systemctl restart faas-worker@decode; until_ready; sleep 1' \
-    SIGKILL='inside systemctl kill --kill-whom=main --signal=KILL faas-worker@decode; sleep 1; until_ready'
+    restart="$restart" \
+    SIGKILL='inside systemctl kill --kill-whom=main --signal=KILL faas-worker@decode; sleep 2'
 inside systemctl stop faas-worker@decode
 [ "$(inside systemctl show --property Result --value faas-worker@decode)" = success ] || fail 'it did not end in order'
-echo 'served, confined, reloaded without a loss, restarted, and ended in order'
+# With it, the port is open before the service is started, and during its restarts.
+inside systemctl start faas-worker@decode.socket || fail 'the socket does not open'
+loaded --allow 'socket, SIGKILL=50' \
+    'socket, start'='sleep 2' \
+    'socket, restart'="$restart" \
+    'socket, SIGKILL'='inside systemctl kill --kill-whom=main --signal=KILL faas-worker@decode; sleep 2'
+inside systemctl stop faas-worker@decode.socket faas-worker@decode.service
+[ "$(inside systemctl show --property Result --value faas-worker@decode)" = success ] || fail 'it did not end in order'
+echo 'served, confined, reloaded and, behind its socket, restarted without a loss, and ended in order'
