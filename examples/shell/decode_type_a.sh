@@ -13,6 +13,10 @@
 LC_ALL=C
 export LC_ALL
 
+# An unquoted $payload is split at commas, and a * in it stays a *.
+IFS=,
+set -f
+
 # Sets text to $1 without the white space around it.
 strip() {
     text=$1
@@ -94,15 +98,16 @@ float() {
 
 # Sets result to the answer for the payload $1, JSON text without the quotes around it.
 decode() {
-    case $1 in
+    payload=$1
+    case $payload in
         *,*,*)
-            device=${1%%,*}
-            rest=${1#*,}
-            value=${rest%%,*}
-            rest=${rest#*,}
-            if float "$value"; then
+            # Not ${1#*,}: shells take minutes for it where the first comma comes after 1 MiB.
+            # shellcheck disable=SC2086
+            set -- $payload
+            device=$1
+            if float "$2"; then
                 metric=$number
-                if integer "${rest%%,*}"; then
+                if integer "$3"; then
                     result="\"device_id\":\"$device\",\"metric_value\":$metric"
                     result="$result,\"timestamp\":$number,\"status\":\"decoded_successfully\""
                     return
@@ -111,7 +116,7 @@ decode() {
             ;;
     esac
     result="\"error\":\"Invalid data format. Expected 'id,value,timestamp'.\""
-    result="$result,\"original_data\":\"$1\",\"status\":\"decoding_failed\""
+    result="$result,\"original_data\":\"$payload\",\"status\":\"decoding_failed\""
 }
 
 # The promise that lets the worker write requests ahead of time: ids are repeated, the order is
