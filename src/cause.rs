@@ -12,6 +12,8 @@ pub struct Cause {
     /// All words, where they are more than `general`.
     full: Option<String>,
     is_logged: bool,
+    /// The rule of `faas-worker check` that a handler broke.
+    rule: Option<&'static str>,
 }
 
 impl Cause {
@@ -22,6 +24,7 @@ impl Cause {
             full: (full != general).then_some(full),
             general,
             is_logged: true,
+            rule: None,
         }
     }
 
@@ -31,6 +34,18 @@ impl Cause {
             is_logged: false,
             ..Cause::quoting(general, full)
         }
+    }
+
+    /// With the rule of `faas-worker check` that a handler broke.
+    #[must_use]
+    pub fn of_rule(self, rule: &'static str) -> Cause {
+        let rule = Some(rule);
+        Cause { rule, ..self }
+    }
+
+    /// The rule of `faas-worker check` that a handler broke, if it broke one.
+    pub fn rule(&self) -> Option<&'static str> {
+        self.rule
     }
 
     /// The words for callers.
@@ -68,6 +83,7 @@ impl Cause {
             general: around(&self.general),
             full: self.full.map(|full| around(&full)),
             is_logged: self.is_logged,
+            rule: self.rule,
         }
     }
 }
@@ -78,6 +94,7 @@ impl From<String> for Cause {
             general: text,
             full: None,
             is_logged: true,
+            rule: None,
         }
     }
 }
@@ -112,6 +129,8 @@ mod tests {
             assert_eq!(cause.is_more_than_general(), general != full);
             let around = cause.map(|text| format!("[{text}]"));
             assert_eq!(around.full(), format!("[{full}]"));
+            let ruled = around.of_rule("ids").map(str::to_owned);
+            assert_eq!(ruled.rule(), Some("ids"));
         }
     }
 }

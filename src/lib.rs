@@ -43,6 +43,7 @@
 //! | [`service_manager`] | sockets that systemd passes on, and what it is told |
 //! | `reload` | the watch over the handler's files |
 //! | [`commands`] | what the program does besides serving |
+//! | [`check`] | whether a handler keeps the rules of the line protocol |
 //! | [`metrics`] | counters and histograms, and their text for Prometheus |
 //! | [`answer`] | the answer to a call, on its way to the caller |
 //! | [`threads`] | the threads that serve, and what crosses between them |
@@ -71,6 +72,8 @@ pub mod answer;
 pub mod budget;
 #[cfg(feature = "worker")]
 pub mod cause;
+#[cfg(feature = "worker")]
+pub mod check;
 #[cfg(feature = "worker")]
 pub mod cli;
 #[cfg(feature = "worker")]

@@ -3,6 +3,7 @@
 mod signals;
 
 use faas_worker::cli::{self, Task, UnknownVariable};
+use faas_worker::commands::check;
 use faas_worker::commands::health::{Question, health};
 use faas_worker::commands::new;
 use faas_worker::commands::top::top;
@@ -36,6 +37,17 @@ fn main() -> ExitCode {
         Ok(Task::Top(settings)) => top(&settings.addresses, settings.interval, settings.once),
         Ok(Task::New(language, directory)) => new::new(&language, &directory),
         Ok(Task::Languages) => new::list(),
+        Ok(Task::ListRules) => {
+            check::list();
+            ExitCode::SUCCESS
+        }
+        Ok(Task::ExplainRule(rule)) => {
+            check::explain(rule);
+            ExitCode::SUCCESS
+        }
+        Ok(Task::Check(settings)) => {
+            check::run(&settings.config, settings.form, settings.is_strict)
+        }
         Ok(Task::Serve(config, log)) => {
             // Before there is a second thread.
             let inherited = match InheritedSockets::take() {

@@ -4,7 +4,8 @@
 //! state, no memory and no children.
 
 use rustix::io::Errno;
-use rustix::process::Pid;
+use rustix::process::{Pid, Signal};
+use std::collections::VecDeque;
 use std::path::Path;
 use std::time::Duration;
 use std::{fs, io};
@@ -48,24 +49,103 @@ pub fn is_suspended(pid: u32) -> bool {
     matches!(state(pid), Some(b'T' | b't'))
 }
 
+/// True when a process has ended and was not reaped.
+pub fn is_zombie(pid: u32) -> bool {
+    state(pid) == Some(b'Z')
+}
+
 /// True when the main thread of a process or of one of its first descendants runs, would run if it
 /// had a processor, or waits for a disk: it may be in the middle of a write. One that waits for
 /// anything else is not, for a pipe that is empty holds up no write.
 pub fn is_tree_runnable(pid: u32) -> bool {
-    let mut found = vec![pid];
-    let mut visited = 0;
-    while let Some(&pid) = found.get(visited).filter(|_| visited < MAX_WRITERS) {
-        visited += 1;
-        if matches!(state(pid), Some(b'R' | b'D' | b'T' | b't')) {
-            return true;
+    let mut tree = first_of_tree(pid);
+    tree.any(|pid| matches!(state(pid), Some(b'R' | b'D' | b'T' | b't')))
+}
+
+/// True when a thread of the process, or of one of its first descendants, is blocked in a read of its
+/// stdin. `None` where the system does not say, or runs on another architecture.
+pub fn waits_for_input(pid: u32) -> Option<bool> {
+    let read = match std::env::consts::ARCH {
+        "x86_64" => "0",
+        "aarch64" | "riscv64" => "63",
+        "x86" | "arm" | "powerpc64" | "s390x" => "3",
+        _ => return None,
+    };
+    let mut is_known = false;
+    for pid in first_of_tree(pid) {
+        for thread in fs::read_dir(format!("/proc/{pid}/task"))
+            .into_iter()
+            .flatten()
+        {
+            let Ok(thread) = thread else { continue };
+            let Ok(call) = fs::read_to_string(thread.path().join("syscall")) else {
+                continue;
+            };
+            is_known = true;
+            let mut words = call.split_ascii_whitespace();
+            if words.next() == Some(read) && words.next() == Some("0x0") {
+                return Some(true);
+            }
         }
+    }
+    is_known.then_some(false)
+}
+
+/// Calls of write(2) and its kin by a process, its first descendants, and the descendants that they
+/// have waited for. `None` where the system does not say.
+pub fn tree_write_calls(pid: u32) -> Option<u64> {
+    let mut calls = None;
+    for pid in first_of_tree(pid) {
+        if let Some(own) = fs::read_to_string(format!("/proc/{pid}/io"))
+            .ok()
+            .as_deref()
+            .and_then(write_calls)
+        {
+            calls = Some(calls.unwrap_or(0) + own);
+        }
+    }
+    calls
+}
+
+/// True when a process ignores SIGTERM, and has no handler for it.
+pub fn ignores_sigterm(pid: u32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"));
+    let ignored = status.ok().as_deref().and_then(ignored_signals);
+    ignored.is_some_and(|ignored| ignored >> (Signal::TERM.as_raw() - 1) & 1 == 1)
+}
+
+/// The name of a process, as `ps` shows it.
+pub fn name(pid: u32) -> Option<String> {
+    let name = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
+    Some(name.trim_end().to_owned())
+}
+
+/// The mask of ignored signals in `/proc/PID/status`.
+fn ignored_signals(status: &str) -> Option<u64> {
+    let mut lines = status.lines();
+    let mask = lines.find_map(|line| line.strip_prefix("SigIgn:"))?;
+    u64::from_str_radix(mask.trim(), 16).ok()
+}
+
+/// Calls of write(2) in `/proc/PID/io`.
+fn write_calls(io: &str) -> Option<u64> {
+    let mut lines = io.lines();
+    lines.find_map(|line| line.strip_prefix("syscw: ")?.parse().ok())
+}
+
+/// A process and its first descendants, each found when it is asked for.
+fn first_of_tree(pid: u32) -> impl Iterator<Item = u32> {
+    let mut found = VecDeque::from([pid]);
+    let next = move || {
+        let pid = found.pop_front()?;
         let children = children_by_thread(Path::new(&format!("/proc/{pid}"))).unwrap_or_default();
         let children = children
             .iter()
             .map(|child| child.as_raw_pid().unsigned_abs());
         found.extend(children);
-    }
-    false
+        Some(pid)
+    };
+    std::iter::from_fn(next).take(MAX_WRITERS)
 }
 
 fn state(pid: u32) -> Option<u8> {
@@ -251,6 +331,21 @@ mod tests {
             let found = parent(stat).map(Pid::as_raw_pid);
             assert_eq!(found, parent_pid, "{}", String::from_utf8_lossy(stat));
         }
+    }
+
+    #[test]
+    fn calls_of_write_are_found() {
+        let io = "rchar: 3\nwchar: 4\nsyscr: 5\nsyscw: 6\nread_bytes: 7\n";
+        assert_eq!(write_calls(io), Some(6));
+        let status = "Name:\tsh\nSigBlk:\t0000000000010000\nSigIgn:\t0000000000004004\n";
+        assert_eq!(ignored_signals(status), Some(0x4004));
+        assert_eq!(ignored_signals(""), None);
+        assert!(!ignores_sigterm(std::process::id()));
+        assert_eq!(write_calls(""), None);
+        assert!(tree_write_calls(std::process::id()).is_some());
+        assert_eq!(tree_write_calls(u32::MAX), None);
+        assert_eq!(waits_for_input(u32::MAX), None);
+        assert!(name(std::process::id()).is_some());
     }
 
     #[test]

@@ -209,6 +209,7 @@ fn check(name: &str) {
     let command = words(language.run);
     assert_lines_are_answered_until_their_end(language, &command);
     assert_sigterm_ends(&command);
+    assert_rules_are_kept(&command);
     assert_callers_are_answered(language, command);
 }
 
@@ -460,6 +461,24 @@ fn assert_sigterm_ends(command: &[String]) {
     assert_eq!(handler.next()["id"], 7);
     processes::signal(handler.process.id(), Signal::TERM);
     handler.wait_for_end();
+}
+
+/// `faas-worker check --strict` finds nothing to mend.
+fn assert_rules_are_kept(command: &[String]) {
+    let output = Command::new(env!("CARGO_BIN_EXE_faas-worker"))
+        .args(["check", "--strict", "--timeout", "20s"])
+        .args([
+            "--payload",
+            READINGS[0].0,
+            "--failing",
+            NO_READINGS[1],
+            "--",
+        ])
+        .args(command)
+        .output()
+        .unwrap();
+    let findings = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{command:?}:\n{findings}");
 }
 
 // ---- With a worker ------------------------------------------------------------------------------

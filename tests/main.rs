@@ -11,6 +11,7 @@ mod support;
 
 mod access;
 mod ahead;
+mod check;
 mod clients;
 mod command_line;
 mod contract;

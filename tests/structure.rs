@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 /// Each part with the parts that it may use; the parts that all may use are below.
-const MAY_USE: [(&str, &[&str]); 30] = [
+const MAY_USE: [(&str, &[&str]); 31] = [
     (
         "main",
         &[
@@ -19,8 +19,15 @@ const MAY_USE: [(&str, &[&str]); 30] = [
     ),
     ("signals", &[]),
     ("lib", &["worker"]),
-    ("cli", &["budget", "config", "control_group", "processors"]),
-    ("commands", &[]),
+    (
+        "cli",
+        &["budget", "check", "config", "control_group", "processors"],
+    ),
+    ("commands", &["check", "config", "process", "threads"]),
+    (
+        "check",
+        &["answer", "budget", "config", "metrics", "process", "procfs"],
+    ),
     (
         "worker",
         &[

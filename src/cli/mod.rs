@@ -11,13 +11,14 @@ mod values;
 mod variables;
 mod words;
 
+use crate::check::{CheckConfig, Form, Rule};
 use crate::config::{Config, LogFormat};
 use crate::version::version;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
 use explain::explain;
 use help::{Extent, laid_out};
-use options::{HealthOptions, ServeOptions, TopOptions, serve};
+use options::{CheckOptions, HealthOptions, ServeOptions, TopOptions, serve};
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -41,6 +42,23 @@ pub enum Task {
     New(String, PathBuf),
     /// List the languages of handlers.
     Languages,
+    /// Check a handler.
+    Check(Box<CheckSettings>),
+    /// Print the rules of a check.
+    ListRules,
+    /// Print what a rule of a check is about.
+    ExplainRule(Rule),
+}
+
+/// What `faas-worker check` tries, and how it tells of it.
+#[derive(Debug)]
+pub struct CheckSettings {
+    /// What is tried.
+    pub config: CheckConfig,
+    /// The form of the findings.
+    pub form: Form,
+    /// Whether rules that should be kept count as rules that must be.
+    pub is_strict: bool,
 }
 
 /// What `faas-worker top` looks at, and how often.
@@ -79,7 +97,10 @@ pub fn parse() -> Result<Task, ExitCode> {
         ExitCode::from(2)
     };
     let matches = matches.map_err(|error| explain(&error, &words))?;
-    let serving = matches.subcommand_matches("serve").unwrap_or(&matches);
+    let serving = matches
+        .subcommand()
+        .filter(|(name, _)| ["serve", "check"].contains(name));
+    let serving = serving.map_or(&matches, |(_, serving)| serving);
     words::check_command(serving).map_err(refused)?;
     let cli = Cli::from_arg_matches(&matches).map_err(|error| explain(&error, &words))?;
     let task = match cli.task {
@@ -101,6 +122,7 @@ pub fn parse() -> Result<Task, ExitCode> {
             generated::print_man_page(command.as_deref()).map_err(refused)?;
             return Err(ExitCode::SUCCESS);
         }
+        Some(TaskName::Check(options)) => options.task(),
         Some(TaskName::Help { command }) => {
             help::print(command.as_deref()).map_err(refused)?;
             return Err(ExitCode::SUCCESS);
@@ -150,7 +172,8 @@ fn without_empty_variables(command: clap::Command) -> clap::Command {
     override_usage = "faas-worker [serve] [OPTIONS] [-- COMMAND [ARGS...]]\n       \
                             faas-worker health [--ready] [OPTIONS]\n       \
                             faas-worker top [ADDRESS] [OPTIONS]\n       \
-                            faas-worker new [LANGUAGE [DIRECTORY]]"
+                            faas-worker new [LANGUAGE [DIRECTORY]]\n       \
+                            faas-worker check [OPTIONS] -- COMMAND [ARGS...]"
 )]
 #[command(disable_help_subcommand = true, disable_help_flag = true)]
 struct Cli {
@@ -185,6 +208,8 @@ enum TaskName {
     Completions { shell: Shell },
     /// Print the manual page, of all or of one command
     Man { command: Option<String> },
+    /// Check whether a command is a correct handler, and say how to mend it: exit status 0 or 1
+    Check(CheckOptions),
     /// Print help, of all or of one command
     Help { command: Option<String> },
     /// Print the version

@@ -1,6 +1,7 @@
 //! The flags of the worker, and the settings that they mean: one module for each heading of the
 //! help.
 
+mod check;
 mod connections;
 mod isolation;
 mod processes;
@@ -13,6 +14,7 @@ use super::{Task, TopSettings};
 use crate::config::{Command, Config};
 use crate::control_group::memory_limit;
 use crate::processors::{allowed, threads_for};
+pub(super) use check::CheckOptions;
 use clap::Args;
 use connections::ConnectionOptions;
 use isolation::IsolationOptions;

@@ -117,9 +117,7 @@ impl<S: RequestSource + ProcessObserver> Owner<S> {
             self.poll_move(cx);
             let is_trusted = *self.conversation.trust() == Trust::Sound;
             if is_trusted && input_closed.as_mut().poll(cx).is_ready() {
-                let unread = self.stdin.as_ref().map(rustix::io::ioctl_fionread);
-                self.conversation
-                    .input_closed(unread.and_then(Result::ok).unwrap_or(0));
+                self.conversation.input_closed(self.unread_bytes());
                 self.source.leave();
             }
             match *self.conversation.trust() {
@@ -178,6 +176,12 @@ impl<S: RequestSource + ProcessObserver> Owner<S> {
         self.takes_no_more = true;
         self.source.leave();
         self.stdin = None;
+    }
+
+    /// Bytes in the stdin of the process that it has not read.
+    pub fn unread_bytes(&self) -> u64 {
+        let unread = self.stdin.as_ref().map(rustix::io::ioctl_fionread);
+        unread.and_then(Result::ok).unwrap_or(0)
     }
 
     /// True while the process has a request without a reply.
@@ -258,6 +262,7 @@ impl<S: RequestSource + ProcessObserver> Owner<S> {
                 Event::Ready(announcement) => {
                     let at_once = self.conversation.requests_at_once();
                     self.source.announced(at_once);
+                    self.source.sent_ready_line(&announcement);
                     self.log_ready(&announcement);
                 }
                 Event::Stray {
@@ -266,6 +271,7 @@ impl<S: RequestSource + ProcessObserver> Owner<S> {
                     is_cut,
                 } => {
                     let now = Instant::now();
+                    self.source.wrote_stray_line(&text);
                     match is_cut {
                         true => self.log.write_cut(now, &text, request.as_ref()),
                         false => self.log.write(now, &text, request.as_ref()),
@@ -274,6 +280,7 @@ impl<S: RequestSource + ProcessObserver> Owner<S> {
                 Event::StraysLeftOut(count) => self.log.leave_out(count),
                 Event::ReadyTooLate => {
                     let process = self.process;
+                    self.source.sent_ready_line_late();
                     warn!(
                         process,
                         "a ready line counts only as the first line on stdout, and this one came later"

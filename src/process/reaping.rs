@@ -9,5 +9,5 @@ mod orphans;
 mod process;
 
 pub(super) use oom::OomWatch;
-pub use orphans::{end_orphans, reap_in_time, take_in_orphans};
+pub use orphans::{end_orphans, orphans, reap_in_time, take_in_orphans};
 pub use process::{Death, ExitWatch, Process, describe};

@@ -140,6 +140,7 @@ impl<T: Ticket> Conversation<T> {
     fn unmatched(&mut self, now: Instant, fault: Fault, which: &Cause) {
         if let Some(index) = self.only_candidate() {
             let cause = which.clone().map(|which| format!("{fault}{which}"));
+            let cause = cause.of_rule(fault.rule());
             self.fail(now, index, RequestFailure::Protocol(cause));
         }
         self.doubt(fault);
@@ -302,10 +303,15 @@ fn outcome(answer: &ReplyBody<'_>, max_reply_bytes: usize) -> Result<Bytes, Requ
             message: Bytes::copy_from_slice(message.as_bytes()),
             status: status.unwrap_or(400),
         }),
-        ReplyBody::Broken(how) => Err(RequestFailure::Protocol(how.clone().into())),
-        ReplyBody::NotUtf8(byte) => Err(RequestFailure::Protocol(
-            format!("the reply is not UTF-8 at byte {byte} of its line").into(),
-        )),
+        ReplyBody::Broken(how) => {
+            let cause = Cause::from(how.clone()).of_rule("answers");
+            Err(RequestFailure::Protocol(cause))
+        }
+        ReplyBody::NotUtf8(byte) => {
+            let cause = format!("the reply is not UTF-8 at byte {byte} of its line");
+            let cause = Cause::from(cause).of_rule(Fault::NotUtf8.rule());
+            Err(RequestFailure::Protocol(cause))
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! The `detail` of a 504: what the worker saw of the process, and the likely cause.
 
-use super::{Conversation, Flight, Ticket};
+use super::{Conversation, Fault, Flight, Ticket};
 use crate::cause::Cause;
 use crate::process::line::{self, ExtraMembers, Parsed};
 use std::time::Duration;
@@ -23,10 +23,11 @@ impl<T: Ticket> Conversation<T> {
     /// The cause of a 504: what the worker saw of the process, and the likely cause of that.
     pub(super) fn timeout_cause(&self, flight: &Flight<T>) -> Cause {
         let [general, full] = [false, true].map(|quotes| self.seen(flight, quotes));
-        match line::is_braced(self.framer.partial()) {
+        let cause = match line::is_braced(self.framer.partial()) {
             true => Cause::quoting_reply(general, full),
             false => Cause::quoting(general, full),
-        }
+        };
+        cause.of_rule(Fault::TimedOut.rule())
     }
 
     /// How far a process that has ended came with its first request: how much of a reply it wrote,

@@ -1,6 +1,7 @@
 //! Whether a process can be trusted, why not, and how it loses trust.
 
 use super::{Conversation, Ids, Promise, Ticket};
+use crate::cause::Cause;
 use crate::error::RequestFailure;
 use std::fmt;
 
@@ -48,6 +49,27 @@ pub enum Fault {
     TooSlowToStart,
     /// The ready line, which was waited for, was not the first line of the process.
     ReadyTooLate,
+}
+
+impl Fault {
+    /// The rule of `faas-worker check` that tries for this fault.
+    pub fn rule(self) -> &'static str {
+        match self {
+            Fault::MissingId | Fault::WrongId => "ids",
+            Fault::StaleId | Fault::Unasked | Fault::Premature => "one-each",
+            Fault::OutOfOrder => "order",
+            Fault::PartialLine | Fault::LineTooLong | Fault::TimedOut => "answers",
+            Fault::NeverSilent => "stray",
+            Fault::NotUtf8 => "unicode",
+            Fault::InputClosed | Fault::OutputClosed => "many",
+            Fault::TooSlowToStart | Fault::ReadyTooLate => "ready",
+        }
+    }
+
+    /// The fault as the cause of a failed request.
+    pub(super) fn cause(self) -> Cause {
+        Cause::from(self.to_string()).of_rule(self.rule())
+    }
 }
 
 impl fmt::Display for Fault {
@@ -110,7 +132,7 @@ impl<T: Ticket> Conversation<T> {
             return self.finish_only(fault);
         }
         for mut flight in self.flight.drain(..) {
-            let failure = RequestFailure::Protocol(fault.to_string().into());
+            let failure = RequestFailure::Protocol(fault.cause());
             self.events.extend(flight.close(Err(failure)));
         }
         self.condemn(fault);

@@ -100,7 +100,9 @@ impl<S: RequestSource + ProcessObserver> Owner<S> {
         while !self.pending.is_empty() {
             let begin = self.pending.start;
             let end = self.pending.end.min(begin + PIECE_BYTES);
-            self.conversation.received(now, &self.scratch[begin..end]);
+            let piece = &self.scratch[begin..end];
+            self.source.wrote_stdout(piece);
+            self.conversation.received(now, piece);
             self.pending.start = end;
             self.taken_in += (end - begin) as u64;
             self.gate.count(self.conversation.buffered_bytes());

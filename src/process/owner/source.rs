@@ -3,6 +3,7 @@
 use crate::answer::{Outcome, Work};
 use crate::process::call::Call;
 use crate::process::conversation::Position;
+use crate::process::line::Announcement;
 use std::borrow::Borrow;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -27,6 +28,8 @@ pub trait RequestSource {
     fn give_up_turn(&mut self);
     /// The process takes no request any more.
     fn leave(&mut self);
+    /// The request that was taken last has this id in its line.
+    fn gave_id(&mut self, _id: u64) {}
 }
 
 /// Observer of the life of one process.
@@ -40,6 +43,14 @@ pub trait ProcessObserver {
     fn announced(&mut self, at_once: usize);
     /// The process has written to stderr, the last time at this moment.
     fn wrote_stderr(&mut self, at: Instant);
+    /// The process has written these bytes to stdout.
+    fn wrote_stdout(&mut self, _bytes: &[u8]) {}
+    /// The process has written a line to stdout that is no reply; cut to the limit of a log line.
+    fn wrote_stray_line(&mut self, _line: &[u8]) {}
+    /// The process has sent its ready line.
+    fn sent_ready_line(&mut self, _announcement: &Announcement) {}
+    /// The process has sent a ready line behind another line; it announces nothing.
+    fn sent_ready_line_late(&mut self) {}
     /// The slowest start of a process so far.
     fn slowest_start(&self) -> Option<Duration>;
 }

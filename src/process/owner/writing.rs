@@ -37,6 +37,7 @@ impl<S: RequestSource + ProcessObserver> Owner<S> {
             };
             self.next_id = None;
             self.conversation.give(now, id, call);
+            self.source.gave_id(id);
         }
         if *self.conversation.trust() == Trust::Sound {
             self.source.give_up_turn();

@@ -74,13 +74,19 @@ fn reap(pid: Pid) {
     }
 }
 
+/// The orphans that are children of this program now.
+pub fn orphans() -> Vec<Pid> {
+    let mut orphans = own_children();
+    orphans.retain(|pid| family().relation(*pid) == Relation::Orphan);
+    orphans
+}
+
 /// Kills and reaps all orphans. The children of a killed orphan become children of the worker in
 /// their turn, so this goes on until there are none.
 pub async fn end_orphans() {
     let end = Instant::now() + LAST_KILLS_TIMEOUT;
     loop {
-        let mut orphans = own_children();
-        orphans.retain(|pid| family().relation(*pid) == Relation::Orphan);
+        let orphans = orphans();
         if orphans.is_empty() {
             return;
         }

@@ -1,0 +1,193 @@
+//! Findings of a check: the verdict about one rule, its cause, its mend and quotations.
+
+use super::rule::{Level, Rule};
+use std::time::Duration;
+
+/// Most characters of a quotation.
+const QUOTED: usize = 200;
+
+/// Whether a rule is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Kept.
+    Ok,
+    /// Broken.
+    Fail,
+    /// Broken, and no more than that it should be kept.
+    Warn,
+    /// Not tried.
+    Skip,
+}
+
+impl Verdict {
+    /// As machines read it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Verdict::Ok => "ok",
+            Verdict::Fail => "fail",
+            Verdict::Warn => "warn",
+            Verdict::Skip => "skip",
+        }
+    }
+}
+
+/// The finding of a check about one rule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// The rule.
+    pub rule: Rule,
+    /// How much this finding matters; mostly the level of the rule.
+    pub level: Level,
+    /// Whether the rule is kept.
+    pub verdict: Verdict,
+    /// The finding in a few words.
+    pub summary: String,
+    /// The cause, in sentences.
+    pub cause: String,
+    /// How to mend it, in the words of the handler's language where that is known.
+    pub mend: Vec<String>,
+    /// Quotations of output with their names, escaped and cut.
+    pub seen: Vec<(&'static str, String)>,
+    /// How long the trial took.
+    pub took: Duration,
+}
+
+impl Finding {
+    /// The rule is kept.
+    pub fn ok(rule: Rule, summary: impl Into<String>) -> Finding {
+        Finding {
+            rule,
+            level: rule.level(),
+            verdict: Verdict::Ok,
+            summary: summary.into(),
+            cause: String::new(),
+            mend: Vec::new(),
+            seen: Vec::new(),
+            took: Duration::ZERO,
+        }
+    }
+
+    /// The rule was not tried; says why.
+    pub fn skip(rule: Rule, why: impl Into<String>) -> Finding {
+        Finding {
+            verdict: Verdict::Skip,
+            ..Finding::ok(rule, why)
+        }
+    }
+
+    /// The rule is broken, at this level.
+    pub fn broken(rule: Rule, level: Level, summary: impl Into<String>) -> Finding {
+        let verdict = match level {
+            Level::Must => Verdict::Fail,
+            Level::Should | Level::Info => Verdict::Warn,
+        };
+        Finding {
+            level,
+            verdict,
+            ..Finding::ok(rule, summary)
+        }
+    }
+
+    /// With a cause.
+    pub fn because(self, cause: impl Into<String>) -> Finding {
+        let cause = cause.into();
+        Finding { cause, ..self }
+    }
+
+    /// With a mend.
+    pub fn mended(self, mend: Vec<String>) -> Finding {
+        Finding { mend, ..self }
+    }
+
+    /// With something that was seen, unless it is empty.
+    pub fn seeing(mut self, name: &'static str, text: impl AsRef<[u8]>) -> Finding {
+        let text = text.as_ref();
+        if !text.is_empty() {
+            self.seen.push((name, quoted(text)));
+        }
+        self
+    }
+
+    /// Whether the finding breaks the check: a must, or with `is_strict` a should.
+    pub fn is_broken(&self, is_strict: bool) -> bool {
+        match self.verdict {
+            Verdict::Fail => true,
+            Verdict::Warn => is_strict && self.level == Level::Should,
+            Verdict::Ok | Verdict::Skip => false,
+        }
+    }
+}
+
+/// The text with control characters escaped, cut to a length that can be read.
+pub(super) fn quoted(text: &[u8]) -> String {
+    // A character takes four bytes at most.
+    let beginning = &text[..text.len().min(4 * QUOTED + 4)];
+    let decoded = String::from_utf8_lossy(beginning);
+    let mut quoted = String::new();
+    for (index, character) in decoded.chars().enumerate() {
+        if index == QUOTED {
+            break;
+        }
+        match character {
+            '\t' | ' '..='~' => quoted.push(character),
+            '\u{a0}'.. if is_visible(character) => quoted.push(character),
+            other => quoted.extend(other.escape_unicode()),
+        }
+    }
+    if decoded.chars().count() > QUOTED || text.len() > beginning.len() {
+        quoted += &format!("… ({} bytes)", text.len());
+    }
+    quoted
+}
+
+/// False for characters that a terminal obeys or does not show: separators, marks of direction,
+/// byte order marks, surrogates' places and private use.
+fn is_visible(character: char) -> bool {
+    !matches!(
+        character,
+        '\u{ad}'
+            | '\u{200b}'..='\u{200f}'
+            | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}'
+            | '\u{e000}'..='\u{f8ff}'
+            | '\u{feff}'
+            | '\u{fff0}'..='\u{fffb}'
+            | '\u{e0000}'..
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quotations_hold_no_control_characters_and_end() {
+        for (text, expected) in [
+            (&b"{\"id\":7}"[..], "{\"id\":7}"),
+            (b"a\x1b[31m\r\nb", "a\\u{1b}[31m\\u{d}\\u{a}b"),
+            (b"\xff\xfe", "\u{fffd}\u{fffd}"),
+            ("\u{feff}\u{202e}é".as_bytes(), "\\u{feff}\\u{202e}é"),
+        ] {
+            assert_eq!(quoted(text), expected);
+        }
+        let long = quoted("é".repeat(5000).as_bytes());
+        assert!(long.ends_with("é… (10000 bytes)"), "{long}");
+        assert_eq!(long.chars().filter(|c| *c == 'é').count(), QUOTED);
+        assert_eq!(quoted(&[b'x'; QUOTED]), "x".repeat(QUOTED));
+    }
+
+    #[test]
+    fn a_should_breaks_a_strict_check_alone() {
+        let must = Finding::broken(Rule::Answers, Level::Must, "");
+        let should = Finding::broken(Rule::Ids, Level::Should, "");
+        let info = Finding::broken(Rule::Ready, Level::Info, "");
+        for (finding, loose, strict) in [
+            (must, true, true),
+            (should, false, true),
+            (info, false, false),
+        ] {
+            assert_eq!(finding.is_broken(false), loose, "{finding:?}");
+            assert_eq!(finding.is_broken(true), strict, "{finding:?}");
+        }
+    }
+}

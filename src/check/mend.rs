@@ -1,0 +1,132 @@
+//! How typical mistakes are mended, in the words of the handler's language.
+//!
+//! The texts stand in `mends.txt`: a section for each mistake, with a sentence for every language and
+//! one line for each language that has words of its own.
+
+use super::language::Language;
+
+/// The texts of all mends.
+const TEXTS: &str = include_str!("mends.txt");
+
+/// Languages that stand for all where the command does not tell its own.
+const USUAL: usize = 2;
+
+/// Makes the list of mistakes, each with the heading of its section.
+macro_rules! mends {
+    ($($mend:ident $heading:literal,)*) => {
+        /// A typical mistake, with a way to mend it.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        #[expect(missing_docs, reason = "the texts say what each is about")]
+        pub enum Mend { $($mend),* }
+
+        impl Mend {
+            /// All mistakes.
+            #[cfg(test)]
+            const ALL: &[Mend] = &[$(Mend::$mend),*];
+
+            /// The heading of its section.
+            fn heading(self) -> &'static str {
+                match self { $(Mend::$mend => $heading),* }
+            }
+        }
+    };
+}
+
+mends! {
+    Flush "flush",
+    Newline "newline",
+    ReadLines "read-lines",
+    OneLine "one-line",
+    RepeatId "repeat-id",
+    ResultOrError "result-or-error",
+    NotANumber "not-a-number",
+    Encoding "encoding",
+    ByteOrderMark "byte-order-mark",
+    Stdout "stdout",
+    OneReply "one-reply",
+    LongLines "long-lines",
+    Loop "loop",
+    EndOfInput "end-of-input",
+    Signal "signal",
+    Children "children",
+    Order "order",
+    FlushEach "flush-each",
+    Concurrency "concurrency",
+    Memory "memory",
+    Refuse "refuse",
+    Ready "ready",
+}
+
+/// The mend of this mistake: a sentence for every language, and one in the words of the language.
+pub(super) fn mend(mistake: Mend, language: Language) -> Vec<String> {
+    let special = all_mends(mistake);
+    let own = special
+        .iter()
+        .filter(|(label, _)| *label == language.label());
+    let mut shown: Vec<&(&str, &str)> = own.collect();
+    if shown.is_empty() {
+        shown = special.iter().take(USUAL).collect();
+    }
+    let mut lines = vec![mend_of(mistake).to_owned()];
+    lines.extend(shown.into_iter().map(|(label, text)| match *label {
+        "compiled" => (*text).to_owned(),
+        "shell" => format!("In a shell: {text}"),
+        label => format!("In {label}: {text}"),
+    }));
+    lines
+}
+
+/// The mend of a mistake for every language.
+pub fn mend_of(mistake: Mend) -> &'static str {
+    lines_of(mistake).next().unwrap_or_default()
+}
+
+/// All mends of a mistake in the words of a language, with the names of the languages.
+pub fn all_mends(mistake: Mend) -> Vec<(&'static str, &'static str)> {
+    let lines = lines_of(mistake).skip(1);
+    lines.filter_map(|line| line.split_once(": ")).collect()
+}
+
+/// The lines of the section of a mistake.
+fn lines_of(mistake: Mend) -> impl Iterator<Item = &'static str> {
+    let lines = TEXTS.lines();
+    let is_heading = move |line: &&str| line.strip_prefix("# ") == Some(mistake.heading());
+    let section = lines.skip_while(move |line| !is_heading(line)).skip(1);
+    section.take_while(|line| !line.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mend_speaks_the_language_of_the_command() {
+        let python = mend(Mend::Flush, Language::Python);
+        assert_eq!(python.len(), 2);
+        assert_eq!(python[1], "In Python: print(json.dumps(reply), flush=True)");
+        let jq = mend(Mend::Flush, Language::Jq);
+        assert!(jq[1].contains("--unbuffered"), "{jq:?}");
+        assert_eq!(mend(Mend::Flush, Language::Unknown).len(), 3);
+        assert_eq!(mend(Mend::Order, Language::Python).len(), 1);
+    }
+
+    #[test]
+    fn each_mistake_has_a_section_and_each_line_a_language() {
+        for mistake in Mend::ALL {
+            let general = mend_of(*mistake);
+            assert!(general.ends_with(['.', '}']), "{mistake:?}: {general}");
+            let labels: Vec<&str> = all_mends(*mistake)
+                .iter()
+                .map(|(label, _)| *label)
+                .collect();
+            let lines = lines_of(*mistake).count();
+            assert_eq!(labels.len(), lines - 1, "{mistake:?}");
+            for label in labels {
+                let is_known = Language::ALL.iter().any(|known| known.label() == label);
+                assert!(is_known, "{mistake:?}: {label}");
+            }
+        }
+        let sections = TEXTS.lines().filter(|line| line.starts_with("# "));
+        assert_eq!(sections.count(), Mend::ALL.len());
+    }
+}

@@ -1,0 +1,183 @@
+//! The rules `unicode`, `large` and `error`: payloads that are hard to read or to serve.
+
+use super::{error_of, is_answered, result_of, shown, unanswered};
+use crate::check::finding::Finding;
+use crate::check::lines::{is_reply, split};
+use crate::check::mend::Mend;
+use crate::check::payloads::{Echo, MARK, echo, every_plane, long};
+use crate::check::rule::{Level, Rule};
+use crate::check::session::Session;
+use crate::check::trial::Reply;
+use crate::process::launch::LaunchError;
+
+/// Length of the line that comes byte by byte, and of the long one, in bytes.
+const SHORT_LINE: usize = 1000;
+const LONG_LINE: usize = 1 << 20;
+
+/// Whether a reply repeats a text of its payload.
+enum Repeated {
+    Same,
+    /// An error, or a result without the text.
+    No,
+    Changed(String),
+}
+
+/// Any text comes through.
+pub(in crate::check) async fn unicode(session: &mut Session<'_>) -> Result<Finding, LaunchError> {
+    let payload = session.payload();
+    let text = format!("{MARK}{}", every_plane());
+    let reply = session.ask(&format!("{text}{payload}")).await?;
+    let output = session.trial().record().output.clone();
+    let (lines, _) = split(&output);
+    if lines.iter().filter(|line| is_reply(line)).count() > 1 {
+        let summary = "two lines were read where one was sent";
+        return Ok(Finding::broken(Rule::Unicode, Level::Must, summary)
+            .mended(session.mend(Mend::ReadLines))
+            .seeing("stdout", output));
+    }
+    if !is_answered(&reply) {
+        let what = "a payload with characters of every plane";
+        return Ok(session.unanswered(Rule::Unicode, &reply, what, Mend::Encoding));
+    }
+    let planes = repeated(&reply, &text);
+    if let Repeated::Changed(how) = &planes {
+        let trial = session.trial();
+        let output = trial.record().output.clone();
+        return Ok(changed(session, Rule::Unicode, how, Mend::Encoding, output));
+    }
+    let text = format!("{MARK}a\0b");
+    let with_nul = session.ask(&format!("{text}{payload}")).await?;
+    if !is_answered(&with_nul) {
+        let what = "a payload with U+0000";
+        return Ok(session.unanswered(Rule::Unicode, &with_nul, what, Mend::Encoding));
+    }
+    let nul = repeated(&with_nul, &text);
+    if let Repeated::Changed(how) = &nul {
+        let trial = session.trial();
+        let output = trial.record().output.clone();
+        return Ok(changed(session, Rule::Unicode, how, Mend::Encoding, output));
+    }
+    if has_byte_order_mark(&session.facts.first.output) {
+        let summary = "a byte order mark stands before a line";
+        return Ok(Finding::broken(Rule::Unicode, Level::Should, summary)
+            .because("The worker overlooks one; most readers of JSON do not.")
+            .mended(session.mend(Mend::ByteOrderMark))
+            .seeing("stdout", &session.facts.first.output));
+    }
+    let summary = match (planes, nul) {
+        (Repeated::Same, Repeated::Same) => "each character came back",
+        (Repeated::Same, _) => {
+            "each character came back, but for U+0000, which was answered without it"
+        }
+        (_, _) => "answered; the text does not come back, and was not compared",
+    };
+    Ok(Finding::ok(Rule::Unicode, summary))
+}
+
+/// Long lines come through, in any pieces.
+pub(in crate::check) async fn large(session: &mut Session<'_>) -> Result<Finding, LaunchError> {
+    let payload = session.payload();
+    let limit = session.config.timeout;
+    let mut summary = String::new();
+    for (bytes, pieces) in [(SHORT_LINE, "byte by byte"), (LONG_LINE, "of 1 MiB")] {
+        let text = format!("{MARK}{}", long(bytes));
+        let mut trial = session.take_second().await?;
+        let reply = trial.ask(&format!("{text}{payload}"), limit).await;
+        let finding = match repeated(&reply, &text) {
+            _ if !is_answered(&reply) => {
+                let what = format!("a line {pieces}");
+                let mend = session.mend(Mend::LongLines);
+                Some(unanswered(&trial, Rule::Large, &reply, &what).mended(mend))
+            }
+            Repeated::Changed(how) => {
+                let how = format!("in a line {pieces}, {how}");
+                let output = trial.record().output.clone();
+                Some(changed(session, Rule::Large, &how, Mend::LongLines, output))
+            }
+            Repeated::Same | Repeated::No => None,
+        };
+        let (count, lines) = trial.take_strays();
+        session.add_strays(count, lines);
+        session.keep_second(trial);
+        if let Some(finding) = finding {
+            return Ok(finding);
+        }
+        summary = format!("1 MiB in {}", shown(reply.took));
+    }
+    Ok(Finding::ok(Rule::Large, summary))
+}
+
+/// Errors are answered as errors.
+pub(in crate::check) async fn error(session: &mut Session<'_>) -> Result<Finding, LaunchError> {
+    let mut seen = Vec::new();
+    for payload in &session.config.failing {
+        let reply = session.ask(payload).await?;
+        if !is_answered(&reply) {
+            let what = "a --failing payload";
+            let finding = session.unanswered(Rule::Error, &reply, what, Mend::Refuse);
+            let broken = Finding::broken(Rule::Error, Level::Should, finding.summary.clone());
+            return Ok(Finding {
+                level: broken.level,
+                verdict: broken.verdict,
+                ..finding
+            }
+            .seeing("payload", payload));
+        }
+        let error = reply.outcome.as_ref().and_then(error_of);
+        let Some(error) = error else {
+            let result = reply.outcome.as_ref().and_then(result_of);
+            let summary = "a --failing payload was answered with a result";
+            return Ok(Finding::broken(Rule::Error, Level::Info, summary)
+                .mended(session.mend(Mend::Refuse))
+                .seeing("payload", payload)
+                .seeing("result", result.unwrap_or_default().to_string()));
+        };
+        seen.push((payload.clone(), error));
+    }
+    let others = session.facts.errors.iter().cloned();
+    let seen: Vec<(String, String)> = seen.into_iter().chain(others).collect();
+    let Some((payload, error)) = seen.first() else {
+        let why = "no --failing payload was given, and no other had an error";
+        return Ok(Finding::skip(Rule::Error, why));
+    };
+    let summary = match seen.len() {
+        1 => error.clone(),
+        count => format!("{error}, and {} more", count - 1),
+    };
+    Ok(Finding::ok(Rule::Error, summary).seeing("payload", payload))
+}
+
+fn repeated(reply: &Reply, text: &str) -> Repeated {
+    let Some(result) = reply.outcome.as_ref().and_then(result_of) else {
+        return Repeated::No;
+    };
+    match echo(&result, text) {
+        Echo::Same => Repeated::Same,
+        Echo::None => Repeated::No,
+        Echo::Changed(difference) => {
+            let sent = u32::from(difference.sent);
+            Repeated::Changed(match difference.came {
+                Some(came) => format!("U+{sent:04X} came back as U+{:04X}", u32::from(came)),
+                None => format!("the text ends before U+{sent:04X}"),
+            })
+        }
+    }
+}
+
+fn changed(
+    session: &Session<'_>,
+    rule: Rule,
+    how: &str,
+    mistake: Mend,
+    output: Vec<u8>,
+) -> Finding {
+    Finding::broken(rule, Level::Must, how)
+        .mended(session.mend(mistake))
+        .seeing("stdout", output)
+}
+
+fn has_byte_order_mark(output: &[u8]) -> bool {
+    let (lines, rest) = split(output);
+    let mut lines = lines.into_iter().chain([rest]);
+    lines.any(|line| line.starts_with("\u{feff}".as_bytes()))
+}

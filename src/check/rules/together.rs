@@ -1,0 +1,194 @@
+//! The rules `order` and `concurrency`: whether a process keeps its announcement.
+
+use super::{is_answered, result_of, sentence, shown};
+use crate::check::finding::Finding;
+use crate::check::mend::Mend;
+use crate::check::payloads::MARK;
+use crate::check::rule::{Level, Rule};
+use crate::check::session::Session;
+use crate::check::trial::{Reply, Standing};
+use crate::process::launch::LaunchError;
+use crate::procfs::{cpu_seconds, tree_write_calls};
+use serde_json::Value;
+use std::time::{Duration, Instant};
+
+/// Requests that are there at once for a process that promised order.
+const AHEAD: usize = 200;
+
+/// A handler that takes less than this for a request does not wait, and shows no overlap.
+const WAITS_FROM: Duration = Duration::from_millis(5);
+
+/// Requests together that take at least this share of the time of single requests in a row did not overlap.
+const NO_OVERLAP: f64 = 0.75;
+
+/// Share of a processor from which on a process computed all the time, and had no wait to share.
+const COMPUTES: f64 = 0.7;
+
+const NEEDS_TO_LIVE_ON: &str = "needs a process that goes on behind its reply";
+
+/// Replies come in order, each written by itself.
+pub(in crate::check) async fn order(session: &mut Session<'_>) -> Result<Finding, LaunchError> {
+    if !session.facts.first.promises_order {
+        return Ok(Finding::skip(
+            Rule::Order,
+            "no \"concurrency\":1 was announced",
+        ));
+    }
+    if session.facts.ends_after_reply.is_some() {
+        return Ok(Finding::skip(Rule::Order, NEEDS_TO_LIVE_ON));
+    }
+    let payload = session.payload();
+    // Only a process that has answered is given requests ahead.
+    session.ask(payload).await?;
+    let limit = session.config.timeout;
+    let trial = session.sound().await?;
+    let pid = trial.pid();
+    let before = tree_write_calls(pid);
+    let replies = trial.ask_all(&vec![payload.to_owned(); AHEAD], limit).await;
+    let after = tree_write_calls(pid);
+    let order = trial.record().order.clone();
+    if let Some(pair) = order.windows(2).find(|pair| pair[0] > pair[1]) {
+        let first = order.iter().min().copied().unwrap_or(0);
+        let summary = format!(
+            "reply {} came before reply {} of {AHEAD}",
+            pair[0] - first + 1,
+            pair[1] - first + 1
+        );
+        return Ok(Finding::broken(Rule::Order, Level::Must, summary)
+            .because("\"concurrency\":1 promises that replies keep the order of the requests.")
+            .mended(session.mend(Mend::Order)));
+    }
+    if let Some(reply) = replies.iter().find(|reply| !is_answered(reply)) {
+        let standing = session.trial().standing().clone();
+        if let Standing::Faulty(fault) = standing {
+            return Ok(Finding::broken(Rule::Order, Level::Must, fault.to_string())
+                .mended(session.mend(Mend::Order)));
+        }
+        let what = "one of 200 requests ahead";
+        return Ok(session.unanswered(Rule::Order, reply, what, Mend::Order));
+    }
+    let calls = before
+        .zip(after)
+        .map(|(before, after)| after.saturating_sub(before));
+    match calls {
+        Some(calls) if calls < AHEAD as u64 => {
+            let summary = format!("{AHEAD} replies were written in {calls} pieces");
+            Ok(Finding::broken(Rule::Order, Level::Must, summary)
+                .because(
+                    "\"concurrency\":1 promises that each reply is flushed before the next request is \
+                     begun: else a process that dies takes finished work with it, which is run again.",
+                )
+                .mended(session.mend(Mend::FlushEach)))
+        }
+        Some(_) => Ok(Finding::ok(
+            Rule::Order,
+            "200 replies in order, each flushed",
+        )),
+        None => Ok(Finding::ok(Rule::Order, "200 replies in order")),
+    }
+}
+
+/// As many requests at once as were announced.
+pub(in crate::check) async fn concurrency(
+    session: &mut Session<'_>,
+) -> Result<Finding, LaunchError> {
+    let at_once = session.facts.first.at_once;
+    if at_once < 2 {
+        return Ok(Finding::skip(
+            Rule::Concurrency,
+            "no concurrency of 2 or more was announced",
+        ));
+    }
+    if session.facts.ends_after_reply.is_some() {
+        return Ok(Finding::skip(Rule::Concurrency, NEEDS_TO_LIVE_ON));
+    }
+    let payload = session.payload();
+    let mut alone = Vec::new();
+    for _ in 0..3 {
+        alone.push(session.ask(payload).await?.took);
+    }
+    alone.sort_unstable();
+    let alone = alone[1];
+    let limit = session.config.timeout;
+    let trial = session.sound().await?;
+    let pid = trial.pid();
+    let (begun, cpu) = (Instant::now(), cpu_seconds(pid));
+    let replies = trial
+        .ask_all(&vec![payload.to_owned(); at_once], limit)
+        .await;
+    let took = begun.elapsed();
+    let cpu = cpu_seconds(pid)
+        .zip(cpu)
+        .map(|(after, before)| after - before);
+    let order = trial.record().order.clone();
+    if let Some(finding) = without_answers(session, &replies, at_once) {
+        return Ok(finding);
+    }
+    let is_in_order = order.windows(2).all(|pair| pair[0] < pair[1]);
+    let seconds = took.as_secs_f64();
+    let computed = cpu.is_some_and(|cpu| cpu > COMPUTES * seconds);
+    let one_by_one = alone.as_secs_f64() * at_once as f64;
+    let did_not_overlap = is_in_order && seconds >= NO_OVERLAP * one_by_one;
+    let times = format!("one took {}, {at_once} took {}", shown(alone), shown(took));
+    if alone >= WAITS_FROM && did_not_overlap && !computed {
+        let summary = format!("announced {at_once}, never had 2 at once");
+        return Ok(Finding::broken(Rule::Concurrency, Level::Must, summary)
+            .because(format!("{}.", sentence(&times).trim_end_matches('.')))
+            .mended(session.mend(Mend::Concurrency)));
+    }
+    if let Some(finding) = mixed_up(session, at_once).await? {
+        return Ok(finding);
+    }
+    let summary = match (alone >= WAITS_FROM || !is_in_order, computed) {
+        (true, false) => format!("{at_once} at once: {times}"),
+        (true, true) => format!("{at_once} at once, computing all the time: {times}"),
+        (false, _) => format!("{at_once} at once, each too short to see an overlap"),
+    };
+    Ok(Finding::ok(Rule::Concurrency, summary))
+}
+
+/// The finding that some of many requests were not answered.
+fn without_answers(
+    session: &mut Session<'_>,
+    replies: &[Reply],
+    at_once: usize,
+) -> Option<Finding> {
+    let missing: Vec<&Reply> = replies.iter().filter(|reply| !is_answered(reply)).collect();
+    let reply = *missing.first()?;
+    let what = format!("{} of {at_once} requests at once", missing.len());
+    Some(session.unanswered(Rule::Concurrency, reply, &what, Mend::Concurrency))
+}
+
+/// The finding that a result repeats the text of another request.
+async fn mixed_up(
+    session: &mut Session<'_>,
+    at_once: usize,
+) -> Result<Option<Finding>, LaunchError> {
+    let payload = session.payload();
+    let marks: Vec<String> = (0..at_once)
+        .map(|number| format!("{MARK}{number}-"))
+        .collect();
+    let payloads: Vec<String> = marks
+        .iter()
+        .map(|mark| format!("{mark}{payload}"))
+        .collect();
+    let limit = session.config.timeout;
+    let replies = session.sound().await?.ask_all(&payloads, limit).await;
+    for (mark, reply) in marks.iter().zip(&replies) {
+        let result = reply.outcome.as_ref().and_then(result_of);
+        let text = result.as_ref().map_or_else(String::new, Value::to_string);
+        let other = marks
+            .iter()
+            .find(|other| *other != mark && text.contains(*other));
+        if let Some(other) = other.filter(|_| !text.contains(mark)) {
+            let summary = "a reply has the id of one request and the text of another";
+            return Ok(Some(
+                Finding::broken(Rule::Concurrency, Level::Must, summary)
+                    .because("Keep the id with its request, and not in a variable of all.")
+                    .seeing("request", mark)
+                    .seeing("reply", other),
+            ));
+        }
+    }
+    Ok(None)
+}

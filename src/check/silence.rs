@@ -1,0 +1,236 @@
+//! Why a process that was asked has not answered in time: decided from its output and its state.
+
+use super::lines::{Mistake, last_reply, mistake_in};
+use super::mend::Mend;
+
+/// Output and state of a process that has not answered in time.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Silent {
+    /// The time that it had, in words.
+    pub(super) limit: String,
+    /// Bytes on stdout until then.
+    pub(super) output: Vec<u8>,
+    /// Bytes in its stdin that it had not read.
+    pub(super) unread_bytes: u64,
+    /// It was blocked in a read of its stdin; `None` where the system does not say.
+    pub(super) waits_for_input: Option<bool>,
+    /// It ran, or would have with a processor.
+    pub(super) is_running: bool,
+    /// Bytes on stdout behind the end of its stdin.
+    pub(super) output_at_end: Vec<u8>,
+    /// How it ended by the end of its stdin; `None`: it did not.
+    pub(super) ended: Option<String>,
+    /// Another process wrote replies when it had many requests at once.
+    pub(super) overflows: bool,
+}
+
+/// Why a process has not answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Explanation {
+    pub(super) summary: String,
+    pub(super) cause: String,
+    pub(super) mend: Option<Mend>,
+}
+
+/// Explains the silence of a process.
+pub(super) fn explain(silent: &Silent) -> Explanation {
+    let limit = &silent.limit;
+    let explanation = |summary: String, cause: &str, mend| Explanation {
+        summary,
+        cause: cause.to_owned(),
+        mend,
+    };
+    if let Some(Mistake { summary, mend }) = mistake_in(&silent.output) {
+        return explanation(
+            format!("no reply within {limit}: {summary}"),
+            "",
+            Some(mend),
+        );
+    }
+    if last_reply(&silent.output_at_end).is_some() {
+        let summary = format!("no reply within {limit}, but it came when stdin was closed");
+        return match silent.overflows {
+            true => explanation(
+                summary,
+                "The process wrote its reply into a buffer and did not flush it: with many requests \
+                 at once, replies came when the buffer was full.",
+                Some(Mend::Flush),
+            ),
+            false => explanation(
+                summary,
+                "The process reads its stdin to the end, or in large blocks, before it works: not \
+                 even 2,000 requests at once made it answer while its stdin was open.",
+                Some(Mend::ReadLines),
+            ),
+        };
+    }
+    if let Some(Mistake { summary, mend }) = mistake_in(&silent.output_at_end) {
+        let summary = format!("no reply within {limit}; when stdin was closed: {summary}");
+        let cause = match silent.overflows {
+            true => "The process does not flush its output either.",
+            false => "",
+        };
+        return explanation(summary, cause, Some(mend));
+    }
+    if silent.overflows {
+        return explanation(
+            format!("no reply within {limit}, but many requests at once were answered"),
+            "The process writes its replies into a buffer and does not flush it.",
+            Some(Mend::Flush),
+        );
+    }
+    without_output(silent)
+}
+
+/// Explains a process that wrote nothing that helps.
+fn without_output(silent: &Silent) -> Explanation {
+    let limit = &silent.limit;
+    let wrote = match silent.output.is_empty() {
+        true => "it wrote nothing",
+        false => "nothing that it wrote is a reply",
+    };
+    let (cause, mend) = if silent.unread_bytes > 0 && silent.is_running {
+        (
+            "The process has not read the request and is running: it starts slowly (a longer \
+             --timeout tells), or works on something before it reads its stdin."
+                .to_owned(),
+            Some(Mend::ReadLines),
+        )
+    } else if silent.unread_bytes > 0 {
+        (
+            "The process has not read the request: it waits for something else than its stdin."
+                .to_owned(),
+            Some(Mend::ReadLines),
+        )
+    } else if silent.is_running {
+        (
+            "The process has read the request and is running: it is slow (a longer --timeout \
+             tells), or in a loop without end."
+                .to_owned(),
+            None,
+        )
+    } else if let Some(status) = &silent.ended {
+        (
+            format!(
+                "The process has read the request, wrote no reply, and ended with its stdin ({status}): \
+                 does it read all of stdin before it works, and then fail?"
+            ),
+            Some(Mend::ReadLines),
+        )
+    } else if silent.waits_for_input == Some(true) {
+        (
+            "The process has read the request and waits for more input: it reads its stdin to the \
+             end or in blocks, or writes no reply."
+                .to_owned(),
+            Some(Mend::ReadLines),
+        )
+    } else {
+        (
+            "The process has read the request and waits for something: a lock, a connection, a \
+             file, a child."
+                .to_owned(),
+            None,
+        )
+    };
+    Explanation {
+        summary: format!("no reply within {limit}: {wrote}"),
+        cause,
+        mend,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_reply_is_explained_by_what_was_seen() {
+        let reply = b"{\"id\":7,\"result\":1}\n".to_vec();
+        let silent = || Silent {
+            limit: "5s".to_owned(),
+            ..Silent::default()
+        };
+        let cases = [
+            (
+                Silent {
+                    output_at_end: reply.clone(),
+                    overflows: true,
+                    ..silent()
+                },
+                Some(Mend::Flush),
+                "did not flush",
+            ),
+            (
+                Silent {
+                    output_at_end: reply.clone(),
+                    ..silent()
+                },
+                Some(Mend::ReadLines),
+                "to the end",
+            ),
+            (
+                Silent {
+                    output: b"{\"id\":7,\"result\":1}".to_vec(),
+                    ..silent()
+                },
+                Some(Mend::Newline),
+                "no newline",
+            ),
+            (
+                Silent {
+                    overflows: true,
+                    ..silent()
+                },
+                Some(Mend::Flush),
+                "does not flush",
+            ),
+            (
+                Silent {
+                    output_at_end: b"{\"answer\":1}\n".to_vec(),
+                    ..silent()
+                },
+                Some(Mend::ResultOrError),
+                "neither result nor error",
+            ),
+            (
+                Silent {
+                    unread_bytes: 40,
+                    ..silent()
+                },
+                Some(Mend::ReadLines),
+                "has not read",
+            ),
+            (
+                Silent {
+                    is_running: true,
+                    ..silent()
+                },
+                None,
+                "loop without end",
+            ),
+            (
+                Silent {
+                    waits_for_input: Some(true),
+                    ..silent()
+                },
+                Some(Mend::ReadLines),
+                "waits for more input",
+            ),
+            (
+                Silent {
+                    ended: Some("exit status: 1".to_owned()),
+                    ..silent()
+                },
+                Some(Mend::ReadLines),
+                "exit status: 1",
+            ),
+            (silent(), None, "waits for something"),
+        ];
+        for (silent, mend, words) in cases {
+            let explained = explain(&silent);
+            assert_eq!(explained.mend, mend, "{explained:?}");
+            let text = format!("{} {}", explained.summary, explained.cause);
+            assert!(text.contains(words), "{text}");
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! `faas-worker check --list` and `--explain`: the rules themselves, without a handler.
+
+use super::text::wrapped;
+use crate::check::{Mend, Rule, all_mends, mend_of};
+use std::io::{self, Write};
+
+/// Columns of the texts.
+const WIDTH: usize = 80;
+
+/// Prints all rules, one a line.
+pub fn list() {
+    let mut out = io::stdout().lock();
+    for rule in Rule::ALL {
+        let line = format!(
+            "{:<13}{:<8}{}",
+            rule.id(),
+            rule.level().as_str(),
+            rule.expected()
+        );
+        // A reader that has closed its end wants no more of it.
+        drop(writeln!(out, "{line}"));
+    }
+}
+
+/// Prints the expectation of a rule, its trial, and its mends in each language.
+pub fn explain(rule: Rule) {
+    let mut out = io::stdout().lock();
+    drop(out.write_all(explanation(rule).as_bytes()));
+}
+
+fn explanation(rule: Rule) -> String {
+    let head = format!(
+        "{} ({}): {}.",
+        rule.id(),
+        rule.level().as_str(),
+        rule.expected()
+    );
+    let mut text = paragraph(&head, 0, 0) + "\n";
+    text += &paragraph(rule.tried(), 0, 0);
+    for mistake in mends_of(rule) {
+        text.push('\n');
+        text += &paragraph(mend_of(*mistake), 0, 0);
+        for (language, mend) in all_mends(*mistake) {
+            text += &paragraph(&format!("{language:<11} {mend}"), 2, 12);
+        }
+    }
+    text
+}
+
+/// The mistakes that break a rule.
+fn mends_of(rule: Rule) -> &'static [Mend] {
+    match rule {
+        Rule::Start => &[],
+        Rule::Answers => &[
+            Mend::Flush,
+            Mend::Newline,
+            Mend::ReadLines,
+            Mend::OneLine,
+            Mend::ResultOrError,
+            Mend::NotANumber,
+            Mend::Refuse,
+        ],
+        Rule::Ids => &[Mend::RepeatId],
+        Rule::OneEach => &[Mend::OneReply],
+        Rule::Order => &[Mend::Order, Mend::FlushEach],
+        Rule::Concurrency => &[Mend::Concurrency],
+        Rule::Error => &[Mend::Refuse],
+        Rule::Unicode => &[Mend::Encoding, Mend::ByteOrderMark],
+        Rule::Large => &[Mend::LongLines],
+        Rule::Many => &[Mend::Loop, Mend::Memory],
+        Rule::Stray => &[Mend::Stdout],
+        Rule::Eof => &[Mend::EndOfInput],
+        Rule::Sigterm => &[Mend::Signal],
+        Rule::Ready => &[Mend::Ready],
+        Rule::Children => &[Mend::Children],
+    }
+}
+
+fn paragraph(text: &str, begin: usize, hang: usize) -> String {
+    let lines = wrapped(text, WIDTH - begin, WIDTH - begin - hang);
+    let mut paragraph = String::new();
+    for (index, line) in lines.iter().enumerate() {
+        let indent = begin + if index == 0 { 0 } else { hang };
+        paragraph += &format!("{:indent$}{line}\n", "");
+    }
+    paragraph
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_rule_is_explained_within_the_width() {
+        for rule in Rule::ALL {
+            let text = explanation(*rule);
+            assert!(text.contains(rule.id()), "{text}");
+            for line in text.lines() {
+                assert!(line.chars().count() <= WIDTH, "{line}");
+            }
+        }
+    }
+}
