@@ -265,7 +265,7 @@ impl Slot {
                 }
             }
             StopReason::Fault(fault) => {
-                warn!(process = number, reason = %fault, "process replaced");
+                warn!(process = number, reason = %fault, check = fault.rule(), "process replaced");
                 let is_slow = matches!(fault, Fault::TimedOut | Fault::TooSlowToStart);
                 if is_slow && !running.has_replied() {
                     let age = running.started().elapsed();

@@ -3,6 +3,7 @@
 //! A line has the cause, and nothing of what the request or the handler said.
 
 use super::exchange::Exchange;
+use crate::cause::Cause;
 use crate::error::{Code, RequestFailure};
 use crate::logging::throttle::ThrottleByCode;
 use crate::trace_context::TraceContext;
@@ -46,10 +47,11 @@ impl FailureLog {
         let span_id = trace.map(TraceContext::span_id);
         let trace_flags = trace.map(TraceContext::flags);
         if level == Level::WARN {
+            let check = failure.cause().and_then(Cause::rule);
             let cause = failure.cause().map(tracing::field::display);
             warn!(
                 request_id,
-                trace_id, span_id, trace_flags, code, withheld, cause, "{message}"
+                trace_id, span_id, trace_flags, code, withheld, cause, check, "{message}"
             );
         } else {
             info!(

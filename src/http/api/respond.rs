@@ -122,7 +122,10 @@ fn status(failure: &RequestFailure) -> StatusCode {
 /// The words of a cause for this reader.
 fn told(cause: &Cause, reader: Reader<'_>) -> String {
     match reader {
-        Reader::Operator => cause.full().to_owned(),
+        Reader::Operator => match cause.rule() {
+            Some(rule) => format!("{} (faas-worker check --explain {rule})", cause.full()),
+            None => cause.full().to_owned(),
+        },
         Reader::Caller(Some(id)) if cause.is_more_than_general() => {
             let general = cause.general();
             format!("{general}; the log has more under the request id {id}")
@@ -205,6 +208,20 @@ mod tests {
                 assert_eq!(body.contains("secret"), has_all, "{body}");
                 assert_eq!(body.contains("request id r-17"), names_log, "{body}");
             }
+        }
+        // The command that explains it is for operators as well.
+        let ruled = RequestFailure::TimedOut(Cause::from("silence").of_rule("answers"));
+        for (reader, detail) in [
+            (
+                Reader::Operator,
+                "{\"detail\":\"Handler timed out: silence (faas-worker check --explain answers)\"}",
+            ),
+            (
+                Reader::Caller(None),
+                "{\"detail\":\"Handler timed out: silence\"}",
+            ),
+        ] {
+            assert_eq!(failure_body(&ruled, reader), detail);
         }
         // The handler's own word is for the caller.
         let message = Bytes::from_static(b"\"my secret\"");
