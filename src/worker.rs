@@ -17,7 +17,9 @@ use crate::limits::{
 use crate::logging::listed;
 use crate::metrics::{Metrics, averages};
 use crate::pool::Pool;
-use crate::process::launch::{Directory, check_platform, sandbox_supported};
+use crate::process::launch::{
+    DEFAULT_PATH, Directory, check_platform, has_path, sandbox_supported,
+};
 use crate::process::reaping::{end_orphans, reap_in_time, take_in_orphans};
 use crate::processors::allowed;
 use crate::procfs::own_resident_bytes;
@@ -36,7 +38,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 /// How often to look whether freed memory is to be given back to the system.
 const TRIMMING_PERIOD: Duration = Duration::from_secs(1);
@@ -171,7 +173,7 @@ fn start_api(
 
 /// Checks what the system can do, and sets this process up; returns the limit of open files that
 /// handlers get.
-fn prepare_system(config: &Config) -> Result<Rlimit, StartError> {
+pub(crate) fn prepare_system(config: &Config) -> Result<Rlimit, StartError> {
     check_platform().map_err(StartError::Platform)?;
     map_large_blocks();
     check_sandbox(&config.isolation)?;
@@ -182,6 +184,12 @@ fn prepare_system(config: &Config) -> Result<Rlimit, StartError> {
     );
     hide_from_processes();
     take_in_orphans();
+    if !has_path() {
+        warn!(
+            path = DEFAULT_PATH,
+            "PATH is not set: programs are looked for here, and handlers get it"
+        );
+    }
     warn_of_group_kill(&config.isolation);
     Ok(handler_descriptor_limit)
 }

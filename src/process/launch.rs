@@ -12,6 +12,7 @@ mod directory;
 mod plan;
 mod platform;
 mod sandbox;
+mod search_path;
 mod spawner;
 mod step;
 
@@ -28,6 +29,7 @@ pub use diagnosis::{LaunchError, shell_syntax};
 pub use directory::Directory;
 pub use platform::check_platform;
 pub use sandbox::supported as sandbox_supported;
+pub use search_path::{DEFAULT_PATH, has_path};
 pub use spawner::Launched;
 pub use step::launch_if_asked;
 

@@ -1,6 +1,7 @@
 //! Explains why a command could not be started, and how to mend that.
 
 use super::platform::is_lasting;
+use super::search_path::search_path;
 use crate::cause::Cause;
 use crate::config::Command;
 use rustix::io::Errno;
@@ -39,7 +40,7 @@ pub(super) fn explain(command: &Command, directory: &Path, error: &io::Error) ->
         let name = command.program.to_string_lossy();
         return LaunchError::System(format!("\"{name}\" is being written: {error}"));
     }
-    let path = std::env::var_os("PATH").unwrap_or_default();
+    let path = search_path();
     LaunchError::Command(explain_command(command, &path, directory, error))
 }
 

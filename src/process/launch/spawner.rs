@@ -3,6 +3,7 @@
 use super::diagnosis::{self, LaunchError, cannot};
 use super::directory::Directory;
 use super::plan::{Plan, Report, SetUpFailure};
+use super::search_path::{DEFAULT_PATH, has_path};
 use crate::config::{Command, IsolationConfig};
 use crate::process::parent_thread;
 use crate::process::reaping::{OomWatch, Process};
@@ -198,6 +199,10 @@ fn prepare(spec: &LaunchSpec, status: &OwnedFd) -> std::process::Command {
         if is_service_managers || name.as_encoded_bytes().starts_with(b"FAAS_") {
             prepared.env_remove(name);
         }
+    }
+    // Interpreters that a first line names, as in `#!/usr/bin/env python3`, are looked for as well.
+    if !has_path() {
+        prepared.env("PATH", DEFAULT_PATH);
     }
     if std::env::var_os("PYTHONUNBUFFERED").is_none() {
         prepared.env("PYTHONUNBUFFERED", "1");

@@ -7,6 +7,7 @@
 use super::plan::{COMMAND, Plan, Report, SetUpFailure};
 use super::platform::is_lasting;
 use super::sandbox;
+use super::search_path::search_path;
 use nix::errno::Errno;
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
@@ -21,9 +22,6 @@ use std::process::ExitCode;
 /// handler held nine tenths of the memory more than it does. So the kernel kills a handler before
 /// the worker, also in a small group whose memory is nearly all the worker's.
 const OOM_SCORE_MORE: i32 = 900;
-
-/// Folders in which the system looks for programs without `PATH`.
-const DEFAULT_PATH: &str = "/bin:/usr/bin";
 
 /// Does the launcher step if the command line asks for it, and returns only if that failed.
 #[expect(clippy::print_stderr, reason = "the launcher step has no log")]
@@ -84,7 +82,7 @@ fn set_up(plan: &Plan) -> Result<(), SetUpFailure> {
     // From now on executing a file gives no rights that this process has not.
     rustix::thread::set_no_new_privs(true).map_err(failed("no new privileges"))?;
     if let Some(paths) = &plan.sandbox {
-        let programs = candidates(&plan.program, &path_variable());
+        let programs = candidates(&plan.program, &search_path());
         sandbox::enter(paths, &programs).map_err(|error| SetUpFailure {
             why: format!("the sandbox: {error}"),
             is_lasting: false,
@@ -173,10 +171,6 @@ fn limit(resource: Resource, most: u64) -> rustix::io::Result<()> {
     setrlimit(resource, limits)
 }
 
-fn path_variable() -> OsString {
-    std::env::var_os("PATH").unwrap_or_else(|| DEFAULT_PATH.into())
-}
-
 /// Executes the command; returns only if that failed, with the reason.
 fn execute(program: &OsStr, arguments: &[OsString]) -> Errno {
     let words = std::iter::once(program).chain(arguments.iter().map(OsString::as_os_str));
@@ -186,7 +180,7 @@ fn execute(program: &OsStr, arguments: &[OsString]) -> Errno {
         return Errno::EINVAL;
     };
     let mut worst = Errno::ENOENT;
-    for file in candidates(program, &path_variable()) {
+    for file in candidates(program, &search_path()) {
         let Ok(file) = CString::new(file.into_os_string().into_vec()) else {
             continue;
         };
