@@ -3,6 +3,7 @@
 # parts, or those that are named, prints the time of each, and exits with 1 if one of them failed.
 #
 #   scripts/nightly.sh [fuzz|storm|threads|mutations|memory|overload|figures|fleet|batch|deny]...
+#   scripts/nightly.sh [fuzz|storm|threads|mutations|memory|overload|map|deny]...
 #
 #   fuzz       ten minutes for each target
 #   storm      a million requests, once with the seed 1 and once with a seed of the day
@@ -14,6 +15,7 @@
 #   figures    the worker's counters against those of its clients, over 100,000 requests and 1,000 deaths,
 #              and the cost of scrapes
 #   batch      GNU parallel, Slurm and Spark with `faas-worker map`; needs their packages, or leaves them out
+#   map        a batch that is killed fifty times, and the memory of one over a million lines
 #   deny       licences, sources and reported vulnerabilities of all dependencies
 #
 # A storm is repeated by its seed: scripts/storm.sh --requests 1000000 --seed SEED
@@ -70,6 +72,7 @@ run() {
         fleet) fleet ;;
         figures) figures ;;
         batch) batch ;;
+        map) cargo test --locked --test it map:: -- --ignored ;;
         deny) scripts/check/deny.sh --advisories ;;
     esac
 }
@@ -78,6 +81,8 @@ run() {
 for part in "$@"; do
     case $part in
         fuzz | storm | threads | mutations | memory | overload | figures | fleet | batch | deny) ;;
+[ $# -gt 0 ] || set -- fuzz storm threads mutations memory overload map deny
+        fuzz | storm | threads | mutations | memory | overload | map | deny) ;;
         *) usage ;;
     esac
 done

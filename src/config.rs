@@ -2,6 +2,8 @@
 //!
 //! Flags and variables are the business of `cli` alone.
 
+pub mod map;
+
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;

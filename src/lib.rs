@@ -41,6 +41,7 @@
 //! | [`process`] | one process: start, lines, conversation, log, end |
 //! | [`serve()`], [`shutdown`] | a worker from its start to its end; the stages of the end |
 //! | [`service_manager`] | sockets that systemd passes on, and what it is told |
+//! | [`map`](mod@map) | a batch: input lines to reply lines through the pool, with a job log to go on from |
 //! | `reload` | the watch over the handler's files |
 //! | [`commands`] | what the program does besides serving |
 //! | [`check`] | whether a handler keeps the rules of the line protocol |
@@ -92,6 +93,8 @@ pub mod json_string;
 mod limits;
 #[cfg(feature = "worker")]
 pub mod logging;
+#[cfg(feature = "worker")]
+pub mod map;
 #[cfg(feature = "worker")]
 pub mod metrics;
 #[cfg(feature = "worker")]

@@ -23,7 +23,7 @@ use tracing::{Level, error};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::FormatTime;
 use writer::Buffer;
-pub use writer::{LastLines, lost_lines};
+pub use writer::{LastLines, lost_lines, replace_bar};
 
 /// The buffer of the log, once it is started.
 static BUFFER: OnceLock<Buffer> = OnceLock::new();

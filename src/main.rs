@@ -2,13 +2,15 @@
 
 mod signals;
 
-use faas_worker::cli::{self, Task, UnknownVariable};
+use faas_worker::cli::{self, LogSettings, Task, UnknownVariable};
 use faas_worker::commands::check;
 use faas_worker::commands::health::{Question, health};
 use faas_worker::commands::new;
 use faas_worker::commands::top::top;
 use faas_worker::config::Config;
+use faas_worker::config::map::MapConfig;
 use faas_worker::error::StartError;
+use faas_worker::map::map;
 use faas_worker::process::launch::launch_if_asked;
 use faas_worker::service_manager::InheritedSockets;
 use faas_worker::threads::Runtimes;
@@ -48,39 +50,42 @@ fn main() -> ExitCode {
         Ok(Task::Check(settings)) => {
             check::run(&settings.config, settings.form, settings.is_strict)
         }
-        Ok(Task::Serve(config, log)) => {
-            // Before there is a second thread.
-            let inherited = match InheritedSockets::take() {
-                Ok(inherited) => inherited,
-                Err(why) => {
-                    drop(writeln!(std::io::stderr(), "{why}"));
-                    return ExitCode::from(2);
-                }
-            };
-            let _last_lines = match logging::start(log.format, log.level) {
-                Ok(last_lines) => last_lines,
-                Err(error) => {
-                    // There is no log yet. A closed stderr leaves nobody to tell.
-                    let line = format!("cannot start the thread that writes the log: {error}");
-                    drop(writeln!(std::io::stderr(), "{line}"));
-                    return ExitCode::FAILURE;
-                }
-            };
-            warn_of_unknown_variables();
-            match run(*config, inherited) {
-                Ok(()) => ExitCode::SUCCESS,
-                Err(start_error) => {
-                    let cause = std::error::Error::source(&start_error);
-                    let cause = cause.map_or_else(String::new, |cause| format!(": {cause}"));
-                    match start_error.exit_status() {
-                        // As any other bad setting is told.
-                        #[expect(clippy::print_stderr, reason = "as clap tells of a setting")]
-                        2 => eprintln!("{start_error}{cause}"),
-                        _ => error!("{start_error}{cause}"),
-                    }
-                    ExitCode::from(start_error.exit_status())
-                }
+        // Sockets are taken before there is a second thread.
+        Ok(Task::Serve(config, log)) => match InheritedSockets::take() {
+            Ok(inherited) => logged(log, || run(*config, inherited).map(|()| 0)),
+            Err(why) => {
+                drop(writeln!(std::io::stderr(), "{why}"));
+                ExitCode::from(2)
             }
+        },
+        Ok(Task::Map(config, batch, log)) => logged(log, || run_batch(*config, *batch)),
+    }
+}
+
+/// Runs with the log; gives the exit status.
+fn logged(log: LogSettings, run: impl FnOnce() -> Result<u8, StartError>) -> ExitCode {
+    let _last_lines = match logging::start(log.format, log.level) {
+        Ok(last_lines) => last_lines,
+        Err(error) => {
+            // There is no log yet. A closed stderr leaves nobody to tell.
+            let line = format!("cannot start the thread that writes the log: {error}");
+            drop(writeln!(std::io::stderr(), "{line}"));
+            return ExitCode::FAILURE;
+        }
+    };
+    warn_of_unknown_variables();
+    match run() {
+        Ok(status) => ExitCode::from(status),
+        Err(start_error) => {
+            let cause = std::error::Error::source(&start_error);
+            let cause = cause.map_or_else(String::new, |cause| format!(": {cause}"));
+            match start_error.exit_status() {
+                // As any other bad setting is told.
+                #[expect(clippy::print_stderr, reason = "as clap tells of a setting")]
+                2 => eprintln!("{start_error}{cause}"),
+                _ => error!("{start_error}{cause}"),
+            }
+            ExitCode::from(start_error.exit_status())
         }
     }
 }
@@ -118,5 +123,24 @@ fn run(config: Config, inherited: InheritedSockets) -> Result<(), StartError> {
             served = serve(config, control, threads, inherited) => served,
             () = signals => Ok(()),
         }
+    })
+}
+
+/// Runs a batch; gives the exit status, which tells of the signal that ended it.
+fn run_batch(config: Config, batch: MapConfig) -> Result<u8, StartError> {
+    let failed = |what| move |source| StartError::Runtime { what, source };
+    let runtimes = Runtimes::start(config.threads).map_err(failed("the threads that serve"))?;
+    let threads = runtimes.threads();
+    runtimes.block_on(async {
+        let control = Control::default();
+        let signals = Signals::listen()?;
+        let first_stop = signals.first_stop();
+        let signals = signals.obey(control.clone());
+        // Cancel-safe: signals are listened to for as long as the batch runs, and no longer.
+        let status = tokio::select! {
+            status = map(config, batch, control.shutdown, threads) => status?,
+            () = signals => 0,
+        };
+        Ok(first_stop.exit_status().unwrap_or(status))
     })
 }

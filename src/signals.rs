@@ -10,6 +10,8 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{info, warn};
@@ -38,12 +40,32 @@ pub(crate) struct Signals {
     user_1: Signal,
     user_2: Signal,
     had_terminal: bool,
+    first_stop: FirstStop,
+}
+
+/// The signal that asked for the end first, by its number; 0: none did. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct FirstStop(Arc<AtomicI32>);
+
+impl FirstStop {
+    fn note(&self, signal: i32) {
+        // A later signal changes nothing.
+        let _ = self
+            .0
+            .compare_exchange(0, signal, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    /// The exit status that tells of the signal, as shells tell of it.
+    pub(crate) fn exit_status(&self) -> Option<u8> {
+        let signal = self.0.load(Ordering::Relaxed);
+        u8::try_from(128 + signal).ok().filter(|_| signal > 0)
+    }
 }
 
 /// The request that a signal stands for.
 enum Wish {
     /// End after the requests that have begun; at the second time, end now.
-    Stop,
+    Stop(i32),
     HungUp,
     TooLong,
     Nothing(&'static str),
@@ -72,6 +94,7 @@ impl Signals {
             user_1: listen(SignalKind::user_defined1())?,
             user_2: listen(SignalKind::user_defined2())?,
             had_terminal: terminal() == Terminal::There,
+            first_stop: FirstStop::default(),
         };
         // Only now: a pending signal would kill the worker without its handler.
         SigSet::empty()
@@ -83,18 +106,27 @@ impl Signals {
         Ok(signals)
     }
 
+    /// The signal that asks for the end first, from now on.
+    pub(crate) fn first_stop(&self) -> FirstStop {
+        self.first_stop.clone()
+    }
+
     /// Passes the requests of signals on to the worker; never ends.
     pub(crate) async fn obey(mut self, control: Control) {
         let mut is_too_long = false;
         loop {
             match self.next().await {
-                Wish::Stop if control.shutdown.is_at_least(Stage::Draining) => {
+                Wish::Stop(_) if control.shutdown.is_at_least(Stage::Draining) => {
                     control.shutdown.advance(Stage::Killing);
                 }
-                Wish::Stop => control.shutdown.advance(Stage::Draining),
+                Wish::Stop(signal) => {
+                    self.first_stop.note(signal);
+                    control.shutdown.advance(Stage::Draining);
+                }
                 // SIGHUP comes more than once for one terminal, so it never means to end now.
                 Wish::HungUp if self.had_terminal && is_gone().await => {
                     info!("the terminal that the worker was started on is gone");
+                    self.first_stop.note(SIGHUP);
                     control.shutdown.advance(Stage::Draining);
                 }
                 Wish::HungUp => control.reload.notify_one(),
@@ -123,9 +155,9 @@ impl Signals {
         };
         // Cancel-safe: see above.
         tokio::select! {
-            _ = self.terminate.recv() => Wish::Stop,
-            _ = self.interrupt.recv() => Wish::Stop,
-            _ = self.quit.recv() => Wish::Stop,
+            _ = self.terminate.recv() => Wish::Stop(SignalKind::terminate().as_raw_value()),
+            _ = self.interrupt.recv() => Wish::Stop(SignalKind::interrupt().as_raw_value()),
+            _ = self.quit.recv() => Wish::Stop(SignalKind::quit().as_raw_value()),
             _ = hang_up => Wish::HungUp,
             _ = self.too_long.recv() => Wish::TooLong,
             _ = self.user_1.recv() => Wish::Nothing("SIGUSR1"),

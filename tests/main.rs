@@ -30,6 +30,7 @@ mod lines;
 mod load;
 mod logs;
 mod malformed;
+mod map;
 mod metrics;
 mod new;
 mod pages;

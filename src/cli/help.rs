@@ -66,6 +66,31 @@ pub(super) fn laid_out(command: Command, extent: Extent) -> Command {
         .term_width(width())
         .mut_args(described)
         .mut_subcommands(move |task| task.term_width(width()).mut_args(described))
+        // What a batch has no use for, and the log of a batch, which is for people.
+        .mut_subcommand("map", |map| {
+            let hidden = [
+                "reload",
+                "exit-on-failure",
+                "queue",
+                "queue-timeout",
+                "pass-header",
+                "drain-delay",
+                "drain-timeout",
+                "access-log",
+            ];
+            map.mut_args(move |argument| {
+                let is_hidden = argument
+                    .get_long()
+                    .is_some_and(|long| hidden.contains(&long));
+                match argument.get_long() {
+                    Some("processes") => argument.short('j'),
+                    Some("log-level") => argument.default_value("warn"),
+                    Some("log-format") => argument.default_value("text"),
+                    Some("log-handler") => argument.default_value("raw"),
+                    Some(_) | None => argument.hide(is_hidden),
+                }
+            })
+        })
         // Both ask at a port that is in use, so 0 means nothing there.
         .mut_subcommand("health", |health| {
             health.mut_arg("port", |port| port.help("Its port"))
@@ -89,6 +114,8 @@ fn shortened(argument: Arg) -> Arg {
     };
     match COMMON.iter().find(|(common, _)| *common == name) {
         Some((_, text)) => argument.help(*text),
+        // Flags of one command alone have no variable.
+        None if argument.get_env().is_none() => argument,
         None => argument.hide_short_help(true),
     }
 }

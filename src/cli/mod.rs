@@ -12,13 +12,14 @@ mod variables;
 mod words;
 
 use crate::check::{CheckConfig, Form, Rule};
+use crate::config::map::MapConfig;
 use crate::config::{Config, LogFormat};
 use crate::version::version;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
 use explain::explain;
 use help::{Extent, laid_out};
-use options::{CheckOptions, HealthOptions, ServeOptions, TopOptions, serve};
+use options::{CheckOptions, HealthOptions, MapOptions, ServeOptions, TopOptions, serve};
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -32,6 +33,8 @@ pub use variables::{UnknownVariable, unknown_variables};
 pub enum Task {
     /// Run the worker.
     Serve(Box<Config>, LogSettings),
+    /// Run a batch.
+    Map(Box<Config>, Box<MapConfig>, LogSettings),
     /// Ask a running worker whether it answers.
     Health(Vec<SocketAddr>),
     /// Ask a running worker whether it is ready.
@@ -99,12 +102,13 @@ pub fn parse() -> Result<Task, ExitCode> {
     let matches = matches.map_err(|error| explain(&error, &words))?;
     let serving = matches
         .subcommand()
-        .filter(|(name, _)| ["serve", "check"].contains(name));
+        .filter(|(name, _)| ["serve", "map", "check"].contains(name));
     let serving = serving.map_or(&matches, |(_, serving)| serving);
     words::check_command(serving).map_err(refused)?;
     let cli = Cli::from_arg_matches(&matches).map_err(|error| explain(&error, &words))?;
     let task = match cli.task {
         Some(TaskName::Serve(options)) => serve(options),
+        Some(TaskName::Map(options)) => options.task(),
         Some(TaskName::Health(options)) => Ok(options.task()),
         Some(TaskName::Top(options)) => Ok(options.task()),
         Some(TaskName::New {
@@ -170,6 +174,7 @@ fn without_empty_variables(command: clap::Command) -> clap::Command {
 #[command(name = "faas-worker", version, args_conflicts_with_subcommands = true)]
 #[command(
     override_usage = "faas-worker [serve] [OPTIONS] [-- COMMAND [ARGS...]]\n       \
+                            faas-worker map [OPTIONS] -- COMMAND [ARGS...]\n       \
                             faas-worker health [--ready] [OPTIONS]\n       \
                             faas-worker top [ADDRESS] [OPTIONS]\n       \
                             faas-worker new [LANGUAGE [DIRECTORY]]\n       \
@@ -186,12 +191,12 @@ struct Cli {
     options: ServeOptions,
 }
 
-// Made once, at the start: its size is of no account.
-#[expect(clippy::large_enum_variant)]
 #[derive(Debug, Subcommand)]
 enum TaskName {
     /// Run the worker (the default)
     Serve(ServeOptions),
+    /// Run a batch: input lines to reply lines, over all processes
+    Map(MapOptions),
     /// Ask a running worker whether it answers: exit status 0 or 1
     Health(HealthOptions),
     /// Show a running worker and its processes, as a live table

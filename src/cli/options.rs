@@ -4,6 +4,7 @@
 mod check;
 mod connections;
 mod isolation;
+mod map;
 mod processes;
 mod requests;
 mod shutdown;
@@ -18,6 +19,7 @@ pub(super) use check::CheckOptions;
 use clap::Args;
 use connections::ConnectionOptions;
 use isolation::IsolationOptions;
+pub(super) use map::MapOptions;
 use processes::ProcessOptions;
 use requests::RequestOptions;
 use shutdown::ShutdownOptions;

@@ -1,5 +1,6 @@
 //! Parsers of single values: hosts, durations, sizes, names.
 
+use crate::config::map::{FailureLimit, Halt, ShowProgress};
 use crate::config::{AccessLog, HandlerLog, LogFormat};
 use bytesize::ByteSize;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -269,6 +270,40 @@ pub(super) fn log_level(text: &str) -> Result<Level, String> {
         .map_err(|_| "not a level, expected error, warn, info, debug or trace".to_owned())
 }
 
+/// When failed items end a batch: `never`, or `soon` or `now` with `fail=N` or `fail=N%`.
+pub(super) fn halt(text: &str) -> Result<Halt, String> {
+    let wrong = || "write never, soon,fail=3, now,fail=1, or soon,fail=10%".to_owned();
+    if text == "never" {
+        return Ok(Halt::Never);
+    }
+    let (when, limit) = text.split_once(",fail=").ok_or_else(wrong)?;
+    let limit = match limit.strip_suffix('%') {
+        Some(percent) => match percent.parse() {
+            Ok(percent @ 1..=100) => FailureLimit::Percent(percent),
+            Ok(_) | Err(_) => return Err(wrong()),
+        },
+        None => match limit.parse() {
+            Ok(count @ 1..) => FailureLimit::Count(count),
+            Ok(_) | Err(_) => return Err(wrong()),
+        },
+    };
+    match when {
+        "soon" => Ok(Halt::Soon(limit)),
+        "now" => Ok(Halt::Now(limit)),
+        _ => Err(wrong()),
+    }
+}
+
+/// When the progress of a batch is shown.
+pub(super) fn show_progress(text: &str) -> Result<ShowProgress, String> {
+    match text {
+        "auto" => Ok(ShowProgress::Auto),
+        "always" => Ok(ShowProgress::Always),
+        "never" => Ok(ShowProgress::Never),
+        _ => Err("write auto, always or never".to_owned()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -336,5 +371,27 @@ mod tests {
         assert_eq!(reload("src").unwrap().0, Some(PathBuf::from("src")));
         assert_eq!(reload("true").unwrap().0, Some(PathBuf::from(".")));
         assert_eq!(reload("0").unwrap().0, None);
+    }
+
+    #[test]
+    fn the_end_after_failed_items_is_read_in_words_of_gnu_parallel() {
+        let percent = FailureLimit::Percent(10);
+        for (text, expected) in [
+            ("never", Ok(Halt::Never)),
+            ("soon,fail=10%", Ok(Halt::Soon(percent))),
+            ("now,fail=1", Ok(Halt::Now(FailureLimit::Count(1)))),
+        ] {
+            assert_eq!(halt(text), expected);
+        }
+        for text in [
+            "",
+            "now",
+            "now,fail=0",
+            "soon,fail=0%",
+            "soon,fail=101%",
+            "now,done=1",
+        ] {
+            assert!(halt(text).is_err(), "{text}");
+        }
     }
 }

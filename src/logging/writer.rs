@@ -5,7 +5,7 @@
 
 use std::io::{self, Write};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 use tracing::warn;
@@ -25,6 +25,17 @@ const LOSS_REPORT_PERIOD: Duration = Duration::from_secs(1);
 
 /// Lines of the log that were lost since the start of the program.
 static LOST: AtomicU64 = AtomicU64::new(0);
+
+/// Whether the terminal's last line is a progress bar.
+static FOLLOWS_BAR: AtomicBool = AtomicBool::new(false);
+
+/// Begins the line anew, and clears it.
+const CLEAR_LINE: &[u8] = b"\r\x1b[K";
+
+/// Has each line of the log replace the progress bar that is the terminal's last line, or no more.
+pub fn replace_bar(is_there: bool) {
+    FOLLOWS_BAR.store(is_there, Ordering::Relaxed);
+}
 
 /// Lines of the log that were lost since the start of the program.
 pub fn lost_lines() -> u64 {
@@ -133,7 +144,10 @@ pub(super) fn start(log: impl Write + Send + 'static) -> io::Result<(Buffer, Las
 fn write_lines(mut log: impl Write, lines: &Receiver<Message>, waiting: &Waiting) {
     let mut told = Instant::now();
     while let Ok(Message::Line(line)) = lines.recv() {
-        let written = log.write_all(&line);
+        let written = match FOLLOWS_BAR.load(Ordering::Relaxed) {
+            true => log.write_all(&[CLEAR_LINE, &line].concat()),
+            false => log.write_all(&line),
+        };
         // Written or not, it waits no more.
         waiting.remove(line.len());
         if written.is_err() {

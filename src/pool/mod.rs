@@ -316,6 +316,18 @@ pub struct CallTimes {
 }
 
 impl PendingAnswer {
+    /// Takes the call out of the queue; false if it does not wait there, because a process has it or
+    /// it is answered. No answer comes after that.
+    pub fn withdraw(&mut self) -> bool {
+        if self.is_done {
+            return false;
+        }
+        let place = self.place;
+        let withdrawn = self.dispatcher.lock().queue.remove(place);
+        self.is_done = withdrawn.is_some();
+        self.is_done
+    }
+
     /// The times of an answered call, if a process had it.
     pub fn times(&self) -> Option<CallTimes> {
         let Work {

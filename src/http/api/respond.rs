@@ -95,6 +95,12 @@ pub fn failure_body(failure: &RequestFailure, reader: Reader<'_>) -> Bytes {
     body.into()
 }
 
+/// The status of a failure, and the JSON value of `detail` for operators.
+pub fn status_and_detail(failure: &RequestFailure) -> (u16, Bytes) {
+    let detail = detail(failure, Reader::Operator);
+    (status(failure).as_u16(), detail)
+}
+
 /// The status of a failure.
 fn status(failure: &RequestFailure) -> StatusCode {
     match failure {

@@ -1,0 +1,238 @@
+//! `faas-worker map`: input lines to reply lines, over the processes of a pool.
+//!
+//! A thread reads lines and finds their payloads (`input`, `lines`, `payload`); a bounded number of
+//! items is in hand at one time (`window`, `size`, `retry`); a thread writes replies (`reply`, `output`) and
+//! after them the job log (`job_log`), from which a later run goes on (`files`). `halt` and `progress`
+//! follow the items that have ended; `run` joins the parts.
+
+mod files;
+mod halt;
+mod input;
+mod job_log;
+mod lines;
+mod output;
+mod payload;
+mod progress;
+mod reply;
+mod retry;
+mod run;
+mod size;
+mod window;
+
+use crate::budget::MemoryBudget;
+use crate::config::map::MapConfig;
+use crate::config::{Command, Config};
+use crate::error::StartError;
+use crate::metrics::Metrics;
+use crate::pool::Pool;
+use crate::process::reaping::{end_orphans, reap_in_time};
+use crate::shutdown::{Shutdown, Stage};
+use crate::threads::Threads;
+use crate::worker::prepare_system;
+use input::Input;
+use output::Output;
+use progress::{Progress, Tally};
+use run::{End, Run};
+use std::io::Write;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::time::{sleep, timeout};
+
+/// Exit status of a run with failed items, or whose replies could not be written.
+const FAILED: u8 = 1;
+/// Exit status of a run that cannot begin as it was asked for, or go on with another input.
+const USAGE: u8 = 2;
+/// Exit status of a run whose handler cannot be started, or keeps dying.
+const HANDLER_LOST: u8 = 3;
+/// Exit status of a program that SIGPIPE has ended.
+const BROKEN_PIPE: u8 = 141;
+
+/// Longest wait for killed processes to be gone.
+const KILLED_ARE_GONE_WITHIN: Duration = Duration::from_millis(250);
+
+/// Writes a line to standard error.
+fn tell(line: &str) {
+    // A closed standard error leaves no place for the line.
+    drop(writeln!(std::io::stderr(), "{line}"));
+}
+
+/// Runs a batch to its end; returns the exit status. From [`Stage::Draining`] on no line is read, and
+/// items in hand are finished; [`Stage::Killing`] ends the run at once.
+///
+/// # Errors
+///
+/// When the processes cannot be started on this system.
+pub async fn map(
+    config: Config,
+    map: MapConfig,
+    shutdown: Shutdown,
+    threads: Threads,
+) -> Result<u8, StartError> {
+    let refused = |why: String| {
+        tell(&format!("map: {why}"));
+        Ok(USAGE)
+    };
+    let (mut input, output, length) = match open(&config, &map) {
+        Ok(opened) => opened,
+        Err(why) => return refused(why),
+    };
+    let began = Instant::now();
+    // Without a line no process is started.
+    let first = shutdown
+        .run_until(Stage::Draining, input.batches.recv())
+        .await
+        .flatten();
+    let mut run = Run::new(&map, &output, Progress::new(map.progress, input.size));
+    run.offset = length;
+    let end = match first {
+        None => End::Whole,
+        Some(Err(why)) => End::Input(why),
+        Some(Ok(lines)) => {
+            run.waiting.extend(lines);
+            with_processes(&mut run, &mut input, &config, &shutdown, &threads).await?
+        }
+    };
+    run.progress.clear();
+    let (tally, unfinished) = (run.tally, run.unfinished);
+    // The thread that writes ends when no sender is left.
+    drop(run);
+    let written = output.finish(&shutdown).await;
+    Ok(finish(
+        &map,
+        &end,
+        tally,
+        unfinished,
+        began.elapsed(),
+        written,
+    ))
+}
+
+/// Opens all files, and starts the threads that read and write; returns the length of the output, too.
+fn open(config: &Config, map: &MapConfig) -> Result<(Input, Output, u64), String> {
+    let sources = input::open(map)?;
+    let command = config.command.as_ref().map(Command::shown);
+    let opened = files::open(map, &sources, &command.unwrap_or_default())?;
+    let input = input::start(map, sources, opened.logged)?;
+    let output = Output::start(opened.files)
+        .map_err(|error| format!("cannot start the thread that writes replies: {error}"))?;
+    Ok((input, output, opened.length))
+}
+
+/// Starts the processes, gives them the items of the run, and ends them.
+async fn with_processes(
+    run: &mut Run<'_>,
+    input: &mut Input,
+    config: &Config,
+    shutdown: &Shutdown,
+    threads: &Threads,
+) -> Result<End, StartError> {
+    let limit = Some(prepare_system(config)?);
+    // Counts only: at a limit the pool would give no item to a process, while replies of later items
+    // wait for the first one. The window has the limit.
+    let budget = MemoryBudget::new(u64::MAX);
+    let metrics = Arc::new(Metrics::new(config.threads));
+    // The end of the processes is no signal's, so that a first signal is always the first.
+    let ending = Shutdown::default();
+    let (counted, told) = (budget.clone(), ending.clone());
+    let pool = Pool::start(config, limit, counted, told, threads, metrics)?;
+    // Cancel-safe: reaping is made up for by `end_orphans`.
+    let end = tokio::select! {
+        end = run.drive(&pool, &budget, input, shutdown) => end,
+        never = reap_in_time() => match never {},
+    };
+    let (grace, is_hasty) = (config.process.grace, end.is_hasty());
+    stop(&pool, &ending, grace, is_hasty, shutdown).await;
+    end_orphans().await;
+    Ok(end)
+}
+
+/// Tells how the run ended; returns the exit status.
+fn finish(
+    map: &MapConfig,
+    end: &End,
+    tally: Tally,
+    unfinished: usize,
+    took: Duration,
+    written: std::io::Result<()>,
+) -> u8 {
+    if let Err(error) = written {
+        if error.kind() == std::io::ErrorKind::BrokenPipe {
+            return BROKEN_PIPE;
+        }
+        tell(&format!("map: cannot write: {error}"));
+        tell(&tally.last_line(took));
+        return FAILED;
+    }
+    match end {
+        End::Whole | End::Closed | End::Killed => {}
+        End::HaltedSoon | End::HaltedNow => tell("map: ended by --halt"),
+        End::Input(why) => tell(&format!("map: {why}")),
+        End::HandlerLost(why) => tell(&format!(
+            "map: the handler cannot be started, or keeps dying: {why}\nmap: {unfinished} items have \
+             no reply"
+        )),
+    }
+    tell(&tally.last_line(took));
+    status(end, tally.failed > 0 && !map.exit_zero)
+}
+
+/// The exit status of a run that no signal ended.
+fn status(end: &End, counts_as_failed: bool) -> u8 {
+    match end {
+        End::Input(_) => USAGE,
+        End::HandlerLost(_) => HANDLER_LOST,
+        End::Closed => BROKEN_PIPE,
+        End::Whole | End::HaltedSoon | End::HaltedNow | End::Killed => {
+            u8::from(counts_as_failed) * FAILED
+        }
+    }
+}
+
+/// Ends the processes: by the end of their stdin, after `grace` by SIGTERM, and after as long again by
+/// SIGKILL; at once by SIGKILL when the end is hasty or [`Stage::Killing`] is reached.
+async fn stop(
+    pool: &Pool,
+    ending: &Shutdown,
+    grace: Duration,
+    is_hasty: bool,
+    shutdown: &Shutdown,
+) {
+    let stopped = pool.stop();
+    tokio::pin!(stopped);
+    if !is_hasty {
+        let time_is_over = async {
+            sleep(grace).await;
+            ending.advance(Stage::Terminating);
+            sleep(grace).await;
+        };
+        // Cancel-safe: stopping goes on below.
+        tokio::select! {
+            () = &mut stopped => return,
+            () = time_is_over => {}
+            () = shutdown.reached(Stage::Killing) => {}
+        }
+    }
+    ending.advance(Stage::Killing);
+    drop(timeout(KILLED_ARE_GONE_WITHIN, stopped).await);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_exit_status_tells_how_the_run_ended() {
+        let why = || "x".to_owned();
+        for (end, failed, expected) in [
+            (End::Whole, false, 0),
+            (End::Whole, true, 1),
+            (End::HaltedNow, true, 1),
+            (End::HaltedSoon, true, 1),
+            (End::Input(why()), true, 2),
+            (End::HandlerLost(why()), false, 3),
+            (End::Closed, true, 141),
+        ] {
+            assert_eq!(status(&end, failed), expected, "{end:?}");
+        }
+    }
+}

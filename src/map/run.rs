@@ -1,0 +1,351 @@
+//! Joins the parts of a run: lines go in, replies come out.
+
+use super::halt::{Halted, halted};
+use super::input::{Batch, Input};
+use super::job_log::Entry;
+use super::output::{Lines, Output, SYNC_PERIOD, is_too_late};
+use super::payload::Line;
+use super::progress::{Progress, Tally};
+use super::reply::ReplyForm;
+use super::retry::Patience;
+use super::size::WindowSize;
+use super::window::{Done, Window};
+use crate::budget::MemoryBudget;
+use crate::config::map::MapConfig;
+use crate::logging::timestamp::seconds_since_1970;
+use crate::pool::Pool;
+use crate::shutdown::{Shutdown, Stage};
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::num::NonZeroUsize;
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
+use tokio::time::{MissedTickBehavior, interval};
+
+/// Bytes of replies beyond which no further item is looked at before they are written.
+const MOST_UNWRITTEN: usize = 256 * 1024;
+
+/// How a run ended.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// All items that were read have ended.
+    Whole,
+    /// Too many items have failed; the items in hand have ended.
+    HaltedSoon,
+    /// Too many items have failed.
+    HaltedNow,
+    /// Replies cannot be written any more.
+    Closed,
+    /// The end is wanted at once.
+    Killed,
+    /// The input cannot be read, or differs from the logged input; says why.
+    Input(String),
+    /// The handler cannot be started, or keeps dying; says why.
+    HandlerLost(String),
+}
+
+impl End {
+    /// Whether processes are not waited for.
+    pub(super) fn is_hasty(&self) -> bool {
+        matches!(self, End::HaltedNow | End::Closed | End::Killed)
+    }
+}
+
+/// A run.
+#[derive(Debug)]
+pub(super) struct Run<'a> {
+    config: &'a MapConfig,
+    form: ReplyForm,
+    output: mpsc::Sender<Lines>,
+    pub(super) progress: Progress,
+    pub(super) tally: Tally,
+    /// Lines that were read and not given to the pool yet.
+    pub(super) waiting: VecDeque<Line>,
+    /// Items without an end when the run ended.
+    pub(super) unfinished: usize,
+    /// Bytes of the output, written or not.
+    pub(super) offset: u64,
+    unwritten: Lines,
+    is_unsynced: bool,
+    /// No further line is read.
+    reads_on: bool,
+    is_halted: bool,
+    has_stopped: bool,
+    size: WindowSize,
+    /// Why the input ended before its end.
+    input_fault: Option<String>,
+    /// Bytes of the input up to the last item that has ended.
+    position: u64,
+    drawn: Instant,
+    began: Instant,
+    /// `began` in seconds since 1970.
+    began_1970: f64,
+}
+
+impl<'a> Run<'a> {
+    pub(super) fn new(config: &'a MapConfig, output: &Output, progress: Progress) -> Run<'a> {
+        Run {
+            config,
+            form: ReplyForm::new(config),
+            output: output.lines.clone(),
+            progress,
+            tally: Tally::default(),
+            waiting: VecDeque::new(),
+            unfinished: 0,
+            offset: 0,
+            unwritten: Lines::default(),
+            is_unsynced: false,
+            reads_on: true,
+            is_halted: false,
+            has_stopped: false,
+            size: WindowSize::new(
+                config.window.map(NonZeroUsize::get),
+                config.least_window.get(),
+                config.most_window.get(),
+            ),
+            input_fault: None,
+            position: 0,
+            drawn: Instant::now(),
+            began: Instant::now(),
+            began_1970: seconds_since_1970(),
+        }
+    }
+
+    /// Runs until all is done, or no more can be done.
+    pub(super) async fn drive(
+        &mut self,
+        pool: &Pool,
+        budget: &MemoryBudget,
+        input: &mut Input,
+        shutdown: &Shutdown,
+    ) -> End {
+        let patience = Patience::new(self.config.attempts);
+        let mut window = Window::new(pool, budget, self.config.unordered, patience);
+        let end = self.work(pool, &mut window, input, shutdown).await;
+        self.unfinished += window.len() + self.waiting.len();
+        if matches!(end, End::HandlerLost(_)) && input.size.is_some() {
+            let rest = count(input);
+            // Cancel-safe: a signal ends the counting.
+            let rest = shutdown.run_until(Stage::Draining, rest).await;
+            self.unfinished += rest.unwrap_or(0);
+        }
+        if end != End::Closed && !self.unwritten.replies.is_empty() {
+            let lines = std::mem::take(&mut self.unwritten);
+            // Cancel-safe: the program ends. The thread that writes tells why it has ended.
+            tokio::select! {
+                sent = self.output.send(lines) => drop(sent),
+                () = is_too_late(shutdown) => {}
+            }
+        }
+        end
+    }
+
+    async fn work(
+        &mut self,
+        pool: &Pool,
+        window: &mut Window<'_>,
+        input: &mut Input,
+        shutdown: &Shutdown,
+    ) -> End {
+        let mut done = Vec::new();
+        let [mut syncs, mut draws] = [SYNC_PERIOD, self.progress.period()].map(interval);
+        for ticks in [&mut syncs, &mut draws] {
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        }
+        let output = self.output.clone();
+        loop {
+            if let Some(end) = self.begin_items(pool, window, input, shutdown) {
+                return end;
+            }
+            let wants_more = self.reads_on && self.waiting.is_empty();
+            let may_look = self.unwritten.replies.len() < MOST_UNWRITTEN;
+            let is_unwritten = !self.unwritten.replies.is_empty() || !self.unwritten.log.is_empty();
+            // Cancel-safe: items stay in the window, batches in their channels.
+            tokio::select! {
+                biased;
+                ended = poll_fn(|cx| window.poll_done(cx, &mut done)),
+                    if window.len() > 0 && may_look =>
+                {
+                    if let Some(end) = self.end_items(&mut done, ended) {
+                        return end;
+                    }
+                }
+                permit = output.reserve(), if is_unwritten => match permit {
+                    Ok(permit) => {
+                        permit.send(std::mem::take(&mut self.unwritten));
+                        self.is_unsynced = true;
+                    }
+                    Err(_) => return End::Closed,
+                },
+                batch = input.batches.recv(), if wants_more => match batch {
+                    Some(batch) => self.receive(batch),
+                    None => self.reads_on = false,
+                },
+                () = shutdown.reached(Stage::Draining), if self.reads_on => {}
+                () = shutdown.reached(Stage::Killing) => return End::Killed,
+                () = output.closed() => return End::Closed,
+                _ = syncs.tick(), if self.is_unsynced && self.config.job_log.is_some() => {
+                    // A full channel is followed by a write, which looks at the time.
+                    drop(output.try_send(Lines::default()));
+                    self.is_unsynced = false;
+                }
+                _ = draws.tick(), if self.progress.is_shown() => self.draw(),
+            }
+            if self.progress.is_shown() && self.drawn.elapsed() >= self.progress.period() {
+                self.draw();
+            }
+        }
+    }
+
+    /// Gives items to the pool, or none any more; says how the run ends, if it does.
+    fn begin_items(
+        &mut self,
+        pool: &Pool,
+        window: &mut Window<'_>,
+        input: &mut Input,
+        shutdown: &Shutdown,
+    ) -> Option<End> {
+        let end = self.end_at_once(shutdown);
+        if end.is_some() {
+            return end;
+        }
+        if self.is_stopped(shutdown) {
+            self.stop_reading(window);
+        }
+        let (now, ended) = (Instant::now(), self.tally.ended());
+        self.size.look(now, ended, || pool.processes().capacity);
+        self.fill(window, input);
+        let is_done = window.len() == 0 && self.waiting.is_empty() && !self.reads_on;
+        is_done.then(|| match self.input_fault.take() {
+            Some(why) => End::Input(why),
+            None if self.is_halted => End::HaltedSoon,
+            None => End::Whole,
+        })
+    }
+
+    /// Why the run ends before its items, if it does.
+    fn end_at_once(&self, shutdown: &Shutdown) -> Option<End> {
+        match shutdown.is_at_least(Stage::Killing) {
+            true => Some(End::Killed),
+            false => self.output.is_closed().then_some(End::Closed),
+        }
+    }
+
+    /// Whether items are to be finished, and none begun.
+    fn is_stopped(&self, shutdown: &Shutdown) -> bool {
+        !self.has_stopped && (self.is_halted || shutdown.is_at_least(Stage::Draining))
+    }
+
+    /// Reads no further line, and gives up the items that no process has.
+    fn stop_reading(&mut self, window: &mut Window<'_>) {
+        self.has_stopped = true;
+        self.reads_on = false;
+        self.unfinished += self.waiting.len() + window.withdraw_waiting();
+        self.waiting.clear();
+    }
+
+    /// Gives lines to the pool while there is room.
+    fn fill(&mut self, window: &mut Window<'_>, input: &mut Input) {
+        loop {
+            let has_room = window.len() < self.size.now()
+                && (window.len() == 0 || window.bytes() < self.config.window_bytes);
+            if !has_room {
+                return;
+            }
+            if self.waiting.is_empty()
+                && self.reads_on
+                && let Ok(batch) = input.batches.try_recv()
+            {
+                self.receive(batch);
+            }
+            let Some(line) = self.waiting.pop_front() else {
+                return;
+            };
+            window.push(line);
+        }
+    }
+
+    fn receive(&mut self, batch: Batch) {
+        match batch {
+            Ok(lines) => self.waiting.extend(lines),
+            Err(why) => {
+                self.input_fault = Some(why);
+                self.reads_on = false;
+            }
+        }
+    }
+
+    /// Writes the replies of items; says how the run ends with them, if it does.
+    fn end_items(&mut self, done: &mut Vec<Done>, ended: Result<(), String>) -> Option<End> {
+        for item in done.drain(..) {
+            if self.end_item(&item) {
+                return Some(End::HaltedNow);
+            }
+        }
+        ended.err().map(End::HandlerLost)
+    }
+
+    /// Writes the reply of an item; true if the run ends with it.
+    fn end_item(&mut self, done: &Done) -> bool {
+        let before = self.unwritten.replies.len();
+        let told = self
+            .form
+            .write(&mut self.unwritten.replies, &done.line, &done.outcome);
+        if let Some(told) = told {
+            self.progress.tell_above(&told);
+        }
+        let received = self.unwritten.replies.len() - before;
+        self.position = self.position.max(done.line.position);
+        self.offset += received as u64;
+        match &done.outcome {
+            Ok(_) => self.tally.well += 1,
+            Err(_) => self.tally.failed += 1,
+        }
+        if self.config.job_log.is_some() {
+            self.log(done, received);
+        }
+        match halted(self.config.halt, self.tally.failed, self.tally.ended()) {
+            None => false,
+            Some(Halted::Soon) => {
+                self.is_halted = true;
+                false
+            }
+            Some(Halted::Now) => true,
+        }
+    }
+
+    fn log(&mut self, done: &Done, received: usize) {
+        let queued = done.times.map_or(Duration::ZERO, |times| times.queued);
+        let took = done.times.map_or(Duration::ZERO, |times| times.worked);
+        let after = (done.called + queued).saturating_duration_since(self.began);
+        let entry = Entry {
+            number: done.line.number,
+            began: self.began_1970 + after.as_secs_f64(),
+            took: took.as_secs_f64(),
+            sent: done.line.payload.as_ref().map_or(0, bytes::Bytes::len),
+            received,
+            outcome: match &done.outcome {
+                Ok(_) => "ok",
+                Err(failure) => failure.code().as_str(),
+            },
+            hash: done.line.hash,
+            end: self.offset,
+        };
+        entry.write(&mut self.unwritten.log);
+    }
+
+    fn draw(&mut self) {
+        self.drawn = Instant::now();
+        self.progress
+            .draw(self.tally, self.position, self.began.elapsed());
+    }
+}
+
+/// Counts the lines that are left in the input.
+async fn count(input: &mut Input) -> usize {
+    let mut lines = 0;
+    while let Some(Ok(batch)) = input.batches.recv().await {
+        lines += batch.len();
+    }
+    lines
+}

@@ -1,0 +1,229 @@
+//! The items in hand, and the order in which they end.
+
+use super::payload::Line;
+use super::retry::{Next, Patience, judge};
+use crate::answer::Outcome;
+use crate::budget::MemoryBudget;
+use crate::error::RequestFailure;
+use crate::pool::{CallTimes, Extras, Job, PendingAnswer, Pool};
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Instant;
+use tokio::time::{Sleep, sleep};
+
+/// An item that has ended.
+#[derive(Debug)]
+pub(super) struct Done {
+    pub(super) line: Line,
+    pub(super) outcome: Outcome,
+    /// When it was given to the pool for the last time.
+    pub(super) called: Instant,
+    pub(super) times: Option<CallTimes>,
+}
+
+/// The items in hand.
+#[derive(Debug)]
+pub(super) struct Window<'a> {
+    pool: &'a Pool,
+    budget: &'a MemoryBudget,
+    items: VecDeque<Item>,
+    bytes: usize,
+    unordered: bool,
+    patience: Patience,
+}
+
+#[derive(Debug)]
+struct Item {
+    line: Line,
+    attempts: usize,
+    called: Instant,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    Called(PendingAnswer),
+    Refused(RequestFailure),
+    Waiting(Pin<Box<Sleep>>),
+}
+
+impl<'a> Window<'a> {
+    pub(super) fn new(
+        pool: &'a Pool,
+        budget: &'a MemoryBudget,
+        unordered: bool,
+        patience: Patience,
+    ) -> Window<'a> {
+        Window {
+            pool,
+            budget,
+            items: VecDeque::new(),
+            bytes: 0,
+            unordered,
+            patience,
+        }
+    }
+
+    /// Items in hand.
+    pub(super) fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    /// Bytes of their lines, and of the replies that wait for an earlier one.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes as u64 + self.budget.held()
+    }
+
+    /// Gives an item to the pool.
+    pub(super) fn push(&mut self, line: Line) {
+        self.bytes += line.text.len();
+        let mut item = Item {
+            line,
+            attempts: 0,
+            called: Instant::now(),
+            state: State::Refused(RequestFailure::NotFound),
+        };
+        self.call(&mut item);
+        self.items.push_back(item);
+    }
+
+    /// Gives up the items that wait for a process: in input order, the last ones up to an item that
+    /// may have been run. Returns how many.
+    pub(super) fn withdraw_waiting(&mut self) -> usize {
+        let before = self.items.len();
+        if self.unordered {
+            self.items.retain_mut(|item| !item.withdraw());
+        } else {
+            while self.items.back_mut().is_some_and(Item::withdraw) {
+                self.items.pop_back();
+            }
+        }
+        self.bytes = self.items.iter().map(|item| item.line.text.len()).sum();
+        before - self.items.len()
+    }
+
+    /// Appends items that have ended, as many as are found at once: in input order, or all that there
+    /// are.
+    ///
+    /// # Errors
+    ///
+    /// When the handler cannot be started, or keeps dying; says why.
+    pub(super) fn poll_done(
+        &mut self,
+        cx: &mut Context<'_>,
+        done: &mut Vec<Done>,
+    ) -> Poll<Result<(), String>> {
+        let mut index = 0;
+        while index < self.items.len() {
+            match self.poll_item(cx, index) {
+                Poll::Ready(Ok(ended)) => done.push(ended),
+                Poll::Ready(Err(why)) => return Poll::Ready(Err(why)),
+                Poll::Pending if self.unordered => index += 1,
+                Poll::Pending => break,
+            }
+        }
+        if done.is_empty() {
+            Poll::Pending
+        } else {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    /// Polls one item; an item that has ended is taken out.
+    fn poll_item(&mut self, cx: &mut Context<'_>, index: usize) -> Poll<Result<Done, String>> {
+        loop {
+            let item = &mut self.items[index];
+            let outcome = match &mut item.state {
+                State::Called(answer) => std::task::ready!(Pin::new(answer).poll(cx)),
+                State::Refused(failure) => Err(failure.clone()),
+                State::Waiting(sleep) => {
+                    std::task::ready!(sleep.as_mut().poll(cx));
+                    self.call_again(index);
+                    continue;
+                }
+            };
+            match judge(&outcome, item.attempts, Instant::now(), &mut self.patience) {
+                Next::End => {
+                    let Some(item) = self.items.remove(index) else {
+                        return Poll::Pending;
+                    };
+                    self.bytes -= item.line.text.len();
+                    let times = match &item.state {
+                        State::Called(answer) => answer.times(),
+                        State::Refused(_) | State::Waiting(_) => None,
+                    };
+                    return Poll::Ready(Ok(Done {
+                        line: item.line,
+                        outcome,
+                        called: item.called,
+                        times,
+                    }));
+                }
+                Next::Again(after) => {
+                    item.attempts -= usize::from(!has_counted(&outcome));
+                    item.state = State::Waiting(Box::pin(sleep(after)));
+                }
+                Next::GiveUp(why) => return Poll::Ready(Err(why)),
+            }
+        }
+    }
+
+    fn call_again(&mut self, index: usize) {
+        let state = State::Refused(RequestFailure::NotFound);
+        let item = &mut self.items[index];
+        let mut again = Item {
+            line: item.line.clone(),
+            attempts: item.attempts,
+            called: item.called,
+            state,
+        };
+        self.call(&mut again);
+        self.items[index] = again;
+    }
+
+    fn call(&mut self, item: &mut Item) {
+        item.attempts += 1;
+        item.called = Instant::now();
+        let payload = match &item.line.payload {
+            Ok(payload) => payload.clone(),
+            Err(failure) => {
+                item.state = State::Refused(failure.clone());
+                return;
+            }
+        };
+        let mut reservation = self.budget.reservation();
+        // The bytes are in memory already; the budget only counts.
+        let _ = reservation.grow_to(payload.len());
+        let job = Job {
+            payload,
+            extras: Extras::default(),
+            timeout: self.pool.timeout(),
+            latest: None,
+            reservation,
+        };
+        item.state = match self.pool.call(job) {
+            Ok(answer) => State::Called(answer),
+            Err(failure) => State::Refused(failure),
+        };
+    }
+}
+
+impl Item {
+    /// Whether no process has seen the item, and none will.
+    fn withdraw(&mut self) -> bool {
+        match &mut self.state {
+            State::Called(answer) => self.attempts == 1 && answer.withdraw(),
+            State::Waiting(_) => self.attempts == 0,
+            State::Refused(_) => false,
+        }
+    }
+}
+
+/// Whether the attempt counts: a handler may have seen the item.
+fn has_counted(outcome: &Outcome) -> bool {
+    match outcome {
+        Ok(_) => true,
+        Err(failure) => failure.code().executed() != crate::error::Executed::No,
+    }
+}
