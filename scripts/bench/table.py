@@ -64,10 +64,10 @@ def servers(compared):
 
 
 def languages(measured):
-    """The examples by throughput: their figures, and the ratio to Rust."""
+    """The examples: their figures, with the spread of those that are compared."""
     lines = [
-        "| language | requests/s against Rust | requests/s | p50, 64 connections | p50, alone "
-        "| processor time a request | memory of a process | first answer |",
+        "| language | processor time a request | requests/s | against Rust | p50, 64 connections "
+        "| p50, alone | memory of a process | first answer |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for row in measured["rows"]:
@@ -75,11 +75,11 @@ def languages(measured):
         middle = {key: value["median"] for key, value in row.items() if isinstance(value, dict)}
         texts = [
             f"[{row['language']}](../examples/{file})",
-            ratio(row["ratio"]),
+            "{median:,.0f} µs ({low:,.0f} – {high:,.0f})".format(**row["processor_us"]),
             f"{middle['per_second']:,.0f}",
+            ratio(row["ratio"]),
             f"{middle['p50_us']:,.0f} µs",
             f"{middle['alone_us']:,.0f} µs",
-            f"{middle['processor_us']:,.0f} µs",
             f"{middle['process_mib']:.1f} MiB",
             f"{middle['start_ms']:,.0f} ms",
         ]
