@@ -2,8 +2,7 @@
 # The checks that take hours, and find by chance or by length what scripts/check.sh cannot: runs all
 # parts, or those that are named, prints the time of each, and exits with 1 if one of them failed.
 #
-#   scripts/nightly.sh [fuzz|storm|threads|mutations|memory|overload|figures|fleet|batch|deny]...
-#   scripts/nightly.sh [fuzz|storm|threads|mutations|memory|overload|map|deny]...
+#   scripts/nightly.sh [fuzz|storm|threads|mutations|memory|overload|figures|fleet|batch|map|deny]...
 #
 #   fuzz       ten minutes for each target
 #   storm      a million requests, once with the seed 1 and once with a seed of the day
@@ -77,12 +76,10 @@ run() {
     esac
 }
 
-[ $# -gt 0 ] || set -- fuzz storm threads mutations memory overload figures fleet batch deny
+[ $# -gt 0 ] || set -- fuzz storm threads mutations memory overload figures fleet batch map deny
 for part in "$@"; do
     case $part in
-        fuzz | storm | threads | mutations | memory | overload | figures | fleet | batch | deny) ;;
-[ $# -gt 0 ] || set -- fuzz storm threads mutations memory overload map deny
-        fuzz | storm | threads | mutations | memory | overload | map | deny) ;;
+        fuzz | storm | threads | mutations | memory | overload | figures | fleet | batch | map | deny) ;;
         *) usage ;;
     esac
 done
