@@ -3,8 +3,9 @@
 # lines in four partitions, with one executor killed in mid-run, against plain Python; and what pipe()
 # does to a command's environment and exit status.
 #
-#   scripts/check/spark.sh [LINES]     a minute on an idle machine; fetches pyspark, of a fixed version, into target/
+#   scripts/check/spark.sh [LINES]     a million; some minutes
 #
+# Fetches pyspark, of a fixed version, into target/.
 # Needs java 17 or later and python3 with venv (Debian: default-jre-headless, python3-venv): skipped
 # without. FAAS_WORKER names another worker than the one that is built here. All other files lie in a
 # temporary folder.
