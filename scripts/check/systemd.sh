@@ -61,6 +61,15 @@ if [ "$(id -u)" -ne 0 ]; then
     echo 'skipped: running it, for only root may make the namespaces'
     exit
 fi
+mkdir "$work/tried"
+# shellcheck disable=SC2016 # The inner shell expands it.
+if ! unshare --mount --pid --fork --mount-proc --uts --ipc --net --cgroup --kill-child sh -c '
+    mount --make-rprivate / && mount -t tmpfs tmpfs "$0" && mkdir "$0/upper" "$0/work" "$0/all" &&
+    mount -t overlay -o "lowerdir=/,upperdir=$0/upper,workdir=$0/work" overlay "$0/all"' "$work/tried" \
+    2>/dev/null; then
+    echo 'skipped: running it, for the namespaces and the layer cannot be had here'
+    exit
+fi
 cat >"$work/handler.sh" <<'END'
 #!/bin/sh
 echo '{"ready":true}'
