@@ -1,9 +1,9 @@
 //! Completion scripts and manual pages, generated from the definition of the command line.
 
-use super::Cli;
+use super::command_line;
 use super::explain::near_miss;
 use crate::version::version;
-use clap::{Command, CommandFactory};
+use clap::Command;
 use clap_complete::{Shell, generate};
 use clap_mangen::Man;
 use std::io::{Write, stdout};
@@ -11,7 +11,7 @@ use std::io::{Write, stdout};
 /// Prints the completion script of a shell.
 pub(super) fn print_completions(shell: Shell) {
     let mut script = Vec::new();
-    generate(shell, &mut Cli::command(), "faas-worker", &mut script);
+    generate(shell, &mut command_line(), "faas-worker", &mut script);
     print(&script);
 }
 
@@ -23,7 +23,7 @@ pub(super) fn print_man_page(name: Option<&str>) -> Result<(), String> {
 }
 
 fn man_page(name: Option<&str>) -> Result<Vec<u8>, String> {
-    let mut program = Cli::command().version(version());
+    let mut program = command_line().version(version());
     program.build();
     let command: &Command = match name {
         None => &program,

@@ -66,31 +66,6 @@ pub(super) fn laid_out(command: Command, extent: Extent) -> Command {
         .term_width(width())
         .mut_args(described)
         .mut_subcommands(move |task| task.term_width(width()).mut_args(described))
-        // What a batch has no use for, and the log of a batch, which is for people.
-        .mut_subcommand("map", |map| {
-            let hidden = [
-                "reload",
-                "exit-on-failure",
-                "queue",
-                "queue-timeout",
-                "pass-header",
-                "drain-delay",
-                "drain-timeout",
-                "access-log",
-            ];
-            map.mut_args(move |argument| {
-                let is_hidden = argument
-                    .get_long()
-                    .is_some_and(|long| hidden.contains(&long));
-                match argument.get_long() {
-                    Some("processes") => argument.short('j'),
-                    Some("log-level") => argument.default_value("warn"),
-                    Some("log-format") => argument.default_value("text"),
-                    Some("log-handler") => argument.default_value("raw"),
-                    Some(_) | None => argument.hide(is_hidden),
-                }
-            })
-        })
         // Both ask at a port that is in use, so 0 means nothing there.
         .mut_subcommand("health", |health| {
             health.mut_arg("port", |port| port.help("Its port"))
@@ -137,7 +112,7 @@ Exit status: 0 after an orderly end, 1 if the worker cannot start, 2 for a bad s
 
 /// Prints the help of all, or of one command.
 pub(super) fn print(name: Option<&str>) -> Result<(), String> {
-    let mut command = laid_out(Cli::command(), Extent::Whole);
+    let mut command = laid_out(super::command_line(), Extent::Whole);
     command.build();
     // A reader that has closed its end wants no more of it.
     let printed = match name.filter(|name| *name != "serve") {

@@ -92,7 +92,7 @@ pub struct LogSettings {
 )]
 pub fn parse() -> Result<Task, ExitCode> {
     let words = words::joined(std::env::args_os());
-    let command = without_empty_variables(Cli::command());
+    let command = without_empty_variables(command_line());
     let command = laid_out(command, Extent::asked_by(&words)).version(version());
     let matches = command.try_get_matches_from(&words);
     let refused = |message| {
@@ -145,6 +145,11 @@ pub fn parse() -> Result<Task, ExitCode> {
         }
         task => Ok(task),
     }
+}
+
+/// The definition of the command line.
+fn command_line() -> clap::Command {
+    Cli::command().mut_subcommand("map", options::of_batch)
 }
 
 /// Ignores empty variables: compose files and charts leave variables empty that are not meant to
@@ -228,7 +233,7 @@ mod tests {
 
     #[test]
     fn the_command_line_is_consistent() {
-        Cli::command().debug_assert();
+        command_line().debug_assert();
     }
 
     #[test]

@@ -19,7 +19,7 @@ pub(super) use check::CheckOptions;
 use clap::Args;
 use connections::ConnectionOptions;
 use isolation::IsolationOptions;
-pub(super) use map::MapOptions;
+pub(super) use map::{MapOptions, of_batch};
 use processes::ProcessOptions;
 use requests::RequestOptions;
 use shutdown::ShutdownOptions;

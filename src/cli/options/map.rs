@@ -9,7 +9,7 @@ use crate::cli::values::{count, halt, show_progress};
 use crate::config::map::{Halt, InputForm, MapConfig, Resume, ShowProgress};
 use crate::config::{AccessLog, Config, HttpConfig};
 use crate::control_group::memory_limit;
-use clap::Args;
+use clap::{Args, Command};
 use std::ffi::OsString;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -89,6 +89,30 @@ pub(in crate::cli) struct MapOptions {
     requests: RequestOptions,
     #[command(flatten)]
     shutdown: ShutdownOptions,
+}
+
+/// Flags that a batch shares with `serve` and does not use.
+const UNUSED: [&str; 8] = [
+    "reload",
+    "exit-on-failure",
+    "queue",
+    "queue-timeout",
+    "pass-header",
+    "drain-delay",
+    "drain-timeout",
+    "access-log",
+];
+
+/// Fits the flags that a batch shares with `serve`: unused flags are hidden, and the log is for people.
+pub(in crate::cli) fn of_batch(map: Command) -> Command {
+    map.mut_args(|argument| match argument.get_long() {
+        Some("processes") => argument.short('j'),
+        Some("log-level") => argument.default_value("warn"),
+        Some("log-format") => argument.default_value("text"),
+        Some("log-handler") => argument.default_value("raw"),
+        Some(name) if UNUSED.contains(&name) => argument.hide(true),
+        Some(_) | None => argument,
+    })
 }
 
 impl MapOptions {
