@@ -495,6 +495,21 @@ fn failed_items_are_done_again_when_asked() {
 }
 
 #[test]
+fn replies_that_the_job_log_does_not_have_are_cut_off() {
+    let resumed = Resumed::new(lines(9, |n| format!("line {n}")));
+    assert!(run(resumed.command(&[]), "").status.success());
+    let whole = resumed.output();
+    // As SIGKILL leaves them between two writes: a log without its last line, and half a reply.
+    let log = resumed.scratch.path("log");
+    let text = std::fs::read_to_string(&log).unwrap();
+    std::fs::write(&log, &text[..text.len() - 5]).unwrap();
+    std::fs::write(resumed.scratch.path("output"), whole.clone() + "{\"res").unwrap();
+    assert!(run(resumed.command(&["--resume"]), "").status.success());
+    assert_eq!(resumed.output(), whole);
+    assert_eq!(resumed.ledger.entries().len(), 10);
+}
+
+#[test]
 fn a_signal_gives_up_items_that_no_process_has() {
     let resumed = Resumed::new(lines(20, |n| format!("sleep 1000 #{n}")));
     let mut batch = Batch(resumed.command(&["--read-ahead", "1"]).spawn().unwrap());
