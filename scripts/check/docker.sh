@@ -339,6 +339,14 @@ edit_is_live() {
     echo "live after $took"
 }
 
+# Its image is not on every engine, so it is read and not started.
+observability_is_understood() {
+    local files=(-f docker-compose.yaml -f examples/deploy/observability/compose.yaml) read
+    read=$(compose "${files[@]}" --profile observability config)
+    holds "$read" '--config.file=/etc/prometheus/prometheus.yml'
+    holds "$read" worker-for-device-a
+}
+
 down_leaves_nothing() {
     local begin=$SECONDS kind left
     compose "${dev[@]}" down --volumes >"$work/down.log" 2>&1 || {
@@ -413,6 +421,7 @@ if [ "$failed" -eq 0 ]; then
     check 'the fleet turns healthy' fleet_turns_healthy
     check 'the limits of the fleet hold' fleet_is_confined
     check 'an edited handler is live without a restart' edit_is_live
+    check 'the profile for Prometheus is understood' observability_is_understood
     check 'compose down leaves nothing' down_leaves_nothing
     check 'podman plays the Deployment for Kubernetes' podman_plays_the_deployment
 fi
