@@ -18,7 +18,7 @@ if ! cmp -s "$packages" "$tools/python/installed.txt"; then
     "$tools/python/bin/pip" install --quiet --disable-pip-version-check -r "$packages"
     cp "$packages" "$tools/python/installed.txt"
 fi
-cargo test --quiet --locked --features otlp --lib -- traces:: trace_context:: http::api::
+cargo test --quiet --locked --features otlp --lib -- traces:: trace_context:: http::api::tests::
 cargo build --quiet --locked --features otlp --bin faas-worker
 # The next build without the feature takes its place.
 cp target/debug/faas-worker "$tools/faas-worker"
