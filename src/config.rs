@@ -35,6 +35,8 @@ pub struct Config {
     pub shutdown: ShutdownConfig,
     /// A file or folder; when something in it changes, the processes are replaced.
     pub reload: Option<PathBuf>,
+    /// AWS Lambda; `None`: calls come over HTTP.
+    pub lambda: Option<LambdaConfig>,
 }
 
 /// A command split into words; runs without a shell.
@@ -92,6 +94,28 @@ pub struct HttpConfig {
     pub allowed_origins: Vec<String>,
     /// Headers that handlers may ask for, lower case.
     pub pass_headers: Vec<String>,
+}
+
+/// Settings of a worker that takes its calls from AWS Lambda.
+#[derive(Debug, Clone)]
+pub struct LambdaConfig {
+    /// Where the runtime API listens.
+    pub runtime_api: SocketAddr,
+    /// Events that are worked on at one time.
+    pub events: NonZeroUsize,
+    /// How Lambda starts the worker.
+    pub start: LambdaStart,
+}
+
+/// How Lambda starts a worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LambdaStart {
+    /// For an event that waits already.
+    OnDemand,
+    /// Ahead of events.
+    Ahead,
+    /// To make a snapshot of it, from which later workers are restored.
+    Snapshot,
 }
 
 /// Settings of the pool.

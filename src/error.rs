@@ -221,6 +221,8 @@ pub enum StartError {
     Platform(String),
     /// No process ever came up, and the worker was to end then; says why.
     NeverUp(String),
+    /// The worker was not started to the end, and AWS Lambda was told so; says why.
+    Lambda(String),
     /// The sandbox that was asked for cannot be had here; says why.
     Sandbox(String),
     /// The runtime, the signal handlers or a thread cannot be set up.
@@ -251,7 +253,7 @@ impl StartError {
     pub fn exit_status(&self) -> u8 {
         match self {
             StartError::Tokens { .. } => 2,
-            StartError::NeverUp(_) => 3,
+            StartError::NeverUp(_) | StartError::Lambda(_) => 3,
             StartError::Listen { .. }
             | StartError::Runtime { .. }
             | StartError::Platform(_)
@@ -272,6 +274,7 @@ impl std::fmt::Display for StartError {
                 f,
                 "--exit-on-failure (FAAS_EXIT_ON_FAILURE): no process ever came up: {why}"
             ),
+            StartError::Lambda(why) => write!(f, "the start failed, and AWS Lambda knows: {why}"),
             StartError::Sandbox(why) => {
                 write!(f, "--sandbox (FAAS_SANDBOX) cannot be kept here: {why}")
             }
@@ -294,7 +297,10 @@ impl std::error::Error for StartError {
             | StartError::Runtime { source, .. }
             | StartError::Tokens { source, .. } => Some(source),
             StartError::Watch { source, .. } => Some(source.as_ref()),
-            StartError::Platform(_) | StartError::NeverUp(_) | StartError::Sandbox(_) => None,
+            StartError::Platform(_)
+            | StartError::NeverUp(_)
+            | StartError::Lambda(_)
+            | StartError::Sandbox(_) => None,
         }
     }
 }

@@ -37,6 +37,7 @@
 //! |---|---|
 //! | [`cli`], [`config`] | settings as they are typed, and as they are meant |
 //! | [`http`] | connections and their limits (`server`), the meaning of requests (`api`) |
+//! | [`lambda`] | events of AWS Lambda, in place of connections |
 //! | [`pool`] | the queue, the slots, whether the pool can serve |
 //! | [`process`] | one process: start, lines, conversation, log, end |
 //! | [`serve()`], [`shutdown`] | a worker from its start to its end; the stages of the end |
@@ -54,8 +55,8 @@
 //! | [`trace_context`], [`traces`] | the caller's `traceparent` and `tracestate`; spans of requests, for a collector |
 //! | [`handler`] | for people who write handlers in Rust; needs none of the others |
 //!
-//! Dependencies point one way: `cli → config`, `http → pool → process`. Nothing below `http` knows
-//! HTTP, and nothing above `process` knows pipes.
+//! Dependencies point one way: `cli → config`, `lambda → http → pool → process`. Nothing below `http`
+//! knows HTTP, and nothing above `process` knows pipes.
 
 #[cfg(all(feature = "worker", not(target_os = "linux")))]
 compile_error!(
@@ -89,6 +90,8 @@ pub mod error;
 pub mod http;
 #[cfg(feature = "worker")]
 pub mod json_string;
+#[cfg(feature = "worker")]
+pub mod lambda;
 #[cfg(feature = "worker")]
 mod limits;
 #[cfg(feature = "worker")]

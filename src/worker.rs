@@ -1,19 +1,18 @@
-//! A worker from its start to its end: what it sets up, what it runs, and how it ends (`ending`).
+//! A worker from its start to its end: what it sets up, where calls come from (`front`), and how it
+//! ends (`ending`).
 
 mod ending;
+mod front;
 
 use crate::allocator::{Trimming, map_large_blocks};
 use crate::budget::MemoryBudget;
-use crate::config::{Command, Config, HttpConfig, IsolationConfig};
+use crate::config::{Config, IsolationConfig};
 use crate::error::StartError;
 use crate::http::api::large_body::LargeBodies;
 use crate::http::api::token::Tokens;
-use crate::http::api::{Api, Figures, Surface};
+use crate::http::api::{Api, Figures};
 use crate::http::server::CONNECTIONS_BEYOND_LIMIT;
-use crate::http::server::listener::Listener;
-use crate::limits::{
-    ADMIN_CONNECTIONS, hide_from_processes, raise_descriptor_limit, warn_of_group_kill,
-};
+use crate::limits::{hide_from_processes, raise_descriptor_limit, warn_of_group_kill};
 use crate::logging::listed;
 use crate::metrics::{Metrics, averages};
 use crate::pool::Pool;
@@ -21,18 +20,17 @@ use crate::process::launch::{
     DEFAULT_PATH, Directory, check_platform, has_path, sandbox_supported,
 };
 use crate::process::reaping::{end_orphans, reap_in_time, take_in_orphans};
-use crate::processors::allowed;
 use crate::procfs::own_resident_bytes;
 use crate::reload::Watch;
 use crate::service_manager::{InheritedSockets, keep_told};
 use crate::shutdown::{Shutdown, Stage};
 use crate::threads::Threads;
 use crate::traces::Traces;
-use crate::version::version;
 use ending::Ending;
+use front::{Front, open, serve_operators};
 use rustix::process::Rlimit;
 use std::convert::Infallible;
-use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -67,34 +65,30 @@ pub async fn serve(
     let handler_descriptor_limit = prepare_system(&config)?;
     let tokens = config.http.auth_token_file.as_deref();
     let tokens = tokens.map(Tokens::of_file).transpose()?;
-    let (for_callers, for_operators) = inherited.split(config.http.admin);
-    let listener = listen(&config, for_callers)?;
-    let addresses: Vec<IpAddr> = listener.addresses().iter().map(SocketAddr::ip).collect();
-    let admin = listen_for_operators(&config.http, for_operators)?;
+    let (door, admin) = open(&config, inherited)?;
     let watch = watch_files(&config).await?;
     let shared = Shared {
         budget: MemoryBudget::new(config.http.max_buffered_bytes),
         large_bodies: start_large_bodies()?,
+        metrics: Arc::new(Metrics::new(config.threads)),
         shutdown: control.shutdown,
         threads,
         traces: Traces::start(),
     };
-    let listener = listener.with_memory_budget(shared.budget.clone());
     let limit = handler_descriptor_limit;
-    let (pool, api) = start_api(&config, &shared, limit, &addresses, tokens)?;
+    let (pool, api) = start_api(&config, &shared, limit, &door.addresses(), tokens)?;
+    let front = Front::of(door, &config, &shared, &pool);
     let (shutdown, threads) = (&shared.shutdown, &shared.threads);
+    let (mut not_started, mut never_up) = (None, None);
     let [connections_gone, admin_gone] = [(); 2].map(|()| CancellationToken::new());
     let callers = async {
-        serve_callers(listener, &config.http, &api, shutdown, threads).await;
+        not_started = front.serve(&config.http, &api, shutdown, threads).await;
         connections_gone.cancel();
     };
     let operators = async {
-        if let Some(admin) = admin {
-            serve_operators(admin, &config.http, &api, shutdown, threads).await;
-        }
+        serve_operators(admin, &config.http, &api, shutdown, threads).await;
         admin_gone.cancel();
     };
-    let mut never_up = None;
     let ending = Ending {
         shutdown,
         pool: &pool,
@@ -103,7 +97,7 @@ pub async fn serve(
         traces: &shared.traces,
     };
     let end = async {
-        never_up = wait_for_shutdown(shutdown, &pool, config.exit_on_failure).await;
+        never_up = wait_for_shutdown(shutdown, &pool, &config).await;
         info!("shutting down");
         ending.run(&config.shutdown, config.process.grace).await;
     };
@@ -121,13 +115,15 @@ pub async fn serve(
     }
     end_orphans().await;
     info!("stopped");
-    never_up.map_or(Ok(()), |why| Err(StartError::NeverUp(why)))
+    let failure = not_started.or(never_up);
+    failure.map_or(Ok(()), Err)
 }
 
 /// What all parts of a worker share.
 struct Shared {
     budget: MemoryBudget,
     large_bodies: LargeBodies,
+    metrics: Arc<Metrics>,
     shutdown: Shutdown,
     threads: Threads,
     traces: Traces,
@@ -138,22 +134,21 @@ fn start_api(
     config: &Config,
     shared: &Shared,
     handler_descriptor_limit: Rlimit,
-    addresses: &[IpAddr],
+    addresses: &[SocketAddr],
     tokens: Option<Tokens>,
 ) -> Result<(Arc<Pool>, Arc<Api>), StartError> {
-    let metrics = Arc::new(Metrics::new(config.threads));
     let pool = Arc::new(Pool::start(
         config,
         Some(handler_descriptor_limit),
         shared.budget.clone(),
         shared.shutdown.clone(),
         &shared.threads,
-        Arc::clone(&metrics),
+        Arc::clone(&shared.metrics),
     )?);
     let figures = Figures::new(
         &config.http,
         Arc::clone(&pool),
-        metrics,
+        Arc::clone(&shared.metrics),
         shared.budget.clone(),
         shared.shutdown.clone(),
         shared.threads.clone(),
@@ -161,7 +156,7 @@ fn start_api(
     let api = Api::new(
         config.http.clone(),
         Arc::clone(&pool),
-        addresses,
+        &addresses.iter().map(SocketAddr::ip).collect::<Vec<_>>(),
         tokens,
         shared.budget.clone(),
         shared.large_bodies.clone(),
@@ -194,51 +189,6 @@ pub(crate) fn prepare_system(config: &Config) -> Result<Rlimit, StartError> {
     Ok(handler_descriptor_limit)
 }
 
-/// Listens for callers; logs where, and with how much memory.
-fn listen(config: &Config, inherited: Vec<TcpListener>) -> Result<Listener, StartError> {
-    let is_inherited = !inherited.is_empty();
-    let listener = match is_inherited {
-        true => Listener::take_over(inherited)?,
-        false => Listener::bind(&config.http.listen)?,
-    };
-    let (version, command) = (version(), config.command.as_ref().map(Command::shown));
-    for address in listener.addresses() {
-        let (processes, threads) = (config.pool.processes.get(), config.threads.get());
-        let socket = is_inherited.then_some("of the service manager");
-        info!(%address, processes, threads, version, command, socket, "listening");
-    }
-    debug!(
-        processors = allowed(),
-        "processors that the worker may use, of which a quarter serves by default"
-    );
-    let Some(memory_limit) = config.memory_limit else {
-        return Ok(listener);
-    };
-    info!(
-        memory_limit,
-        max_buffered = config.http.max_buffered_bytes,
-        max_connections = config.http.max_connections.get(),
-        "memory is limited by the control group"
-    );
-    Ok(listener.with_small_receive_buffers())
-}
-
-/// Listens at the address of `--admin`, if there is one.
-fn listen_for_operators(
-    config: &HttpConfig,
-    inherited: Vec<TcpListener>,
-) -> Result<Option<Listener>, StartError> {
-    let admin = match &config.admin {
-        Some(_) if !inherited.is_empty() => Some(Listener::take_over(inherited)?),
-        Some(address) => Some(Listener::bind(std::slice::from_ref(address))?),
-        None => None,
-    };
-    for address in admin.iter().flat_map(Listener::addresses) {
-        info!(%address, "listening for operators");
-    }
-    Ok(admin)
-}
-
 /// Starts the thread that searches large bodies.
 fn start_large_bodies() -> Result<LargeBodies, StartError> {
     LargeBodies::start().map_err(|source| StartError::Runtime {
@@ -257,19 +207,21 @@ async fn watch_files(config: &Config) -> Result<Option<Watch>, StartError> {
     Ok(Some(watch))
 }
 
-/// Waits until the worker is to end. With `exit_on_failure` the worker also ends when no process
+/// Waits until the worker is to end. With `--exit-on-failure` the worker also ends when no process
 /// ever came up; returns the reason then.
 async fn wait_for_shutdown(
     shutdown: &Shutdown,
     pool: &Pool,
-    exit_on_failure: bool,
-) -> Option<String> {
+    config: &Config,
+) -> Option<StartError> {
+    // AWS Lambda is told of it first.
+    let exit_on_failure = config.exit_on_failure && config.lambda.is_none();
     // Cancel-safe: both are only asked whether they have happened.
     tokio::select! {
         () = shutdown.reached(Stage::Draining) => None,
         why = pool.never_up(), if exit_on_failure => {
             shutdown.advance(Stage::Killing);
-            Some(why.to_owned())
+            Some(StartError::NeverUp(why.to_owned()))
         }
     }
 }
@@ -338,43 +290,4 @@ fn check_sandbox(config: &IsolationConfig) -> Result<(), StartError> {
         (Err(why), Some(_)) => return Err(StartError::Sandbox(why)),
     }
     Ok(())
-}
-
-/// Serves the address that callers know.
-async fn serve_callers(
-    listener: Listener,
-    config: &HttpConfig,
-    api: &Arc<Api>,
-    shutdown: &Shutdown,
-    threads: &Threads,
-) {
-    let api = Arc::clone(api);
-    let answer = move |request| Arc::clone(&api).answer(request, Surface::Public);
-    let close = shutdown.child_token(Stage::Closed);
-    let abort = shutdown.child_token(Stage::Aborting);
-    listener
-        .serve(config, answer, close, abort, threads.clone())
-        .await;
-}
-
-/// Serves the address of `--admin`. It stays open until all else has ended, so that `/ready` can
-/// say why.
-async fn serve_operators(
-    listener: Listener,
-    config: &HttpConfig,
-    api: &Arc<Api>,
-    shutdown: &Shutdown,
-    threads: &Threads,
-) {
-    let config = HttpConfig {
-        max_connections: ADMIN_CONNECTIONS,
-        ..config.clone()
-    };
-    let api = Arc::clone(api);
-    let answer = move |request| Arc::clone(&api).answer(request, Surface::Admin);
-    let close = shutdown.child_token(Stage::Aborting);
-    let abort = shutdown.child_token(Stage::Ended);
-    listener
-        .serve(&config, answer, close, abort, threads.clone())
-        .await;
 }

@@ -25,6 +25,7 @@ mod golden;
 mod health;
 mod http;
 mod isolation;
+mod lambda;
 mod languages;
 mod lines;
 mod load;

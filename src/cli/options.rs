@@ -4,6 +4,7 @@
 mod check;
 mod connections;
 mod isolation;
+mod lambda;
 mod map;
 mod processes;
 mod requests;
@@ -19,6 +20,7 @@ pub(super) use check::CheckOptions;
 use clap::Args;
 use connections::ConnectionOptions;
 use isolation::IsolationOptions;
+use lambda::LambdaOptions;
 pub(super) use map::{MapOptions, of_batch};
 use processes::ProcessOptions;
 use requests::RequestOptions;
@@ -122,7 +124,18 @@ pub(super) struct ServeOptions {
     #[command(flatten)]
     connections: ConnectionOptions,
     #[command(flatten)]
+    lambda: LambdaOptions,
+    #[command(flatten)]
     shutdown: ShutdownOptions,
+}
+
+/// Defaults that follow from the platform, where it has some.
+#[derive(Debug, Default)]
+struct Defaults {
+    /// For one reply.
+    timeout: Option<Duration>,
+    /// Processes to keep alive.
+    processes: Option<NonZeroUsize>,
 }
 
 /// The task of running the worker with these flags.
@@ -136,6 +149,7 @@ pub(super) fn serve(options: ServeOptions) -> Result<Task, String> {
         isolation,
         requests,
         connections,
+        lambda,
         shutdown,
     } = options;
     connections.check_token_file()?;
@@ -144,11 +158,16 @@ pub(super) fn serve(options: ServeOptions) -> Result<Task, String> {
     let directory = processes.chdir.clone();
     let exit_on_failure = processes.exit_on_failure;
     let reload = processes.reload.clone();
-    let (pool, process) = processes.into_config(&requests, sizes.reply, shutdown.log_handler)?;
+    let platform = Defaults {
+        timeout: lambda.timeout(),
+        processes: lambda.processes(),
+    };
+    let (pool, process) =
+        processes.into_config(&requests, &platform, sizes.reply, shutdown.log_handler)?;
     let (log, access_log) = (shutdown.log(), shutdown.access_log);
     let config = Config {
         memory_limit,
-        command: command(handler, words)?,
+        command: command(handler.or_else(|| lambda.handler()), words)?,
         directory,
         exit_on_failure,
         threads: threads.unwrap_or_else(|| threads_for(allowed())),
@@ -157,6 +176,7 @@ pub(super) fn serve(options: ServeOptions) -> Result<Task, String> {
         isolation: isolation.into_config(),
         shutdown: shutdown.into_config(),
         reload: reload.and_then(|ReloadFolder(path)| path),
+        lambda: lambda.config(),
         http: connections.into_config(
             address.resolve(),
             requests.pass_header,

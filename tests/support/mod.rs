@@ -5,6 +5,7 @@
 pub(crate) mod client;
 pub(crate) mod load;
 pub(crate) mod processes;
+pub(crate) mod runtime_api;
 pub(crate) mod worker;
 
 use std::path::{Path, PathBuf};

@@ -123,7 +123,9 @@ impl Builder {
         }
         // The tests do not inherit settings from the environment that runs them.
         for (name, _) in std::env::vars() {
-            if name.starts_with("FAAS_") || ["HANDLER_FUNCTION", "HOST", "PORT"].contains(&&*name) {
+            let prefixes = ["FAAS_", "AWS_LAMBDA_"];
+            let names = ["HANDLER_FUNCTION", "HOST", "PORT", "_HANDLER"];
+            if prefixes.iter().any(|prefix| name.starts_with(prefix)) || names.contains(&&*name) {
                 command.env_remove(name);
             }
         }
@@ -183,21 +185,26 @@ impl Builder {
         }
     }
 
+    /// Starts it where it does not listen.
+    pub(crate) fn start_without_address(self) -> Worker {
+        let mut child = self.command().spawn().unwrap();
+        let log = Log::default();
+        log.follow(child.stderr.take().unwrap());
+        log.follow(child.stdout.take().unwrap());
+        Worker {
+            child,
+            address: ([127, 0, 0, 1], 0).into(),
+            log,
+        }
+    }
+
     /// Starts it on a free port and waits until it listens.
     pub(crate) fn start(self) -> Worker {
         let with_port = match self.options.iter().any(|option| option == "--port") {
             true => self,
             false => self.option("--port", "0"),
         };
-        let mut child = with_port.command().spawn().unwrap();
-        let log = Log::default();
-        log.follow(child.stderr.take().unwrap());
-        log.follow(child.stdout.take().unwrap());
-        let mut worker = Worker {
-            child,
-            address: ([127, 0, 0, 1], 0).into(),
-            log,
-        };
+        let mut worker = with_port.start_without_address();
         worker.address = eventually("listens", || {
             let address = worker.log.lines().iter().find_map(|line| address_in(line));
             if address.is_none()

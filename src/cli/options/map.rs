@@ -4,7 +4,7 @@ use super::isolation::IsolationOptions;
 use super::processes::ProcessOptions;
 use super::requests::RequestOptions;
 use super::shutdown::ShutdownOptions;
-use super::{Sizes, Task, command};
+use super::{Defaults, Sizes, Task, command};
 use crate::cli::values::{count, halt, show_progress};
 use crate::config::map::{Halt, InputForm, MapConfig, Resume, ShowProgress};
 use crate::config::{AccessLog, Config, HttpConfig};
@@ -122,9 +122,12 @@ impl MapOptions {
         let sizes = Sizes::new(self.requests.sizes(None), memory_limit)?;
         let directory = self.processes.chdir.clone();
         let log = self.shutdown.log();
-        let (mut pool, process) =
-            self.processes
-                .into_config(&self.requests, sizes.reply, self.shutdown.log_handler)?;
+        let (mut pool, process) = self.processes.into_config(
+            &self.requests,
+            &Defaults::default(),
+            sizes.reply,
+            self.shutdown.log_handler,
+        )?;
         let at_once = process.max_concurrency.max(process.read_ahead);
         let four = NonZeroUsize::MIN.saturating_add(3);
         let least_window = pool.max_processes.saturating_mul(four);
@@ -171,6 +174,7 @@ impl MapOptions {
             isolation: self.isolation.into_config(),
             shutdown: self.shutdown.into_config(),
             reload: None,
+            lambda: None,
             http: no_http(&sizes),
         };
         Ok(Task::Map(Box::new(config), Box::new(map), log))

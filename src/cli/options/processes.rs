@@ -1,6 +1,6 @@
 //! Flags about the processes: how many there are, when they are replaced, how they start and stop.
 
-use super::RequestOptions;
+use super::{Defaults, RequestOptions};
 use crate::cli::values::{ReloadFolder, age, count, duration, folder, limit_of_time, reload, size};
 use crate::config::{HandlerLog, PoolConfig, ProcessConfig, RecycleConfig};
 use clap::Args;
@@ -9,10 +9,14 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
+/// The time for one reply.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Processes")]
 pub(super) struct ProcessOptions {
-    /// Processes to keep alive [default: the CPUs it may use, at least 2]
+    /// Processes to keep alive [default: the CPUs it may use, at least 2; on AWS
+    /// Lambda --lambda-max-concurrency]
     #[arg(long, env = "FAAS_PROCESSES", value_name = "N", value_parser = count)]
     processes: Option<NonZeroUsize>,
     /// Processes to grow to while requests wait for more than 20 ms [default: no more]
@@ -71,12 +75,14 @@ impl ProcessOptions {
     pub(super) fn into_config(
         self,
         requests: &RequestOptions,
+        platform: &Defaults,
         max_reply_bytes: u64,
         log: HandlerLog,
     ) -> Result<(PoolConfig, ProcessConfig), String> {
         let cpus = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
         let at_least_two = cpus.max(NonZeroUsize::MIN.saturating_add(1));
-        let processes = self.processes.unwrap_or(at_least_two);
+        let processes = self.processes.or(platform.processes);
+        let processes = processes.unwrap_or(at_least_two);
         let max_processes = self.max_processes.unwrap_or(processes);
         if max_processes < processes {
             return Err(format!(
@@ -91,7 +97,7 @@ impl ProcessOptions {
             processes_starting_at_once: at_least_two,
             queue: requests.queue,
             queue_timeout: requests.queue_timeout,
-            timeout: requests.timeout,
+            timeout: requests.timeout.or(platform.timeout).unwrap_or(TIMEOUT),
         };
         let process = ProcessConfig {
             max_concurrency: self.max_concurrency,

@@ -11,10 +11,10 @@ use std::time::Duration;
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Requests")]
 pub(super) struct RequestOptions {
-    /// For one reply; a caller may ask for less with x-faas-timeout-ms
-    #[arg(long, env = "FAAS_TIMEOUT", value_name = "DURATION", default_value = "30s",
-          value_parser = limit_of_time)]
-    pub(super) timeout: Duration,
+    /// For one reply; a caller may ask for less with x-faas-timeout-ms [default: 30s, on AWS Lambda
+    /// 15m]
+    #[arg(long, env = "FAAS_TIMEOUT", value_name = "DURATION", value_parser = limit_of_time)]
+    pub(super) timeout: Option<Duration>,
     /// Requests that may wait
     #[arg(long, env = "FAAS_QUEUE", value_name = "N", value_parser = count, default_value = "1024")]
     pub(super) queue: NonZeroUsize,

@@ -141,7 +141,7 @@ fn told(cause: &Cause, reader: Reader<'_>) -> String {
 }
 
 /// The JSON value of `detail`.
-fn detail(failure: &RequestFailure, reader: Reader<'_>) -> Bytes {
+pub fn detail(failure: &RequestFailure, reader: Reader<'_>) -> Bytes {
     let told = |cause: &Cause| told(cause, reader);
     let text = match failure {
         RequestFailure::Handler { message, .. } => return message.clone(),

@@ -38,6 +38,7 @@ fn config() -> Config {
         command: None,
         directory: None,
         exit_on_failure: false,
+        lambda: None,
         http: HttpConfig {
             listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
             max_body_bytes: 1024,
