@@ -35,6 +35,8 @@ pub struct Config {
     pub shutdown: ShutdownConfig,
     /// A file or folder; when something in it changes, the processes are replaced.
     pub reload: Option<PathBuf>,
+    /// A file that is there while requests are taken.
+    pub lock_file: Option<PathBuf>,
     /// AWS Lambda; `None`: calls come over HTTP.
     pub lambda: Option<LambdaConfig>,
 }
@@ -61,6 +63,10 @@ impl Command {
 pub struct HttpConfig {
     /// Where to listen; port 0 picks a free one. More than one where `localhost` has two families.
     pub listen: Vec<SocketAddr>,
+    /// Paths of the function beside `/`; `*` at the end of one stands for any rest.
+    pub function_paths: Vec<String>,
+    /// Whether a request's `x-timeout` counts as its time, as in OpenFaaS.
+    pub takes_x_timeout: bool,
     /// Largest request body, in bytes.
     pub max_body_bytes: u64,
     /// All bodies and replies held at one time, in bytes.

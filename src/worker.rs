@@ -3,6 +3,7 @@
 
 mod ending;
 mod front;
+mod lock_file;
 
 use crate::allocator::{Trimming, map_large_blocks};
 use crate::budget::MemoryBudget;

@@ -23,6 +23,7 @@ mod dying;
 mod framing;
 mod golden;
 mod health;
+mod hosting;
 mod http;
 mod isolation;
 mod lambda;

@@ -109,8 +109,8 @@ pub fn parse() -> Result<Task, ExitCode> {
     let task = match cli.task {
         Some(TaskName::Serve(options)) => serve(options),
         Some(TaskName::Map(options)) => options.task(),
-        Some(TaskName::Health(options)) => Ok(options.task()),
-        Some(TaskName::Top(options)) => Ok(options.task()),
+        Some(TaskName::Health(options)) => options.task(),
+        Some(TaskName::Top(options)) => options.task(),
         Some(TaskName::New {
             language,
             directory,

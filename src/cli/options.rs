@@ -6,6 +6,7 @@ mod connections;
 mod isolation;
 mod lambda;
 mod map;
+mod platform;
 mod processes;
 mod requests;
 mod shutdown;
@@ -22,6 +23,7 @@ use connections::ConnectionOptions;
 use isolation::IsolationOptions;
 use lambda::LambdaOptions;
 pub(super) use map::{MapOptions, of_batch};
+use platform::Platform;
 use processes::ProcessOptions;
 use requests::RequestOptions;
 use shutdown::ShutdownOptions;
@@ -30,15 +32,18 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
+/// The port where neither a setting nor the platform names one.
+const PORT: u16 = 8000;
+
 /// Where the worker listens.
 #[derive(Debug, Args)]
 pub(super) struct Address {
-    /// Address of the worker, or `localhost`
-    #[arg(long, env = "HOST", default_value = "127.0.0.1", value_parser = host)]
-    host: Host,
-    /// Its port; 0 picks a free one
-    #[arg(long, env = "PORT", default_value = "8000", value_parser = port)]
-    port: u16,
+    /// Address of the worker, or `localhost` [default: 127.0.0.1, on OpenFaaS 0.0.0.0]
+    #[arg(long, env = "HOST", value_parser = host)]
+    host: Option<Host>,
+    /// Its port; 0 picks a free one [default: 8000, on OpenFaaS 8080, on Azure Functions its own]
+    #[arg(long, env = "PORT", value_parser = port)]
+    port: Option<u16>,
 }
 
 /// Flags of `faas-worker health`.
@@ -55,12 +60,13 @@ pub(super) struct HealthOptions {
 }
 
 impl HealthOptions {
-    pub(super) fn task(&self) -> Task {
-        match (self.ready, self.admin) {
-            (false, _) => Task::Health(self.address.resolve()),
-            (true, None) => Task::Ready(self.address.resolve()),
+    pub(super) fn task(&self) -> Result<Task, String> {
+        let address = self.address.resolve(&Platform::here()?);
+        Ok(match (self.ready, self.admin) {
+            (false, _) => Task::Health(address),
+            (true, None) => Task::Ready(address),
             (true, Some(admin)) => Task::Ready(vec![admin]),
-        }
+        })
     }
 }
 
@@ -84,13 +90,16 @@ pub(super) struct TopOptions {
 }
 
 impl TopOptions {
-    pub(super) fn task(&self) -> Task {
+    pub(super) fn task(&self) -> Result<Task, String> {
+        let platform = Platform::here()?;
         let named = self.at.or(self.admin);
-        Task::Top(TopSettings {
-            addresses: named.map_or_else(|| self.address.resolve(), |address| vec![address]),
+        let addresses =
+            named.map_or_else(|| self.address.resolve(&platform), |address| vec![address]);
+        Ok(Task::Top(TopSettings {
+            addresses,
             interval: self.interval,
             once: self.once,
-        })
+        }))
     }
 }
 
@@ -158,12 +167,18 @@ pub(super) fn serve(options: ServeOptions) -> Result<Task, String> {
     let directory = processes.chdir.clone();
     let exit_on_failure = processes.exit_on_failure;
     let reload = processes.reload.clone();
-    let platform = Defaults {
-        timeout: lambda.timeout(),
+    let platform = Platform::here()?;
+    let lock_file = connections
+        .lock_file
+        .clone()
+        .or_else(|| platform.lock_file.clone());
+    let handler = handler.or_else(|| platform.handler.clone());
+    let defaults = Defaults {
+        timeout: lambda.timeout().or(platform.timeout),
         processes: lambda.processes(),
     };
     let (pool, process) =
-        processes.into_config(&requests, &platform, sizes.reply, shutdown.log_handler)?;
+        processes.into_config(&requests, &defaults, sizes.reply, shutdown.log_handler)?;
     let (log, access_log) = (shutdown.log(), shutdown.access_log);
     let config = Config {
         memory_limit,
@@ -177,11 +192,13 @@ pub(super) fn serve(options: ServeOptions) -> Result<Task, String> {
         shutdown: shutdown.into_config(),
         reload: reload.and_then(|ReloadFolder(path)| path),
         lambda: lambda.config(),
+        lock_file,
         http: connections.into_config(
-            address.resolve(),
+            address.resolve(&platform),
             requests.pass_header,
             &sizes,
             access_log,
+            platform.is_openfaas,
         )?,
     };
     Ok(Task::Serve(Box::new(config), log))
@@ -208,13 +225,15 @@ pub(super) fn command(
 }
 
 impl Address {
-    pub(super) fn resolve(&self) -> Vec<SocketAddr> {
+    pub(super) fn resolve(&self, platform: &Platform) -> Vec<SocketAddr> {
         let ips = match self.host {
-            Host::Address(ip) => vec![ip],
-            Host::Localhost => vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
+            Some(Host::Address(ip)) => vec![ip],
+            Some(Host::Localhost) => vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
+            None => vec![platform.host.unwrap_or(Ipv4Addr::LOCALHOST.into())],
         };
+        let port = self.port.or(platform.port).unwrap_or(PORT);
         ips.into_iter()
-            .map(|ip| SocketAddr::new(ip, self.port))
+            .map(|ip| SocketAddr::new(ip, port))
             .collect()
     }
 }

@@ -213,6 +213,26 @@ pub(super) fn header_name(text: &str) -> Result<String, String> {
     Ok(name)
 }
 
+/// A path at which the function is called, with or without `*` for any rest.
+pub(super) fn function_path(text: &str) -> Result<String, String> {
+    let path = text.trim();
+    let bare = path.strip_suffix('*').unwrap_or(path);
+    if !bare.starts_with('/') {
+        return Err("not a path, expected e.g. /api/decode or /api/*".to_owned());
+    }
+    if bare.contains('*') {
+        return Err("the sign * stands at the end alone".to_owned());
+    }
+    // What a request line holds of a path: no query, no fragment.
+    if let Some(wrong) = bare
+        .chars()
+        .find(|c| !c.is_ascii_graphic() || "?#".contains(*c))
+    {
+        return Err(format!("{wrong:?} is not in the path of any request"));
+    }
+    Ok(path.to_owned())
+}
+
 /// The name in a `Host` header, which is looked at without its port.
 pub(super) fn host_name(text: &str) -> Result<String, String> {
     let name = text.trim().to_lowercase();

@@ -2,6 +2,7 @@
 //! address for operators.
 
 use super::Shared;
+use super::lock_file::LockFile;
 use crate::config::{Command, Config, HttpConfig, LambdaConfig};
 use crate::error::StartError;
 use crate::http::api::{Api, Surface};
@@ -15,6 +16,7 @@ use crate::shutdown::{Shutdown, Stage};
 use crate::threads::Threads;
 use crate::version::version;
 use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
 use std::sync::Arc;
 use tracing::{debug, info};
 
@@ -36,8 +38,8 @@ impl Door {
 
 /// Where calls come from.
 pub(super) enum Front {
-    /// Connections to the worker's address.
-    Http(Listener),
+    /// Connections to the worker's address, and the file that is there meanwhile.
+    Http(Listener, Option<PathBuf>),
     /// AWS Lambda.
     Lambda(Box<Lambda>),
 }
@@ -47,7 +49,8 @@ impl Front {
     pub(super) fn of(door: Door, config: &Config, shared: &Shared, pool: &Arc<Pool>) -> Front {
         let lambda = match door {
             Door::Http(listener) => {
-                return Front::Http(listener.with_memory_budget(shared.budget.clone()));
+                let listener = listener.with_memory_budget(shared.budget.clone());
+                return Front::Http(listener, config.lock_file.clone());
             }
             Door::Lambda(lambda) => lambda,
         };
@@ -73,8 +76,14 @@ impl Front {
         threads: &Threads,
     ) -> Option<StartError> {
         match self {
-            Front::Http(listener) => {
-                serve_callers(listener, config, api, shutdown, threads).await;
+            Front::Http(listener, lock_file) => {
+                let lock_file = lock_file.as_deref().and_then(LockFile::create);
+                let unlocked = async {
+                    shutdown.reached(Stage::Draining).await;
+                    drop(lock_file);
+                };
+                let served = serve_callers(listener, config, api, shutdown, threads);
+                tokio::join!(served, unlocked);
                 None
             }
             Front::Lambda(lambda) => lambda.serve().await.map(StartError::Lambda),

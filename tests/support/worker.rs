@@ -204,7 +204,12 @@ impl Builder {
             true => self,
             false => self.option("--port", "0"),
         };
-        let mut worker = with_port.start_without_address();
+        with_port.start_on_its_port()
+    }
+
+    /// Starts it on the port of its settings, and waits until it listens.
+    pub(crate) fn start_on_its_port(self) -> Worker {
+        let mut worker = self.start_without_address();
         worker.address = eventually("listens", || {
             let address = worker.log.lines().iter().find_map(|line| address_in(line));
             if address.is_none()

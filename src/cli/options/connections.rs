@@ -2,7 +2,8 @@
 
 use crate::cli::sizes::Sizes;
 use crate::cli::values::{
-    count, host_name, limit_of_time, limit_of_time_or_none, origin, size_or_none, socket_address,
+    count, function_path, host_name, limit_of_time, limit_of_time_or_none, origin, size_or_none,
+    socket_address,
 };
 use crate::config::{AccessLog, HttpConfig};
 use clap::Args;
@@ -66,6 +67,14 @@ pub(super) struct ConnectionOptions {
           require_equals = true, default_missing_value = "true",
           value_parser = BoolishValueParser::new())]
     verbose_errors: Option<bool>,
+    /// A path beside / at which POST calls the function, or with * at its end all that begin so
+    /// (repeatable)
+    #[arg(long, env = "FAAS_FUNCTION_PATH", value_name = "PATH", value_delimiter = ',',
+          value_parser = function_path)]
+    function_path: Vec<String>,
+    /// A file that is there while requests are taken [default: none, on OpenFaaS /tmp/.lock]
+    #[arg(long, env = "FAAS_LOCK_FILE", value_name = "PATH")]
+    pub(super) lock_file: Option<PathBuf>,
     /// An address of its own for /ready, /metrics and /stats, which are then not served beside POST /
     #[arg(long, env = "FAAS_ADMIN", value_name = "ADDR", value_parser = socket_address)]
     admin: Option<SocketAddr>,
@@ -79,6 +88,7 @@ impl ConnectionOptions {
         pass_headers: Vec<String>,
         sizes: &Sizes,
         access_log: AccessLog,
+        takes_x_timeout: bool,
     ) -> Result<HttpConfig, String> {
         if let Some(admin) = self.admin.filter(|admin| is_taken_by(&listen, *admin)) {
             return Err(format!(
@@ -87,6 +97,8 @@ impl ConnectionOptions {
         }
         Ok(HttpConfig {
             listen,
+            function_paths: self.function_path,
+            takes_x_timeout,
             max_body_bytes: sizes.body,
             max_buffered_bytes: sizes.buffered,
             max_connections: sizes.connections,

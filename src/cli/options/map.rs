@@ -175,6 +175,7 @@ impl MapOptions {
             shutdown: self.shutdown.into_config(),
             reload: None,
             lambda: None,
+            lock_file: None,
             http: no_http(&sizes),
         };
         Ok(Task::Map(Box::new(config), Box::new(map), log))
@@ -185,6 +186,8 @@ impl MapOptions {
 fn no_http(sizes: &Sizes) -> HttpConfig {
     HttpConfig {
         listen: Vec::new(),
+        function_paths: Vec::new(),
+        takes_x_timeout: false,
         max_body_bytes: sizes.body,
         max_buffered_bytes: sizes.buffered,
         admin: None,

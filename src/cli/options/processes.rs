@@ -75,13 +75,13 @@ impl ProcessOptions {
     pub(super) fn into_config(
         self,
         requests: &RequestOptions,
-        platform: &Defaults,
+        defaults: &Defaults,
         max_reply_bytes: u64,
         log: HandlerLog,
     ) -> Result<(PoolConfig, ProcessConfig), String> {
         let cpus = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
         let at_least_two = cpus.max(NonZeroUsize::MIN.saturating_add(1));
-        let processes = self.processes.or(platform.processes);
+        let processes = self.processes.or(defaults.processes);
         let processes = processes.unwrap_or(at_least_two);
         let max_processes = self.max_processes.unwrap_or(processes);
         if max_processes < processes {
@@ -97,7 +97,7 @@ impl ProcessOptions {
             processes_starting_at_once: at_least_two,
             queue: requests.queue,
             queue_timeout: requests.queue_timeout,
-            timeout: requests.timeout.or(platform.timeout).unwrap_or(TIMEOUT),
+            timeout: requests.timeout.or(defaults.timeout).unwrap_or(TIMEOUT),
         };
         let process = ProcessConfig {
             max_concurrency: self.max_concurrency,

@@ -4,7 +4,7 @@ use super::Api;
 use super::headers::{Headers, KnownHeader};
 use super::respond::ApiResponse;
 use super::routes::{self, Target};
-use crate::config::AccessLog;
+use crate::config::{AccessLog, HttpConfig};
 use crate::error::{Code, Executed};
 use crate::http::server::RequestBody;
 use crate::logging::milliseconds;
@@ -70,8 +70,9 @@ impl Exchange {
         head: &Headers<'_>,
         id: CompactString,
         is_framed: bool,
-        access_log: AccessLog,
+        config: &HttpConfig,
     ) -> Exchange {
+        let access_log = config.access_log;
         let is_logged = access_log != AccessLog::Off || tracing::enabled!(Level::DEBUG);
         Exchange {
             arrived: Instant::now(),
@@ -82,7 +83,7 @@ impl Exchange {
             is_for_function: false,
             times: None,
             bytes_in: 0,
-            unlogged: is_logged.then(|| Unlogged::of(request, access_log)),
+            unlogged: is_logged.then(|| Unlogged::of(request, config)),
         }
     }
 
@@ -163,15 +164,16 @@ impl Exchange {
 }
 
 impl Unlogged {
-    fn of(request: &Request<RequestBody>, access_log: AccessLog) -> Box<Unlogged> {
+    fn of(request: &Request<RequestBody>, config: &HttpConfig) -> Box<Unlogged> {
         let (method, path) = (request.method(), request.uri().path());
-        let target = routes::find(path).filter(|target| target.accepts(method));
+        let target = routes::find(path, &config.function_paths);
+        let target = target.filter(|target| target.accepts(method));
         Box::new(Unlogged {
             method: method.clone(),
             path: path.to_owned(),
             peer: request.body().peer(),
             access_log: match target {
-                Some(Target::Function) => access_log,
+                Some(Target::Function) => config.access_log,
                 Some(_) | None => AccessLog::Off,
             },
         })

@@ -9,10 +9,12 @@ use hyper::header::{
 /// A header that the worker reads and that most requests do not have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum KnownHeader {
+    CallId,
     ContentEncoding,
     Origin,
     RequestId,
     SecFetchSite,
+    Timeout,
     TimeoutMs,
     Traceparent,
     Tracestate,
@@ -22,10 +24,12 @@ pub(super) enum KnownHeader {
 impl KnownHeader {
     fn called(name: &HeaderName) -> Option<KnownHeader> {
         match name.as_str() {
+            "x-call-id" => Some(KnownHeader::CallId),
             "content-encoding" => Some(KnownHeader::ContentEncoding),
             "origin" => Some(KnownHeader::Origin),
             "x-request-id" => Some(KnownHeader::RequestId),
             "sec-fetch-site" => Some(KnownHeader::SecFetchSite),
+            "x-timeout" => Some(KnownHeader::Timeout),
             "x-faas-timeout-ms" => Some(KnownHeader::TimeoutMs),
             "traceparent" => Some(KnownHeader::Traceparent),
             "tracestate" => Some(KnownHeader::Tracestate),
@@ -36,10 +40,12 @@ impl KnownHeader {
 
     fn name(self) -> HeaderName {
         match self {
+            KnownHeader::CallId => HeaderName::from_static("x-call-id"),
             KnownHeader::ContentEncoding => CONTENT_ENCODING,
             KnownHeader::Origin => ORIGIN,
             KnownHeader::RequestId => super::REQUEST_ID,
             KnownHeader::SecFetchSite => HeaderName::from_static("sec-fetch-site"),
+            KnownHeader::Timeout => HeaderName::from_static("x-timeout"),
             KnownHeader::TimeoutMs => HeaderName::from_static("x-faas-timeout-ms"),
             KnownHeader::Traceparent => HeaderName::from_static("traceparent"),
             KnownHeader::Tracestate => HeaderName::from_static("tracestate"),
@@ -47,7 +53,7 @@ impl KnownHeader {
         }
     }
 
-    fn bit(self) -> u8 {
+    fn bit(self) -> u16 {
         1 << self as u8
     }
 }
@@ -60,7 +66,7 @@ pub(super) struct Headers<'a> {
     host: Option<&'a HeaderValue>,
     content_type: Option<&'a HeaderValue>,
     /// One bit for each [`KnownHeader`] that is present.
-    rare: u8,
+    rare: u16,
 }
 
 impl<'a> Headers<'a> {
@@ -121,10 +127,12 @@ mod tests {
     #[test]
     fn what_is_looked_for_is_found_and_nothing_else() {
         let all = [
+            KnownHeader::CallId,
             KnownHeader::ContentEncoding,
             KnownHeader::Origin,
             KnownHeader::RequestId,
             KnownHeader::SecFetchSite,
+            KnownHeader::Timeout,
             KnownHeader::TimeoutMs,
             KnownHeader::Traceparent,
             KnownHeader::Tracestate,

@@ -56,7 +56,7 @@ impl Invocation {
         exchange: &Exchange,
     ) -> Result<Invocation, RequestFailure> {
         Ok(Invocation {
-            time_budget: time_budget(head)?,
+            time_budget: time_budget(head, config.takes_x_timeout)?,
             is_json: is_json(head.content_type().map(HeaderValue::as_bytes)),
             extras: extras(config, head, exchange),
             arrived: exchange.arrived,
@@ -146,10 +146,17 @@ fn find_here(is_json: bool, body: &Bytes) -> Option<Result<Bytes, RequestFailure
     Some(find_payload(is_json, body).map(copied))
 }
 
-/// The caller's whole time budget, from `x-faas-timeout-ms`.
-fn time_budget(head: &Headers<'_>) -> Result<Option<Duration>, RequestFailure> {
+/// The caller's whole time budget, from `x-faas-timeout-ms`, or else from OpenFaaS's `x-timeout` if that
+/// counts.
+fn time_budget(
+    head: &Headers<'_>,
+    takes_x_timeout: bool,
+) -> Result<Option<Duration>, RequestFailure> {
     let Some(value) = head.get(KnownHeader::TimeoutMs) else {
-        return Ok(None);
+        let value = head.get(KnownHeader::Timeout).filter(|_| takes_x_timeout);
+        // Not the worker's own header: anything but a duration is no error.
+        let parsed = value.and_then(|value| humantime::parse_duration(value.to_str().ok()?).ok());
+        return Ok(parsed.filter(|time| !time.is_zero()));
     };
     let millis = value
         .to_str()

@@ -140,8 +140,7 @@ impl Api {
         let checked = Guard::check_head(request.version(), &head)
             .and_then(|()| Guard::check_target(request.uri()));
         let id = self.request_id(&head);
-        let access_log = self.config.access_log;
-        let mut exchange = Exchange::new(&request, &head, id, checked.is_ok(), access_log);
+        let mut exchange = Exchange::new(&request, &head, id, checked.is_ok(), &self.config);
         let route = checked.and_then(|()| self.route(&request, &head, surface, &mut exchange));
         // A client that waits for 100 (Continue) is not made to send a body that is not read.
         let is_discarded = !matches!(route, Ok(Route::Handler(_)))
@@ -222,7 +221,7 @@ impl Api {
     ) -> Result<Route, RequestFailure> {
         let (uri, method) = (request.uri(), request.method());
         let has_admin = self.config.admin.is_some();
-        let target = routes::find(uri.path())
+        let target = routes::find(uri.path(), &self.config.function_paths)
             .filter(|target| target.is_served_at(surface, has_admin))
             .ok_or(RequestFailure::NotFound)?;
         if !target.accepts(method) {
@@ -284,6 +283,8 @@ impl Api {
         };
         head.get(KnownHeader::RequestId)
             .and_then(sane)
+            // The name of a call in OpenFaaS.
+            .or_else(|| head.get(KnownHeader::CallId).and_then(sane))
             .unwrap_or_else(|| {
                 let number = self.requests.fetch_add(1, Ordering::Relaxed);
                 let mut id = CompactString::new(&self.run);

@@ -46,13 +46,22 @@ const PATHS: [(&str, Target<'static>); 11] = [
 /// What the paths of the page's files begin with.
 const FILES: &str = "/docs/";
 
-/// The target of a path, if there is one.
-pub(super) fn find(path: &str) -> Option<Target<'_>> {
+/// The target of a path, if there is one; the function's further paths come last.
+pub(super) fn find<'a>(path: &'a str, function_paths: &[String]) -> Option<Target<'a>> {
     if let Some((_, target)) = PATHS.iter().find(|(known, _)| *known == path) {
         return Some(*target);
     }
-    let name = path.strip_prefix(FILES)?;
-    pages::has_file(name).then_some(Target::PageFile(name))
+    if let Some(name) = path.strip_prefix(FILES)
+        && pages::has_file(name)
+    {
+        return Some(Target::PageFile(name));
+    }
+    let leads_here = |pattern: &String| match pattern.strip_suffix('*') {
+        Some(beginning) => path.starts_with(beginning),
+        None => path == pattern,
+    };
+    let is_function = function_paths.iter().any(leads_here);
+    is_function.then_some(Target::Function)
 }
 
 impl Target<'_> {
@@ -122,4 +131,31 @@ pub(super) fn documented_paths() -> impl Iterator<Item = &'static str> {
         .filter(move |(_, target)| !for_operators.contains(target));
     let paths = paths.map(|(path, _)| *path);
     paths.chain(std::iter::once("/docs/{file}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn further_paths_lead_to_the_function_and_hide_no_other() {
+        let paths = |text: &str| text.split(',').map(str::to_owned).collect::<Vec<_>>();
+        for (patterns, path, target) in [
+            ("/api/decode", "/api/decode", Some(Target::Function)),
+            ("/api/decode", "/api/decode/", None),
+            ("/api/decode", "/api", None),
+            ("/api/*", "/api/decode", Some(Target::Function)),
+            ("/api/*", "/api/", Some(Target::Function)),
+            ("/api/*", "/api", None),
+            ("/a,/b", "/b", Some(Target::Function)),
+            ("/*", "/anything/at/all", Some(Target::Function)),
+            ("/*", "/health", Some(Target::Health)),
+            ("/*", "/docs", Some(Target::Page)),
+            ("/*", "/docs/none", Some(Target::Function)),
+            ("/a", "/", Some(Target::Function)),
+        ] {
+            assert_eq!(find(path, &paths(patterns)), target, "{patterns} {path}");
+        }
+        assert_eq!(find("/api/decode", &[]), None);
+    }
 }

@@ -21,6 +21,8 @@ const BIG: usize = 64 << 20;
 
 fn config() -> HttpConfig {
     HttpConfig {
+        function_paths: Vec::new(),
+        takes_x_timeout: false,
         listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
         max_body_bytes: 8 << 20,
         max_buffered_bytes: 256 << 20,

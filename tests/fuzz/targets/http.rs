@@ -39,7 +39,10 @@ fn config() -> Config {
         directory: None,
         exit_on_failure: false,
         lambda: None,
+        lock_file: None,
         http: HttpConfig {
+            function_paths: Vec::new(),
+            takes_x_timeout: false,
             listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
             max_body_bytes: 1024,
             max_buffered_bytes: 1 << 20,
