@@ -88,10 +88,7 @@ impl Block {
     /// The text was taken; remembers the last line in it.
     fn note_last_line(&mut self, text: &[u8]) {
         self.since = None;
-        let last = text
-            .rsplit(|byte| *byte == b'\n')
-            .find(|line| !line.trim_ascii().is_empty());
-        if let Some(last) = last {
+        if let Some(last) = last_line(text) {
             let last = String::from_utf8_lossy(last.trim_ascii());
             self.last_line = quote(&last).into_owned();
             self.last_line_came = self.last_read;
@@ -99,9 +96,46 @@ impl Block {
     }
 }
 
+/// The last line that is not blank; where it is below the stack of an exception, as Node and Java
+/// write it, the line of the exception.
+fn last_line(text: &[u8]) -> Option<&[u8]> {
+    let lines = text.rsplit(|byte| *byte == b'\n');
+    let mut lines = lines.filter(|line| !line.trim_ascii().is_empty());
+    let last = lines.next()?;
+    if !last.starts_with(b"Node.js v") && !last.trim_ascii_start().starts_with(b"at ") {
+        return Some(last);
+    }
+    let names_it = |line: &&[u8]| {
+        let mut names = ["Error", "Exception"].iter();
+        let has_name = names.any(|name| memchr::memmem::find(line, name.as_bytes()).is_some());
+        !line[0].is_ascii_whitespace() && has_name
+    };
+    lines.find(names_it).or(Some(last))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_line_of_an_exception_is_found_above_its_stack() {
+        for (text, line) in [
+            ("a\nb\n\n", "b"),
+            (
+                "x.js:1\n  parse()\n\nSyntaxError: bad\n    at JSON.parse\n    at f {\n  code: 1\n}\n\nNode.js v20.1",
+                "SyntaxError: bad",
+            ),
+            (
+                "Exception in thread \"main\" E: no\n\tat A.main(A.java:3)\n",
+                "Exception in thread \"main\" E: no",
+            ),
+            ("    at f\n    at g\n", "    at g"),
+            ("Error: no\nlast", "last"),
+        ] {
+            assert_eq!(last_line(text.as_bytes()), Some(line.as_bytes()), "{text}");
+        }
+        assert_eq!(last_line(b" \n"), None);
+    }
 
     #[test]
     fn a_traceback_stays_one_block_and_its_last_line_is_kept() {
