@@ -13,6 +13,7 @@ mod mend;
 mod orphans;
 mod payloads;
 mod relay;
+mod reply;
 mod rule;
 mod rules;
 mod session;

@@ -529,7 +529,7 @@ fn the_text_names_broken_rules_and_fits_80_columns() {
         text.contains("\n  skip  unicode      needs an answer\n"),
         "{text}"
     );
-    assert!(text.contains("1 of 7 rules broken: answers."), "{text}");
+    assert!(text.contains("1 of 6 rules broken: answers."), "{text}");
     assert!(
         text.ends_with("More: faas-worker check --explain answers\n"),
         "{text}"
@@ -594,4 +594,22 @@ fn rules_are_listed_and_explained() {
     assert_eq!(none.status.code(), Some(2));
     let text = String::from_utf8(none.stderr).unwrap();
     assert!(text.contains("faas-worker check -- python3"), "{text}");
+}
+
+#[test]
+fn the_page_has_each_rule_with_its_level() {
+    let list = Command::new(env!("CARGO_BIN_EXE_faas-worker"))
+        .args(["check", "--list"])
+        .output()
+        .unwrap();
+    let page = include_str!("../docs/check.md");
+    let list = String::from_utf8(list.stdout).unwrap();
+    for line in list.lines() {
+        let mut words = line.split_whitespace();
+        let (id, level) = (words.next().unwrap(), words.next().unwrap());
+        let section = page.split_once(&format!("\n### {id}\n\n"));
+        let (_, section) = section.unwrap_or_else(|| panic!("{id} has no section"));
+        assert!(section.starts_with(level), "{id}: {level}");
+    }
+    assert_eq!(page.matches("\n### ").count(), list.lines().count());
 }

@@ -129,7 +129,8 @@ pub(super) fn quoted(text: &[u8]) -> String {
             break;
         }
         match character {
-            '\t' | ' '..='~' => quoted.push(character),
+            '\t' | '\n' | '\r' => quoted.extend(character.escape_default()),
+            ' '..='~' => quoted.push(character),
             '\u{a0}'.. if is_visible(character) => quoted.push(character),
             other => quoted.extend(other.escape_unicode()),
         }
@@ -164,7 +165,7 @@ mod tests {
     fn quotations_hold_no_control_characters_and_end() {
         for (text, expected) in [
             (&b"{\"id\":7}"[..], "{\"id\":7}"),
-            (b"a\x1b[31m\r\nb", "a\\u{1b}[31m\\u{d}\\u{a}b"),
+            (b"a\x1b[31m\r\nb", "a\\u{1b}[31m\\r\\nb"),
             (b"\xff\xfe", "\u{fffd}\u{fffd}"),
             ("\u{feff}\u{202e}é".as_bytes(), "\\u{feff}\\u{202e}é"),
         ] {

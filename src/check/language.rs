@@ -87,7 +87,10 @@ const EXTENSIONS: [(&str, Language); 15] = [
 ];
 
 /// Most bytes of a program's file that are read to learn its kind.
-const BEGINNING: usize = 256;
+const BEGINNING: usize = 8192;
+
+/// The name of a note that the linker of Go leaves at the beginning of a program.
+const GO_NOTE: &[u8] = b"\x04\0\0\0Go\0\0";
 
 impl Language {
     /// The languages that have a name.
@@ -176,7 +179,10 @@ fn of_word(word: &str) -> Language {
 /// The language that the beginning of a program's file tells.
 fn of_file(beginning: &[u8]) -> Language {
     if beginning.starts_with(b"\x7fELF") {
-        return Language::Compiled;
+        return match memchr::memmem::find(beginning, GO_NOTE) {
+            Some(_) => Language::Go,
+            None => Language::Compiled,
+        };
     }
     let Some(rest) = beginning.strip_prefix(b"#!") else {
         return Language::Unknown;
@@ -247,6 +253,10 @@ mod tests {
             ),
             (b"#!/bin/sh -e\n# python3", Language::Shell),
             (b"\x7fELF\x02", Language::Compiled),
+            (
+                b"\x7fELF\x02\x04\0\0\0\x53\0\0\0\x04\0\0\0Go\0\0",
+                Language::Go,
+            ),
             (b"", Language::Unknown),
             (b"MZ", Language::Unknown),
         ] {

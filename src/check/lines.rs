@@ -165,7 +165,7 @@ mod tests {
             (
                 b"{\"id\":7,\n\"result\":1}\n",
                 Mend::OneLine,
-                "several lines",
+                "a reply is one line",
             ),
             (
                 b"{\"id\":7,\"result\":\"\xe9\"}\n",

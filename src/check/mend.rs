@@ -59,17 +59,15 @@ mends! {
 
 /// The mend of this mistake: a sentence for every language, and one in the words of the language.
 pub(super) fn mend(mistake: Mend, language: Language) -> Vec<String> {
-    let special = all_mends(mistake);
-    let own = special
-        .iter()
-        .filter(|(label, _)| *label == language.label());
-    let mut shown: Vec<&(&str, &str)> = own.collect();
-    if shown.is_empty() {
-        shown = special.iter().take(USUAL).collect();
+    let mut shown = all_mends(mistake);
+    match language {
+        // A command that does not tell its language may be any of these.
+        Language::Unknown => shown.truncate(USUAL),
+        known => shown.retain(|(label, _)| *label == known.label()),
     }
     let mut lines = vec![mend_of(mistake).to_owned()];
-    lines.extend(shown.into_iter().map(|(label, text)| match *label {
-        "compiled" => (*text).to_owned(),
+    lines.extend(shown.into_iter().map(|(label, text)| match label {
+        "compiled" => text.to_owned(),
         "shell" => format!("In a shell: {text}"),
         label => format!("In {label}: {text}"),
     }));
@@ -108,6 +106,8 @@ mod tests {
         assert!(jq[1].contains("--unbuffered"), "{jq:?}");
         assert_eq!(mend(Mend::Flush, Language::Unknown).len(), 3);
         assert_eq!(mend(Mend::Order, Language::Python).len(), 1);
+        // No mend of another language, where the own one has none.
+        assert_eq!(mend(Mend::NotANumber, Language::Awk).len(), 1);
     }
 
     #[test]

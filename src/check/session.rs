@@ -6,11 +6,15 @@ use super::finding::{Finding, Verdict};
 use super::language::Language;
 use super::mend::{Mend, mend};
 use super::payloads::USUAL;
+use super::reply::{Reply, Standing};
 use super::rule::{Level, Rule};
-use super::trial::{Delivery, Reply, Standing, Trial};
+use super::trial::{Delivery, FIRST_START, Trial};
 use super::{CheckConfig, rules};
 use crate::process::launch::{Directory, LaunchError, Launcher};
 use std::time::{Duration, Instant};
+
+/// Time that most starts of programs take.
+const USUAL_START: Duration = Duration::from_secs(1);
 
 /// One check, with the facts that it has found so far.
 pub(super) struct Session<'a> {
@@ -78,7 +82,7 @@ impl<'a> Session<'a> {
     /// Tries all rules that are asked for.
     pub(super) async fn run(&mut self) {
         let begun = Instant::now();
-        match Trial::start(self.launcher, self.config.timeout, Delivery::Plain).await {
+        match Trial::start(self.launcher, FIRST_START, Delivery::Plain).await {
             Ok(trial) => self.trial = Some(trial),
             Err(error) => return self.could_not_start(&error, begun),
         }
@@ -208,6 +212,12 @@ impl<'a> Session<'a> {
         self.second = Some(trial);
     }
 
+    /// Time that a start of the process may take, by the time of the first one.
+    pub(super) fn time_to_start(&self) -> Duration {
+        let first = self.facts.first.up_after;
+        2 * first.unwrap_or(self.config.timeout.min(USUAL_START))
+    }
+
     /// Ends the process that rules share.
     pub(super) async fn end_trial(&mut self) {
         self.count_strays();
@@ -256,8 +266,15 @@ impl<'a> Session<'a> {
 
     /// Asks the process that rules share, or a new one.
     pub(super) async fn ask(&mut self, payload: &str) -> Result<Reply, LaunchError> {
-        let limit = self.config.timeout;
-        Ok(self.sound().await?.ask(payload, limit).await)
+        let (limit, start) = (self.config.timeout, self.time_to_start());
+        let is_up = self.facts.first.up_after.is_some();
+        let trial = self.sound().await?;
+        // A process that has taken a place of another one has its start before it.
+        let limit = match trial.record().output_bytes {
+            0 if is_up => limit + start,
+            _ => limit,
+        };
+        Ok(trial.ask(payload, limit).await)
     }
 }
 
@@ -271,13 +288,10 @@ fn needs_answers(rule: Rule) -> bool {
         | Rule::Unicode
         | Rule::Large
         | Rule::Many
-        | Rule::Ids => true,
-        Rule::Start
-        | Rule::Answers
         | Rule::Stray
-        | Rule::Eof
-        | Rule::Sigterm
-        | Rule::Ready
-        | Rule::Children => false,
+        | Rule::Ids => true,
+        Rule::Start | Rule::Answers | Rule::Eof | Rule::Sigterm | Rule::Ready | Rule::Children => {
+            false
+        }
     }
 }

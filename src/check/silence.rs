@@ -29,22 +29,27 @@ pub(super) struct Silent {
 pub(super) struct Explanation {
     pub(super) summary: String,
     pub(super) cause: String,
-    pub(super) mend: Option<Mend>,
+    pub(super) mends: Vec<Mend>,
 }
 
 /// Explains the silence of a process.
 pub(super) fn explain(silent: &Silent) -> Explanation {
     let limit = &silent.limit;
-    let explanation = |summary: String, cause: &str, mend| Explanation {
+    let explanation = |summary: String, cause: &str, mends| Explanation {
         summary,
         cause: cause.to_owned(),
-        mend,
+        mends,
     };
     if let Some(Mistake { summary, mend }) = mistake_in(&silent.output) {
+        let summary = format!("no reply within {limit}: {summary}");
+        return explanation(summary, "", vec![mend]);
+    }
+    if last_reply(&silent.output_at_end).is_some() && silent.unread_bytes > 0 {
         return explanation(
-            format!("no reply within {limit}: {summary}"),
-            "",
-            Some(mend),
+            format!("no reply within {limit}; it came later"),
+            "The process had not read the request then: it starts slowly. A longer --timeout tells; \
+             and the worker gives a process without a ready line requests before it is up.",
+            Vec::new(),
         );
     }
     if last_reply(&silent.output_at_end).is_some() {
@@ -54,29 +59,32 @@ pub(super) fn explain(silent: &Silent) -> Explanation {
                 summary,
                 "The process wrote its reply into a buffer and did not flush it: with many requests \
                  at once, replies came when the buffer was full.",
-                Some(Mend::Flush),
+                vec![Mend::Flush],
             ),
             false => explanation(
                 summary,
                 "The process reads its stdin to the end, or in large blocks, before it works: not \
                  even 2,000 requests at once made it answer while its stdin was open.",
-                Some(Mend::ReadLines),
+                vec![Mend::ReadLines],
             ),
         };
     }
     if let Some(Mistake { summary, mend }) = mistake_in(&silent.output_at_end) {
         let summary = format!("no reply within {limit}; when stdin was closed: {summary}");
-        let cause = match silent.overflows {
-            true => "The process does not flush its output either.",
-            false => "",
+        return match silent.overflows {
+            true => explanation(
+                summary,
+                "The process does not flush its output either.",
+                vec![mend, Mend::Flush],
+            ),
+            false => explanation(summary, "", vec![mend]),
         };
-        return explanation(summary, cause, Some(mend));
     }
     if silent.overflows {
         return explanation(
             format!("no reply within {limit}, but many requests at once were answered"),
             "The process writes its replies into a buffer and does not flush it.",
-            Some(Mend::Flush),
+            vec![Mend::Flush],
         );
     }
     without_output(silent)
@@ -91,8 +99,8 @@ fn without_output(silent: &Silent) -> Explanation {
     };
     let (cause, mend) = if silent.unread_bytes > 0 && silent.is_running {
         (
-            "The process has not read the request and is running: it starts slowly (a longer \
-             --timeout tells), or works on something before it reads its stdin."
+            "The process has not read the request and computes, for 30 s now: it starts very slowly, or \
+             works on something before it reads its stdin."
                 .to_owned(),
             Some(Mend::ReadLines),
         )
@@ -135,7 +143,7 @@ fn without_output(silent: &Silent) -> Explanation {
     Explanation {
         summary: format!("no reply within {limit}: {wrote}"),
         cause,
-        mend,
+        mends: mend.into_iter().collect(),
     }
 }
 
@@ -167,6 +175,15 @@ mod tests {
                 },
                 Some(Mend::ReadLines),
                 "to the end",
+            ),
+            (
+                Silent {
+                    output_at_end: reply.clone(),
+                    unread_bytes: 40,
+                    ..silent()
+                },
+                None,
+                "starts slowly",
             ),
             (
                 Silent {
@@ -228,7 +245,7 @@ mod tests {
         ];
         for (silent, mend, words) in cases {
             let explained = explain(&silent);
-            assert_eq!(explained.mend, mend, "{explained:?}");
+            assert_eq!(explained.mends.first().copied(), mend, "{explained:?}");
             let text = format!("{} {}", explained.summary, explained.cause);
             assert!(text.contains(words), "{text}");
         }

@@ -6,9 +6,10 @@
 use super::desk::{Desk, Record};
 use super::orphans::names_of_orphans;
 use super::relay::{Relay, relay_to};
-use crate::answer::{Outcome, Work};
+use super::reply::{Last, Reply, Standing};
 use crate::budget::MemoryBudget;
 use crate::config::HandlerLog;
+use crate::error::RequestFailure;
 use crate::metrics::Metrics;
 use crate::process::call::{Call, Extras, Job};
 use crate::process::conversation::{ConversationConfig, Fault};
@@ -17,7 +18,7 @@ use crate::process::output_log::{ErrorOutput, LogAllowance, ProcessLog, StreamLo
 use crate::process::owner::Owner;
 use crate::process::reaping::{ExitWatch, Process, describe};
 use crate::process::repeats::{FailedOutput, StartEnd};
-use crate::procfs::is_tree_runnable;
+use crate::procfs::{cpu_seconds, is_tree_runnable};
 use rustix::process::Signal;
 use std::future::{Future, pending};
 use std::num::NonZeroUsize;
@@ -44,6 +45,12 @@ const SILENCE: Duration = Duration::from_millis(30);
 /// Longest wait for that silence.
 const SILENCE_WITHIN: Duration = Duration::from_millis(600);
 
+/// Longest time of the first start, for a process that uses it.
+pub(super) const FIRST_START: Duration = Duration::from_secs(30);
+
+/// A process that starts uses a processor within this time, even on a busy machine.
+const COMPUTES_WITHIN: Duration = Duration::from_millis(500);
+
 /// How request lines reach a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Delivery {
@@ -51,37 +58,6 @@ pub(super) enum Delivery {
     Plain,
     /// Through a [`Relay`], in pieces.
     Pieces,
-}
-
-/// The answer of a process to one request.
-#[derive(Debug)]
-pub(super) struct Reply {
-    /// `None`: the process was never given the request.
-    pub(super) outcome: Option<Outcome>,
-    /// From when the process could start on the request to its reply.
-    pub(super) took: Duration,
-}
-
-/// How a process on trial stands.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Standing {
-    /// It may be asked.
-    Sound,
-    /// The worker would give it no more requests.
-    Faulty(Fault),
-    /// It has ended; says how.
-    Ended(String),
-}
-
-/// The end of a process by the end of its stdin.
-#[derive(Debug)]
-pub(super) struct Last {
-    /// The answer to its last request.
-    pub(super) outcome: Option<Outcome>,
-    /// Processes that it left behind: names and ids.
-    pub(super) left: Vec<String>,
-    /// From the end of its stdin to its end.
-    pub(super) took: Duration,
 }
 
 /// A process on trial. Dropping it kills the process and its group.
@@ -178,13 +154,7 @@ impl Trial {
         let all = async {
             let mut replies = Vec::with_capacity(receivers.len());
             for receiver in receivers {
-                let answered = receiver.await.ok();
-                let work = answered.as_ref().and_then(|(_, work)| *work);
-                let took = |work: Work| work.ended.saturating_duration_since(work.began);
-                replies.push(Reply {
-                    took: work.map_or(Duration::ZERO, took),
-                    outcome: answered.map(|(outcome, _)| outcome),
-                });
+                replies.push(Reply::new(receiver.await.ok()));
             }
             replies
         };
@@ -195,6 +165,27 @@ impl Trial {
                 // Requests without an answer get one when the process ends, or are dropped.
                 self.give_up(limit).await;
                 all.await
+            }
+        }
+    }
+
+    /// Asks the first thing. A process that is still starting behind the limit has [`FIRST_START`].
+    pub(super) async fn ask_first(&mut self, payload: &str, limit: Duration) -> Reply {
+        self.owner.source_mut().begin_exchange();
+        let (call, mut answered) = Call::new(self.job(payload, FIRST_START.max(limit)));
+        self.owner.source_mut().add(call);
+        loop {
+            match self.run(timeout(limit, &mut answered)).await {
+                Some(Ok(answered)) => return Reply::new(answered.ok()),
+                Some(Err(_)) if self.is_starting().await => {}
+                Some(Err(_)) => {
+                    let failure = RequestFailure::TimedOut("no reply in time".into());
+                    return Reply::new(Some((Err(failure), None)));
+                }
+                None => {
+                    self.give_up(limit).await;
+                    return Reply::new(answered.try_recv().ok());
+                }
             }
         }
     }
@@ -254,6 +245,17 @@ impl Trial {
     /// Bytes in its stdin that the process has not read.
     pub(super) fn unread_bytes(&self) -> u64 {
         self.owner.unread_bytes()
+    }
+
+    /// True when the process has not read its stdin and computes: it is still starting.
+    pub(super) async fn is_starting(&mut self) -> bool {
+        let unread = self.unread_bytes();
+        let before = cpu_seconds(self.pid());
+        if unread == 0 || self.run(sleep(COMPUTES_WITHIN)).await.is_none() {
+            return false;
+        }
+        let pid = self.pid();
+        cpu_seconds(pid) > before || is_tree_runnable(pid)
     }
 
     /// Counts and forgets the stray lines so far.

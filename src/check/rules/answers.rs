@@ -6,10 +6,10 @@ use crate::check::flood::overflows;
 use crate::check::lines::{Mistake, last_reply, mistake_in, wrong_id};
 use crate::check::mend::Mend;
 use crate::check::payloads::USUAL;
+use crate::check::reply::{Reply, Standing};
 use crate::check::rule::{Level, Rule};
 use crate::check::session::Session;
 use crate::check::silence::{Silent, explain};
-use crate::check::trial::{Reply, Standing};
 use crate::error::RequestFailure;
 use crate::process::launch::LaunchError;
 use crate::procfs::{is_tree_runnable, waits_for_input};
@@ -29,7 +29,13 @@ pub(in crate::check) async fn answers(session: &mut Session<'_>) -> Result<Findi
     }
     let mut times = Vec::new();
     for payload in &payloads {
-        let reply = session.ask(payload).await?;
+        let reply = match times.is_empty() {
+            true => {
+                let limit = session.config.timeout;
+                session.trial().ask_first(payload, limit).await
+            }
+            false => session.ask(payload).await?,
+        };
         if times.is_empty() {
             session.facts.first = session.trial().record().clone();
         }
@@ -195,9 +201,8 @@ async fn silent(
         silent.overflows = overflows(session.launcher, payload, limit).await?;
     }
     let explained = explain(&silent);
-    let mend = explained
-        .mend
-        .map_or_else(Vec::new, |mistake| session.mend(mistake));
+    let mends = explained.mends.iter();
+    let mend = mends.flat_map(|mistake| session.mend(*mistake)).collect();
     let finding = Finding::broken(Rule::Answers, Level::Must, explained.summary)
         .because(explained.cause)
         .mended(mend)

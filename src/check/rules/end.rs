@@ -3,9 +3,9 @@
 use super::{error_of, shown};
 use crate::check::finding::Finding;
 use crate::check::mend::Mend;
+use crate::check::reply::Standing;
 use crate::check::rule::{Level, Rule};
 use crate::check::session::{EndOfInput, Session};
-use crate::check::trial::Standing;
 use crate::process::launch::LaunchError;
 use crate::procfs::ignores_sigterm;
 use std::time::{Duration, Instant};
@@ -66,9 +66,14 @@ async fn end_of_input(session: &mut Session<'_>) -> Result<EndOfInput, LaunchErr
     let mut trial = session.take_sound().await?;
     let payload = session.payload();
     let is_mute = session.facts.lacks.is_some();
+    // A new process has its start before it.
+    let start = match trial.record().output_bytes {
+        0 => session.time_to_start(),
+        _ => Duration::ZERO,
+    };
     let last = match is_mute {
-        true => trial.end_unasked(ENDS_WITHIN).await,
-        false => trial.ask_last(payload, ENDS_WITHIN).await,
+        true => trial.end_unasked(ENDS_WITHIN + start).await,
+        false => trial.ask_last(payload, ENDS_WITHIN + start).await,
     };
     let answer = last.outcome.as_ref();
     let is_answered = answer.is_some_and(|outcome| outcome.is_ok() || error_of(outcome).is_some());

@@ -9,8 +9,9 @@ pub(super) mod together;
 pub(super) mod told;
 
 use super::finding::Finding;
+use super::reply::{Reply, Standing};
 use super::rule::{Level, Rule};
-use super::trial::{Reply, Standing, Trial};
+use super::trial::Trial;
 use crate::answer::Outcome;
 use crate::error::RequestFailure;
 use serde_json::Value;

@@ -3,9 +3,9 @@
 use crate::check::finding::{Finding, quoted};
 use crate::check::lines::{is_reply, last_reply, split};
 use crate::check::mend::Mend;
+use crate::check::reply::Standing;
 use crate::check::rule::{Level, Rule};
 use crate::check::session::Session;
-use crate::check::trial::Standing;
 use crate::process::launch::LaunchError;
 use crate::process::line::{Id, Parsed, parse};
 

@@ -69,6 +69,6 @@ mod tests {
         let object: Value = serde_json::from_str(&text).unwrap();
         assert_eq!(object["verdict"], "warn");
         assert_eq!(object["mend"], "one\ntwo");
-        assert_eq!(object["seen"], json!({"stdout": ["a\\u{a}\"b\"", "c"]}));
+        assert_eq!(object["seen"], json!({"stdout": ["a\\n\"b\"", "c"]}));
     }
 }

@@ -108,10 +108,7 @@ mod tests {
             "not ok 1 - ids: the id \"\\#1\\\\\" is text # TODO should be kept"
         );
         assert_eq!(lines[2], "  ---");
-        assert!(
-            text.contains("    - \"stdout\": \"a: b\\\\u{a}\"\n"),
-            "{text}"
-        );
+        assert!(text.contains("    - \"stdout\": \"a: b\\\\n\"\n"), "{text}");
         assert!(
             text.contains("\nok 2 - order # SKIP why \\# not\n"),
             "{text}"
