@@ -10,7 +10,7 @@
 #   mutations  every rule of tests/mutations taken out
 #   memory     each attack alone, then all at once for five minutes, under 128 MiB; needs root
 #   overload   ten times the capacity for five minutes
-#   fleet      rolling restarts behind balancers and in a Docker Swarm; the manifests' lint
+#   fleet      rolling restarts behind balancers and in a Docker Swarm; the manifests' lint; AWS's own clients
 #   figures    the worker's counters against those of its clients, over 100,000 requests and 1,000 deaths,
 #              and the cost of scrapes
 #   batch      GNU parallel, Slurm and Spark with `faas-worker map`; needs their packages, or leaves them out
@@ -46,6 +46,7 @@ fleet() {
     scripts/check/kubernetes.sh --lint || return 1
     scripts/check/balancers.sh || return 1
     scripts/check/swarm.sh || return 1
+    scripts/check/lambda.sh || return 1
 }
 
 figures() {

@@ -16,8 +16,8 @@ mod event;
 mod runtime_api;
 
 use crate::budget::MemoryBudget;
-use crate::config::{HttpConfig, LambdaConfig, LambdaStart};
-use crate::error::{Code, RETRY_SOON, RequestFailure};
+use crate::config::{AccessLog, HttpConfig, LambdaConfig, LambdaStart};
+use crate::error::{Code, Executed, RETRY_SOON, RequestFailure};
 use crate::http::api::respond::Reader;
 use crate::logging::milliseconds;
 use crate::metrics::{Metrics, OutcomeLabel};
@@ -35,6 +35,10 @@ use tracing::{debug, error, info, warn};
 /// Longest wait for a process to come up before the first event is asked for, where that event waits
 /// already. A handler without a ready line is not known to be up before its first reply.
 const LONGEST_START: Duration = Duration::from_millis(250);
+
+/// Longest wait for a process to be up after the restore from a snapshot: the processes of the snapshot
+/// are, unless they have ended.
+const LONGEST_RESTORE: Duration = Duration::from_secs(3);
 
 /// The time between two looks whether a process is up, at the start.
 const LOOK_PAUSE: Duration = Duration::from_millis(5);
@@ -64,9 +68,11 @@ pub struct Lambda {
     pub shutdown: Shutdown,
 }
 
-/// How a worker came to its first question for an event.
+/// How the wait for a process to be up has ended.
 enum Start {
-    Done,
+    Up,
+    /// None is up yet.
+    Late,
     /// No process ever came up; says why.
     Failed(String),
     /// The worker is to end.
@@ -104,7 +110,7 @@ impl Lambda {
     /// the reason of a failure, which Lambda is told.
     async fn start(&self) -> Option<String> {
         let mut api = self.runtime_api();
-        if let Start::Failed(why) = self.wait_for_pool().await {
+        if let Start::Failed(why) = self.wait_for_pool(self.longest_start()).await {
             return Some(tell_start_failed(&mut api, why).await);
         }
         if self.config.start != LambdaStart::Snapshot {
@@ -115,26 +121,32 @@ impl Lambda {
             return Some(tell_start_failed(&mut api, why).await);
         }
         info!("restored from the snapshot");
-        match self.wait_for_pool().await {
-            Start::Failed(why) => {
-                let document = document_of_start(&why);
-                if let Err(error) = api.post_restore_error(document).await {
-                    error!(%error, "the runtime API did not take the error after the restore");
-                }
-                Some(why)
+        let why = match self.wait_for_pool(LONGEST_RESTORE).await {
+            Start::Failed(why) => why,
+            Start::Late => {
+                let cause = self.pool.why_not_ready()?;
+                format!("no process is up after the restore: {}", cause.full())
             }
-            Start::Done | Start::Cut => None,
+            Start::Up | Start::Cut => return None,
+        };
+        if let Err(error) = api.post_restore_error(document_of_start(&why)).await {
+            error!(%error, "the runtime API did not take the error after the restore");
         }
+        Some(why)
     }
 
-    /// Waits until a process is up, as far as that is worth it, or until it is known that none will be.
-    async fn wait_for_pool(&self) -> Start {
-        let longest = match (self.ready_timeout, self.config.start) {
+    /// The longest wait for a process to be up before the first event is asked for.
+    fn longest_start(&self) -> Duration {
+        match (self.ready_timeout, self.config.start) {
             (Some(limit), _) => limit,
             (None, LambdaStart::OnDemand) => LONGEST_START,
             // A handler without a ready line counts as up when it has lived for 10 s.
             (None, LambdaStart::Ahead | LambdaStart::Snapshot) => Duration::from_secs(11),
-        };
+        }
+    }
+
+    /// Waits until a process is up, or until it is known that none will be.
+    async fn wait_for_pool(&self, longest: Duration) -> Start {
         let up = async {
             while self.pool.why_not_ready().is_some() {
                 sleep(LOOK_PAUSE).await;
@@ -143,7 +155,10 @@ impl Lambda {
         // Cancel-safe: all are only asked whether something has happened.
         tokio::select! {
             why = self.pool.never_up() => Start::Failed(why.to_owned()),
-            _ = timeout(longest, up) => Start::Done,
+            up = timeout(longest, up) => match up {
+                Ok(()) => Start::Up,
+                Err(_) => Start::Late,
+            },
             () = self.shutdown.reached(Stage::Draining) => Start::Cut,
         }
     }
@@ -154,13 +169,7 @@ impl Lambda {
         while let Some(event) = self.next(&mut api).await {
             let arrived = Instant::now();
             let (outcome, times) = self.answer(&event).await;
-            let label = match &outcome {
-                Ok(_) => OutcomeLabel::Ok,
-                Err(failure) => OutcomeLabel::Failed(failure.code()),
-            };
-            let times = times.map(|times| (times.queued, times.worked));
-            let requests = &self.metrics.requests;
-            requests.record(label, None, arrived.elapsed(), times);
+            self.record(&event, &outcome, times, arrived.elapsed());
             let posted = match outcome {
                 Ok(result) => api.post_response(&event, result).await,
                 Err(failure) => {
@@ -175,7 +184,6 @@ impl Lambda {
             match posted {
                 Ok(()) => debug!(
                     request_id,
-                    outcome = label.as_str(),
                     took_ms = milliseconds(arrived.elapsed()),
                     "answered"
                 ),
@@ -183,6 +191,40 @@ impl Lambda {
                     warn!(request_id, %error, "the runtime API did not take the answer");
                 }
             }
+        }
+    }
+
+    /// Puts an outcome into the metrics, and into the log as far as that is wanted.
+    fn record(
+        &self,
+        event: &Event,
+        outcome: &Result<Bytes, RequestFailure>,
+        times: Option<CallTimes>,
+        total: Duration,
+    ) {
+        let failure = outcome.as_ref().err().map(RequestFailure::code);
+        let label = failure.map_or(OutcomeLabel::Ok, OutcomeLabel::Failed);
+        let waited_and_worked = times.map(|times| (times.queued, times.worked));
+        let requests = &self.metrics.requests;
+        requests.record(label, None, total, waited_and_worked);
+        let is_logged = match self.http.access_log {
+            AccessLog::On => true,
+            AccessLog::Errors => failure.is_some(),
+            AccessLog::Off => false,
+        };
+        if is_logged {
+            info!(
+                outcome = label.as_str(),
+                executed = failure.map_or(Executed::Yes, Code::executed).as_str(),
+                queue_us = times.map(|times| microseconds(times.queued)),
+                invoke_us = times.map(|times| microseconds(times.worked)),
+                total_us = microseconds(total),
+                bytes_in = event.body.as_ref().map_or(0, Bytes::len),
+                bytes_out = outcome.as_ref().ok().map(Bytes::len),
+                process = times.map(|times| times.process),
+                request_id = event.id.as_str(),
+                "event"
+            );
         }
     }
 
@@ -267,6 +309,11 @@ impl Lambda {
     fn runtime_api(&self) -> RuntimeApi {
         RuntimeApi::new(self.config.runtime_api, self.http.max_body_bytes)
     }
+}
+
+/// A duration in whole microseconds.
+fn microseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// Tells Lambda that the start failed; gives the reason back.

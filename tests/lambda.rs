@@ -306,6 +306,31 @@ fn a_snapshot_that_fails_is_an_error_of_the_start() {
 }
 
 #[test]
+fn a_restored_worker_whose_processes_fail_tells_so() {
+    let api = RuntimeApi::start();
+    let scratch = Scratch::new();
+    let needed = scratch.file("needed", 0o644, "");
+    let worker = lambda(misbehave(&["--need", &needed, "--ready"]), &api);
+    let worker = worker.environment("AWS_LAMBDA_INITIALIZATION_TYPE", "snap-start");
+    let mut worker = worker.start_without_address();
+    api.wait_for_request("restore/next");
+    std::fs::remove_file(&needed).unwrap();
+    for pid in worker.wait_for_processes(1) {
+        processes::signal(pid, Signal::KILL);
+    }
+    worker.log.wait_for(&["process ended", "KILL"]);
+    api.restore();
+    let (path, answer) = api.start_error();
+    assert_eq!(path, "restore/error");
+    let (kind, message) = answer.error();
+    assert_eq!(kind, "Runtime.HandlerNotLoaded");
+    assert!(message.contains("after the restore"), "{message}");
+    let header = &answer.headers["lambda-runtime-function-error-type"];
+    assert_eq!(header, "Runtime.AfterRestoreError");
+    assert_eq!(worker.wait_for_end(PATIENCE).code(), Some(3));
+}
+
+#[test]
 fn what_the_runtime_api_refuses_ends_nothing() {
     let api = RuntimeApi::start();
     api.refuse(&[500, 403, 404]);
@@ -365,7 +390,7 @@ fn a_worker_that_waits_for_an_event_ends_at_once() {
 #[test]
 fn a_process_that_ends_fails_its_event_and_is_replaced() {
     let api = RuntimeApi::start();
-    let _running = Client::Worker.start(&api, &[]);
+    let running = Client::Worker.start(&api, &[("FAAS_ACCESS_LOG", "errors")]);
     let (kind, message) = api.call_payload("exit 3").error();
     assert_eq!(kind, "Runtime.ExitError");
     assert!(message.contains("exit"), "{message}");
@@ -374,6 +399,19 @@ fn a_process_that_ends_fails_its_event_and_is_replaced() {
         "Runtime.HandlerProtocol"
     );
     assert_eq!(api.call_payload("next").result(), "next");
+    let Running::Worker(worker) = &running else {
+        unreachable!()
+    };
+    let told = [
+        "\"event\"",
+        "\"outcome\":\"handler_exited\"",
+        "\"executed\":\"maybe\"",
+    ];
+    worker.log.wait_for(&told);
+    assert!(
+        !worker.log.text().contains("\"outcome\":\"ok\""),
+        "only errors"
+    );
 }
 
 #[test]
