@@ -72,7 +72,7 @@ pub async fn map(
         tell(&format!("map: {why}"));
         Ok(USAGE)
     };
-    let (mut input, output, length) = match open(&config, &map) {
+    let (mut input, output, before) = match open(&config, &map) {
         Ok(opened) => opened,
         Err(why) => return refused(why),
     };
@@ -83,7 +83,8 @@ pub async fn map(
         .await
         .flatten();
     let mut run = Run::new(&map, &output, Progress::new(map.progress, input.size));
-    run.offset = length;
+    run.offset = before.length;
+    run.tally.failed_before = before.failed;
     let end = match first {
         None => End::Whole,
         Some(Err(why)) => End::Input(why),
@@ -107,15 +108,27 @@ pub async fn map(
     ))
 }
 
-/// Opens all files, and starts the threads that read and write; returns the length of the output, too.
-fn open(config: &Config, map: &MapConfig) -> Result<(Input, Output, u64), String> {
+/// What the runs before have left.
+struct Before {
+    /// Bytes of the output.
+    length: u64,
+    /// Items that failed, and are not done again.
+    failed: u64,
+}
+
+/// Opens all files, and starts the threads that read and write.
+fn open(config: &Config, map: &MapConfig) -> Result<(Input, Output, Before), String> {
     let sources = input::open(map)?;
     let command = config.command.as_ref().map(Command::shown);
     let opened = files::open(map, &sources, &command.unwrap_or_default())?;
+    let before = Before {
+        length: opened.length,
+        failed: opened.logged.failed(),
+    };
     let input = input::start(map, sources, opened.logged)?;
     let output = Output::start(opened.files)
         .map_err(|error| format!("cannot start the thread that writes replies: {error}"))?;
-    Ok((input, output, opened.length))
+    Ok((input, output, before))
 }
 
 /// Starts the processes, gives them the items of the run, and ends them.
@@ -173,7 +186,8 @@ fn finish(
         )),
     }
     tell(&tally.last_line(took));
-    status(end, tally.failed > 0 && !map.exit_zero)
+    let has_failed = tally.failed + tally.failed_before > 0;
+    status(end, has_failed && !map.exit_zero)
 }
 
 /// The exit status of a run that no signal ended.

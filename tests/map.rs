@@ -1,7 +1,9 @@
 //! `faas-worker map`: lines in, reply lines out, in order; and a run that goes on where it ended.
 
 use crate::support::processes::{children, resident_kib, wait_until_gone};
-use crate::support::{Chance, Ledger, PATIENCE, Scratch, eventually, rust_example, within};
+use crate::support::{
+    Chance, Ledger, PATIENCE, Scratch, eventually, processes, rust_example, within,
+};
 use rustix::process::{Pid, Signal, kill_process};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::ExitStatusExt;
@@ -476,7 +478,8 @@ fn failed_items_are_done_again_when_asked() {
     let resumed = Resumed::new("a\nexit 3\nb\n".to_owned());
     for (flags, expected, times) in [
         (&[][..], 1, 1),
-        (&["--resume"], 0, 1),
+        // What failed before still counts.
+        (&["--resume"], 1, 1),
         (&["--resume-failed"], 1, 2),
     ] {
         let output = run(resumed.command(flags), "");
@@ -603,6 +606,33 @@ fn a_signal_lets_running_items_end_and_none_is_run_twice() {
             results(resumed.input.lines())
         );
         resumed.ledger.assert_none_twice();
+    }
+}
+
+/// Slurm and process groups signal the processes of the handler as well.
+#[test]
+fn a_signal_that_the_processes_get_too_fails_no_item() {
+    for flags in [&[][..], &["-u"]] {
+        let resumed = Resumed::new(lines(60, |n| format!("sleep 30 #{n}")));
+        let mut child = resumed.command(flags).spawn().unwrap();
+        resumed.wait_for_replies(&mut child, 10);
+        let handlers = processes::living_children(child.id());
+        assert!(!handlers.is_empty());
+        signal(&child, Signal::TERM);
+        for pid in handlers {
+            processes::signal(pid, Signal::TERM);
+        }
+        let ended = within(PATIENCE, "the run ends", || child.try_wait().unwrap());
+        assert_eq!(ended.code(), Some(143));
+        let output = run(resumed.command(&[flags, &["--resume"]].concat()), "");
+        assert!(output.status.success(), "{output:?}");
+        let mut replies: Vec<String> = resumed.output().lines().map(str::to_owned).collect();
+        let mut expected = results(resumed.input.lines());
+        if !flags.is_empty() {
+            replies.sort();
+            expected.sort();
+        }
+        assert_eq!(replies, expected);
     }
 }
 

@@ -181,6 +181,15 @@ impl Logged {
         self.hashes.len() as u64
     }
 
+    /// Items that failed, and are not done again.
+    pub(super) fn failed(&self) -> u64 {
+        let failed = self.ended.iter().filter(|ended| **ended == Ended::Failed);
+        match self.redoes_failed {
+            true => 0,
+            false => failed.count() as u64,
+        }
+    }
+
     /// Whether the item of this line is not done again.
     ///
     /// # Errors

@@ -17,6 +17,8 @@ const LINE_PERIOD: Duration = Duration::from_secs(1);
 pub(super) struct Tally {
     pub(super) well: u64,
     pub(super) failed: u64,
+    /// Items that failed in the runs before, and are not done again.
+    pub(super) failed_before: u64,
 }
 
 impl Tally {
@@ -26,10 +28,20 @@ impl Tally {
 
     /// The last line of a run.
     pub(super) fn last_line(self, took: Duration) -> String {
-        let Tally { well, failed } = self;
+        let Tally {
+            well,
+            failed,
+            failed_before,
+        } = self;
         let (items, seconds) = (self.ended(), took.as_secs_f64());
         let rate = items as f64 / seconds.max(0.001);
-        format!("map: {items} items, {well} ok, {failed} failed, {seconds:.1} s, {rate:.0}/s")
+        let before = match failed_before {
+            0 => String::new(),
+            count => format!("; {count} failed in earlier runs, --resume-failed does them again"),
+        };
+        format!(
+            "map: {items} items, {well} ok, {failed} failed, {seconds:.1} s, {rate:.0}/s{before}"
+        )
     }
 }
 
@@ -161,6 +173,7 @@ mod tests {
             assert_eq!(short(number), expected);
         }
         let tally = Tally {
+            failed_before: 0,
             well: 411_997,
             failed: 3,
         };
@@ -172,5 +185,11 @@ mod tests {
         assert_eq!(text(tally, 31, None, ten), "412k 41.2k/s, 3 failed");
         let line = "map: 412000 items, 411997 ok, 3 failed, 10.0 s, 41200/s";
         assert_eq!(tally.last_line(ten), line);
+        let resumed = Tally {
+            failed_before: 2,
+            ..tally
+        };
+        let before = "; 2 failed in earlier runs, --resume-failed does them again";
+        assert_eq!(resumed.last_line(ten), format!("{line}{before}"));
     }
 }

@@ -12,6 +12,7 @@ use super::size::WindowSize;
 use super::window::{Done, Window};
 use crate::budget::MemoryBudget;
 use crate::config::map::MapConfig;
+use crate::error::RequestFailure;
 use crate::logging::timestamp::seconds_since_1970;
 use crate::pool::Pool;
 use crate::shutdown::{Shutdown, Stage};
@@ -71,6 +72,8 @@ pub(super) struct Run<'a> {
     reads_on: bool,
     is_halted: bool,
     has_stopped: bool,
+    /// The reply of an item is missing, so that in order no later reply can be written.
+    has_gap: bool,
     size: WindowSize,
     /// Why the input ended before its end.
     input_fault: Option<String>,
@@ -98,6 +101,7 @@ impl<'a> Run<'a> {
             reads_on: true,
             is_halted: false,
             has_stopped: false,
+            has_gap: false,
             size: WindowSize::new(
                 config.window.map(NonZeroUsize::get),
                 config.least_window.get(),
@@ -278,11 +282,22 @@ impl<'a> Run<'a> {
     /// Writes the replies of items; says how the run ends with them, if it does.
     fn end_items(&mut self, done: &mut Vec<Done>, ended: Result<(), String>) -> Option<End> {
         for item in done.drain(..) {
-            if self.end_item(&item) {
+            if self.is_left_over(&item) {
+                self.unfinished += 1;
+            } else if self.end_item(&item) {
                 return Some(End::HaltedNow);
             }
         }
         ended.err().map(End::HandlerLost)
+    }
+
+    /// Whether an item is left to the run that resumes this one: a signal has ended the run, and the
+    /// process of the item too, which is no fault of the item. In order, so are the items behind it.
+    fn is_left_over(&mut self, done: &Done) -> bool {
+        let is_by_signal = self.has_stopped && !self.is_halted && self.config.job_log.is_some();
+        let died = matches!(done.outcome, Err(RequestFailure::Exited(_)));
+        self.has_gap |= is_by_signal && died && !self.config.unordered;
+        is_by_signal && (died || self.has_gap)
     }
 
     /// Writes the reply of an item; true if the run ends with it.
