@@ -126,6 +126,15 @@ mod tests {
                 assert!(is_known, "{mistake:?}: {label}");
             }
         }
+        for mistake in [
+            Mend::Flush,
+            Mend::Newline,
+            Mend::ReadLines,
+            Mend::RepeatId,
+            Mend::Stdout,
+        ] {
+            assert_eq!(all_mends(mistake).len(), Language::ALL.len(), "{mistake:?}");
+        }
         let sections = TEXTS.lines().filter(|line| line.starts_with("# "));
         assert_eq!(sections.count(), Mend::ALL.len());
     }
