@@ -2,7 +2,8 @@
 //! Knative and Cloud Run, Azure Functions.
 
 use crate::support::{
-    Builder, PATIENCE, Scratch, assert_error, assert_result, assert_within, misbehave, rust_example,
+    Builder, PATIENCE, Scratch, assert_error, assert_result, assert_within, misbehave,
+    rust_example, sh,
 };
 use rustix::process::Signal;
 use std::net::TcpListener;
@@ -39,6 +40,7 @@ fn openfaas_finds_the_function_outside_its_container() {
 fn openfaas_has_its_probes_answered_under_full_load() {
     let scratch = Scratch::new();
     let worker = openfaas(&scratch).start();
+    worker.wait_until_ready();
     let mut busy = worker.connect();
     busy.send_payload("hang").unwrap();
     worker.wait_until_read();
@@ -56,14 +58,14 @@ fn the_lock_file_is_there_until_the_worker_is_to_end() {
     let mut worker = openfaas(&scratch).start();
     assert_result(&worker.post("x"), "x");
     assert!(Path::new(&lock).exists());
-    let late = worker.post_aside("sleep 600");
+    let late = worker.post_aside("sleep 1500");
     worker.wait_until_read();
     worker.signal(Signal::TERM);
     crate::support::eventually("the lock file is gone", || {
         (!Path::new(&lock).exists()).then_some(())
     });
     assert!(!worker.has_ended(), "the request goes on");
-    assert_result(&late.join().unwrap(), "sleep 600");
+    assert_result(&late.join().unwrap(), "sleep 1500");
     assert!(worker.wait_for_end(PATIENCE).success());
 }
 
@@ -105,26 +107,24 @@ fn the_call_id_of_openfaas_is_the_request_id() {
 #[test]
 fn openfaas_limits_the_time_of_a_call() {
     let scratch = Scratch::new();
-    let worker = openfaas(&scratch)
-        .environment("exec_timeout", "300ms")
-        .start();
+    let worker = openfaas(&scratch).environment("exec_timeout", "2s").start();
     assert_result(&worker.post("x"), "x");
     assert_error(&worker.post("hang"), 504, "handler_timeout", "maybe");
     let answer = |time: &str| {
         let headers = [("x-timeout", time)];
-        let body = br#"{"payload":"sleep 200"}"#;
+        let body = br#"{"payload":"sleep 700"}"#;
         worker
             .connect()
             .request("POST", "/", &headers, Some(body))
             .unwrap()
     };
-    assert_error(&answer("50ms"), 504, "handler_timeout", "maybe");
+    assert_error(&answer("300ms"), 504, "handler_timeout", "maybe");
     // The process is still at it.
     crate::support::eventually("it is free again", || {
         (worker.post("x").status == 200).then_some(())
     });
     for time in ["10s", "soon", "0"] {
-        assert_result(&answer(time), "sleep 200");
+        assert_result(&answer(time), "sleep 700");
     }
 }
 
@@ -144,13 +144,19 @@ fn elsewhere_the_header_of_openfaas_has_no_meaning() {
 /// the first request comes at once.
 #[test]
 fn a_request_right_after_the_start_waits_for_the_function() {
-    let worker = misbehave(&["--delay", "700", "--ready"]);
+    let scratch = Scratch::new();
+    let (gate, program) = (scratch.path("gate"), rust_example("misbehave"));
+    let script = "while [ ! -e \"$1\" ]; do sleep 0.05; done; exec \"$2\" --ready";
+    let worker = sh(script, &[&gate, &program]);
     let worker = worker
         .environment("K_SERVICE", "f")
         .environment("K_REVISION", "f-00001");
     let worker = worker.start();
     assert_eq!(worker.get("/ready").status, 503);
-    assert_result(&worker.post("cold"), "cold");
+    let first = worker.post_aside("cold");
+    worker.wait_until_read();
+    scratch.file("gate", 0o644, "");
+    assert_result(&first.join().unwrap(), "cold");
     assert_eq!(worker.get("/ready").status, 200);
 }
 
