@@ -98,6 +98,12 @@ pub async fn map(
     // The thread that writes ends when no sender is left.
     drop(run);
     let written = output.finish(&shutdown).await;
+    if shutdown.is_at_least(Stage::Draining) && written.is_ok() {
+        tell(match map.job_log {
+            Some(_) => "map: ended by a signal; --resume goes on",
+            None => "map: ended by a signal, before the end of its input",
+        });
+    }
     Ok(finish(
         &map,
         &end,

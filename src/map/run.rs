@@ -21,10 +21,13 @@ use std::future::poll_fn;
 use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 
 /// Bytes of replies beyond which no further item is looked at before they are written.
 const MOST_UNWRITTEN: usize = 256 * 1024;
+
+/// Until a signal that ended a process has come to the worker, if it was for both.
+const SIGNALS_COME_WITHIN: Duration = Duration::from_millis(200);
 
 /// How a run ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -170,7 +173,13 @@ impl<'a> Run<'a> {
                 ended = poll_fn(|cx| window.poll_done(cx, &mut done)),
                     if window.len() > 0 && may_look =>
                 {
-                    if let Some(end) = self.end_items(&mut done, ended) {
+                    if self.config.job_log.is_some() && done.iter().any(Done::was_told_to_end) {
+                        // The signal may have reached the process first.
+                        let stop = shutdown.reached(Stage::Draining);
+                        // Cancel-safe: the stage is asked for again.
+                        drop(timeout(SIGNALS_COME_WITHIN, stop).await);
+                    }
+                    if let Some(end) = self.end_items(&mut done, ended, shutdown) {
                         return end;
                     }
                 }
@@ -280,9 +289,14 @@ impl<'a> Run<'a> {
     }
 
     /// Writes the replies of items; says how the run ends with them, if it does.
-    fn end_items(&mut self, done: &mut Vec<Done>, ended: Result<(), String>) -> Option<End> {
+    fn end_items(
+        &mut self,
+        done: &mut Vec<Done>,
+        ended: Result<(), String>,
+        shutdown: &Shutdown,
+    ) -> Option<End> {
         for item in done.drain(..) {
-            if self.is_left_over(&item) {
+            if self.is_left_over(&item, shutdown) {
                 self.unfinished += 1;
             } else if self.end_item(&item) {
                 return Some(End::HaltedNow);
@@ -293,8 +307,9 @@ impl<'a> Run<'a> {
 
     /// Whether an item is left to the run that resumes this one: a signal has ended the run, and the
     /// process of the item too, which is no fault of the item. In order, so are the items behind it.
-    fn is_left_over(&mut self, done: &Done) -> bool {
-        let is_by_signal = self.has_stopped && !self.is_halted && self.config.job_log.is_some();
+    fn is_left_over(&mut self, done: &Done, shutdown: &Shutdown) -> bool {
+        let is_stopped = shutdown.is_at_least(Stage::Draining);
+        let is_by_signal = is_stopped && !self.is_halted && self.config.job_log.is_some();
         let died = matches!(done.outcome, Err(RequestFailure::Exited(_)));
         self.has_gap |= is_by_signal && died && !self.config.unordered;
         is_by_signal && (died || self.has_gap)

@@ -22,6 +22,19 @@ pub(super) struct Done {
     pub(super) times: Option<CallTimes>,
 }
 
+impl Done {
+    /// Whether the process of the item ended by a signal that asks a program to end.
+    pub(super) fn was_told_to_end(&self) -> bool {
+        let Err(RequestFailure::Exited(why)) = &self.outcome else {
+            return false;
+        };
+        let why = why.full();
+        ["SIGTERM", "SIGINT", "SIGHUP"]
+            .iter()
+            .any(|signal| why.contains(signal))
+    }
+}
+
 /// The items in hand.
 #[derive(Debug)]
 pub(super) struct Window<'a> {
