@@ -4,19 +4,32 @@
 //! process of the handler is up, as `/ready` says; a watchdog is answered by the thread that accepts
 //! connections, so that a thread that hangs is noticed.
 
+use crate::logging::throttle::Throttle;
 use crate::shutdown::{Shutdown, Stage};
 use listenfd::ListenFd;
+use rustix::net::sockopt::socket_acceptconn;
+use rustix::process::{Resource, getrlimit};
 use sd_notify::NotifyState;
+use std::cell::RefCell;
 use std::convert::Infallible;
+use std::ffi::OsString;
+use std::fmt::Display;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
-use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 use tracing::{debug, warn};
 
-/// Time between two questions whether a process is up, until one is.
-const READY_PERIOD: Duration = Duration::from_millis(20);
+/// Time between two questions whether a process is up, and between two tries to tell of it.
+const RETRY_PERIOD: Duration = Duration::from_millis(20);
+
+/// Least time between two answers to a watchdog.
+const MIN_WATCHDOG_PERIOD: Duration = Duration::from_millis(10);
+
+/// Least time between two warnings that the service manager cannot be told.
+const WARNING_PAUSE: Duration = Duration::from_secs(60);
 
 /// Variables by which a service manager speaks to the program that it starts. They are not for the
 /// processes of the handler: a word from one of them would count as the worker's.
@@ -42,20 +55,31 @@ impl InheritedSockets {
     ///
     /// When a descriptor is no listening TCP socket.
     pub fn take() -> Result<InheritedSockets, String> {
+        check_count()?;
         let mut announced = ListenFd::from_env();
         let mut sockets = Vec::new();
         for index in 0..announced.len() {
+            let refused = |why: &dyn Display| {
+                format!("LISTEN_FDS: descriptor {index} is no TCP socket that listens: {why}")
+            };
             let socket = announced.take_tcp_listener(index);
-            let socket = socket.map_err(|error| {
-                format!("LISTEN_FDS: socket {index} is no TCP socket that listens: {error}")
-            })?;
-            sockets.extend(socket);
+            let Some(socket) = socket.map_err(|error| refused(&error))? else {
+                continue;
+            };
+            match socket_acceptconn(&socket) {
+                Ok(true) => sockets.push(socket),
+                Ok(false) => return Err(refused(&"it accepts no connections")),
+                Err(error) => return Err(refused(&error)),
+            }
         }
         Ok(InheritedSockets(sockets))
     }
 
     /// The sockets for callers, and those for operators: the ones on the port of `--admin`.
-    pub fn split(self, admin: Option<SocketAddr>) -> (Vec<TcpListener>, Vec<TcpListener>) {
+    pub fn split(
+        self,
+        admin: Option<std::net::SocketAddr>,
+    ) -> (Vec<TcpListener>, Vec<TcpListener>) {
         let admin_port = admin.map(|address| address.port());
         self.0.into_iter().partition(|socket| {
             let port = socket.local_addr().map(|address| address.port());
@@ -64,47 +88,105 @@ impl InheritedSockets {
     }
 }
 
+/// Refuses a number of sockets that no program can have; so much memory would be asked for.
+fn check_count() -> Result<(), String> {
+    let count = std::env::var("LISTEN_FDS").unwrap_or_default();
+    let most = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let is_too_large = count.parse().is_ok_and(|count: u64| count > most);
+    match is_too_large {
+        true => Err(format!(
+            "LISTEN_FDS: more than this program may have open, which is {most}: {count:?}"
+        )),
+        false => Ok(()),
+    }
+}
+
 /// Tells the service manager when the worker is ready and when it stops, and answers its watchdog;
 /// never ends.
 pub async fn keep_told(is_ready: impl Fn() -> bool, shutdown: &Shutdown) -> Infallible {
-    if std::env::var_os("NOTIFY_SOCKET").is_none() {
+    let Some(manager) = Manager::of_environment() else {
         return std::future::pending().await;
-    }
+    };
     let watchdog = async {
-        let Some(limit) = sd_notify::watchdog_enabled() else {
+        let limit = sd_notify::watchdog_enabled().filter(|limit| !limit.is_zero());
+        let Some(limit) = limit else {
             return std::future::pending().await;
         };
         debug!(limit_ms = limit.as_millis(), "answering a watchdog");
         loop {
-            tell([NotifyState::Watchdog]).await;
+            manager.tell(&[NotifyState::Watchdog]);
             // Half of the time: one answer may be late.
-            sleep(limit / 2).await;
+            sleep((limit / 2).max(MIN_WATCHDOG_PERIOD)).await;
         }
     };
     let stages = async {
         while !is_ready() && !shutdown.is_at_least(Stage::Draining) {
-            sleep(READY_PERIOD).await;
+            sleep(RETRY_PERIOD).await;
         }
         if !shutdown.is_at_least(Stage::Draining) {
-            tell([NotifyState::Ready, NotifyState::Status("ready")]).await;
+            let ready = [NotifyState::Ready, NotifyState::Status("ready")];
+            let told = manager.tell_at_last(&ready);
+            // Cancel-safe: a state is sent whole or not at all.
+            shutdown.run_until(Stage::Draining, told).await;
         }
         shutdown.reached(Stage::Draining).await;
-        tell([
+        let stopping = [
             NotifyState::Stopping,
             NotifyState::Status("finishing requests"),
-        ])
-        .await;
+        ];
+        manager.tell_at_last(&stopping).await;
         std::future::pending::<()>().await;
     };
     let (never, ()) = tokio::join!(watchdog, stages);
     never
 }
 
-/// Sends states to the service manager, beside the threads that serve: its socket may be full.
-async fn tell<const N: usize>(states: [NotifyState<'static>; N]) {
-    let told = spawn_blocking(move || sd_notify::notify(&states)).await;
-    if let Err(error) = told.unwrap_or_else(|error| Err(io::Error::other(error))) {
-        warn!(%error, "the service manager cannot be told of the worker");
+/// The service manager's end of the notification socket.
+struct Manager {
+    address: OsString,
+    throttle: RefCell<Throttle>,
+}
+
+impl Manager {
+    /// `None` without a service manager.
+    fn of_environment() -> Option<Manager> {
+        let address = std::env::var_os("NOTIFY_SOCKET").filter(|address| !address.is_empty())?;
+        let throttle = RefCell::new(Throttle::once_in(WARNING_PAUSE));
+        Some(Manager { address, throttle })
+    }
+
+    /// Sends states, now or never; true if they were sent.
+    fn tell(&self, states: &[NotifyState<'_>]) -> bool {
+        match self.send(states) {
+            Ok(()) => true,
+            Err(error) => {
+                let admitted = self.throttle.borrow_mut().admit();
+                if let Some(withheld) = admitted {
+                    warn!(%error, withheld, "the service manager cannot be told of the worker");
+                }
+                false
+            }
+        }
+    }
+
+    /// Sends states, again until the service manager takes them.
+    // Cancel-safe: states are sent whole or not at all.
+    async fn tell_at_last(&self, states: &[NotifyState<'_>]) {
+        while !self.tell(states) {
+            sleep(RETRY_PERIOD).await;
+        }
+    }
+
+    /// Never waits: a service manager that reads nothing must not hold up the worker.
+    fn send(&self, states: &[NotifyState<'_>]) -> io::Result<()> {
+        let lines: String = states.iter().map(|state| format!("{state}\n")).collect();
+        let socket = UnixDatagram::unbound()?;
+        socket.set_nonblocking(true)?;
+        match self.address.as_encoded_bytes().strip_prefix(b"@") {
+            Some(name) => socket.connect_addr(&SocketAddr::from_abstract_name(name)?)?,
+            None => socket.connect(&self.address)?,
+        }
+        socket.send(lines.as_bytes()).map(drop)
     }
 }
 

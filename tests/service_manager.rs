@@ -1,10 +1,13 @@
 //! What a service manager (systemd) is told, and the sockets that it passes on.
 
-use crate::support::{Connection, PATIENCE, Scratch, eventually, misbehave, processes, sh};
+use crate::support::client::Connection;
+use crate::support::{PATIENCE, Scratch, assert_result, eventually, misbehave, processes, sh};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use rustix::process::Signal;
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixDatagram;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -176,6 +179,69 @@ fn what_is_no_socket_is_refused() {
         said.contains("LISTEN_FDS") && said.contains("no TCP socket"),
         "{said}"
     );
+}
+
+#[test]
+fn a_socket_that_does_not_listen_is_refused() {
+    let socket = socket_with(
+        AddressFamily::INET,
+        SocketType::STREAM,
+        SocketFlags::CLOEXEC,
+        None,
+    );
+    let script = "exec 3<&0 </dev/null; export LISTEN_FDS=1 LISTEN_PID=$$; exec \"$0\" \"$@\"";
+    let output = Command::new("sh")
+        .args(["-c", script, PROGRAM, "--", "cat"])
+        .stdin(Stdio::from(socket.unwrap()))
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("accepts no connections"), "{said}");
+}
+
+#[test]
+fn more_sockets_than_can_be_open_are_refused() {
+    let script = "export LISTEN_FDS=2147483647 LISTEN_PID=$$; exec \"$0\" \"$@\"";
+    let output = Command::new("sh")
+        .args(["-c", script, PROGRAM, "--", "cat"])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("2147483647"), "{said}");
+}
+
+#[test]
+fn a_service_manager_that_reads_nothing_holds_up_no_end() {
+    let manager = Manager::new();
+    let full = UnixDatagram::unbound().unwrap();
+    full.connect(manager.path()).unwrap();
+    full.set_nonblocking(true).unwrap();
+    while full.send(b"STATUS=full").is_ok() {}
+    let mut worker = misbehave(&["--ready"])
+        .environment("NOTIFY_SOCKET", &manager.path())
+        .environment("WATCHDOG_USEC", "100000")
+        .start();
+    worker.wait_until_ready();
+    assert_result(&worker.post("x"), "x");
+    worker.log.wait_for(&["the service manager cannot be told"]);
+    worker.signal(Signal::TERM);
+    assert!(worker.wait_for_end(PATIENCE).success());
+}
+
+#[test]
+fn a_socket_without_a_file_is_told_as_well() {
+    let name = format!("faas-worker-test-{}", std::process::id());
+    let address = SocketAddr::from_abstract_name(name.as_bytes()).unwrap();
+    let socket = UnixDatagram::bind_addr(&address).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    let _worker = misbehave(&["--ready"])
+        .environment("NOTIFY_SOCKET", &format!("@{name}"))
+        .start();
+    let mut message = [0; 512];
+    let length = socket.recv(&mut message).unwrap();
+    assert!(message[..length].starts_with(b"READY=1"));
 }
 
 #[test]
