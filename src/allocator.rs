@@ -57,8 +57,8 @@ impl Trimming {
     /// * less than half of the largest load is left, and memory has grown since the last trim or the
     ///   load of that time is gone: once after each storm, and once in each lull;
     /// * memory has grown by more than twice the load;
-    /// * [`SAMPLES_UNTIL_NEXT`] samples after the last trim, resident memory is above the least so far
-    ///   plus three times the load.
+    /// * [`SAMPLES_UNTIL_NEXT`] samples after the last trim, resident memory is above the least so
+    ///   far plus a quarter of it, [`SPARE_BYTES`] and three times the load.
     pub(crate) fn is_due(&mut self, load: u64, resident: u64) -> bool {
         self.samples = self.samples.saturating_add(1);
         self.least = self.least.min(resident);

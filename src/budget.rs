@@ -127,12 +127,12 @@ impl MemoryBudget {
     // Cancel-safe: only asks.
     pub async fn room(&self) {
         loop {
-            let mut told = std::pin::pin!(self.0.room.notified());
-            told.as_mut().enable();
+            let mut freed = std::pin::pin!(self.0.room.notified());
+            freed.as_mut().enable();
             if !self.is_full() || self.0.may_be_overdrawn() {
                 return;
             }
-            told.await;
+            freed.await;
         }
     }
 
@@ -140,12 +140,12 @@ impl MemoryBudget {
     // Cancel-safe: only asks.
     pub async fn room_for_requests(&self) {
         loop {
-            let mut told = std::pin::pin!(self.0.room.notified());
-            told.as_mut().enable();
+            let mut freed = std::pin::pin!(self.0.room.notified());
+            freed.as_mut().enable();
             if !self.is_full() {
                 return;
             }
-            told.await;
+            freed.await;
         }
     }
 

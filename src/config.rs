@@ -71,7 +71,8 @@ pub struct HttpConfig {
     pub max_body_bytes: u64,
     /// All bodies and replies held at one time, in bytes.
     pub max_buffered_bytes: u64,
-    /// Where `/ready` is served instead, if not at `listen`.
+    /// Where `/ready`, `/metrics` and `/stats` are served instead of at `listen`, and `/processes`
+    /// at all.
     pub admin: Option<SocketAddr>,
     /// Whether errors may quote a handler's output and paths of the machine; by default where all
     /// addresses that are listened on are loopback ones.

@@ -293,7 +293,7 @@ impl Lambda {
             extras,
             // A process that hangs is replaced: at the deadline Lambda, too, ends all that it can.
             timeout: left.map_or(timeout, |left| left.min(timeout)),
-            latest: event.latest,
+            deadline: event.latest,
             reservation,
         })
     }

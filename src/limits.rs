@@ -11,12 +11,13 @@ use std::num::NonZeroUsize;
 use tracing::warn;
 
 /// Descriptors of the log, the runtime and the listeners.
-const SPARE_DESCRIPTORS: u64 = 64;
+const OWN_DESCRIPTORS: u64 = 64;
 
 /// Most connections to the address of `--admin`, which do not count as connections of callers.
 pub(crate) const ADMIN_CONNECTIONS: NonZeroUsize = NonZeroUsize::new(64).unwrap();
 
-/// Descriptors for one process: three pipes and the process itself, twice while it is replaced.
+/// Descriptors for one process: three pipes, the process itself and the watch for its exit, twice
+/// while it is replaced, and both ends of the pipe on which a start reports.
 const DESCRIPTORS_PER_PROCESS: u64 = 12;
 
 /// Raises the soft limit of descriptors so that all connections and processes fit, as far as the
@@ -61,7 +62,7 @@ fn descriptors_needed(
 ) -> u64 {
     let limits = listeners.iter().flatten();
     let connections = limits.map(|most| most.get().saturating_add(beyond) as u64);
-    connections.sum::<u64>() + DESCRIPTORS_PER_PROCESS * processes.get() as u64 + SPARE_DESCRIPTORS
+    connections.sum::<u64>() + DESCRIPTORS_PER_PROCESS * processes.get() as u64 + OWN_DESCRIPTORS
 }
 
 /// Warns where the kernel ends the whole control group, the worker included, for the memory of one

@@ -8,7 +8,7 @@ use std::num::NonZeroUsize;
 const PROCESSORS_PER_THREAD: usize = 4;
 
 /// Most threads that serve by default.
-const MAX_THREADS: usize = 8;
+const MAX_DEFAULT_THREADS: usize = 8;
 
 /// The processors that the worker may use at one time: those of its affinity mask, or the quota of
 /// its control group, rounded up, if that is less.
@@ -21,7 +21,7 @@ pub fn allowed() -> NonZeroUsize {
 
 /// Threads that serve, by default, with this many processors.
 pub fn threads_for(processors: NonZeroUsize) -> NonZeroUsize {
-    let threads = (processors.get() / PROCESSORS_PER_THREAD).clamp(1, MAX_THREADS);
+    let threads = (processors.get() / PROCESSORS_PER_THREAD).clamp(1, MAX_DEFAULT_THREADS);
     NonZeroUsize::new(threads).unwrap_or(NonZeroUsize::MIN)
 }
 

@@ -15,7 +15,7 @@ use std::{fs, io};
 const MAX_VISITED_PROCESSES: usize = 256;
 
 /// Most processes of one tree that [`is_tree_runnable`] visits: a command, and shells around it.
-const MAX_WRITERS: usize = 8;
+const MAX_TREE_PROCESSES: usize = 8;
 
 /// State of the main thread of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,8 +55,8 @@ pub fn is_zombie(pid: u32) -> bool {
 }
 
 /// True when the main thread of a process or of one of its first descendants runs, would run if it
-/// had a processor, or waits for a disk: it may be in the middle of a write. One that waits for
-/// anything else is not, for a pipe that is empty holds up no write.
+/// had a processor, waits for a disk, or is stopped: it may be in the middle of a write. A thread
+/// that waits for anything else is not: a pipe that is empty holds up no write.
 pub fn is_tree_runnable(pid: u32) -> bool {
     let mut tree = first_of_tree(pid);
     tree.any(|pid| matches!(state(pid), Some(b'R' | b'D' | b'T' | b't')))
@@ -145,7 +145,7 @@ fn first_of_tree(pid: u32) -> impl Iterator<Item = u32> {
         found.extend(children);
         Some(pid)
     };
-    std::iter::from_fn(next).take(MAX_WRITERS)
+    std::iter::from_fn(next).take(MAX_TREE_PROCESSES)
 }
 
 fn state(pid: u32) -> Option<u8> {

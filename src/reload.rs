@@ -21,18 +21,18 @@ use tracing::{info, warn};
 
 /// Files have come to rest when nothing has changed for this long: editors and compilers write in
 /// several steps.
-const QUIET_TIME: Duration = Duration::from_millis(30);
+const REST_TIME: Duration = Duration::from_millis(30);
 
 /// Longest wait for the files to come to rest, while writes go on. Within the 300 ms after which
 /// an edit must be noticed.
-const MAX_WAIT: Duration = Duration::from_millis(150);
+const MAX_REST_WAIT: Duration = Duration::from_millis(150);
 
 /// How often a snapshot is taken where the kernel sends no events.
 const POLL_PERIOD: Duration = Duration::from_millis(100);
 
 /// Least pause after a snapshot, in multiples of its duration: that of a large folder must not
 /// take a whole processor.
-const MIN_PAUSE: u32 = 9;
+const PAUSE_FACTOR: u32 = 9;
 
 /// How often the thread checks whether the [`Watch`] was dropped.
 const ASK_PERIOD: Duration = Duration::from_secs(1);
@@ -58,6 +58,15 @@ const WITHOUT_EVENTS: [u64; 7] = [
 /// A watch over the handler's files; ends when dropped.
 pub(crate) struct Watch {
     changes: mpsc::Receiver<PathBuf>,
+}
+
+/// The wait before the next snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum WaitFor {
+    /// An event, and after it the rest of the files.
+    Change,
+    /// Only the rest of the files: a change may have been missed.
+    Rest,
 }
 
 /// How changes are noticed.
@@ -162,35 +171,38 @@ impl Means {
         Means::Polling
     }
 
-    /// Watches the folders of a snapshot. True if another snapshot is needed, because a folder among them had
-    /// no watch until now.
-    fn follow(&mut self, snapshot: &Snapshot) -> bool {
+    /// Watches the folders of a snapshot. A change in a folder that had no watch until now may have
+    /// been missed.
+    fn follow(&mut self, snapshot: &Snapshot) -> WaitFor {
         let Means::Events(events) = self else {
-            return false;
+            return WaitFor::Change;
         };
-        events.follow(&snapshot.folders).unwrap_or_else(|error| {
-            *self = Means::without_events(&error);
-            false
-        })
+        match events.follow(&snapshot.folders) {
+            Ok(true) => WaitFor::Rest,
+            Ok(false) => WaitFor::Change,
+            Err(error) => {
+                *self = Means::without_events(&error);
+                WaitFor::Change
+            }
+        }
     }
 
-    /// Waits for an event and then for rest, or only for rest if `is_unsure`, after which a change may
-    /// have been missed. Returns the files whose write has ended.
-    fn wait(&mut self, is_unsure: bool, has_asked: impl Fn() -> bool) -> Vec<PathBuf> {
+    /// Waits for a change or for rest, while `is_watched`. Returns the files whose write has ended.
+    fn wait(&mut self, wait_for: WaitFor, is_watched: impl Fn() -> bool) -> Vec<PathBuf> {
         let Means::Events(events) = self else {
             std::thread::sleep(POLL_PERIOD);
             return Vec::new();
         };
         let mut closed = Vec::new();
-        let mut begun = is_unsure.then(Instant::now);
-        while has_asked() {
-            let limit = begun.map_or(ASK_PERIOD, |_| QUIET_TIME);
+        let mut begun = (wait_for == WaitFor::Rest).then(Instant::now);
+        while is_watched() {
+            let limit = begun.map_or(ASK_PERIOD, |_| REST_TIME);
             let hint = events.wait(limit);
             closed.extend(hint.closed);
             if !hint.is_there && begun.is_none() {
                 continue;
             }
-            if !hint.is_there || begun.get_or_insert_with(Instant::now).elapsed() >= MAX_WAIT {
+            if !hint.is_there || begun.get_or_insert_with(Instant::now).elapsed() >= MAX_REST_WAIT {
                 break;
             }
         }
@@ -206,7 +218,7 @@ fn watch(
     ready: oneshot::Sender<()>,
 ) {
     let mut last = scope.snapshot(&Snapshot::default());
-    let mut is_unsure = means.follow(&last);
+    let mut wait_for = means.follow(&last);
     let by = match means {
         Means::Events(_) => "events",
         Means::Polling => "polling",
@@ -217,7 +229,7 @@ fn watch(
     }
     let _ = ready.send(());
     while !changes.is_closed() {
-        let closed = means.wait(is_unsure, || !changes.is_closed());
+        let closed = means.wait(wait_for, || !changes.is_closed());
         let begun = Instant::now();
         let mut now = scope.snapshot(&last);
         let mut changed = now.change_since(&last).map(Path::to_owned);
@@ -231,9 +243,9 @@ fn watch(
             // With a full channel, earlier changes are still to be received.
             let _ = changes.try_send(path.to_owned());
         }
-        is_unsure = means.follow(&now);
+        wait_for = means.follow(&now);
         last = now;
-        let pause = begun.elapsed() * MIN_PAUSE;
+        let pause = begun.elapsed() * PAUSE_FACTOR;
         if pause > POLL_PERIOD {
             std::thread::sleep(pause.min(10 * ASK_PERIOD));
         }
@@ -242,8 +254,8 @@ fn watch(
 
 fn snapshot_when_quiet(scope: &Scope, mut now: Snapshot) -> Snapshot {
     let begun = Instant::now();
-    while begun.elapsed() < MAX_WAIT {
-        std::thread::sleep(QUIET_TIME);
+    while begun.elapsed() < MAX_REST_WAIT {
+        std::thread::sleep(REST_TIME);
         let next = scope.snapshot(&now);
         let is_quiet = next.change_since(&now).is_none();
         now = next;
@@ -336,7 +348,7 @@ mod tests {
         let patience = Duration::from_secs(10);
         assert_eq!(timeout(patience, watch.changed()).await.unwrap(), path);
         // Without a close, there is no change.
-        assert!(timeout(4 * MAX_WAIT, watch.changed()).await.is_err());
+        assert!(timeout(4 * MAX_REST_WAIT, watch.changed()).await.is_err());
         drop(file);
         assert_eq!(timeout(patience, watch.changed()).await.unwrap(), path);
         std::fs::remove_dir_all(&folder).unwrap();

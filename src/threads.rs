@@ -201,7 +201,7 @@ impl ConnectionThread {
     /// The runtime of the thread; `None` if it is the runtime of the caller.
     pub fn elsewhere(&self) -> Option<&Handle> {
         let runtime = &self.threads[self.index].runtime;
-        (self.index != mailbox::here().index()).then_some(runtime)
+        (self.index != mailbox::this_thread().index()).then_some(runtime)
     }
 }
 
@@ -240,7 +240,9 @@ mod tests {
         let numbers = runtimes.block_on(async {
             let mut numbers = Vec::new();
             for slot in 0..4 {
-                let task = threads.for_slot(slot).spawn(async { mailbox::here() });
+                let task = threads
+                    .for_slot(slot)
+                    .spawn(async { mailbox::this_thread() });
                 numbers.push(task.await.unwrap().index());
             }
             numbers

@@ -300,7 +300,7 @@ impl Trial {
             payload: quoted[1..quoted.len() - 1].to_owned().into(),
             extras: Extras::default(),
             timeout: limit,
-            latest: None,
+            deadline: None,
             reservation: self.budget.reservation(),
         }
     }

@@ -7,20 +7,20 @@ use std::num::NonZeroUsize;
 const MIB: u64 = 1024 * 1024;
 
 /// The memory budget where nothing else limits memory, in bytes.
-const MAX_BUFFERED_BYTES: u64 = 256 * MIB;
+const DEFAULT_BUFFERED_BYTES: u64 = 256 * MIB;
 
 /// The largest body and the largest result, in bytes.
-const MAX_BODY_BYTES: u64 = 8 * MIB;
+const DEFAULT_BODY_BYTES: u64 = 8 * MIB;
 
 /// Connections where nothing limits memory.
-const MAX_CONNECTIONS: usize = 16_384;
+const DEFAULT_CONNECTIONS: usize = 16_384;
 
 /// Connections under the smallest memory limit.
 const MIN_CONNECTIONS: usize = 64;
 
 /// Bytes of the memory limit for each connection: a connection takes up to 48 KiB, so all of them
 /// take less than a fifth of the memory limit.
-const LIMIT_PER_CONNECTION_BYTES: u64 = 256 * 1024;
+const MEMORY_PER_CONNECTION_BYTES: u64 = 256 * 1024;
 
 /// Sizes from the command line or variables.
 #[derive(Debug, Clone, Copy, Default)]
@@ -47,13 +47,15 @@ impl Sizes {
     ///
     /// When a body of the given size could never be admitted.
     pub(super) fn new(given: Given, memory_limit: Option<u64>) -> Result<Sizes, String> {
-        let by_limit = memory_limit.map_or(MAX_BUFFERED_BYTES, |limit| limit / 4);
+        let by_limit = memory_limit.map_or(DEFAULT_BUFFERED_BYTES, |limit| limit / 4);
         let twice_a_body = given.body.map_or(0, |body| body.saturating_mul(2));
-        let buffered = given
-            .buffered
-            .unwrap_or_else(|| by_limit.clamp(MIB, MAX_BUFFERED_BYTES).max(twice_a_body));
+        let buffered = given.buffered.unwrap_or_else(|| {
+            by_limit
+                .clamp(MIB, DEFAULT_BUFFERED_BYTES)
+                .max(twice_a_body)
+        });
         let half = (buffered / 2).max(1);
-        let body = given.body.unwrap_or(MAX_BODY_BYTES.min(half));
+        let body = given.body.unwrap_or(DEFAULT_BODY_BYTES.min(half));
         let largest = MemoryBudget::largest_request(buffered);
         if body > largest {
             return Err(format!(
@@ -61,13 +63,13 @@ impl Sizes {
                  fit into three quarters of it: \"{buffered}B\""
             ));
         }
-        let by_memory = memory_limit.map_or(MAX_CONNECTIONS, |limit| {
-            usize::try_from(limit / LIMIT_PER_CONNECTION_BYTES).unwrap_or(MAX_CONNECTIONS)
+        let by_memory = memory_limit.map_or(DEFAULT_CONNECTIONS, |limit| {
+            usize::try_from(limit / MEMORY_PER_CONNECTION_BYTES).unwrap_or(DEFAULT_CONNECTIONS)
         });
-        let by_memory = by_memory.clamp(MIN_CONNECTIONS, MAX_CONNECTIONS);
+        let by_memory = by_memory.clamp(MIN_CONNECTIONS, DEFAULT_CONNECTIONS);
         Ok(Sizes {
             body,
-            reply: given.reply.unwrap_or(MAX_BODY_BYTES.min(half)),
+            reply: given.reply.unwrap_or(DEFAULT_BODY_BYTES.min(half)),
             buffered,
             connections: given
                 .connections

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 const TIME_LIMIT: Duration = Duration::from_millis(1500);
 
 /// Longest response that is read, in bytes; a worker's is shorter.
-const MAX_ANSWER_BYTES: usize = 4096;
+const MAX_HEALTH_RESPONSE_BYTES: usize = 4096;
 
 /// The question to the worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,7 +118,7 @@ fn ask(address: SocketAddr, question: Question, deadline: Instant) -> io::Result
         address,
         question.path(),
         deadline,
-        MAX_ANSWER_BYTES,
+        MAX_HEALTH_RESPONSE_BYTES,
         is_whole,
     )
 }

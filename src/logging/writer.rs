@@ -11,11 +11,11 @@ use std::time::{Duration, Instant};
 use tracing::warn;
 
 /// Lines that may wait to be written.
-const MAX_BUFFERED_LINES: usize = 8192;
+const MAX_WAITING_LINES: usize = 8192;
 
 /// Bytes that may wait to be written: a block of a handler's output is one line, and JSON may take
 /// six bytes for one byte of the block.
-const MAX_BUFFERED_BYTES: usize = 8 * 1024 * 1024;
+const MAX_WAITING_BYTES: usize = 8 * 1024 * 1024;
 
 /// How long the end of the program waits for the last lines.
 const LAST_LINES_TIMEOUT: Duration = Duration::from_secs(1);
@@ -60,7 +60,7 @@ impl Waiting {
     fn add(&self, length: usize) -> bool {
         let lines = self.lines.fetch_add(1, Ordering::Relaxed);
         let bytes = self.bytes.fetch_add(length, Ordering::Relaxed);
-        let has_room = lines < MAX_BUFFERED_LINES && bytes + length <= MAX_BUFFERED_BYTES;
+        let has_room = lines < MAX_WAITING_LINES && bytes + length <= MAX_WAITING_BYTES;
         if !has_room {
             self.remove(length);
             self.lose();
@@ -142,7 +142,7 @@ pub(super) fn start(log: impl Write + Send + 'static) -> io::Result<(Buffer, Las
 }
 
 fn write_lines(mut log: impl Write, lines: &Receiver<Message>, waiting: &Waiting) {
-    let mut told = Instant::now();
+    let mut last_loss_report = Instant::now();
     while let Ok(Message::Line(line)) = lines.recv() {
         let written = match FOLLOWS_BAR.load(Ordering::Relaxed) {
             true => log.write_all(&[CLEAR_LINE, &line].concat()),
@@ -152,10 +152,10 @@ fn write_lines(mut log: impl Write, lines: &Receiver<Message>, waiting: &Waiting
         waiting.remove(line.len());
         if written.is_err() {
             waiting.lose();
-        } else if told.elapsed() >= LOSS_REPORT_PERIOD {
+        } else if last_loss_report.elapsed() >= LOSS_REPORT_PERIOD {
             let lost = waiting.lost.swap(0, Ordering::Relaxed);
             if lost > 0 {
-                told = Instant::now();
+                last_loss_report = Instant::now();
                 // This line comes back through the buffer.
                 warn!(
                     lines = lost,
@@ -179,7 +179,7 @@ mod tests {
             lines,
             waiting: Arc::clone(&waiting),
         };
-        let line = vec![b'x'; MAX_BUFFERED_BYTES / 4];
+        let line = vec![b'x'; MAX_WAITING_BYTES / 4];
         for _ in 0..10 {
             near.write_all(&line).unwrap();
         }
@@ -190,7 +190,7 @@ mod tests {
         near.write_all(&line).unwrap();
         assert_eq!(to_write.try_iter().count(), 1);
         let waiting = Waiting::default();
-        assert!((0..MAX_BUFFERED_LINES).all(|_| waiting.add(10)));
+        assert!((0..MAX_WAITING_LINES).all(|_| waiting.add(10)));
         assert!(!waiting.add(10));
         waiting.remove(10);
         assert!(waiting.add(10));

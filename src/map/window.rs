@@ -212,7 +212,7 @@ impl<'a> Window<'a> {
             payload,
             extras: Extras::default(),
             timeout: self.pool.timeout(),
-            latest: None,
+            deadline: None,
             reservation,
         };
         item.state = match self.pool.call(job) {

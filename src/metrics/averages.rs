@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// The time that the averages go over.
-pub const WINDOW: Duration = Duration::from_secs(10);
+pub const AVERAGED_TIME: Duration = Duration::from_secs(10);
 
 /// The time between two samples.
 pub const PERIOD: Duration = Duration::from_millis(250);
@@ -33,7 +33,7 @@ impl Averages {
         let mut samples = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         while samples
             .front()
-            .is_some_and(|first| sample.at.saturating_duration_since(first.at) > WINDOW)
+            .is_some_and(|first| sample.at.saturating_duration_since(first.at) > AVERAGED_TIME)
         {
             samples.pop_front();
         }

@@ -120,9 +120,9 @@ impl ProcessMetrics {
         self.busy_ns.fetch_add(time_ns, Ordering::Relaxed);
     }
 
-    /// Lines of output were logged.
-    pub fn logged(&self, stream: HandlerStream, lines: u64) {
-        self.log_lines[stream as usize].fetch_add(lines, Ordering::Relaxed);
+    /// Blocks of output were logged: lines that came together.
+    pub fn logged(&self, stream: HandlerStream, blocks: u64) {
+        self.log_lines[stream as usize].fetch_add(blocks, Ordering::Relaxed);
     }
 
     /// Output was not logged, because it came too fast.

@@ -2,7 +2,7 @@
 
 use super::histogram::{Histogram, HistogramTotals, add};
 use crate::error::Code;
-use crate::threads::mailbox::here;
+use crate::threads::mailbox::this_thread;
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -98,7 +98,7 @@ impl RequestMetrics {
         total: Duration,
         times: Option<(Duration, Duration)>,
     ) {
-        let own = &self.0[here().index()];
+        let own = &self.0[this_thread().index()];
         add(&own.outcomes[outcome.index()], 1);
         match (outcome, status) {
             (OutcomeLabel::Ok, _) => own.ok.record(total),

@@ -23,7 +23,7 @@ use crate::metrics::Metrics;
 use crate::process::owner::Load;
 use crate::process::repeats::FailedOutput;
 use crate::shutdown::Shutdown;
-use crate::threads::mailbox::{CountOfThreads, Mailboxes, ThreadNumber, here};
+use crate::threads::mailbox::{Mailboxes, PerThreadCount, ThreadNumber, this_thread};
 #[cfg(all(test, faas_model))]
 use loom::sync::{Mutex, MutexGuard};
 use std::sync::Arc;
@@ -66,7 +66,7 @@ pub(super) struct Dispatcher {
     pub(super) fills: Semaphore,
     pub(super) shutdown: Shutdown,
     /// Calls that have no answer yet.
-    pub(super) open_calls: CountOfThreads,
+    pub(super) open_calls: PerThreadCount,
     /// The length of the queue after the last call was pushed or taken.
     queue_length: AtomicUsize,
     pub(super) budget: MemoryBudget,
@@ -125,7 +125,7 @@ impl Dispatcher {
             wants_more: Notify::new(),
             fills: Semaphore::new(0),
             shutdown,
-            open_calls: mailboxes.count_of_threads(),
+            open_calls: mailboxes.new_count(),
             queue_length: AtomicUsize::new(0),
             statuses: Statuses::default(),
             metrics,
@@ -188,7 +188,7 @@ impl Dispatcher {
         let mut state = self.lock();
         state.waiting_processes.withdraw(process);
         let now = Instant::now();
-        let here = here();
+        let here = this_thread();
         let is_starved = !state.queue.is_empty() && self.budget.is_full();
         let mut may_exit;
         let taken = loop {
@@ -217,7 +217,7 @@ impl Dispatcher {
         };
         let could_grow = other.is_none() && !is_starved && state.could_grow();
         if taken.is_none() {
-            let registered = Registered::here(process, cx.waker().clone());
+            let registered = Registered::on_this_thread(process, cx.waker().clone());
             state.waiting_processes.register(priority, registered);
         }
         let failure = (!too_late.is_empty()).then(|| state.waited_too_long());
@@ -231,12 +231,12 @@ impl Dispatcher {
         }
         self.wake(other, could_grow);
         answer_all(too_late, failure);
-        taken.map_or(Poll::Pending, |call| Poll::Ready(call.taken_at(now)))
+        taken.map_or(Poll::Pending, |call| Poll::Ready(call.begin_at(now)))
     }
 
     /// Wakes one process for a waiting call, if there is one of each.
     pub(super) fn wake_one(&self, mut state: MutexGuard<'_, DispatchState>) {
-        let process = state.pop_for_waiting(here());
+        let process = state.pop_for_waiting(this_thread());
         let could_grow = process.is_none() && state.could_grow();
         drop(state);
         self.wake(process, could_grow);
@@ -308,10 +308,10 @@ impl Dispatcher {
             call.waits_until = call
                 .call
                 .job
-                .latest
-                .map_or(longest, |latest| latest.min(longest));
+                .deadline
+                .map_or(longest, |deadline| deadline.min(longest));
             state.queue.hand_back(call.place, call.waits_until, call);
-            woken.extend(state.waiting_processes.pop(here()));
+            woken.extend(state.waiting_processes.pop(this_thread()));
         }
         let could_grow = state.could_grow();
         drop(state);

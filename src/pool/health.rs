@@ -25,10 +25,11 @@ pub(super) struct Health {
     was_ever_up: bool,
     /// Processes are up after their ready line only (`--wait-ready`).
     requires_ready_line: bool,
-    why: Cause,
+    /// Why the last start failed, if no process has come up since.
+    why: Option<Cause>,
     /// The reason that the log last gave for refusing requests.
-    told: Option<Cause>,
-    next_start: Duration,
+    logged_why: Option<Cause>,
+    next_start_in: Duration,
 }
 
 /// What requests have shown of the command since the worker was started.
@@ -42,7 +43,7 @@ enum Evidence {
         has_new_process: bool,
     },
     /// A process has answered, or sent its ready line.
-    Some,
+    Answered,
 }
 
 impl Health {
@@ -61,9 +62,9 @@ impl Health {
             evidence: Evidence::Untried,
             was_ever_up: false,
             requires_ready_line: false,
-            told: no_command.clone().map(Cause::from),
-            why: no_command.map_or_else(|| Cause::from(""), Cause::from),
-            next_start: Duration::from_secs(1),
+            logged_why: no_command.clone().map(Cause::from),
+            why: no_command.map(Cause::from),
+            next_start_in: Duration::from_secs(1),
         }
     }
 
@@ -80,12 +81,12 @@ impl Health {
 
     /// A process has answered, or sent its ready line, for the first time.
     pub(super) fn showed_life(&mut self) {
-        self.evidence = Evidence::Some;
+        self.evidence = Evidence::Answered;
     }
 
     /// A process that has never answered has used up a request's time.
     pub(super) fn unanswered(&mut self) {
-        if self.evidence != Evidence::Some {
+        if self.evidence != Evidence::Answered {
             self.evidence = Evidence::NoneYet {
                 has_new_process: false,
             };
@@ -106,8 +107,8 @@ impl Health {
             *has_new_process = true;
         }
         self.failed_starts = 0;
-        self.why = Cause::from("");
-        self.told = None;
+        self.why = None;
+        self.logged_why = None;
         self.refused_starts = 0;
         let was_ever_up = std::mem::replace(&mut self.was_ever_up, true);
         match (self.up, was_ever_up) {
@@ -122,22 +123,27 @@ impl Health {
         self.was_ever_up
     }
 
-    /// A process has left the pool.
-    pub(super) fn left(&mut self, was_up: bool) {
+    /// A process has left the pool that was never up.
+    pub(super) fn left_before_up(&mut self) {
         self.alive -= 1;
-        self.up -= usize::from(was_up);
     }
 
-    /// A process has ended without ever being up; the next start comes after `next_start`.
-    pub(super) fn start_failed(&mut self, why: Cause, next_start: Duration) {
+    /// A process has left the pool that was up.
+    pub(super) fn left_after_up(&mut self) {
+        self.alive -= 1;
+        self.up -= 1;
+    }
+
+    /// A process has ended without ever being up; the next start comes after `next_start_in`.
+    pub(super) fn start_failed(&mut self, why: Cause, next_start_in: Duration) {
         self.failed_starts = self.failed_starts.saturating_add(1);
-        self.note(why, next_start);
+        self.note(why, next_start_in);
     }
 
     /// The command cannot be executed at all.
-    pub(super) fn cannot_execute(&mut self, why: Cause, next_start: Duration) {
+    pub(super) fn cannot_execute(&mut self, why: Cause, next_start_in: Duration) {
         self.failed_starts = self.failed_starts.max(MAX_FAILED_STARTS);
-        self.note(why, next_start);
+        self.note(why, next_start_in);
     }
 
     /// The failure that a request would get now, if any.
@@ -147,13 +153,13 @@ impl Health {
         if self.alive > 0 || !(is_failing || is_refused) {
             return None;
         }
-        let why = self.why.clone();
+        let why = self.why.clone()?;
         if !self.was_ever_up && !is_refused {
             return Some(RequestFailure::NotLoaded(why));
         }
         Some(RequestFailure::Unavailable {
             why,
-            retry_after: self.next_start,
+            retry_after: self.next_start_in,
         })
     }
 
@@ -164,10 +170,10 @@ impl Health {
         else {
             return None;
         };
-        if self.told.as_ref() == Some(&why) {
+        if self.logged_why.as_ref() == Some(&why) {
             return None;
         }
-        self.told = Some(why.clone());
+        self.logged_why = Some(why.clone());
         Some(why)
     }
 
@@ -191,8 +197,7 @@ impl Health {
         if self.up > 0 {
             return None;
         }
-        if !self.why.is_empty() {
-            let why = self.why.clone();
+        if let Some(why) = self.why.clone() {
             return Some(why.map(|why| format!("no process is up: {why}")));
         }
         Some(Cause::from(if self.requires_ready_line {
@@ -203,14 +208,14 @@ impl Health {
     }
 
     /// The system refused to start a process, which says nothing about the command.
-    pub(super) fn start_refused(&mut self, why: Cause, next_start: Duration) {
+    pub(super) fn start_refused(&mut self, why: Cause, next_start_in: Duration) {
         self.refused_starts = self.refused_starts.saturating_add(1);
-        self.note(why, next_start);
+        self.note(why, next_start_in);
     }
 
-    fn note(&mut self, why: Cause, next_start: Duration) {
-        self.why = why;
-        self.next_start = next_start;
+    fn note(&mut self, why: Cause, next_start_in: Duration) {
+        self.why = Some(why);
+        self.next_start_in = next_start_in;
     }
 }
 
@@ -223,7 +228,7 @@ mod tests {
     fn fail_starts(health: &mut Health, count: u32) {
         for _ in 0..count {
             health.started();
-            health.left(false);
+            health.left_before_up();
             health.start_failed("exit status: 3".into(), SOON);
         }
     }
@@ -251,7 +256,7 @@ mod tests {
         let fail = |health: &mut Health, why: &str| {
             health.started();
             assert_eq!(health.take_news(), None, "one is starting");
-            health.left(false);
+            health.left_before_up();
             health.start_failed(why.into(), SOON);
             health.take_news()
         };
@@ -264,7 +269,7 @@ mod tests {
         assert_eq!(fail(&mut health, "b"), None);
         health.started();
         health.came_up();
-        health.left(true);
+        health.left_after_up();
         for _ in 0..4 {
             assert_eq!(fail(&mut health, "b"), None);
         }
@@ -278,8 +283,8 @@ mod tests {
         health.started();
         assert_eq!(health.came_up(), Some("ready: the first process is up"));
         assert_eq!(health.came_up(), None);
-        health.left(true);
-        health.left(true);
+        health.left_after_up();
+        health.left_after_up();
         health.started();
         assert_eq!(health.came_up(), Some("ready again: a process is up"));
     }
@@ -291,7 +296,7 @@ mod tests {
         health.came_up();
         fail_starts(&mut health, 5);
         assert_eq!(health.failure(), None, "one is still alive");
-        health.left(true);
+        health.left_after_up();
         let why = "exit status: 3".into();
         assert_eq!(
             health.failure(),
@@ -328,7 +333,7 @@ mod tests {
         let why = health.why_not_ready();
         assert_eq!(why, Some("no process is up: no descriptors".into()));
         health.started();
-        health.left(false);
+        health.left_before_up();
         assert_eq!(health.failure(), None);
     }
 
@@ -358,7 +363,7 @@ mod tests {
         health.came_up();
         health.unanswered();
         assert!(health.why_not_ready().is_some());
-        health.left(true);
+        health.left_after_up();
         health.started();
         assert!(health.why_not_ready().is_some());
         health.came_up();
@@ -391,7 +396,7 @@ mod tests {
         fail_starts(&mut health, 4);
         health.started();
         health.came_up();
-        health.left(true);
+        health.left_after_up();
         fail_starts(&mut health, 4);
         assert_eq!(health.failure(), None);
     }

@@ -120,7 +120,9 @@ impl Pool {
     pub fn call(&self, job: Job) -> Result<PendingAnswer, RequestFailure> {
         let now = Instant::now();
         let queue_end = now + self.dispatcher.queue_timeout;
-        let until = job.latest.map_or(queue_end, |latest| latest.min(queue_end));
+        let until = job
+            .deadline
+            .map_or(queue_end, |deadline| deadline.min(queue_end));
         // `queue_end` in the queue, `timeout` behind another request, and `timeout` of its own.
         let gives_up_at = queue_end + 2 * job.timeout;
         let (call, receiver) = Call::new(job);

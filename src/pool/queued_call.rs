@@ -2,7 +2,7 @@
 
 use crate::answer::Outcome;
 use crate::process::call::Call;
-use crate::threads::mailbox::{ThreadNumber, here};
+use crate::threads::mailbox::{ThreadNumber, this_thread};
 use std::borrow::Borrow;
 use std::time::{Duration, Instant};
 
@@ -23,7 +23,7 @@ pub(super) struct QueuedCall {
     /// it.
     pub(super) gives_up_at: Instant,
     /// When the call was last taken from the queue; before that, when it was made.
-    pub(super) taken: Instant,
+    pub(super) taken_at: Instant,
     /// Waiting time left when the call was last taken from the queue.
     pub(super) wait_left: Duration,
     /// How often the call was handed back after the end of a process.
@@ -41,21 +41,21 @@ impl QueuedCall {
     ) -> QueuedCall {
         QueuedCall {
             call,
-            home: here(),
+            home: this_thread(),
             place,
             called,
             waits_until,
             gives_up_at,
-            taken: called,
+            taken_at: called,
             wait_left: Duration::ZERO,
             times_handed_back: 0,
         }
     }
 
     /// The call, as a process has taken it from the queue at this moment.
-    pub(super) fn taken_at(mut self, now: Instant) -> QueuedCall {
+    pub(super) fn begin_at(mut self, now: Instant) -> QueuedCall {
         self.wait_left = self.waits_until.saturating_duration_since(now);
-        self.taken = now;
+        self.taken_at = now;
         self
     }
 

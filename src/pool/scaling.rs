@@ -1,7 +1,7 @@
 //! Scaling: how many slots are filled. More while calls wait too long, fewer while processes are
 //! idle.
 //!
-//! Pure. Looks at the queue at intervals of [`SAMPLE_PERIOD`]: a call that waited at the last sample
+//! Pure. Looks at the queue at intervals of [`QUEUE_SAMPLE_PERIOD`]: a call that waited at the last sample
 //! and still waits has waited too long.
 
 use std::num::NonZeroUsize;
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 /// A call that waits for longer makes the pool grow. Several times as long as a call waits for its
 /// turn on a busy machine.
-pub(super) const SAMPLE_PERIOD: Duration = Duration::from_millis(20);
+pub(super) const QUEUE_SAMPLE_PERIOD: Duration = Duration::from_millis(20);
 
 /// How many slots are filled, and how many may be.
 #[derive(Debug)]

@@ -28,7 +28,7 @@ use crate::shutdown::Stage;
 use backoff::Backoff;
 use departure::{ProcessEnd, StopReason};
 use events::SlotEvent;
-use idle::IdleTime;
+use idle::Inspection;
 use live::{LiveProcess, SlotFacts, StopPolicy};
 use member::Role;
 use retirement::Due;
@@ -67,7 +67,7 @@ pub(super) struct Slot {
     /// The process that serves.
     current: Option<Box<LiveProcess>>,
     /// Idle time and memory at the last inspection.
-    idle_time: IdleTime,
+    inspection: Inspection,
     /// What is to take the current process's place.
     successor: Successor,
     /// The reload that waits for the successor, if one does.
@@ -122,7 +122,7 @@ impl Slot {
             renewals,
             backoff: Backoff::default(),
             current: None,
-            idle_time: IdleTime::now(),
+            inspection: Inspection::new(),
             successor: if settings.is_empty_at_first {
                 Successor::NotNeeded
             } else {
@@ -185,7 +185,7 @@ impl Slot {
 
     /// Puts a process into the place; returns the previous one.
     fn install(&mut self, running: Box<LiveProcess>) -> Option<Box<LiveProcess>> {
-        self.idle_time = IdleTime::now();
+        self.inspection = Inspection::new();
         self.current.replace(running)
     }
 

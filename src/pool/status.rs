@@ -88,7 +88,7 @@ impl ProcessStatus {
         }
     }
 
-    /// A request of the process was answered, or given back.
+    /// A request of the process was answered, by a result or a failure.
     pub(super) fn finished_request(&self, now: Instant) {
         let active = self.active.load(Ordering::Relaxed).saturating_sub(1);
         self.active.store(active, Ordering::Relaxed);

@@ -74,7 +74,7 @@ fn job(payload: &'static str) -> Job {
         payload: payload.into(),
         extras: Extras::default(),
         timeout: LONG,
-        latest: None,
+        deadline: None,
         reservation: MemoryBudget::new(1 << 20).reservation(),
     }
 }

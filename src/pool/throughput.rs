@@ -67,7 +67,7 @@ impl EchoProcess {
         let pool = Arc::clone(&self.pool);
         let dispatcher = &pool.dispatcher;
         let mut is_more = false;
-        while self.conversation.free_requests(now) > 0 {
+        while self.conversation.free_places(now) > 0 {
             let load = Load {
                 in_flight: self.conversation.in_flight(),
                 position: self.conversation.next_position(),

@@ -9,7 +9,7 @@
 //! Also counts idle processes, including those woken but not yet polled; waiting calls are reserved
 //! for them before any is written ahead to a busy process.
 
-use crate::threads::mailbox::{ThreadNumber, here};
+use crate::threads::mailbox::{ThreadNumber, this_thread};
 
 /// Which processes are woken first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,10 +47,10 @@ pub(super) struct Registered<W> {
 
 impl<W> Registered<W> {
     /// A process of the calling thread.
-    pub(super) fn here(process: u64, waker: W) -> Registered<W> {
+    pub(super) fn on_this_thread(process: u64, waker: W) -> Registered<W> {
         Registered {
             process,
-            thread: here(),
+            thread: this_thread(),
             waker,
         }
     }

@@ -29,8 +29,8 @@ pub struct Job {
     pub extras: Extras,
     /// Longest time that a process is given to answer.
     pub timeout: Duration,
-    /// The end of the caller's own time budget.
-    pub latest: Option<Instant>,
+    /// The end of the caller's time budget.
+    pub deadline: Option<Instant>,
     /// Counts the bytes of the payload as held until the job is answered, even after the caller
     /// has left.
     pub reservation: Reservation,
@@ -110,10 +110,10 @@ impl Call {
 
     fn time_left_ms(&self, now: Instant) -> u64 {
         let Job {
-            timeout, latest, ..
+            timeout, deadline, ..
         } = self.job;
-        let budget = latest.map(|latest| latest.saturating_duration_since(now));
-        let left = budget.map_or(timeout, |budget| budget.min(timeout));
+        let time_budget = deadline.map(|deadline| deadline.saturating_duration_since(now));
+        let left = time_budget.map_or(timeout, |time| time.min(timeout));
         u64::try_from(left.as_millis()).unwrap_or(u64::MAX)
     }
 }
@@ -129,8 +129,8 @@ impl<R: Borrow<Call>> Ticket for R {
         self.borrow().job.timeout
     }
 
-    fn latest(&self) -> Option<Instant> {
-        self.borrow().job.latest
+    fn deadline(&self) -> Option<Instant> {
+        self.borrow().job.deadline
     }
 
     fn name(&self) -> Option<RequestName> {
@@ -185,7 +185,7 @@ mod tests {
                 payload: "p".into(),
                 extras: Extras::default(),
                 timeout: Duration::ZERO,
-                latest: None,
+                deadline: None,
                 reservation: budget.reservation(),
             });
             call.answer(outcome);

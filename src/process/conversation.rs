@@ -14,9 +14,10 @@
 //!   wins over its deadline. If
 //!   [`Conversation::must_check_activity`], the order is `expire`, the same question again,
 //!   [`Conversation::record_activity`]; else [`Conversation::record_suspended`], `expire`.
-//! * *Bytes out*: while [`Conversation::free_requests`] is not 0, [`Conversation::give`] puts a request into
-//!   [`Conversation::outgoing`]; [`Conversation::sent`] takes out the bytes that the pipe accepted.
-//! * *Questions*, which change nothing: [`Conversation::trust`], [`Conversation::free_requests`],
+//! * *Bytes out*: while [`Conversation::free_places`] is not 0, [`Conversation::give`] puts a
+//!   request into [`Conversation::outgoing`]; [`Conversation::sent`] takes out the bytes that the
+//!   pipe accepted.
+//! * *Questions*, which change nothing: [`Conversation::trust`], [`Conversation::free_places`],
 //!   [`Conversation::in_flight`] and more.
 //!
 //! In each turn the driver calls them in this order: bytes in, time, bytes out. Each method that
@@ -78,8 +79,8 @@ pub trait Ticket {
     fn context(&self, now: Instant, members: &[ContextMember]) -> RequestContext<'_>;
     /// The longest time that a process is given.
     fn timeout(&self) -> Duration;
-    /// The end of the caller's own budget.
-    fn latest(&self) -> Option<Instant>;
+    /// The end of the caller's time budget.
+    fn deadline(&self) -> Option<Instant>;
     /// The name of the request in the log.
     fn name(&self) -> Option<RequestName> {
         None
@@ -197,7 +198,7 @@ impl<T: Ticket> Conversation<T> {
     }
 
     /// How many requests the process may be given now.
-    pub fn free_requests(&self, now: Instant) -> usize {
+    pub fn free_places(&self, now: Instant) -> usize {
         let waits_for_ready = self.limits.wait_ready && !self.is_ready;
         let waits = waits_for_ready || self.is_in_half_a_line() || self.silence.is_awaited();
         if self.trust != Trust::Sound || waits {
@@ -275,13 +276,13 @@ impl<T: Ticket> Conversation<T> {
         self.index_of(id).is_none()
     }
 
-    /// Gives a request to the process, which must have a free one. The id must be free, and impossible to
-    /// guess for senders of payloads. The clock of the request starts when its line has been
-    /// written.
+    /// Gives a request to the process, which must be able to take one (`free_places` > 0). The id
+    /// must be free, and impossible to guess for senders of payloads. The clock of the request
+    /// starts when its line has been written.
     pub fn give(&mut self, now: Instant, id: u64, ticket: T) {
         debug_assert!(self.is_free(id), "an id was given to two requests");
         debug_assert!(
-            self.free_requests(now) > 0,
+            self.free_places(now) > 0,
             "a request was given to a process that may be given none"
         );
         if self.flight.is_empty() {
@@ -297,7 +298,7 @@ impl<T: Ticket> Conversation<T> {
             line: begin..self.outgoing.end(),
             since: now,
             timeout: ticket.timeout(),
-            latest: ticket.latest(),
+            callers_deadline: ticket.deadline(),
             strays_before: self.strays.count,
             made: now,
             has_context: !self.context.is_empty(),

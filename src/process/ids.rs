@@ -20,7 +20,7 @@ const USUAL_DIGITS: usize = 16;
 /// cryptographic source.
 pub struct RandomIds {
     bytes: [u8; BLOCK_BYTES],
-    taken: usize,
+    used: usize,
 }
 
 impl RandomIds {
@@ -28,19 +28,19 @@ impl RandomIds {
     pub fn new() -> RandomIds {
         RandomIds {
             bytes: [0; BLOCK_BYTES],
-            taken: BLOCK_BYTES,
+            used: BLOCK_BYTES,
         }
     }
 
     /// The next id; fails when the kernel gives no random bytes.
     pub fn next_id(&mut self) -> Result<u64, Errno> {
         loop {
-            if self.taken == BLOCK_BYTES {
+            if self.used == BLOCK_BYTES {
                 self.refill()?;
             }
             let mut bytes = [0; ID_BYTES];
-            bytes.copy_from_slice(&self.bytes[self.taken..self.taken + ID_BYTES]);
-            self.taken += ID_BYTES;
+            bytes.copy_from_slice(&self.bytes[self.used..self.used + ID_BYTES]);
+            self.used += ID_BYTES;
             let id = u64::from_ne_bytes(bytes) >> 11;
             if id > 0 {
                 return Ok(id);
@@ -58,7 +58,7 @@ impl RandomIds {
                 Err(error) => return Err(error),
             }
         }
-        self.taken = 0;
+        self.used = 0;
         Ok(())
     }
 }

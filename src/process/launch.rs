@@ -16,7 +16,7 @@ mod search_path;
 mod spawner;
 mod step;
 
-use super::parent_thread;
+use super::launcher_thread;
 use super::reaping::OomWatch;
 use crate::config::{Command, IsolationConfig};
 use rustix::process::Rlimit;
@@ -54,7 +54,7 @@ impl Launcher {
         directory: Directory,
         descriptor_limit: Option<Rlimit>,
     ) -> io::Result<Launcher> {
-        parent_thread::prepare()?;
+        launcher_thread::prepare()?;
         if let Some(paths) = &mut isolation.sandbox {
             for path in paths.read.iter_mut().chain(&mut paths.write) {
                 *path = directory.absolute(path);

@@ -1,6 +1,6 @@
 //! Measures the memory of a process and of its descendants beside the runtime.
 
-use super::parent_thread;
+use super::launcher_thread;
 use crate::procfs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// without end.
 pub fn measure_memory(pid: u32, bytes: &Arc<AtomicU64>) {
     let bytes = Arc::clone(bytes);
-    parent_thread::send(move || {
+    launcher_thread::send(move || {
         bytes.store(procfs::tree_resident_bytes(pid), Ordering::Relaxed);
     });
 }

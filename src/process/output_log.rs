@@ -145,9 +145,9 @@ impl StreamLog {
         is_allowed
     }
 
-    /// Counts lines that are not logged.
-    pub fn leave_out(&mut self, lines: u64) {
-        self.left_out += lines;
+    /// Counts blocks that are not logged; a stray line is a block.
+    pub fn leave_out(&mut self, blocks: u64) {
+        self.left_out += blocks;
     }
 
     fn report_left_out(&mut self) {

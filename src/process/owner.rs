@@ -21,7 +21,7 @@ use crate::budget::MemoryBudget;
 use crate::logging::listed;
 use crate::threads::mailbox::deliver_here;
 use gate::Gate;
-use reading::READ_BYTES;
+use reading::{READ_BYTES, ReadTurn};
 use std::convert::Infallible;
 use std::future::{Future, pending, poll_fn};
 use std::ops::Range;
@@ -224,7 +224,7 @@ impl<S: RequestSource + ProcessObserver> Owner<S> {
         if let Some(at) = self.errors.last_read() {
             self.source.wrote_stderr(at);
         }
-        let is_more = self.poll_read(cx);
+        let turn = self.poll_read(cx);
         self.handle_events();
         self.check_deadlines(cx);
         self.take_requests(cx);
@@ -233,7 +233,7 @@ impl<S: RequestSource + ProcessObserver> Owner<S> {
         self.close_stdin_when_written();
         self.source.send_answers();
         self.set_alarm(cx);
-        if is_more {
+        if turn == ReadTurn::Unfinished {
             cx.waker().wake_by_ref();
         }
     }

@@ -13,7 +13,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync
 use std::time::Duration;
 
 /// Most files that are open for a write, or closed and not yet reported; further ones are forgotten.
-const MAX_WRITERS: usize = 1024;
+const MAX_WRITTEN_FILES: usize = 1024;
 
 /// The kernel's events for a set of folders.
 #[derive(Debug)]
@@ -47,7 +47,7 @@ impl Events {
     pub(super) fn new() -> notify::Result<Option<Events>> {
         // One hint says as much as many.
         let (hint, hints) = sync_channel(1);
-        let (close, closed) = sync_channel(MAX_WRITERS);
+        let (close, closed) = sync_channel(MAX_WRITTEN_FILES);
         let mut handler = Handler {
             written: BTreeSet::new(),
             hints: hint,
@@ -132,7 +132,7 @@ impl Handler {
             }
             // The snapshots themselves open the folders.
             EventKind::Access(_) => return,
-            EventKind::Modify(ModifyKind::Data(_)) if self.written.len() < MAX_WRITERS => {
+            EventKind::Modify(ModifyKind::Data(_)) if self.written.len() < MAX_WRITTEN_FILES => {
                 self.written.extend(paths);
             }
             _ => {}

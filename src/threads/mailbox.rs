@@ -62,7 +62,7 @@ thread_local! {
 }
 
 /// The number of the calling thread; the first one's for threads that do not serve.
-pub fn here() -> ThreadNumber {
+pub fn this_thread() -> ThreadNumber {
     HERE.with(Cell::get)
 }
 
@@ -179,17 +179,17 @@ impl Mailbox {
 
 /// A count that each thread keeps for itself, so that threads do not wait for each other's memory.
 #[derive(Debug)]
-pub struct CountOfThreads(Box<[CountOfThread]>);
+pub struct PerThreadCount(Box<[ThreadCount]>);
 
 /// Alone in its cache lines: processors fetch two at a time.
 #[derive(Debug, Default)]
 #[repr(align(128))]
-struct CountOfThread(std::sync::atomic::AtomicUsize);
+struct ThreadCount(std::sync::atomic::AtomicUsize);
 
-impl CountOfThreads {
+impl PerThreadCount {
     /// Adds one on the calling thread.
     pub fn add_here(&self) -> ThreadNumber {
-        let here = here();
+        let here = this_thread();
         self.0[here.index()].0.fetch_add(1, Ordering::Relaxed);
         here
     }
@@ -218,13 +218,13 @@ impl Mailboxes {
     }
 
     /// A count of 0 for as many threads.
-    pub fn count_of_threads(&self) -> CountOfThreads {
-        CountOfThreads(self.0.iter().map(|_| CountOfThread::default()).collect())
+    pub fn new_count(&self) -> PerThreadCount {
+        PerThreadCount(self.0.iter().map(|_| ThreadCount::default()).collect())
     }
 
     /// Wakes a task of this thread.
     pub fn wake(&self, thread: ThreadNumber, waker: Waker) {
-        if thread == here() {
+        if thread == this_thread() {
             waker.wake();
         } else {
             self.of(thread).put([Letter::Wake(waker)]);
@@ -234,7 +234,7 @@ impl Mailboxes {
     /// Delivers answers on their threads, all answers for one thread together, and leaves their buffer
     /// empty.
     pub fn deliver(&self, answers: &mut Vec<(ThreadNumber, Answer)>) {
-        let here = here();
+        let here = this_thread();
         for (_, answer) in answers.extract_if(.., |(thread, _)| *thread == here) {
             answer.deliver();
         }

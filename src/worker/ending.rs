@@ -19,7 +19,7 @@ const LAST_WRITES_TIMEOUT: Duration = Duration::from_millis(500);
 const PROCESSES_TIMEOUT: Duration = Duration::from_millis(1750);
 
 /// Longest wait for killed processes to be gone.
-const KILLED_TIMEOUT: Duration = Duration::from_millis(250);
+const LAST_KILLS_TIMEOUT: Duration = Duration::from_millis(250);
 
 /// How far a drain came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,7 +57,7 @@ pub(super) struct Ending<'a> {
 
 impl Ending<'_> {
     /// Finishes requests, then processes, then the last responses. Requests have all of the time to
-    /// drain; what follows takes [`PROCESSES_TIMEOUT`], [`KILLED_TIMEOUT`] and
+    /// drain; what follows takes [`PROCESSES_TIMEOUT`], [`LAST_KILLS_TIMEOUT`] and
     /// [`LAST_WRITES_TIMEOUT`] at most.
     pub(super) async fn run(&self, config: &ShutdownConfig, grace: Duration) {
         let delay = sleep(config.drain_delay);
@@ -146,7 +146,7 @@ impl Ending<'_> {
         self.shutdown.advance(Stage::Killing);
         // The worker cannot wait for a process that survives SIGKILL, in a system call of its own
         // for example.
-        drop(timeout(KILLED_TIMEOUT, stopped).await);
+        drop(timeout(LAST_KILLS_TIMEOUT, stopped).await);
         ended
     }
 }

@@ -23,7 +23,7 @@ impl Ticket for Request {
     fn timeout(&self) -> Duration {
         Duration::from_millis(500)
     }
-    fn latest(&self) -> Option<Instant> {
+    fn deadline(&self) -> Option<Instant> {
         None
     }
 }
@@ -54,13 +54,13 @@ impl Table {
         }
     }
 
-    pub fn free_requests(&self) -> usize {
-        self.talk.free_requests(self.now)
+    pub fn free_places(&self) -> usize {
+        self.talk.free_places(self.now)
     }
 
     /// Gives a request, if there is one free.
     pub fn give(&mut self) -> bool {
-        let has_free = self.talk.free_requests(self.now) > 0;
+        let has_free = self.talk.free_places(self.now) > 0;
         if has_free {
             assert_eq!(*self.talk.trust(), Trust::Sound);
             self.given += 1;
@@ -137,7 +137,7 @@ impl Table {
             }
         }
         if *self.talk.trust() != Trust::Sound {
-            assert_eq!(self.talk.free_requests(self.now), 0);
+            assert_eq!(self.talk.free_places(self.now), 0);
         }
     }
 }

@@ -284,7 +284,7 @@ fn with_file_name(mut item: PathItem) -> PathItem {
         .name("file")
         .parameter_in(ParameterIn::Path)
         .required(Required::True)
-        .schema(Some(schemas::one_of(super::FILES)))
+        .schema(Some(schemas::one_of(super::PAGE_FILES)))
         .build();
     item.parameters = Some(vec![name.into()]);
     item
@@ -292,7 +292,7 @@ fn with_file_name(mut item: PathItem) -> PathItem {
 
 fn of_file(body: Body) -> BTreeMap<String, Response> {
     let mut responses = of_failures(failures::of_other_paths(), body);
-    let files: Vec<_> = super::FILES
+    let files: Vec<_> = super::PAGE_FILES
         .iter()
         .filter_map(|name| super::file(name))
         .collect();

@@ -59,7 +59,7 @@ impl Ticket for Request {
         Duration::from_secs(30)
     }
 
-    fn latest(&self) -> Option<Instant> {
+    fn deadline(&self) -> Option<Instant> {
         None
     }
 }

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 const TIME_LIMIT: Duration = Duration::from_millis(1500);
 
 /// Longest response that is read, in bytes: thousands of processes fit.
-const MAX_ANSWER_BYTES: usize = 4 << 20;
+const MAX_FIGURES_RESPONSE_BYTES: usize = 4 << 20;
 
 /// Shows the worker at these addresses, of which the first that answers is taken. Prints one table
 /// with `once`, or where stdout is no terminal.
@@ -77,7 +77,14 @@ fn read_from(address: SocketAddr) -> Result<Reading, String> {
     let deadline = Instant::now() + TIME_LIMIT;
     let ask = |path| {
         let is_whole = |bytes: &[u8]| report::response(bytes).is_ok();
-        get(address, path, deadline, MAX_ANSWER_BYTES, is_whole).map_err(|error| error.to_string())
+        get(
+            address,
+            path,
+            deadline,
+            MAX_FIGURES_RESPONSE_BYTES,
+            is_whole,
+        )
+        .map_err(|error| error.to_string())
     };
     let stats = report::stats(&ask("/stats")?)?;
     let at = Instant::now();

@@ -24,7 +24,7 @@ fn process(number: u32, working: Option<f64>) -> ProcessRow {
 }
 
 /// A reading of a worker of so many processes, or at one that does not tell them.
-pub(in crate::commands::top) fn read_worker(
+pub(in crate::commands::top) fn reading_of(
     total: u64,
     processes: Option<Vec<ProcessRow>>,
 ) -> Reading {
@@ -59,7 +59,7 @@ fn screen(picture: &Picture, width: u16, height: u16, now: Instant) -> (Vec<Stri
 
 #[test]
 fn one_process_is_drawn_in_eighty_and_two_hundred_columns() {
-    let picture = Picture::new(read_worker(18234, Some(vec![process(3, Some(1.25))])));
+    let picture = Picture::new(reading_of(18234, Some(vec![process(3, Some(1.25))])));
     let head = [
         "faas-worker 0.2.0, ready, up 1m21s, by time at work",
         "requests -/s, 3 active, 12 failed of 18234; queue 2/1024, oldest 13ms",
@@ -94,7 +94,7 @@ fn a_hung_process_of_64_is_on_top_and_red() {
     let mut all: Vec<ProcessRow> = (0..64).map(|number| process(number, None)).collect();
     all[40] = process(40, Some(75.0));
     all[50] = process(50, Some(0.2));
-    let picture = Picture::new(read_worker(1, Some(all)));
+    let picture = Picture::new(reading_of(1, Some(all)));
     for width in [80, 200] {
         let (lines, colours) = screen(&picture, width, 24, picture.last.at);
         assert!(
@@ -113,7 +113,7 @@ fn a_hung_process_of_64_is_on_top_and_red() {
 
 #[test]
 fn a_worker_without_an_admin_address_has_a_head_and_a_hint() {
-    let picture = Picture::new(read_worker(1, None));
+    let picture = Picture::new(reading_of(1, None));
     let lines = picture.lines(80, 24, picture.last.at);
     assert_eq!(lines.len(), 4);
     assert!(lines[3].0.contains("--admin"));
@@ -121,7 +121,7 @@ fn a_worker_without_an_admin_address_has_a_head_and_a_hint() {
 
 #[test]
 fn a_worker_that_is_gone_leaves_its_last_picture() {
-    let mut picture = Picture::new(read_worker(1, Some(vec![process(3, None)])));
+    let mut picture = Picture::new(reading_of(1, Some(vec![process(3, None)])));
     let start = picture.last.at;
     let after = |seconds| start + Duration::from_secs(seconds);
     let line = |picture: &Picture, now| picture.lines(80, 24, now)[3].clone();
@@ -129,14 +129,14 @@ fn a_worker_that_is_gone_leaves_its_last_picture() {
     picture.take(Err("timed\nout".to_owned()), after(2));
     let gone = ("gone for 4.0s: timed?out".to_owned(), Tone::Alarm);
     assert_eq!(line(&picture, after(5)), gone);
-    picture.take(Ok(read_worker(2, None)), after(6));
+    picture.take(Ok(reading_of(2, None)), after(6));
     assert!(line(&picture, after(6)).0.contains("--admin"));
 }
 
 #[test]
 fn rates_are_of_the_time_between_two_samples() {
-    let mut picture = Picture::new(read_worker(100, Some(vec![process(3, None)])));
-    let mut next = read_worker(150, Some(vec![process(3, None), process(4, None)]));
+    let mut picture = Picture::new(reading_of(100, Some(vec![process(3, None)])));
+    let mut next = reading_of(150, Some(vec![process(3, None), process(4, None)]));
     next.at = picture.last.at + Duration::from_secs(2);
     let processes = next.processes.as_mut().unwrap();
     processes[0].cpu_seconds = Some(9.0);
@@ -154,9 +154,9 @@ fn rates_are_of_the_time_between_two_samples() {
 
 #[test]
 fn a_paused_picture_stays() {
-    let mut picture = Picture::new(read_worker(1, None));
+    let mut picture = Picture::new(reading_of(1, None));
     picture.paused = true;
-    picture.take(Ok(read_worker(2, None)), Instant::now());
+    picture.take(Ok(reading_of(2, None)), Instant::now());
     assert_eq!(picture.last.stats.requests.total, 1);
 }
 
@@ -167,7 +167,7 @@ fn processes_are_sorted_by_each_choice() {
     all[2].resident_bytes = Some(99_999_999);
     all[0].cpu_seconds = None;
     all[1].cpu_seconds = Some(70.0);
-    let mut picture = Picture::new(read_worker(1, None));
+    let mut picture = Picture::new(reading_of(1, None));
     for (sort, expected) in [
         (Sort::Working, [2, 1, 3]),
         (Sort::Memory, [3, 1, 2]),

@@ -62,8 +62,8 @@ fn signals() -> io::Result<Receiver<Signal>> {
     Ok(receiver)
 }
 
-/// Looks at the worker, one after each interval, from a thread of their own: keys are answered while
-/// the worker is slow.
+/// Readings of the worker, one after each interval, from a thread of their own: keys are answered
+/// while the worker is slow.
 fn readings(
     addresses: Vec<SocketAddr>,
     interval: Duration,
@@ -176,7 +176,7 @@ mod tests {
 
     #[test]
     fn keys_end_sort_and_pause() {
-        let mut picture = Picture::new(super::super::picture::tests::read_worker(1, None));
+        let mut picture = Picture::new(super::super::picture::tests::reading_of(1, None));
         let before = picture.sort;
         for (code, modifiers, ends) in [
             (KeyCode::Char('q'), KeyModifiers::NONE, true),

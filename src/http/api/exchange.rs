@@ -57,7 +57,7 @@ struct Unlogged {
 
 /// The answer to a request, as the log tells of it.
 #[derive(Debug, Clone, Copy)]
-struct Told {
+struct LoggedAnswer {
     status: StatusCode,
     failure: Option<Code>,
     bytes_out: u64,
@@ -96,20 +96,20 @@ impl Exchange {
     /// The request is answered with this response, and has this failure or a result.
     pub(super) fn log_answer(&mut self, response: &ApiResponse, failure: Option<Code>) {
         if let Some(unlogged) = self.unlogged.take() {
-            let told = Told {
+            let answer = LoggedAnswer {
                 status: response.status(),
                 failure,
                 bytes_out: response.body().size_hint().lower(),
             };
-            self.log(&unlogged, Some(told));
+            self.log(&unlogged, Some(answer));
         }
     }
 
-    fn log(&self, unlogged: &Unlogged, told: Option<Told>) {
-        let is_failure = told.is_none_or(|told| told.failure.is_some());
+    fn log(&self, unlogged: &Unlogged, answer: Option<LoggedAnswer>) {
+        let is_failure = answer.is_none_or(|answer| answer.failure.is_some());
         match unlogged.access_log {
-            AccessLog::On => self.log_access(unlogged, told),
-            AccessLog::Errors if is_failure => self.log_access(unlogged, told),
+            AccessLog::On => self.log_access(unlogged, answer),
+            AccessLog::Errors if is_failure => self.log_access(unlogged, answer),
             AccessLog::Errors | AccessLog::Off => {}
         }
         let Unlogged { method, path, .. } = unlogged;
@@ -121,10 +121,10 @@ impl Exchange {
             trace_flags = trace.map(TraceContext::flags),
             %method,
             path,
-            status = told.map(|told| told.status.as_u16()),
+            status = answer.map(|answer| answer.status.as_u16()),
             took_ms = milliseconds(self.arrived.elapsed()),
             "{}",
-            match told {
+            match answer {
                 Some(_) => "answered",
                 None => "client gone before its answer",
             }
@@ -132,26 +132,26 @@ impl Exchange {
     }
 
     /// The event of the access log: nothing of the payload, the query and the headers.
-    fn log_access(&self, unlogged: &Unlogged, told: Option<Told>) {
+    fn log_access(&self, unlogged: &Unlogged, answer: Option<LoggedAnswer>) {
         let trace = self.trace.as_ref();
-        let failure = told.and_then(|told| told.failure);
+        let failure = answer.and_then(|answer| answer.failure);
         let executed = match failure {
             Some(code) => code.executed(),
             None => Executed::Yes,
         };
-        let is_gone = told.is_none();
+        let is_gone = answer.is_none();
         info!(
             method = unlogged.method.as_str(),
             path = unlogged.path,
-            status = told.map(|told| told.status.as_u16()),
+            status = answer.map(|answer| answer.status.as_u16()),
             outcome = is_gone.then_some("client_gone"),
             code = failure.map(Code::as_str),
-            executed = told.map(|_| executed.as_str()),
+            executed = answer.map(|_| executed.as_str()),
             queue_us = self.times.map(|times| microseconds(times.queued)),
             invoke_us = self.times.map(|times| microseconds(times.worked)),
             total_us = microseconds(self.arrived.elapsed()),
             bytes_in = self.bytes_in,
-            bytes_out = told.map(|told| told.bytes_out),
+            bytes_out = answer.map(|answer| answer.bytes_out),
             process = self.times.map(|times| times.process),
             request_id = self.id.as_str(),
             trace_id = trace.map(TraceContext::trace_id),

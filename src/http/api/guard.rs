@@ -186,8 +186,8 @@ fn authority<'a>(uri: &'a Uri, head: &Headers<'a>) -> Option<&'a str> {
     uri.authority().map(|authority| authority.as_str()).or(host)
 }
 
-/// The name in `name`, `name:port`, `[v6]` or `[v6]:port`, without brackets; `None` for other
-/// shapes.
+/// The name in `name`, `name:port`, `[v6]` or `[v6]:port`, without brackets; other
+/// shapes as they are.
 fn host_name(host: &str) -> &str {
     let (name, rest) = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         Some(split) => split,

@@ -44,7 +44,7 @@ pub(super) struct Invoker<'a> {
 pub(super) struct Invocation {
     is_json: bool,
     extras: Extras,
-    /// The caller's whole time budget.
+    /// The caller's time budget.
     time_budget: Option<Duration>,
     arrived: Instant,
 }
@@ -115,12 +115,12 @@ pub(super) async fn invoke(
     if extras.bytes() > 0 && !reservation.grow_to(payload.len() + extras.bytes()) {
         return Err(no_memory());
     }
-    let latest = time_budget.map(|time| arrived + time);
+    let deadline = time_budget.map(|time| arrived + time);
     let mut call = pool.call(Job {
         payload,
         extras,
         timeout: pool.timeout(),
-        latest,
+        deadline,
         reservation,
     })?;
     let outcome = (&mut call).await;
@@ -128,7 +128,7 @@ pub(super) async fn invoke(
     Ok(respond::json(StatusCode::OK, outcome?))
 }
 
-/// The shorter of a limit and the caller's own budget.
+/// The shorter of a limit and the caller's time budget.
 fn shorter(time_budget: Option<Duration>, limit: Duration) -> Duration {
     time_budget.map_or(limit, |time| time.min(limit))
 }
@@ -146,7 +146,7 @@ fn find_here(is_json: bool, body: &Bytes) -> Option<Result<Bytes, RequestFailure
     Some(find_payload(is_json, body).map(copied))
 }
 
-/// The caller's whole time budget, from `x-faas-timeout-ms`, or else from OpenFaaS's `x-timeout` if that
+/// The caller's time budget, from `x-faas-timeout-ms`, or else from OpenFaaS's `x-timeout` if that
 /// counts.
 fn time_budget(
     head: &Headers<'_>,

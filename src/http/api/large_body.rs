@@ -14,14 +14,14 @@ use std::sync::mpsc;
 use std::time::Duration;
 use tokio::sync::oneshot;
 
-type PayloadValue = Result<(Bytes, Reservation), RequestFailure>;
+type FoundPayload = Result<(Bytes, Reservation), RequestFailure>;
 
 enum Errand {
     Find {
         is_json: bool,
         body: Bytes,
         reservation: Reservation,
-        reply: oneshot::Sender<PayloadValue>,
+        reply: oneshot::Sender<FoundPayload>,
     },
     Trim,
 }
@@ -51,7 +51,7 @@ impl LargeBodies {
         body: Bytes,
         reservation: Reservation,
         limit: Duration,
-    ) -> PayloadValue {
+    ) -> FoundPayload {
         let (reply, found) = oneshot::channel();
         let errand = Errand::Find {
             is_json,

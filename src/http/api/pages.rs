@@ -23,7 +23,7 @@ use utoipa_swagger_ui::Config;
 const PAGE: &str = include_str!("pages/page.html");
 
 /// The files that the page asks for; the library has more.
-const FILES: [&str; 6] = [
+const PAGE_FILES: [&str; 6] = [
     "favicon-32x32.png",
     "index.css",
     "swagger-initializer.js",
@@ -71,7 +71,7 @@ pub(super) fn page_moved() -> ApiResponse {
 
 /// Whether the page has a file of this name.
 pub(super) fn has_file(name: &str) -> bool {
-    FILES.contains(&name)
+    PAGE_FILES.contains(&name)
 }
 
 /// The answer to a GET of a file of the page; `None` if the library has lost it.

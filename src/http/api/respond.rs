@@ -126,7 +126,7 @@ fn status(failure: &RequestFailure) -> StatusCode {
 }
 
 /// The words of a cause for this reader.
-fn told(cause: &Cause, reader: Reader<'_>) -> String {
+fn words(cause: &Cause, reader: Reader<'_>) -> String {
     match reader {
         Reader::Operator => match cause.rule() {
             Some(rule) => format!("{} (faas-worker check --explain {rule})", cause.full()),
@@ -142,7 +142,7 @@ fn told(cause: &Cause, reader: Reader<'_>) -> String {
 
 /// The JSON value of `detail`.
 pub fn detail(failure: &RequestFailure, reader: Reader<'_>) -> Bytes {
-    let told = |cause: &Cause| told(cause, reader);
+    let words = |cause: &Cause| words(cause, reader);
     let text = match failure {
         RequestFailure::Handler { message, .. } => return message.clone(),
         RequestFailure::Invalid { detail, .. } => return detail.clone(),
@@ -160,18 +160,18 @@ pub fn detail(failure: &RequestFailure, reader: Reader<'_>) -> Bytes {
         RequestFailure::Forbidden(why) => format!("Forbidden: {why}"),
         RequestFailure::NotFound => "Not Found".to_owned(),
         RequestFailure::MethodNotAllowed { .. } => "Method Not Allowed".to_owned(),
-        RequestFailure::Overloaded { why, .. } => format!("Overloaded: {}", told(why)),
-        RequestFailure::NotLoaded(why) => format!("Handler function not loaded: {}", told(why)),
-        RequestFailure::Unavailable { why, .. } => format!("Handler unavailable: {}", told(why)),
+        RequestFailure::Overloaded { why, .. } => format!("Overloaded: {}", words(why)),
+        RequestFailure::NotLoaded(why) => format!("Handler function not loaded: {}", words(why)),
+        RequestFailure::Unavailable { why, .. } => format!("Handler unavailable: {}", words(why)),
         RequestFailure::Draining => "The worker is shutting down".to_owned(),
         RequestFailure::Exited(cause) => {
-            format!("The process that had the request is gone: {}", told(cause))
+            format!("The process that had the request is gone: {}", words(cause))
         }
         RequestFailure::Protocol(how) => {
-            format!("The handler broke the line protocol: {}", told(how))
+            format!("The handler broke the line protocol: {}", words(how))
         }
         RequestFailure::ReplyTooLarge(limit) => format!("The result is larger than {limit} bytes"),
-        RequestFailure::TimedOut(what) => format!("Handler timed out: {}", told(what)),
+        RequestFailure::TimedOut(what) => format!("Handler timed out: {}", words(what)),
     };
     serde_json::Value::String(text).to_string().into()
 }

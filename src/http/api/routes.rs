@@ -44,14 +44,14 @@ const PATHS: [(&str, Target<'static>); 11] = [
 ];
 
 /// What the paths of the page's files begin with.
-const FILES: &str = "/docs/";
+const FILES_PREFIX: &str = "/docs/";
 
 /// The target of a path, if there is one; the function's further paths come last.
 pub(super) fn find<'a>(path: &'a str, function_paths: &[String]) -> Option<Target<'a>> {
     if let Some((_, target)) = PATHS.iter().find(|(known, _)| *known == path) {
         return Some(*target);
     }
-    if let Some(name) = path.strip_prefix(FILES)
+    if let Some(name) = path.strip_prefix(FILES_PREFIX)
         && pages::has_file(name)
     {
         return Some(Target::PageFile(name));

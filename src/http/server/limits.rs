@@ -57,7 +57,7 @@ impl TimeLimits {
             linger_ms: 200,
             least_rate: LeastRate {
                 bytes_per_second: 1_000,
-                grace_ms: 100,
+                shortest_window_ms: 100,
             },
             age_ms: None,
         }
@@ -206,7 +206,7 @@ mod tests {
                 stalled_since_ms: None,
                 transfer: Some(Transfer {
                     since_ms: 0,
-                    window_ms: 0,
+                    window_began_ms: 0,
                     moved,
                 }),
             };

@@ -505,7 +505,7 @@ async fn a_head_that_cannot_be_parsed_or_is_too_large_is_answered() {
 }
 
 #[tokio::test]
-async fn close_ends_idle_connections_at_once() {
+async fn close_ends_idle_connections_after_a_moment() {
     let server = Server::start(&config());
     let mut new = server.connect_and_register().await;
     let mut used = server.connect_and_register().await;

@@ -9,7 +9,7 @@ use super::clock::milliseconds;
 
 /// The shortest window over which a rate is measured. No rate is required of a body or response
 /// that began, or first had to wait, less than this ago.
-const GRACE: Duration = Duration::from_secs(5);
+const SHORTEST_WINDOW: Duration = Duration::from_secs(5);
 
 /// Bytes beyond the least rate count for later windows, up to this many.
 /// The kernel reports progress in steps: a segment of the loopback device has 64 KiB.
@@ -21,7 +21,7 @@ const MAX_CREDIT_BYTES: u64 = 64 * 1024;
 const SLOW_BYTES_PER_SECOND: u64 = 32 * 1024;
 
 /// A transfer younger than this is not ended to make room: its rate says nothing yet.
-const MIN_AGE_MS: u64 = 1_000;
+const MIN_TRANSFER_AGE_MS: u64 = 1_000;
 
 /// A body or a response that is under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,7 +29,7 @@ pub(super) struct Transfer {
     /// When the body began, or the response first had to wait.
     pub(super) since_ms: u64,
     /// When the current window began.
-    pub(super) window_ms: u64,
+    pub(super) window_began_ms: u64,
     /// Bytes moved in the window, with the bytes carried over from the window before.
     pub(super) moved: u64,
 }
@@ -37,14 +37,16 @@ pub(super) struct Transfer {
 impl Transfer {
     /// Bytes a second in the window.
     pub(super) fn rate(self, now_ms: u64) -> u64 {
-        let age_ms = now_ms.saturating_sub(self.window_ms).max(MIN_AGE_MS);
+        let age_ms = now_ms
+            .saturating_sub(self.window_began_ms)
+            .max(MIN_TRANSFER_AGE_MS);
         self.moved.saturating_mul(1_000) / age_ms
     }
 
     /// Whether the transfer may be ended to make room.
     pub(super) fn is_slow(self, now_ms: u64) -> bool {
         let age_ms = now_ms.saturating_sub(self.since_ms);
-        age_ms >= MIN_AGE_MS && self.rate(now_ms) < SLOW_BYTES_PER_SECOND
+        age_ms >= MIN_TRANSFER_AGE_MS && self.rate(now_ms) < SLOW_BYTES_PER_SECOND
     }
 }
 
@@ -54,7 +56,7 @@ pub(super) struct LeastRate {
     /// 0 for no least rate.
     pub(super) bytes_per_second: u64,
     /// The shortest window that is judged.
-    pub(super) grace_ms: u64,
+    pub(super) shortest_window_ms: u64,
 }
 
 /// Whether a transfer keeps the least rate.
@@ -72,14 +74,14 @@ impl LeastRate {
     pub(super) fn new(bytes_per_second: u64) -> LeastRate {
         LeastRate {
             bytes_per_second,
-            grace_ms: milliseconds(GRACE),
+            shortest_window_ms: milliseconds(SHORTEST_WINDOW),
         }
     }
 
     /// Compares a transfer's current window with the least rate.
     pub(super) fn judge(self, transfer: Transfer, now_ms: u64) -> Verdict {
-        let age_ms = now_ms.saturating_sub(transfer.window_ms);
-        if self.bytes_per_second == 0 || age_ms < self.grace_ms {
+        let age_ms = now_ms.saturating_sub(transfer.window_began_ms);
+        if self.bytes_per_second == 0 || age_ms < self.shortest_window_ms {
             return Verdict::Wait;
         }
         let due = self.bytes_per_second.saturating_mul(age_ms) / 1_000;
@@ -99,13 +101,13 @@ mod tests {
 
     const LEAST: LeastRate = LeastRate {
         bytes_per_second: 1_024,
-        grace_ms: 5_000,
+        shortest_window_ms: 5_000,
     };
 
-    fn of(window_ms: u64, moved: u64) -> Transfer {
+    fn of(window_began_ms: u64, moved: u64) -> Transfer {
         Transfer {
             since_ms: 0,
-            window_ms,
+            window_began_ms,
             moved,
         }
     }
@@ -139,10 +141,10 @@ mod tests {
 
     #[test]
     fn only_slow_and_not_young_transfers_may_be_ended_to_make_room() {
-        let slow = |since_ms, window_ms, moved, now_ms| {
+        let slow = |since_ms, window_began_ms, moved, now_ms| {
             let transfer = Transfer {
                 since_ms,
-                window_ms,
+                window_began_ms,
                 moved,
             };
             transfer.is_slow(now_ms)

@@ -38,7 +38,7 @@ pub(super) struct ConnectionStatus {
     /// Bytes of bodies that came late and of responses that had to wait. It only grows.
     moved: AtomicU64,
     /// When the window began over which the rate is measured.
-    window_ms: AtomicU64,
+    window_began_ms: AtomicU64,
     /// `moved` at the window's begin, less the bytes that are carried over.
     window_moved: AtomicU64,
     orders: AtomicU8,
@@ -72,7 +72,7 @@ impl ConnectionStatus {
             stalled_since: AtomicU64::new(0),
             response_waits_since: AtomicU64::new(0),
             moved: AtomicU64::new(0),
-            window_ms: AtomicU64::new(0),
+            window_began_ms: AtomicU64::new(0),
             window_moved: AtomicU64::new(0),
             orders: AtomicU8::new(orders),
             read_blocked: AtomicBool::new(false),
@@ -148,7 +148,7 @@ impl ConnectionStatus {
             stalled_since_ms: self.stalled_since.load(Ordering::Relaxed).checked_sub(1),
             transfer: transfer_since_ms.map(|since_ms| Transfer {
                 since_ms,
-                window_ms: self.window_ms.load(Ordering::Relaxed),
+                window_began_ms: self.window_began_ms.load(Ordering::Relaxed),
                 moved: moved.saturating_sub(self.window_moved.load(Ordering::Relaxed)),
             }),
         }
@@ -157,7 +157,7 @@ impl ConnectionStatus {
     /// Begins a window over which the rate is measured, with `carried` bytes counted as moved.
     pub(super) fn begin_window(&self, now_ms: u64, carried: u64) {
         let moved = self.moved.load(Ordering::Relaxed);
-        self.window_ms.store(now_ms, Ordering::Relaxed);
+        self.window_began_ms.store(now_ms, Ordering::Relaxed);
         self.window_moved
             .store(moved.saturating_sub(carried), Ordering::Relaxed);
     }

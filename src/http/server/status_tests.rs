@@ -37,7 +37,7 @@ async fn a_connection_passes_through_its_phases() {
         stalled_since_ms: None,
         transfer: Some(Transfer {
             since_ms: 100,
-            window_ms: 100,
+            window_began_ms: 100,
             moved: 7,
         }),
     };
@@ -63,13 +63,13 @@ async fn a_body_that_comes_late_is_measured_until_it_is_whole() {
     }
     let transfer = Transfer {
         since_ms: 50,
-        window_ms: 50,
+        window_began_ms: 50,
         moved: 20,
     };
     assert_eq!(status.snapshot().transfer, Some(transfer));
     status.begin_window(60, 5);
     let next = Transfer {
-        window_ms: 60,
+        window_began_ms: 60,
         moved: 5,
         ..transfer
     };

@@ -19,7 +19,7 @@ impl Dispatcher {
         loop {
             self.wants_more.notified().await;
             while self.grow_if_needed() {
-                tokio::time::sleep(scaling::SAMPLE_PERIOD).await;
+                tokio::time::sleep(scaling::QUEUE_SAMPLE_PERIOD).await;
             }
         }
     }

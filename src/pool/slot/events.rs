@@ -41,7 +41,7 @@ impl Slot {
     pub(super) async fn next_event(&mut self) -> SlotEvent {
         let Slot {
             current,
-            idle_time,
+            inspection,
             successor,
             renewal,
             renewals,
@@ -53,7 +53,7 @@ impl Slot {
         let interest = Interest {
             reports: renewal.is_some() && matches!(successor, Successor::Nothing),
             replaces: matches!(successor, Successor::Nothing),
-            next_inspection: idle_time.next_inspection,
+            next_inspection: inspection.next,
         };
         // Cancel-safe: a process and a start keep their progress in themselves, a received
         // renewal is given out at once, and the rest is only asked whether it has happened.

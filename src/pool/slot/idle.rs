@@ -12,22 +12,22 @@ const IDLE_WHILE_DRAINING: Duration = Duration::from_millis(100);
 /// How often a process's memory and idle time are inspected.
 const INSPECTION_PERIOD: Duration = Duration::from_secs(1);
 
-/// Idle time and memory of a process at the last inspection.
+/// State of the inspections of a process: its idle time, and its memory.
 #[derive(Debug)]
-pub(super) struct IdleTime {
-    pub(super) next_inspection: Instant,
-    taken: u64,
+pub(super) struct Inspection {
+    pub(super) next: Instant,
+    calls_taken: u64,
     idle_since: Instant,
     /// Whether the process was over `--max-memory` before its first request.
     is_too_large: bool,
 }
 
-impl IdleTime {
-    pub(super) fn now() -> IdleTime {
+impl Inspection {
+    pub(super) fn new() -> Inspection {
         let now = Instant::now();
-        IdleTime {
-            next_inspection: now + INSPECTION_PERIOD,
-            taken: 0,
+        Inspection {
+            next: now + INSPECTION_PERIOD,
+            calls_taken: 0,
             idle_since: now,
             is_too_large: false,
         }
@@ -39,23 +39,25 @@ impl Slot {
     pub(super) fn stop_when_idle(&mut self) {
         self.stops_when_idle = true;
         self.idle_timeout = self.idle_timeout.min(IDLE_WHILE_DRAINING);
-        self.idle_time.next_inspection = Instant::now() + inspection_period(self.idle_timeout);
+        self.inspection.next = Instant::now() + inspection_period(self.idle_timeout);
     }
 
     /// Inspects the process's memory and idle time.
     pub(super) fn inspect(&mut self) {
         let now = Instant::now();
         let Some(current) = &self.current else { return };
-        self.idle_time.next_inspection = now + inspection_period(self.idle_timeout);
-        let taken = current.member().taken();
-        if current.is_busy() || taken != self.idle_time.taken {
-            self.idle_time.taken = taken;
-            self.idle_time.idle_since = now;
+        self.inspection.next = now + inspection_period(self.idle_timeout);
+        let calls_taken = current.member().calls_taken();
+        if current.is_busy() || calls_taken != self.inspection.calls_taken {
+            self.inspection.calls_taken = calls_taken;
+            self.inspection.idle_since = now;
         }
         let lifetime = current.lifetime();
         let memory = lifetime.memory_bytes.and_then(|_| current.resident_bytes());
         match memory.and_then(|bytes| lifetime.judge_memory(bytes)) {
-            Some(due) if taken > 0 || self.idle_time.is_too_large => return self.recycle(due),
+            Some(due) if calls_taken > 0 || self.inspection.is_too_large => {
+                return self.recycle(due);
+            }
             Some(due) => {
                 // Its successor will be over the limit as well: replaced, but not at full speed for
                 // ever.
@@ -66,13 +68,14 @@ impl Slot {
                     replaced_in_ms = milliseconds(delay),
                     "process is over its limit before its first request"
                 );
-                self.idle_time.is_too_large = true;
-                self.idle_time.next_inspection = now + delay;
+                self.inspection.is_too_large = true;
+                self.inspection.next = now + delay;
             }
             None if memory.is_some() => self.backoff.reset(),
             None => {}
         }
-        let is_idle = now.saturating_duration_since(self.idle_time.idle_since) >= self.idle_timeout;
+        let is_idle =
+            now.saturating_duration_since(self.inspection.idle_since) >= self.idle_timeout;
         if is_idle && self.starter.dispatcher.lock().scaling.shrink() {
             self.successor = Successor::NotNeeded;
             if let Some(idle) = self.current.take() {

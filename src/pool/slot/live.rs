@@ -33,7 +33,7 @@ pub(super) const START_PERMIT_TIME: Duration = Duration::from_millis(100);
 
 /// A process that has closed a pipe has this long to exit by itself, so that its exit status can be
 /// told.
-const LAST_STDERR_TIME: Duration = Duration::from_millis(20);
+const EXIT_AFTER_CLOSE_TIME: Duration = Duration::from_millis(20);
 
 /// A running process, its pipes, and its place in the pool.
 #[derive(Debug)]
@@ -198,7 +198,11 @@ impl LiveProcess {
     /// A process that closes its pipes is mostly about to exit; then its exit status says more.
     async fn reason_for_fault(&mut self, fault: Fault) -> StopReason {
         let is_closing = matches!(fault, Fault::InputClosed | Fault::OutputClosed);
-        if is_closing && timeout(LAST_STDERR_TIME, self.exit.ended()).await.is_ok() {
+        if is_closing
+            && timeout(EXIT_AFTER_CLOSE_TIME, self.exit.ended())
+                .await
+                .is_ok()
+        {
             return StopReason::Ended;
         }
         StopReason::Fault(fault)

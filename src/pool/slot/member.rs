@@ -28,7 +28,7 @@ use tracing::{debug, info};
 pub(super) struct Member {
     dispatcher: Arc<Dispatcher>,
     number: u64,
-    standing: Membership,
+    standing: Standing,
     role: Role,
     /// Whether a line of the process has shown that it works.
     has_answered: bool,
@@ -41,7 +41,7 @@ pub(super) struct Member {
     is_registered: bool,
     batching: Batching,
     /// Calls taken so far.
-    taken: u64,
+    calls_taken: u64,
     /// Calls after which the process is replaced.
     most_taken: Option<u64>,
     /// Cancelled when the process has taken that many calls.
@@ -52,7 +52,7 @@ pub(super) struct Member {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Membership {
+enum Standing {
     Starting,
     Up,
     Left,
@@ -91,14 +91,14 @@ impl Member {
         Member {
             dispatcher,
             number,
-            standing: Membership::Starting,
+            standing: Standing::Starting,
             role,
             has_answered: false,
             came_up: CancellationToken::new(),
             permit,
             is_registered: false,
             batching: Batching::default(),
-            taken: 0,
+            calls_taken: 0,
             most_taken,
             spent: CancellationToken::new(),
             status,
@@ -121,7 +121,7 @@ impl Member {
     }
 
     pub(super) fn is_up(&self) -> bool {
-        self.standing == Membership::Up
+        self.standing == Standing::Up
     }
 
     /// Cancelled when the process is up.
@@ -135,8 +135,8 @@ impl Member {
     }
 
     /// Calls taken so far.
-    pub(super) fn taken(&self) -> u64 {
-        self.taken
+    pub(super) fn calls_taken(&self) -> u64 {
+        self.calls_taken
     }
 
     pub(super) fn is_on_trial(&self) -> bool {
@@ -181,7 +181,7 @@ impl RequestSource for Member {
     type Request = QueuedCall;
 
     fn poll_take(&mut self, cx: &mut Context<'_>, load: Load) -> Poll<QueuedCall> {
-        if self.role == Role::Candidate || self.standing == Membership::Left {
+        if self.role == Role::Candidate || self.standing == Standing::Left {
             // A candidate registers when its role changes: its slot polls it then.
             self.give_up_turn();
             return Poll::Pending;
@@ -192,9 +192,9 @@ impl RequestSource for Member {
         self.is_registered = taken.is_pending();
         if let Poll::Ready(call) = &taken {
             let request_id = &call.call.job.extras.request_id;
-            self.status.began_request(call.taken, request_id);
-            self.taken += 1;
-            if self.most_taken == Some(self.taken) {
+            self.status.began_request(call.taken_at, request_id);
+            self.calls_taken += 1;
+            if self.most_taken == Some(self.calls_taken) {
                 self.spent.cancel();
             }
         }
@@ -214,10 +214,10 @@ impl RequestSource for Member {
         }
     }
 
-    fn waits_for_more(&mut self, cx: &mut Context<'_>, free_requests: usize) -> bool {
+    fn waits_for_more(&mut self, cx: &mut Context<'_>, free_places: usize) -> bool {
         let waits = self
             .batching
-            .waits_for_more(self.dispatcher.queue_length(), free_requests);
+            .waits_for_more(self.dispatcher.queue_length(), free_places);
         if waits {
             // One poll leaves the waker with the runtime, which wakes the process after every task
             // that is ready now has had its turn; dropping the future takes nothing back. The
@@ -234,15 +234,17 @@ impl RequestSource for Member {
     }
 
     fn leave(&mut self) {
-        let standing = std::mem::replace(&mut self.standing, Membership::Left);
+        let standing = std::mem::replace(&mut self.standing, Standing::Left);
         self.permit = None;
-        if standing == Membership::Left {
+        if standing == Standing::Left {
             return;
         }
         self.status.stops();
         self.give_up_turn();
-        self.dispatcher
-            .record(|health| health.left(standing == Membership::Up));
+        self.dispatcher.record(|health| match standing {
+            Standing::Up => health.left_after_up(),
+            Standing::Starting | Standing::Left => health.left_before_up(),
+        });
     }
 }
 
@@ -251,14 +253,14 @@ impl ProcessObserver for Member {
         self.permit = None;
         let mut state = self.dispatcher.lock();
         let mut news = None;
-        let is_first_time = self.standing == Membership::Starting;
-        if self.standing == Membership::Starting {
-            self.standing = Membership::Up;
+        let is_first_time = self.standing == Standing::Starting;
+        if self.standing == Standing::Starting {
+            self.standing = Standing::Up;
             self.status.came_up();
             news = state.health.came_up();
             self.dispatcher.failed_output.forget();
         }
-        if shown_after.is_some() && !self.has_answered && self.standing == Membership::Up {
+        if shown_after.is_some() && !self.has_answered && self.standing == Standing::Up {
             self.has_answered = true;
             state.health.showed_life();
         }

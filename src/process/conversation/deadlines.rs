@@ -99,7 +99,7 @@ impl<T: Ticket> Conversation<T> {
             if is_own_time_over && !is_behind_another && !self.has_shown_life() {
                 self.events.push(Event::Unanswered);
             }
-            // The end of a caller's budget ends the caller's wait, and no process.
+            // The end of a caller's time budget ends the caller's wait, and no process.
             if is_told_only_now && (is_spared || is_behind_another || !is_own_time_over) {
                 index += 1;
             } else if self.promise.allows_any_order() {
@@ -158,8 +158,8 @@ impl<T: Ticket> Conversation<T> {
         let flight = &self.flight[index];
         match (&flight.ticket, self.is_behind_another(index)) {
             (Some(_), false) => Some(flight.deadline()),
-            // The time of the request has not begun, but the caller's budget runs.
-            (Some(_), true) => flight.latest,
+            // The time of the request has not begun, but the caller's time budget runs.
+            (Some(_), true) => flight.callers_deadline,
             (None, true) => None,
             (None, false) if self.has_shown_life() => Some(flight.own_deadline()),
             (None, false) => {

@@ -21,8 +21,8 @@ pub(super) struct Flight<T> {
     /// When the process could start on the request; until its line is written, when it was given.
     pub(super) since: Instant,
     pub(super) timeout: Duration,
-    /// The end of the caller's own budget.
-    pub(super) latest: Option<Instant>,
+    /// The end of the caller's time budget.
+    pub(super) callers_deadline: Option<Instant>,
     /// Stray lines of the process before it could start on the request.
     pub(super) strays_before: u64,
     /// When the line was made: with this, and `has_context`, the same line can be made again.
@@ -46,7 +46,8 @@ impl<T> Flight<T> {
     /// When the wait of the caller ends.
     pub(super) fn deadline(&self) -> Instant {
         let own = self.own_deadline();
-        self.latest.map_or(own, |latest| latest.min(own))
+        self.callers_deadline
+            .map_or(own, |deadline| deadline.min(own))
     }
 
     /// When the process has had its time for the request.

@@ -10,7 +10,7 @@ const MAX_KEPT_BYTES: usize = 64 * 1024;
 pub(super) struct Outgoing {
     bytes: Vec<u8>,
     /// Bytes at the start of `bytes` that the pipe has accepted.
-    taken: usize,
+    accepted: usize,
     /// All bytes that the pipe has ever accepted.
     total_sent: u64,
 }
@@ -23,7 +23,7 @@ impl Outgoing {
 
     /// Offset of the next byte, counted in bytes written to the process in its life.
     pub(super) fn end(&self) -> u64 {
-        self.total_sent + (self.bytes.len() - self.taken) as u64
+        self.total_sent + (self.bytes.len() - self.accepted) as u64
     }
 
     /// All bytes that the pipe has ever accepted.
@@ -33,7 +33,7 @@ impl Outgoing {
 
     /// Bytes that the pipe has not accepted yet.
     pub(super) fn unsent(&self) -> &[u8] {
-        &self.bytes[self.taken..]
+        &self.bytes[self.accepted..]
     }
 
     /// Bytes that the buffer holds, accepted or not.
@@ -44,10 +44,10 @@ impl Outgoing {
     /// The pipe has accepted this many bytes; gives their offsets.
     pub(super) fn sent(&mut self, bytes: usize) -> Range<u64> {
         let before = self.total_sent;
-        self.taken += bytes;
+        self.accepted += bytes;
         self.total_sent += bytes as u64;
-        if self.taken == self.bytes.len() {
-            self.taken = 0;
+        if self.accepted == self.bytes.len() {
+            self.accepted = 0;
             if self.bytes.capacity() > MAX_KEPT_BYTES {
                 self.bytes = Vec::new();
             } else {

@@ -1,6 +1,6 @@
 //! How many requests a process that promised order may be given before it has answered the first.
 //!
-//! Pure: as many as the process is expected to finish within [`WINDOW`], by its measured
+//! Pure: as many as the process is expected to finish within [`MAX_WAIT_AHEAD`], by its measured
 //! service time. Service time = (time of a read − time when the process could start on its oldest
 //! request) ÷ replies in that read. A read that brings several replies tells nothing of each alone.
 //!
@@ -13,7 +13,7 @@ use crate::procfs::Activity;
 use std::time::{Duration, Instant};
 
 /// Longest expected wait of a request that is written ahead.
-const WINDOW: Duration = Duration::from_millis(1);
+const MAX_WAIT_AHEAD: Duration = Duration::from_millis(1);
 
 /// How long the window stays closed after a slow reply. Long against one slow request a second
 /// among fast ones; short enough that a handler which was only slow at first is soon at its best.
@@ -90,7 +90,7 @@ impl ReadAhead {
             return 1;
         }
         let each = self.spent.as_nanos() * u128::from(PARTS) / u128::from(self.parts);
-        let within = WINDOW.as_nanos() / each.max(1);
+        let within = MAX_WAIT_AHEAD.as_nanos() / each.max(1);
         usize::try_from(within)
             .unwrap_or(usize::MAX)
             .min(self.most)
@@ -101,7 +101,7 @@ impl ReadAhead {
     /// `since` has no reply by then. `None` while the window is closed anyway.
     pub(super) fn next_activity_check(&self, since: Instant) -> Option<Instant> {
         let last = self.overdue.filter(|overdue| overdue.since == since);
-        let next = last.map_or(since, |overdue| overdue.at) + WINDOW;
+        let next = last.map_or(since, |overdue| overdue.at) + MAX_WAIT_AHEAD;
         (self.window(next) > 1).then_some(next)
     }
 
@@ -112,7 +112,7 @@ impl ReadAhead {
             Activity::Asleep | Activity::Unknown => self.is_overdue = true,
             Activity::Runnable { used } => {
                 let first = last.map_or(used, |overdue| overdue.used);
-                if used.saturating_sub(first) >= WINDOW {
+                if used.saturating_sub(first) >= MAX_WAIT_AHEAD {
                     self.is_overdue = true;
                     return;
                 }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use std::time::Instant;
 
 /// Most characters of a wrong id that an error message quotes.
-const MAX_QUOTED_CHARACTERS: usize = 40;
+const MAX_QUOTED_ID_CHARACTERS: usize = 40;
 
 impl<T: Ticket> Conversation<T> {
     pub(super) fn line(&mut self, now: Instant, line: Line<'_>) {
@@ -285,7 +285,7 @@ fn kind_of(id: Id<'_>) -> Cause {
                 Some(b'n') => ": it is null, and must be the integer as it was sent",
                 _ => ": it is no integer as it was sent",
             };
-            (kind, text.chars().take(MAX_QUOTED_CHARACTERS).collect())
+            (kind, text.chars().take(MAX_QUOTED_ID_CHARACTERS).collect())
         }
     };
     Cause::quoting(kind, format!("{kind} ({text})"))

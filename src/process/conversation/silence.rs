@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 const SILENCE_TIME: Duration = Duration::from_millis(20);
 
 /// Longest wait for that silence.
-const MAX_WAIT: Duration = Duration::from_secs(1);
+const MAX_SILENCE_WAIT: Duration = Duration::from_secs(1);
 
 /// The wait for silence.
 ///
@@ -41,7 +41,7 @@ pub(super) enum Waited {
     NotYet,
     /// The process has been silent.
     Silent,
-    /// The process has not been silent for [`SILENCE_TIME`] within [`MAX_WAIT`].
+    /// The process has not been silent for [`SILENCE_TIME`] within [`MAX_SILENCE_WAIT`].
     InVain,
 }
 
@@ -84,7 +84,7 @@ impl Silence {
     pub(super) fn deadline(self) -> Option<Instant> {
         let wait = self.wait?;
         let last = wait.last_output.max(wait.last_runnable);
-        Some((last + SILENCE_TIME).min(wait.since + MAX_WAIT))
+        Some((last + SILENCE_TIME).min(wait.since + MAX_SILENCE_WAIT))
     }
 
     /// Ends the wait if it is over. All bytes that stdout holds must have been received before.
@@ -95,7 +95,7 @@ impl Silence {
                 Waited::Silent
             }
             // A process that computes all the time, and writes nothing meanwhile, is silent too.
-            Some(wait) if now >= wait.since + MAX_WAIT => {
+            Some(wait) if now >= wait.since + MAX_SILENCE_WAIT => {
                 self.wait = None;
                 match wait.is_silent(now) {
                     true => Waited::Silent,

@@ -21,7 +21,7 @@ impl Ticket for Request {
     fn timeout(&self) -> Duration {
         TIMEOUT
     }
-    fn latest(&self) -> Option<Instant> {
+    fn deadline(&self) -> Option<Instant> {
         None
     }
 }
@@ -80,7 +80,7 @@ impl Table {
 
     /// Gives a request if the process may be given one, and has its line written.
     fn give(&mut self, number: u64) -> bool {
-        let has_free = self.free_requests() > 0;
+        let has_free = self.free_places() > 0;
         if has_free {
             self.gives(Request(number, "p".to_owned()));
             self.send_all();
@@ -94,8 +94,8 @@ impl Table {
         self.talk.give(self.now, self.last_id, request);
     }
 
-    fn free_requests(&self) -> usize {
-        self.talk.free_requests(self.now)
+    fn free_places(&self) -> usize {
+        self.talk.free_places(self.now)
     }
 
     fn send_all(&mut self) {
@@ -201,14 +201,14 @@ fn a_process_that_announced_nothing_has_room_for_one() {
 fn announced_concurrency_is_capped_and_matched_by_id() {
     let mut table = Table::new();
     table.says("{\"ready\":true,\"concurrency\":100}\n");
-    assert_eq!(table.free_requests(), 8);
+    assert_eq!(table.free_places(), 8);
     for number in 1..=8 {
         assert!(table.give(number));
     }
     assert!(!table.give(9));
     table.says("{\"id\":3,\"result\":\"c\"}\n{\"id\":1,\"result\":\"a\"}\n");
     assert_eq!((table.result(3), table.result(1)), ("\"c\"", "\"a\""));
-    assert_eq!((table.fault(), table.free_requests()), (None, 2));
+    assert_eq!((table.fault(), table.free_places()), (None, 2));
 }
 
 #[test]
@@ -225,7 +225,7 @@ fn a_ready_line_after_the_first_reply_is_a_stray_line() {
     table.says("{\"result\":1}\n{\"ready\":true,\"concurrency\":4}\n");
     table.is_silent();
     assert_eq!(
-        (table.free_requests(), table.strays, table.fault()),
+        (table.free_places(), table.strays, table.fault()),
         (1, 1, None)
     );
 }
@@ -254,20 +254,20 @@ fn a_line_and_its_end_in_two_writes_cost_no_process() {
     // Before the first reply it may print what it likes, but for the beginning of a reply.
     let mut table = Table::new();
     table.says("loading");
-    assert_eq!(table.free_requests(), 1);
+    assert_eq!(table.free_places(), 1);
     table.says(" model\n{\"result\":true}");
-    assert_eq!(table.free_requests(), 0);
+    assert_eq!(table.free_places(), 0);
     let mut table = Table::new();
     table.says("{\"ready\":true}");
-    assert_eq!(table.free_requests(), 0);
+    assert_eq!(table.free_places(), 0);
     table.says("\n");
     assert!(table.give(1));
     table.says("{\"result\":1}\ndebug");
     table.waits(HALF_LINE_TIMEOUT - MS, None);
-    assert_eq!((table.free_requests(), table.fault()), (0, None));
+    assert_eq!((table.free_places(), table.fault()), (0, None));
     table.says("\n");
     table.waits(HALF_LINE_TIMEOUT, None);
-    assert_eq!((table.free_requests(), table.fault()), (1, None));
+    assert_eq!((table.free_places(), table.fault()), (1, None));
 }
 
 /// What it has printed in one go, before its reply, does not answer the next caller.
@@ -276,11 +276,11 @@ fn a_process_of_unknown_ids_is_given_the_next_request_after_silence() {
     let mut table = Table::new();
     table.give(1);
     table.says("{\"result\":\"printed\"}\n");
-    assert_eq!((table.answers.len(), table.free_requests()), (1, 0));
+    assert_eq!((table.answers.len(), table.free_places()), (1, 0));
     for _ in 0..10 {
         table.waits(15 * MS, None);
         table.says("\n\n");
-        assert_eq!(table.free_requests(), 0);
+        assert_eq!(table.free_places(), 0);
     }
     table.says("{\"result\":\"forged\"}\n");
     assert_eq!(table.fault(), Some(Fault::Unasked));
@@ -291,7 +291,7 @@ fn a_process_of_unknown_ids_is_given_the_next_request_after_silence() {
     table.give(1);
     table.says("{\"result\":1}\n");
     table.waits(19 * MS, None);
-    assert_eq!(table.free_requests(), 0);
+    assert_eq!(table.free_places(), 0);
     table.waits(MS, None);
     for number in 2..5 {
         assert!(table.give(number), "{number}");
@@ -300,9 +300,9 @@ fn a_process_of_unknown_ids_is_given_the_next_request_after_silence() {
     // It waits again when it prints behind its reply.
     assert!(table.give(5));
     table.says("{\"result\":5}\nprint\n");
-    assert_eq!(table.free_requests(), 0);
+    assert_eq!(table.free_places(), 0);
     table.waits(20 * MS, None);
-    assert_eq!((table.free_requests(), table.fault()), (1, None));
+    assert_eq!((table.free_places(), table.fault()), (1, None));
 }
 
 #[test]
@@ -311,7 +311,7 @@ fn a_process_without_ids_that_is_never_silent_ends() {
     table.give(1);
     table.says("{\"result\":1}\n");
     for _ in 0..100 {
-        assert_eq!((table.free_requests(), table.fault()), (0, None));
+        assert_eq!((table.free_places(), table.fault()), (0, None));
         table.waits(10 * MS, None);
         table.says("\n");
     }
@@ -324,7 +324,7 @@ fn a_process_that_repeats_ids_waits_for_no_silence() {
     let mut table = Table::new();
     table.give(1);
     table.says("{\"id\":1,\"result\":1}\nprint\n");
-    assert_eq!((table.free_requests(), table.fault()), (1, None));
+    assert_eq!((table.free_places(), table.fault()), (1, None));
 }
 
 #[test]
@@ -465,7 +465,7 @@ fn a_ready_line_counts_only_as_the_very_first_line() {
         let strays = table.strays;
         table.says(ready).says(ready);
         assert_eq!(
-            (table.free_requests(), table.strays),
+            (table.free_places(), table.strays),
             (1, strays + 2),
             "{first}"
         );
@@ -480,11 +480,11 @@ fn a_ready_line_counts_only_as_the_very_first_line() {
     table.give(1);
     table.says("working on it\n").says(ready);
     table.says("{\"id\":1,\"result\":1}\n");
-    assert_eq!((table.result(1), table.free_requests()), ("1", 1));
+    assert_eq!((table.result(1), table.free_places()), ("1", 1));
     // In pieces it is one line all the same.
     let mut table = Table::new();
     table.says(&ready[..9]).says(&ready[9..]);
-    assert_eq!(table.free_requests(), 8);
+    assert_eq!(table.free_places(), 8);
 }
 
 #[test]
@@ -506,7 +506,7 @@ fn a_reply_to_the_request_at_work_that_is_no_json_fails_at_once() {
         panic!()
     };
     assert!(how.full().contains("at byte 22: NaN"), "{how}");
-    assert_eq!((table.fault(), table.free_requests()), (None, 1));
+    assert_eq!((table.fault(), table.free_places()), (None, 1));
     // With an id of nobody it is a line like any other.
     table.give(2);
     table.says("{\"id\":77,\"result\":NaN}\n");
@@ -616,7 +616,7 @@ fn only_the_first_ready_line_announces() {
     let mut table = Table::new();
     table.says("{\"ready\":true,\"concurrency\":2}\n");
     table.says("{\"ready\":true,\"concurrency\":4}\n{\"ready\":true}\n");
-    assert_eq!((table.free_requests(), table.strays), (2, 2));
+    assert_eq!((table.free_places(), table.strays), (2, 2));
 }
 
 #[test]
@@ -742,12 +742,12 @@ fn a_slow_start_is_spared_as_long_as_starts_took_before() {
         panic!()
     };
     assert!(seen.full().contains("--wait-ready"), "{seen}");
-    assert_eq!((table.fault(), table.free_requests()), (None, 0));
+    assert_eq!((table.fault(), table.free_places()), (None, 0));
     table.waits(58 * TIMEOUT, None);
     assert_eq!(table.fault(), None);
     // Its late reply is dropped, and it has come up.
     table.says("{\"result\":\"late\"}\n").is_silent();
-    assert_eq!((table.answers.len(), table.free_requests()), (1, 1));
+    assert_eq!((table.answers.len(), table.free_places()), (1, 1));
     assert!(table.ups.contains(&Some(59 * TIMEOUT)));
 }
 
@@ -795,7 +795,7 @@ fn requests_that_were_never_read_never_started() {
     for number in 1..=3 {
         table.give(number);
     }
-    // Lines of 24 bytes: the third lies wholly in the last 30, the second does not.
+    // The third line lies wholly in the unread bytes, the second does not.
     let line = "{\"id\":1,\"payload\":\"p\"}\n".len();
     let ended = table.end(line + 6, PipeHolders::Gone);
     let untouched: Vec<(u64, bool)> = ended.into_iter().map(|(r, u)| (r.0, u)).collect();
@@ -872,12 +872,12 @@ fn ordered() -> Table {
     let mut table = Table::new();
     table.says("{\"ready\":true,\"concurrency\":1}\n");
     for number in 1..=2 {
-        assert_eq!(table.free_requests(), 1, "nothing is known yet");
+        assert_eq!(table.free_places(), 1, "nothing is known yet");
         table.give(number);
         table.says(&format!("{{\"id\":{number},\"result\":{number}}}\n"));
     }
     table.answers.clear();
-    assert_eq!(table.free_requests(), 4);
+    assert_eq!(table.free_places(), 4);
     table
 }
 
@@ -936,16 +936,16 @@ fn only_a_promise_of_order_and_a_reply_open_the_window() {
         let mut table = Table::with(|limits| limits.max_concurrency = 1);
         table.says(ready);
         for number in 1..=9 {
-            assert_eq!(table.free_requests(), 1);
+            assert_eq!(table.free_places(), 1);
             table.give(number);
-            assert_eq!(table.free_requests(), 0);
+            assert_eq!(table.free_places(), 0);
             table.says(&format!("{{\"id\":{number},\"result\":1}}\n"));
         }
     }
     let mut off = Table::with(|limits| limits.read_ahead = 1);
     off.says("{\"ready\":true,\"concurrency\":1}\n");
     for number in 1..=9 {
-        assert!(off.give(number) && off.free_requests() == 0);
+        assert!(off.give(number) && off.free_places() == 0);
         off.says(&format!("{{\"id\":{number},\"result\":1}}\n"));
     }
 }
@@ -960,7 +960,7 @@ fn unanswered_requests_are_bounded_in_bytes() {
     };
     assert!((5000..5536).contains(&room_bytes), "{room_bytes}");
     table.gives(Request(4, "p".repeat(6000)));
-    assert_eq!(table.free_requests(), 0, "though the window is open");
+    assert_eq!(table.free_places(), 0, "though the window is open");
 }
 
 #[test]
@@ -1002,11 +1002,11 @@ fn at_a_timeout_only_the_request_at_work_fails() {
 #[test]
 fn a_caller_s_budget_that_ends_behind_another_request_costs_no_process() {
     let mut table = ahead(3);
-    let budget = Some(table.now + 10 * MS);
+    let deadline = Some(table.now + 10 * MS);
     table.gives(Request(4, "p".to_owned()));
-    table.talk.flight[1].latest = budget;
+    table.talk.flight[1].callers_deadline = deadline;
     table.give(5);
-    assert!(table.talk.next_deadline(None) <= budget);
+    assert!(table.talk.next_deadline(None) <= deadline);
     table.waits(10 * MS, None);
     let RequestFailure::TimedOut(seen) = table.failure(4) else {
         panic!()
@@ -1025,7 +1025,7 @@ fn a_caller_s_budget_that_ends_behind_another_request_costs_no_process() {
 #[test]
 fn a_request_without_a_caller_has_its_time_and_no_more() {
     let mut table = ahead(4);
-    table.talk.flight[1].latest = Some(table.now + MS);
+    table.talk.flight[1].callers_deadline = Some(table.now + MS);
     table.waits(MS, None);
     table.says("{\"id\":3,\"result\":3}\n");
     table.waits(999 * MS, Some(MS));
@@ -1163,18 +1163,18 @@ fn a_second_reply_answers_its_own_request_when_half_a_line_took_the_first() {
 fn a_slow_reply_closes_the_window_while_it_is_awaited() {
     let mut table = ordered();
     table.give(3);
-    assert_eq!(table.free_requests(), 3);
+    assert_eq!(table.free_places(), 3);
     assert_eq!(table.talk.next_deadline(None), Some(table.now + MS));
     table.now += MS;
     assert!(table.talk.must_check_activity(table.now));
     table.talk.record_activity(table.now, Activity::Asleep);
-    assert_eq!(table.free_requests(), 0);
+    assert_eq!(table.free_places(), 0);
     assert_eq!(
         table.talk.next_deadline(None),
         Some(table.now - MS + TIMEOUT)
     );
     table.says("{\"id\":3,\"result\":3}\n");
-    assert_eq!(table.free_requests(), 1);
+    assert_eq!(table.free_places(), 1);
 }
 
 /// A process that promised order and keeps it, whatever else it does, byte by byte.
@@ -1192,7 +1192,7 @@ enum HonestStep {
     Give,
     Send(usize),
     Read(usize),
-    Position,
+    Start,
     /// What it writes when it is done with a request; `$` stands for its id.
     Reply(&'static str),
     Prints,
@@ -1203,7 +1203,7 @@ fn honest_step() -> impl Strategy<Value = HonestStep> {
         6 => Just(HonestStep::Give),
         5 => (1usize..120).prop_map(HonestStep::Send),
         5 => (1usize..120).prop_map(HonestStep::Read),
-        8 => Just(HonestStep::Position),
+        8 => Just(HonestStep::Start),
         6 => Just(HonestStep::Reply("{\"id\":$,\"result\":1}\n")),
         1 => Just(HonestStep::Reply("{\"id\":$,\"result\":NaN}\n")),
         1 => Just(HonestStep::Reply("{\"id\":1,\"result\":1}\n")),
@@ -1227,7 +1227,7 @@ proptest! {
         for step in steps {
             match step {
                 HonestStep::Give => {
-                    if table.free_requests() > 0 {
+                    if table.free_places() > 0 {
                         given += 1;
                         table.gives(Request(given, "p".to_owned()));
                         process.ends.push(table.talk.outgoing.end() as usize - before);
@@ -1241,7 +1241,7 @@ proptest! {
                     let sent = table.talk.outgoing.total_sent() as usize - before;
                     process.read = (process.read + bytes).min(sent);
                 }
-                HonestStep::Position => {
+                HonestStep::Start => {
                     let next = process.ends.get(process.started);
                     let has_next = next.is_some_and(|end| *end <= process.read);
                     process.started += usize::from(has_next && process.started == process.replied);
@@ -1331,7 +1331,7 @@ proptest! {
         for step in steps {
             match step {
                 Step::Give => {
-                    if table.free_requests() > 0 {
+                    if table.free_places() > 0 {
                         prop_assert!(*table.talk.trust() == Trust::Sound);
                         given += 1;
                         table.gives(Request(given, "p".to_owned()));
@@ -1383,7 +1383,7 @@ fn a_caller_s_budget_that_ran_in_the_queue_ends_before_the_process_s_time() {
         payload: "p".into(),
         extras: Extras::default(),
         timeout: TIMEOUT,
-        latest: Some(now + MS),
+        deadline: Some(now + MS),
         reservation: crate::budget::MemoryBudget::new(1 << 20).reservation(),
     });
     talk.give(now, 1, call);
@@ -1410,9 +1410,9 @@ fn a_caller_s_budget_ends_its_wait_and_no_process() {
         let mut table = Table::new();
         table.says(ready);
         table.give(1);
-        table.talk.flight[0].latest = Some(table.now + 10 * MS);
+        table.talk.flight[0].callers_deadline = Some(table.now + 10 * MS);
         assert_eq!(table.talk.next_deadline(None), Some(table.now + 10 * MS));
-        let free = table.free_requests();
+        let free = table.free_places();
         table.waits(10 * MS, Some(Duration::ZERO));
         let RequestFailure::TimedOut(seen) = table.failure(1) else {
             panic!()
@@ -1422,7 +1422,7 @@ fn a_caller_s_budget_ends_its_wait_and_no_process() {
             "{seen}"
         );
         // One at a time is given no other meanwhile, and its late reply is nobody's.
-        assert_eq!((table.fault(), table.free_requests()), (None, free));
+        assert_eq!((table.fault(), table.free_places()), (None, free));
         table.waits(900 * MS, Some(Duration::ZERO));
         assert_eq!(table.fault(), None, "{ready}");
         table.says("{\"id\":1,\"result\":\"late\"}\n");
@@ -1439,7 +1439,7 @@ fn a_process_has_its_timeout_and_no_more_after_its_caller_has_left() {
         let mut table = Table::new();
         table.says(ready);
         table.give(1);
-        table.talk.flight[0].latest = Some(table.now + 10 * MS);
+        table.talk.flight[0].callers_deadline = Some(table.now + 10 * MS);
         table.give(2);
         table.waits(10 * MS, None);
         assert_eq!(table.talk.next_deadline(None), Some(table.now + 990 * MS));
@@ -1463,7 +1463,7 @@ fn a_line_is_made_again_as_it_was_to_be_compared() {
             payload: "p".into(),
             extras: Extras::default(),
             timeout: TIMEOUT,
-            latest: Some(now + TIMEOUT / 2),
+            deadline: Some(now + TIMEOUT / 2),
             reservation: crate::budget::MemoryBudget::new(1024).reservation(),
         });
         talk.give(now + id as u32 * MS, id, call);

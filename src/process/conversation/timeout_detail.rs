@@ -6,7 +6,7 @@ use crate::process::line::{self, ExtraMembers, Parsed};
 use std::time::Duration;
 
 /// Most characters of a stray line that the `detail` of a 504 quotes.
-const MAX_QUOTED_CHARACTERS: usize = 200;
+const MAX_QUOTED_LINE_CHARACTERS: usize = 200;
 
 /// Length in bytes from which on a request line may be too long for its reader: many take 64 KiB.
 const LONG_LINE_BYTES: u64 = 64 * 1024;
@@ -143,9 +143,9 @@ impl<T: Ticket> Conversation<T> {
 impl<T> Flight<T> {
     /// How long the worker waited for a reply, in words.
     fn limit(&self) -> String {
-        match self.latest {
-            Some(latest) if latest < self.own_deadline() => {
-                let left = latest.saturating_duration_since(self.since);
+        match self.callers_deadline {
+            Some(deadline) if deadline < self.own_deadline() => {
+                let left = deadline.saturating_duration_since(self.since);
                 let left = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
                 let left = Duration::from_millis(left);
                 let left = humantime::format_duration(left);
@@ -159,10 +159,10 @@ impl<T> Flight<T> {
 /// The part of a line that is kept for a `detail`.
 pub(super) fn beginning(line: &[u8]) -> &[u8] {
     // A character takes four bytes at most.
-    &line[..line.len().min(4 * MAX_QUOTED_CHARACTERS)]
+    &line[..line.len().min(4 * MAX_QUOTED_LINE_CHARACTERS)]
 }
 
 fn shown(line: &[u8]) -> String {
     let text = String::from_utf8_lossy(beginning(line));
-    text.chars().take(MAX_QUOTED_CHARACTERS).collect()
+    text.chars().take(MAX_QUOTED_LINE_CHARACTERS).collect()
 }

@@ -5,7 +5,7 @@ use super::directory::Directory;
 use super::plan::{Plan, Report, SetUpFailure};
 use super::search_path::{DEFAULT_PATH, has_path};
 use crate::config::{Command, IsolationConfig};
-use crate::process::parent_thread;
+use crate::process::launcher_thread;
 use crate::process::reaping::{OomWatch, Process};
 use crate::service_manager;
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -91,7 +91,7 @@ impl From<LaunchError> for Refusal {
 /// Starts one process, and returns when the command was executed in it.
 pub(super) async fn launch(spec: Arc<LaunchSpec>) -> Result<Launched, Refusal> {
     // A process whose start is awaited no more is killed as it is dropped.
-    parent_thread::run(move || start(&spec))
+    launcher_thread::run(move || start(&spec))
         .await
         .unwrap_or_else(|error| Err(LaunchError::System(error.to_string()).into()))
 }

@@ -24,7 +24,7 @@ const MAX_READS_BEFORE_STDOUT: usize = 4;
 const MAX_EMPTY_READS: u32 = 64;
 
 /// A block ends when nothing has come for this long: a traceback is written in one go.
-const QUIET_TIME: Duration = Duration::from_millis(20);
+const STDERR_QUIET_TIME: Duration = Duration::from_millis(20);
 
 /// The stderr of a process: drained at any rate, and logged in blocks.
 ///
@@ -158,7 +158,7 @@ impl ErrorOutput {
     fn log_in_time(&mut self, cx: &mut Context<'_>) {
         let quiet = match self.start.is_new() {
             true => MAX_BLOCK_AGE,
-            false => QUIET_TIME,
+            false => STDERR_QUIET_TIME,
         };
         let Some(deadline) = self.deadline(quiet) else {
             return;

@@ -1,5 +1,6 @@
 //! Deadlines of the conversation, and the timer for them.
 
+use super::reading::ReadTurn;
 use super::{Owner, ProcessObserver, RequestSource};
 use crate::procfs::{activity, is_suspended, is_tree_runnable};
 use std::task::Context;
@@ -22,7 +23,7 @@ impl<S: RequestSource + ProcessObserver> Owner<S> {
         // after that moment does not put the deadline off.
         let there = self.pending.len() as u64 + self.bytes_in_stdout();
         let target = *self.expires_behind.get_or_insert(self.taken_in + there);
-        if !self.read_a_turn() && self.taken_in < target {
+        if self.read_a_turn() == ReadTurn::Unfinished && self.taken_in < target {
             cx.waker().wake_by_ref();
             return;
         }

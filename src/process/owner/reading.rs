@@ -26,38 +26,48 @@ const MAX_READS_BEFORE_GIVING: usize = 2;
 /// Lines of one read after which other tasks have their turn.
 const MAX_LINES_PER_TURN: usize = 200;
 
+/// Whether a turn of reading has come to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReadTurn {
+    /// Nothing more can be read for now.
+    Finished,
+    /// There may be more, which is read after other tasks have had their turn.
+    Unfinished,
+}
+
 /// Result of a read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Received {
     Nothing,
-    Some,
+    /// At most [`MAX_LINES_PER_TURN`].
+    Little,
     /// More than [`MAX_LINES_PER_TURN`]: other tasks have their turn first.
     Much,
 }
 
 impl<S: RequestSource + ProcessObserver> Owner<S> {
-    /// Reads and handles output; true if there may be more after [`MAX_READS_IN_A_ROW`].
-    pub(super) fn poll_read(&mut self, cx: &mut Context<'_>) -> bool {
+    /// Reads and handles output, at most [`MAX_READS_IN_A_ROW`] times.
+    pub(super) fn poll_read(&mut self, cx: &mut Context<'_>) -> ReadTurn {
         if !self.pending.is_empty() && self.take_in() == Received::Much {
-            return true;
+            return ReadTurn::Unfinished;
         }
         for _ in 0..MAX_READS_IN_A_ROW {
             if !self.gate.may_read(cx, self.conversation.partial_bytes()) {
-                return false;
+                return ReadTurn::Finished;
             }
             let Some(stdout) = &mut self.stdout else {
-                return false;
+                return ReadTurn::Finished;
             };
             let mut buffer = ReadBuf::new(&mut self.scratch);
             let Poll::Ready(read) = Pin::new(stdout).poll_read(cx, &mut buffer) else {
-                return false;
+                return ReadTurn::Finished;
             };
             let length = buffer.filled().len();
             if self.received(read.map(|()| length)) == Received::Much {
-                return true;
+                return ReadTurn::Unfinished;
             }
         }
-        true
+        ReadTurn::Unfinished
     }
 
     /// Reads once, even if the runtime has not heard that the pipe is readable.
@@ -81,7 +91,7 @@ impl<S: RequestSource + ProcessObserver> Owner<S> {
                 self.take_in()
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Received::Nothing,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => Received::Some,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Received::Little,
             Ok(_) | Err(_) => {
                 self.stdout = None;
                 self.conversation.output_closed();
@@ -109,36 +119,36 @@ impl<S: RequestSource + ProcessObserver> Owner<S> {
             if self.handle_events() > MAX_LINES_PER_TURN {
                 return Received::Much;
             }
-            received = Received::Some;
+            received = Received::Little;
         }
         received
     }
 
-    /// Reads and handles output for `MAX_TURN` at most; true if that was all.
-    pub fn read_a_turn(&mut self) -> bool {
+    /// Reads and handles output for `MAX_TURN` at most.
+    pub fn read_a_turn(&mut self) -> ReadTurn {
         let end = Instant::now() + MAX_TURN;
-        let is_all = loop {
+        let turn = loop {
             if self.read_now() == Received::Nothing {
-                break true;
+                break ReadTurn::Finished;
             }
             if Instant::now() >= end {
-                break false;
+                break ReadTurn::Unfinished;
             }
         };
         self.source.send_answers();
-        is_all
+        turn
     }
 
-    /// Reads and handles output, at most [`MAX_READS_BEFORE_GIVING`] times; true if that was all.
-    pub(super) fn read_until_empty(&mut self) -> bool {
+    /// Reads and handles output, at most [`MAX_READS_BEFORE_GIVING`] times.
+    pub(super) fn read_until_empty(&mut self) -> ReadTurn {
         for _ in 0..MAX_READS_BEFORE_GIVING {
             match self.read_now() {
-                Received::Nothing => return true,
-                Received::Some => {}
-                Received::Much => return false,
+                Received::Nothing => return ReadTurn::Finished,
+                Received::Little => {}
+                Received::Much => return ReadTurn::Unfinished,
             }
         }
-        false
+        ReadTurn::Unfinished
     }
 
     pub(super) fn bytes_in_stdout(&self) -> u64 {

@@ -1,6 +1,7 @@
 //! The end of a process: its last answers, and the requests that it never started.
 
 use super::reading::READ_BYTES;
+use super::reading::ReadTurn;
 use super::{Owner, ProcessObserver, RequestSource};
 use crate::answer::Work;
 use crate::cause::Cause;
@@ -23,9 +24,9 @@ const MAX_REST_BYTES: u64 = 4 * 1024 * 1024;
 /// default, but the process may have made it larger.
 pub(super) const MAX_UNREAD_BYTES: usize = 512 * 1024;
 
-/// Longest wait for killed processes to be gone. Only a descendant that has left the group, and
+/// Longest wait for the end of stdout after its holders were killed. Only a descendant that has left the group, and
 /// lives on, takes all of it.
-const KILLED_TIMEOUT: Duration = Duration::from_millis(20);
+const STDOUT_END_TIMEOUT: Duration = Duration::from_millis(20);
 
 impl<S: RequestSource + ProcessObserver> Owner<S> {
     /// The process has been reaped. Delivers the answers that are still in its stdout, fails the
@@ -75,7 +76,7 @@ impl<S: RequestSource + ProcessObserver> Owner<S> {
     /// go on writing.
     async fn read_rest(&mut self) {
         let most = self.taken_in + MAX_REST_BYTES;
-        while !self.read_a_turn() && self.taken_in < most {
+        while self.read_a_turn() == ReadTurn::Unfinished && self.taken_in < most {
             yield_now().await;
         }
     }
@@ -84,7 +85,7 @@ impl<S: RequestSource + ProcessObserver> Owner<S> {
     /// just now, and end within a moment.
     async fn wait_for_end_of_stdout(&mut self) {
         let ended = poll_fn(|cx| {
-            if self.poll_read(cx) {
+            if self.poll_read(cx) == ReadTurn::Unfinished {
                 cx.waker().wake_by_ref();
             }
             match &self.stdout {
@@ -94,7 +95,7 @@ impl<S: RequestSource + ProcessObserver> Owner<S> {
         });
         // Cancel-safe: all progress lives in self. A process that holds the pipe longer counts as
         // working.
-        let _ = timeout(KILLED_TIMEOUT, ended).await;
+        let _ = timeout(STDOUT_END_TIMEOUT, ended).await;
         self.handle_events();
         self.source.send_answers();
     }

@@ -18,7 +18,7 @@ pub trait RequestSource {
     /// True when a process that may be given this many more had better leave requests in the queue for a moment,
     /// because more are coming that can be written together with them. The process is woken after
     /// that moment.
-    fn waits_for_more(&mut self, cx: &mut Context<'_>, free_requests: usize) -> bool;
+    fn waits_for_more(&mut self, cx: &mut Context<'_>, free_places: usize) -> bool;
     /// Keeps the answer to a request of this source until [`RequestSource::send_answers`].
     fn answer(&mut self, request: Self::Request, outcome: Outcome, work: Work);
     /// Sends the answers that were kept. Called at the end of a turn: a caller that has its answer

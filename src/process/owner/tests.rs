@@ -146,7 +146,7 @@ impl Bench {
                 trace: TraceContext::parse(&trace),
             },
             timeout,
-            latest: None,
+            deadline: None,
             reservation: MemoryBudget::new(1 << 20).reservation(),
         });
         self.waiting.calls.borrow_mut().push_back(call);
@@ -220,7 +220,7 @@ async fn without_ids_stdout_is_read_before_the_next_request_is_written() {
         let mut bench = Bench::new().await;
         bench.answers_without_id().await;
         // The silence that is waited for after its first answer.
-        while bench.owner.conversation.free_requests(Instant::now()) == 0 {
+        while bench.owner.conversation.free_places(Instant::now()) == 0 {
             tokio::time::sleep(Duration::from_millis(5)).await;
             assert!(bench.turn().is_pending());
         }
@@ -269,7 +269,7 @@ async fn without_ids_a_process_that_waits_for_a_processor_is_not_silent() {
     let mut busy = Busy::start();
     let mut bench = Bench::of_process(busy.0.id()).await;
     bench.answers_without_id().await;
-    let free = |bench: &Bench| bench.owner.conversation.free_requests(Instant::now());
+    let free = |bench: &Bench| bench.owner.conversation.free_places(Instant::now());
     for _ in 0..10 {
         // Several times as long as the silence that is waited for.
         tokio::time::sleep(Duration::from_millis(30)).await;
@@ -335,7 +335,7 @@ async fn a_reply_that_is_there_when_the_process_is_reaped_counts() {
 async fn while_more_are_coming_a_process_that_may_have_several_is_given_none() {
     let mut bench = Bench::new().await;
     bench.says("{\"ready\":true,\"concurrency\":2}\n");
-    assert!(bench.owner.read_a_turn());
+    assert_eq!(bench.owner.read_a_turn(), ReadTurn::Finished);
     bench.waiting.more_are_coming.set(true);
     let _answered = [bench.ask(LONG), bench.ask(LONG)];
     assert!(bench.turn().is_pending());

@@ -1,5 +1,6 @@
 //! Takes requests from their source, and writes them to stdin.
 
+use super::reading::ReadTurn;
 use super::{Load, Owner, ProcessObserver, RequestSource};
 use crate::process::conversation::Trust;
 use std::io;
@@ -8,21 +9,22 @@ use std::time::Instant;
 use tracing::warn;
 
 impl<S: RequestSource + ProcessObserver> Owner<S> {
-    /// Takes requests while the process has free_requests, or leaves its turn to other processes.
+    /// Takes requests while the process may be given more, or leaves its turn to other processes.
     pub(super) fn take_requests(&mut self, cx: &mut Context<'_>) {
         let now = Instant::now();
-        let free_requests = self.conversation.free_requests(now);
-        if !self.takes_no_more && free_requests > 1 && self.source.waits_for_more(cx, free_requests)
-        {
+        let free_places = self.conversation.free_places(now);
+        if !self.takes_no_more && free_places > 1 && self.source.waits_for_more(cx, free_places) {
             return;
         }
-        while !self.takes_no_more && self.conversation.free_requests(now) > 0 {
-            if self.conversation.must_read_before_giving() && !self.read_until_empty() {
+        while !self.takes_no_more && self.conversation.free_places(now) > 0 {
+            if self.conversation.must_read_before_giving()
+                && self.read_until_empty() == ReadTurn::Unfinished
+            {
                 // The rest of the output is read first, in a turn of its own.
                 cx.waker().wake_by_ref();
                 break;
             }
-            if self.conversation.free_requests(now) == 0 {
+            if self.conversation.free_places(now) == 0 {
                 break;
             }
             let Some(id) = self.draw_id() else { break };

@@ -6,7 +6,7 @@
 //! their numbers are not given to other processes before the worker reaps them.
 
 use super::family::{Relation, family};
-use crate::process::parent_thread;
+use crate::process::launcher_thread;
 use crate::procfs::own_children;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 use std::convert::Infallible;
@@ -16,13 +16,13 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 use tracing::warn;
 
 /// Longest time between two searches for dead orphans, for the case that no SIGCHLD comes.
-const SAMPLE_PERIOD: Duration = Duration::from_secs(1);
+const ORPHAN_SEARCH_PERIOD: Duration = Duration::from_secs(1);
 
 /// Least time between two searches: many deaths are seen in one.
-const MIN_PAUSE: Duration = Duration::from_millis(10);
+const MIN_SEARCH_PAUSE: Duration = Duration::from_millis(10);
 
 /// Longest wait for killed orphans when the worker stops.
-const LAST_KILLS_TIMEOUT: Duration = Duration::from_secs(1);
+const ORPHANS_END_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// From now on, processes whose parent has ended become children of this one.
 pub fn take_in_orphans() {
@@ -37,7 +37,7 @@ pub async fn reap_in_time() -> Infallible {
     let mut deaths = signal(SignalKind::child())
         .inspect_err(|error| warn!(%error, "orphans are reaped late"))
         .ok();
-    let mut tick = interval(SAMPLE_PERIOD);
+    let mut tick = interval(ORPHAN_SEARCH_PERIOD);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let death = async {
@@ -53,8 +53,8 @@ pub async fn reap_in_time() -> Infallible {
         }
         // On the thread that starts processes: only between two starts is each child known for what
         // it is. Without that thread no process was started, and there are no orphans.
-        drop(parent_thread::run(reap_now).await);
-        sleep(MIN_PAUSE).await;
+        drop(launcher_thread::run(reap_now).await);
+        sleep(MIN_SEARCH_PAUSE).await;
     }
 }
 
@@ -84,7 +84,7 @@ pub fn orphans() -> Vec<Pid> {
 /// Kills and reaps all orphans. The children of a killed orphan become children of the worker in
 /// their turn, so this goes on until there are none.
 pub async fn end_orphans() {
-    let end = Instant::now() + LAST_KILLS_TIMEOUT;
+    let end = Instant::now() + ORPHANS_END_TIMEOUT;
     loop {
         let orphans = orphans();
         if orphans.is_empty() {

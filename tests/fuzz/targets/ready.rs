@@ -13,7 +13,7 @@ fuzz_target!(|input: &[u8]| {
     table.says(b"{\"ready\":true,");
     table.says(input);
     table.says(b"}\n");
-    let free = table.free_requests();
+    let free = table.free_places();
     assert!(free <= MAX_CONCURRENCY, "{free}");
     let mut given = 0;
     while table.give() {

@@ -37,7 +37,7 @@ pub(super) fn send(work: impl FnOnce() + Send + 'static) {
     drop(thread().map(|thread| thread.send(Box::new(work))));
 }
 
-/// Has the thread do something, and returns its result. Closure that has not begun when the future is
+/// Has the thread do something, and returns its result. Work that has not begun when the future is
 /// dropped is left out; the result of work that has begun is dropped.
 pub(super) async fn run<R: Send + 'static>(
     work: impl FnOnce() -> R + Send + 'static,
