@@ -33,10 +33,10 @@ struct Account {
     requests: AtomicU64,
     /// Bytes of responses among `held`.
     responses: AtomicU64,
-    is_overdrawn: AtomicBool,
+    is_overdraft_granted: AtomicBool,
     /// The last overdraft counts as open while more bytes than this are held, and any bytes of a
     /// response. `u64::MAX`: it is settled.
-    settled_at: AtomicU64,
+    settled_bytes: AtomicU64,
     /// Notified when there is room again, or an overdraft was dropped.
     room: Notify,
     /// Notified when a request or a reply lacked room.
@@ -74,8 +74,8 @@ impl MemoryBudget {
             held: AtomicU64::new(0),
             requests: AtomicU64::new(0),
             responses: AtomicU64::new(0),
-            is_overdrawn: AtomicBool::new(false),
-            settled_at: AtomicU64::new(u64::MAX),
+            is_overdraft_granted: AtomicBool::new(false),
+            settled_bytes: AtomicU64::new(u64::MAX),
             room: Notify::new(),
             shortage: Notify::new(),
         }))
@@ -129,7 +129,7 @@ impl MemoryBudget {
         loop {
             let mut freed = std::pin::pin!(self.0.room.notified());
             freed.as_mut().enable();
-            if !self.is_full() || self.0.may_be_overdrawn() {
+            if !self.is_full() || self.0.would_grant_overdraft() {
                 return;
             }
             freed.await;
@@ -151,10 +151,12 @@ impl MemoryBudget {
 
     /// The right to read one reply beyond the limit, if no other reply has it.
     pub fn overdraft(&self) -> Option<Overdraft> {
-        if !self.0.may_be_overdrawn() || self.0.is_overdrawn.swap(true, Ordering::Relaxed) {
+        if !self.0.would_grant_overdraft()
+            || self.0.is_overdraft_granted.swap(true, Ordering::Relaxed)
+        {
             return None;
         }
-        self.0.settled_at.store(u64::MAX, Ordering::Relaxed);
+        self.0.settled_bytes.store(u64::MAX, Ordering::Relaxed);
         Some(Overdraft {
             account: Arc::clone(&self.0),
             held_before: self.held(),
@@ -180,20 +182,20 @@ impl Account {
     fn give_back(&self, bytes: u64) {
         let before = self.held.fetch_sub(bytes, Ordering::Relaxed);
         let after = before - bytes;
-        let settled_at = self.settled_at.load(Ordering::Relaxed);
-        let is_settled = before > settled_at && after <= settled_at;
+        let settled_bytes = self.settled_bytes.load(Ordering::Relaxed);
+        let is_settled = before > settled_bytes && after <= settled_bytes;
         if is_settled || (before >= self.limit && after < self.limit) {
             self.room.notify_waiters();
         }
     }
 
     /// Whether an overdraft would be granted. Held bytes alone cannot decide: they may never sink to
-    /// `settled_at` again, because replies begun since then wait for the next overdraft. So it is
+    /// `settled_bytes` again, because replies begun since then wait for the next overdraft. So it is
     /// granted without any response, too: then no reply waits for its client.
-    fn may_be_overdrawn(&self) -> bool {
+    fn would_grant_overdraft(&self) -> bool {
         let held = self.held.load(Ordering::Relaxed);
-        !self.is_overdrawn.load(Ordering::Relaxed)
-            && (held <= self.settled_at.load(Ordering::Relaxed)
+        !self.is_overdraft_granted.load(Ordering::Relaxed)
+            && (held <= self.settled_bytes.load(Ordering::Relaxed)
                 || self.responses.load(Ordering::Relaxed) == 0)
     }
 }
@@ -281,10 +283,10 @@ impl Drop for Overdraft {
         let account = &self.account;
         if account.held.load(Ordering::Relaxed) > self.held_before {
             account
-                .settled_at
+                .settled_bytes
                 .store(self.held_before, Ordering::Relaxed);
         }
-        account.is_overdrawn.store(false, Ordering::Relaxed);
+        account.is_overdraft_granted.store(false, Ordering::Relaxed);
         account.room.notify_waiters();
     }
 }

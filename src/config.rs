@@ -153,7 +153,8 @@ pub struct ProcessConfig {
     pub read_ahead: NonZeroUsize,
     /// No request before the ready line.
     pub wait_ready: bool,
-    /// How long the ready line may take, and how long a first slow start is spared.
+    /// How long the ready line may take, and how long a first slow start is spared from being
+    /// replaced.
     pub startup_timeout: Duration,
     /// Largest `result`, in bytes.
     pub max_reply_bytes: usize,
@@ -223,7 +224,7 @@ pub enum LogFormat {
 /// Which requests for the handler are logged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AccessLog {
-    /// None, but failures as they are told in any case.
+    /// No request; failures are warned of as always.
     Off,
     /// Each.
     On,

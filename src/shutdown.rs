@@ -11,7 +11,7 @@
 //! | [`Stage::Stopping`] | when all is answered, or after `--drain-timeout` | no request is taken on; every process is asked to end |
 //! | [`Stage::Terminating`] | after `--drain-timeout` | processes that stop are asked by SIGTERM |
 //! | [`Stage::Killing`] | `--grace` later, at most 1.75 s, or with a second signal | processes get SIGKILL |
-//! | [`Stage::Aborting`] | 0.5 s after the last process at most, or when the last spans are sent, at once after a second signal | callers' connections are dropped |
+//! | [`Stage::Aborting`] | when the last responses are written and the last spans are sent, or their time is over; at once after a second signal | callers' connections are dropped |
 //! | [`Stage::Ended`] | 0.5 s later at most | connections to the address of `--admin` are dropped |
 
 use std::sync::Arc;

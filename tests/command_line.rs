@@ -154,6 +154,23 @@ fn help_and_version_are_commands_too() {
 }
 
 #[test]
+fn a_word_too_many_leads_to_the_help_of_its_command() {
+    for (words, name) in [
+        (&["health", "more"][..], "health"),
+        (&["top", "127.0.0.1:1", "more"], "top"),
+        (&["new", "python", "folder", "more"], "new"),
+    ] {
+        let expected =
+            format!("unexpected word \"more\" (faas-worker {name} --help lists the options)\n");
+        assert_eq!(refused(words), expected);
+    }
+    for name in ["serve", "check", "map"] {
+        let said = refused(&[name, "python3"]);
+        assert!(said.contains("a command is given after --"), "{said}");
+    }
+}
+
+#[test]
 fn a_command_in_quotes_is_answered_with_what_to_type() {
     for (words, meant) in [
         (

@@ -145,10 +145,21 @@ fn bad_word(word: &str, words: &[OsString]) -> String {
     if is_first && !meant.is_empty() {
         return format!("unexpected word {word:?}{meant}");
     }
-    if words.get(1).is_some_and(|first| first == "health") {
-        return format!("unexpected word {word:?} (faas-worker health --help lists the options)");
+    if let Some(name) = command_without_handler(words) {
+        return format!("unexpected word {word:?} (faas-worker {name} --help lists the options)");
     }
     format!("unexpected word {word:?}: a command is given after --, as in: -- {word} ...")
+}
+
+/// The name of the command that was typed, if it takes no handler after `--`.
+fn command_without_handler(words: &[OsString]) -> Option<String> {
+    let mut command = Cli::command();
+    let first = words.get(1)?;
+    let typed = command.find_subcommand_mut(first)?;
+    // Arguments that all commands share are known to them only after this.
+    typed.build();
+    let takes_handler = typed.get_arguments().any(Arg::is_last_set);
+    (!takes_handler).then(|| typed.get_name().to_owned())
 }
 
 /// The flag, if it takes a value only with an equals sign.

@@ -123,7 +123,7 @@ impl Pool {
         let until = job
             .deadline
             .map_or(queue_end, |deadline| deadline.min(queue_end));
-        // `queue_end` in the queue, `timeout` behind another request, and `timeout` of its own.
+        // Its time in the queue, and twice the timeout: once behind another request, once on its own.
         let gives_up_at = queue_end + 2 * job.timeout;
         let (call, receiver) = Call::new(job);
         let mut state = self.dispatcher.lock();

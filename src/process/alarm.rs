@@ -1,4 +1,4 @@
-//! A timer of a task that compares its deadlines with the time itself.
+//! A timer of a task that checks its deadlines by itself when woken.
 
 use std::future::Future;
 use std::pin::Pin;

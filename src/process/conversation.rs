@@ -134,8 +134,7 @@ pub struct Conversation<T> {
     was_ready_late: bool,
     last_replied: Option<Instant>,
     trust: Trust,
-    /// Arrival of the first piece of a line that keeps the process from being given a request as
-    /// long as the line has no end.
+    /// When the line began that has no end yet and must have one before the next request.
     half_line_since: Option<Instant>,
     silence: Silence,
     /// Requests without a reply, in the order in which they were given.
@@ -146,7 +145,7 @@ pub struct Conversation<T> {
     replies_kept_order: u64,
     /// Lines since the last reply in order that may have been meant as replies: the process may be
     /// as many requests further than its replies say.
-    unmatched_lines: usize,
+    possible_replies: usize,
     strays: Strays,
     /// The process was suspended (SIGSTOP, state T) when [`Conversation::expire`] was last called.
     is_suspended: bool,
@@ -184,7 +183,7 @@ impl<T: Ticket> Conversation<T> {
             flight: VecDeque::new(),
             finished: Finished::default(),
             replies_kept_order: 0,
-            unmatched_lines: 0,
+            possible_replies: 0,
             strays: Strays::default(),
             is_suspended: false,
             outgoing: Outgoing::default(),
@@ -286,7 +285,7 @@ impl<T: Ticket> Conversation<T> {
             "a request was given to a process that may be given none"
         );
         if self.flight.is_empty() {
-            self.unmatched_lines = 0;
+            self.possible_replies = 0;
         }
         let begin = self.outgoing.end();
         let context = ticket.context(now, &self.context);

@@ -73,14 +73,14 @@ impl Ending<'_> {
             );
         }
         let processes_end = self.end_processes(end, grace).await;
-        // After SIGKILL for lack of time the stage no longer tells of a second signal.
-        let is_signal_news = processes_end != ProcessesEnd::KilledInTime;
+        // `Stage::Killing` is a second signal, except where it was reached because time was over.
+        let can_be_hurried = processes_end != ProcessesEnd::KilledInTime;
         let last_writes_end = Instant::now() + LAST_WRITES_TIMEOUT;
         // Cancel-safe: all are only asked whether something has happened.
         tokio::select! {
             () = self.connections_gone.cancelled() => {}
             () = sleep_until(last_writes_end) => {}
-            () = self.shutdown.reached(Stage::Killing), if is_signal_news => {}
+            () = self.shutdown.reached(Stage::Killing), if can_be_hurried => {}
         }
         // The receiver of the last spans may be slow, or dead: it has the rest of the time to drain.
         let spans_end = match processes_end {
@@ -90,7 +90,7 @@ impl Ending<'_> {
         // Cancel-safe: spans that are not sent then are lost with the worker.
         tokio::select! {
             () = self.traces.finish(spans_end.into()) => {}
-            () = self.shutdown.reached(Stage::Killing), if is_signal_news => {}
+            () = self.shutdown.reached(Stage::Killing), if can_be_hurried => {}
         }
         self.traces.tell_of_lost_spans();
         self.shutdown.advance(Stage::Aborting);

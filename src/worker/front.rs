@@ -120,10 +120,7 @@ fn open_for_callers(config: &Config, inherited: Vec<TcpListener>) -> Result<Door
         let socket = is_inherited.then_some("of the service manager");
         info!(%address, processes, threads, version, command, socket, "listening");
     }
-    debug!(
-        processors = allowed(),
-        "processors that the worker may use, of which a quarter serves by default"
-    );
+    debug!(processors = allowed(), "processors found");
     let Some(memory_limit) = config.memory_limit else {
         return Ok(Door::Http(listener));
     };

@@ -16,7 +16,8 @@ use std::time::Duration;
 /// The variable of `--auth-token-file`.
 const TOKEN_FILE: &str = "FAAS_AUTH_TOKEN_FILE";
 
-/// Not `Option`, which clap would take for a flag without a default.
+/// An age, or `None` for no limit. The alias hides the `Option` from clap, which would take the
+/// flag for one without a default.
 type Age = Option<Duration>;
 
 #[derive(Debug, Args)]

@@ -41,7 +41,7 @@ pub(super) struct Exchange {
     pub(super) times: Option<CallTimes>,
     /// Length of the body, once all of it has come.
     pub(super) bytes_in: u64,
-    /// Further facts for the log, as long as it is still to tell of the request.
+    /// Further facts for the log; `None` once the request is logged, or if it is not.
     unlogged: Option<Box<Unlogged>>,
 }
 

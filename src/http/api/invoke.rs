@@ -137,7 +137,10 @@ fn shorter(time_budget: Option<Duration>, limit: Duration) -> Duration {
 fn find_here(is_json: bool, body: &Bytes) -> Option<Result<Bytes, RequestFailure>> {
     if body.len() >= LARGE_BODY_BYTES {
         let is_short = is_json && body.len() < LARGE_ORDINARY_BODY_BYTES;
-        return is_short.then(|| find_plain_payload(body))?.map(Ok);
+        if !is_short {
+            return None;
+        }
+        return find_plain_payload(body).map(Ok);
     }
     let copied = |payload: Bytes| match payload.len() < SMALL_PAYLOAD_BYTES {
         true => Bytes::copy_from_slice(&payload),

@@ -129,8 +129,8 @@ impl Api {
         }
     }
 
-    /// Answers one request. No `async fn`: its future would hold the head, and it is moved
-    /// often.
+    /// Answers one request. No `async fn`: its future would hold the head of the request, and a
+    /// large future is slow to move.
     pub fn answer(
         self: Arc<Api>,
         request: Request<RequestBody>,

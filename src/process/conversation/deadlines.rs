@@ -71,10 +71,11 @@ impl<T: Ticket> Conversation<T> {
     /// Fails requests whose time is over, and condemns a process that is too slow. All bytes that
     /// stdout holds must have been received before: an answer that is there wins.
     ///
-    /// Time that is over while the caller waits gives it its 504. The process stays if it is spared,
-    /// if the request was only written ahead, or if only the caller's own time was over. Time that is
-    /// over after that drops the request where the process works on several at once, and else condemns
-    /// the process.
+    /// * While the caller waits, it gets its 504. The process stays if it is spared, if the request
+    ///   was only written ahead, or if only the caller's time budget was over.
+    /// * After that, where the process works on several requests at once, the request is dropped and
+    ///   the process finishes the others.
+    /// * After that, any other process is condemned.
     pub fn expire(&mut self, now: Instant, slowest_start: Option<Duration>) {
         let age = now.saturating_duration_since(self.started);
         self.expire_waits(now, age);

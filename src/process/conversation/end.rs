@@ -87,6 +87,6 @@ impl<T: Ticket> Conversation<T> {
     pub(super) fn may_have_started(&self) -> usize {
         // A reply without its line end counts, too.
         let half = line::replies_at_most(self.framer.partial());
-        self.unmatched_lines.saturating_add(half).saturating_add(1)
+        self.possible_replies.saturating_add(half).saturating_add(1)
     }
 }

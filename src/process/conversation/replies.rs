@@ -117,7 +117,7 @@ impl<T: Ticket> Conversation<T> {
             self.forget_promise(now);
         } else {
             self.replies_kept_order += 1;
-            self.unmatched_lines = 0;
+            self.possible_replies = 0;
             self.start_next(now);
         }
         if flight.ticket.is_some() {
@@ -228,7 +228,7 @@ impl<T: Ticket> Conversation<T> {
 
     /// The process may be this many requests further than its replies say.
     fn count_unmatched(&mut self, requests: usize) {
-        self.unmatched_lines = self.unmatched_lines.saturating_add(requests);
+        self.possible_replies = self.possible_replies.saturating_add(requests);
     }
 
     /// The process shows life by a line; called before the flag of that line is set. `asked` is the

@@ -103,8 +103,8 @@ impl fmt::Display for Fault {
 }
 
 impl<T: Ticket> Conversation<T> {
-    /// The process has closed its stdin with `unread` bytes in it. Requests that it has read it may
-    /// still answer; requests that it has not read it never will.
+    /// The process has closed its stdin with `unread` bytes in it. It may still answer the requests
+    /// that it has read, and never those it has not.
     pub fn input_closed(&mut self, unread: u64) {
         if unread > 0 || !self.outgoing().is_empty() {
             self.condemn(Fault::InputClosed);

@@ -15,9 +15,9 @@ pub trait RequestSource {
 
     /// The next request for this process. Without one, the process is woken when there is one.
     fn poll_take(&mut self, cx: &mut Context<'_>, load: Load) -> Poll<Self::Request>;
-    /// True when a process that may be given this many more had better leave requests in the queue for a moment,
-    /// because more are coming that can be written together with them. The process is woken after
-    /// that moment.
+    /// Whether to leave waiting requests for a moment, because more are coming that can be written
+    /// together with them to a process with this many free places. The process is woken after that
+    /// moment.
     fn waits_for_more(&mut self, cx: &mut Context<'_>, free_places: usize) -> bool;
     /// Keeps the answer to a request of this source until [`RequestSource::send_answers`].
     fn answer(&mut self, request: Self::Request, outcome: Outcome, work: Work);
