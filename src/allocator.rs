@@ -35,8 +35,8 @@ pub(crate) struct Trimming {
     least: u64,
 }
 
-/// Samples after a trim from which resident memory above the load's usual need is a reason for another
-/// one: a storm may end while memory is being trimmed.
+/// Samples after a trim from which resident memory above the load's usual need is a reason for
+/// another one: a storm may end while memory is being trimmed.
 const SAMPLES_UNTIL_NEXT: u32 = 5;
 
 impl Trimming {
@@ -54,8 +54,8 @@ impl Trimming {
     /// Whether to trim now. `load` is a rough count of the bytes in use, and `resident` the memory
     /// that the program has of the machine. True in three cases:
     ///
-    /// * less than half of the largest load is left, and memory has grown since the last trim or the
-    ///   load of that time is gone: once after each storm, and once in each lull;
+    /// * less than half of the largest load is left, and memory has grown since the last trim or
+    ///   the load of that time is gone: once after each storm, and once in each lull;
     /// * memory has grown by more than twice the load;
     /// * [`SAMPLES_UNTIL_NEXT`] samples after the last trim, resident memory is above the least so
     ///   far plus a quarter of it, [`SPARE_BYTES`] and three times the load.
@@ -88,8 +88,8 @@ impl Trimming {
 #[cfg(target_env = "gnu")]
 #[expect(unsafe_code)]
 pub(crate) fn map_large_blocks() {
-    // SAFETY: mallopt(3) takes two numbers, and these parameters decide only where later blocks come
-    // from. After a failure, memory returns later, by malloc_trim.
+    // SAFETY: mallopt(3) takes two numbers, and these parameters decide only where later blocks
+    // come from. After a failure, memory returns later, by malloc_trim.
     let _ = unsafe {
         libc::mallopt(libc::M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES);
         libc::mallopt(libc::M_TRIM_THRESHOLD, TRIM_THRESHOLD_BYTES)

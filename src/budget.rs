@@ -1,9 +1,9 @@
 //! The memory budget of the worker: a limit on the bytes of requests and replies held at one time.
 //!
 //! The budget counts bytes that have arrived or were made, never bytes that were only announced:
-//! bodies, payloads in the queue or in a process, lines on their way into a process, lines read from
-//! a process, and responses that their clients have not taken. A piece below [`COUNTED_FROM`] is not
-//! counted; the limit of connections bounds the number of these pieces.
+//! bodies, payloads in the queue or in a process, lines on their way into a process, lines read
+//! from a process, and responses that their clients have not taken. A piece below [`COUNTED_FROM`]
+//! is not counted; the limit of connections bounds the number of these pieces.
 //!
 //! Requests may use three quarters of the limit. The last quarter is for their lines, replies and
 //! responses: an admitted request can always be given to a process, and its reply be read, once the
@@ -30,9 +30,9 @@ struct Account {
     /// All bytes that are held.
     held: AtomicU64,
     /// Bytes of requests among `held`.
-    requests: AtomicU64,
+    request_bytes: AtomicU64,
     /// Bytes of responses among `held`.
-    responses: AtomicU64,
+    response_bytes: AtomicU64,
     is_overdraft_granted: AtomicBool,
     /// The last overdraft counts as open while more bytes than this are held, and any bytes of a
     /// response. `u64::MAX`: it is settled.
@@ -57,8 +57,8 @@ pub struct Usage {
     bytes: u64,
 }
 
-/// The right to read one reply at the limit. After the drop, the next overdraft is granted as soon as
-/// no more bytes are held than when this one was granted, or no response is held: until then the
+/// The right to read one reply at the limit. After the drop, the next overdraft is granted as soon
+/// as no more bytes are held than when this one was granted, or no response is held: until then the
 /// reply may be waiting for its client.
 #[derive(Debug)]
 pub struct Overdraft {
@@ -72,8 +72,8 @@ impl MemoryBudget {
         MemoryBudget(Arc::new(Account {
             limit,
             held: AtomicU64::new(0),
-            requests: AtomicU64::new(0),
-            responses: AtomicU64::new(0),
+            request_bytes: AtomicU64::new(0),
+            response_bytes: AtomicU64::new(0),
             is_overdraft_granted: AtomicBool::new(false),
             settled_bytes: AtomicU64::new(u64::MAX),
             room: Notify::new(),
@@ -169,7 +169,7 @@ impl MemoryBudget {
             return body;
         }
         let bytes = body.len() as u64;
-        self.0.responses.fetch_add(bytes, Ordering::Relaxed);
+        self.0.response_bytes.fetch_add(bytes, Ordering::Relaxed);
         self.0.held.fetch_add(bytes, Ordering::Relaxed);
         Bytes::from_owner(Counted {
             account: Arc::clone(&self.0),
@@ -189,14 +189,14 @@ impl Account {
         }
     }
 
-    /// Whether an overdraft would be granted. Held bytes alone cannot decide: they may never sink to
-    /// `settled_bytes` again, because replies begun since then wait for the next overdraft. So it is
-    /// granted without any response, too: then no reply waits for its client.
+    /// Whether an overdraft would be granted. Held bytes alone cannot decide: they may never sink
+    /// to `settled_bytes` again, because replies begun since then wait for the next overdraft. So
+    /// it is granted without any response, too: then no reply waits for its client.
     fn would_grant_overdraft(&self) -> bool {
         let held = self.held.load(Ordering::Relaxed);
         !self.is_overdraft_granted.load(Ordering::Relaxed)
             && (held <= self.settled_bytes.load(Ordering::Relaxed)
-                || self.responses.load(Ordering::Relaxed) == 0)
+                || self.response_bytes.load(Ordering::Relaxed) == 0)
     }
 }
 
@@ -209,7 +209,7 @@ impl Reservation {
             return true;
         }
         let account = &self.account;
-        let requests = account.requests.fetch_add(more, Ordering::Relaxed) + more;
+        let requests = account.request_bytes.fetch_add(more, Ordering::Relaxed) + more;
         let held = account.held.fetch_add(more, Ordering::Relaxed) + more;
         self.bytes += more;
         if requests > MemoryBudget::largest_request(account.limit) || held > account.limit {
@@ -221,8 +221,8 @@ impl Reservation {
     }
 
     /// Whether a request could be reserved for now; reports the shortage if not.
-    pub fn has_room(&self) -> bool {
-        let requests = self.account.requests.load(Ordering::Relaxed);
+    pub fn has_room_or_reports(&self) -> bool {
+        let requests = self.account.request_bytes.load(Ordering::Relaxed);
         let held = self.account.held.load(Ordering::Relaxed);
         let most = MemoryBudget::largest_request(self.account.limit);
         let has_room = requests < most && held < self.account.limit;
@@ -239,7 +239,9 @@ impl Reservation {
 
     fn release(&mut self, bytes: u64) {
         self.bytes -= bytes;
-        self.account.requests.fetch_sub(bytes, Ordering::Relaxed);
+        self.account
+            .request_bytes
+            .fetch_sub(bytes, Ordering::Relaxed);
         self.account.give_back(bytes);
     }
 }
@@ -301,7 +303,7 @@ impl Drop for Counted {
     fn drop(&mut self) {
         let account = &self.account;
         let bytes = self.body.len() as u64;
-        let is_last = account.responses.fetch_sub(bytes, Ordering::Relaxed) == bytes;
+        let is_last = account.response_bytes.fetch_sub(bytes, Ordering::Relaxed) == bytes;
         account.give_back(bytes);
         if is_last {
             account.room.notify_waiters();
@@ -342,7 +344,7 @@ mod tests {
         assert!(first.grow_to(75 * KIB));
         drop(first);
         assert_eq!(budget.held(), 0);
-        assert_eq!(budget.0.requests.load(Ordering::Relaxed), 0);
+        assert_eq!(budget.0.request_bytes.load(Ordering::Relaxed), 0);
     }
 
     #[test]

@@ -56,8 +56,8 @@ fn own_groups() -> String {
     fs::read_to_string("/proc/self/cgroup").unwrap_or_default()
 }
 
-/// The paths of a file, from the lines of `/proc/self/cgroup`. The file is called `unified` in version
-/// 2; `old` is a controller of version 1, and the name of the file below it.
+/// The paths of a file, from the lines of `/proc/self/cgroup`. The file is called `unified` in
+/// version 2; `old` is a controller of version 1, and the name of the file below it.
 fn files_of(groups: &str, unified: &str, old: Option<(&str, &str)>) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for line in groups.lines() {
@@ -77,7 +77,8 @@ fn files_of(groups: &str, unified: &str, old: Option<(&str, &str)>) -> Vec<PathB
             (_, Some((controller, name)))
                 if controllers.split(',').any(|one| one == controller) =>
             {
-                // Controllers that share a hierarchy share its folder; mostly each has a link to it.
+                // Controllers that share a hierarchy share its folder; mostly each has a link to
+                // it.
                 let folders = [controller, controllers];
                 let roots = folders.map(|folder| format!("/sys/fs/cgroup/{folder}"));
                 (roots.to_vec(), name)
@@ -98,8 +99,8 @@ fn limit_in(text: &str) -> Option<u64> {
     (limit < NO_LIMIT).then_some(limit)
 }
 
-/// The processors, rounded up, in `cpu.max`, or in the quota and the period of version 1; `None` for
-/// no quota.
+/// The processors, rounded up, in `cpu.max`, or in the quota and the period of version 1; `None`
+/// for no quota.
 fn quota_in(text: &str) -> Option<usize> {
     let mut numbers = text.split_whitespace().map(str::parse::<NonZeroUsize>);
     let quota = numbers.next()?.ok()?;

@@ -21,7 +21,7 @@ use crate::error::{Code, Executed, RETRY_SOON, RequestFailure};
 use crate::http::api::respond::Reader;
 use crate::logging::milliseconds;
 use crate::metrics::{Metrics, OutcomeLabel};
-use crate::pool::{CallTimes, Extras, Job, Pool};
+use crate::pool::{CallTimes, Job, Pool, RequestExtras};
 use crate::shutdown::{Shutdown, Stage};
 use bytes::Bytes;
 use event::{error_document, error_type, payload_of, result_of};
@@ -271,7 +271,7 @@ impl Lambda {
     fn job(&self, event: &Event) -> Result<Job, RequestFailure> {
         let payload = payload_of(event.body.as_ref().map_err(Clone::clone)?)?;
         let headers = event.passed_headers(&self.http.pass_headers);
-        let extras = Extras {
+        let extras = RequestExtras {
             headers,
             request_id: event.id.clone(),
             trace: None,

@@ -22,13 +22,13 @@
 //!
 //! * A request is in one place: the queue, one process, or its answer's channel. It moves by
 //!   value, so it is answered at most once, and given to one process at a time.
-//! * A request that a process may have started is never given to another process. It is given to another
-//!   in two cases: the process never read its line, or the process promised order and has not answered
-//!   an earlier request.
+//! * A request that a process may have started is never given to another process. It is given to
+//!   another in two cases: the process never read its line, or the process promised order and has
+//!   not answered an earlier request.
 //! * A process in doubt gets no further request.
 //! * Only a slot signals and reaps a process, its group before the process itself. Descendants that
-//!   processes leave behind are reaped by the thread that starts processes, and killed when all slots are
-//!   empty.
+//!   processes leave behind are reaped by the thread that starts processes, and killed when all
+//!   slots are empty.
 //! * A handler's command is executed only in a process that the launcher step has set up.
 //!
 //! # Map

@@ -28,8 +28,8 @@ pub use writer::{LastLines, lost_lines, replace_bar};
 /// The buffer of the log, once it is started.
 static BUFFER: OnceLock<Buffer> = OnceLock::new();
 
-/// Starts the log; dropping the guard writes the last lines. `format` defaults to text on a terminal
-/// and JSON elsewhere. Fails where the system grants no thread.
+/// Starts the log; dropping the guard writes the last lines. `format` defaults to text on a
+/// terminal and JSON elsewhere. Fails where the system grants no thread.
 pub fn start(format: Option<LogFormat>, level: Level) -> io::Result<LastLines> {
     let is_terminal = std::io::stderr().is_terminal();
     let by_default = if is_terminal {
@@ -63,8 +63,8 @@ pub fn start(format: Option<LogFormat>, level: Level) -> io::Result<LastLines> {
     Ok(last_lines)
 }
 
-/// Writes whole lines of a handler to the log as they are. As with events, lines without room in the
-/// buffer are lost and counted.
+/// Writes whole lines of a handler to the log as they are. As with events, lines without room in
+/// the buffer are lost and counted.
 pub fn write_as_they_are(lines: &[u8]) {
     if let Some(buffer) = BUFFER.get() {
         // The buffer takes a line, or loses it, and never fails.

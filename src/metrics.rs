@@ -1,8 +1,8 @@
-//! The figures of a worker: counters and histograms, kept here; gauges, read where they are when they
-//! are asked for.
+//! The figures of a worker: counters and histograms, kept here; gauges, read where they are when
+//! they are asked for.
 //!
-//! A request costs a few stores: each thread keeps its own numbers, which no other thread writes, and
-//! a scrape adds them up. Nothing of payloads, headers, hosts or paths is ever a label.
+//! A request costs a few stores: each thread keeps its own numbers, which no other thread writes,
+//! and a scrape adds them up. Nothing of payloads, headers, hosts or paths is ever a label.
 
 pub mod averages;
 mod histogram;

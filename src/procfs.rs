@@ -62,8 +62,8 @@ pub fn is_tree_runnable(pid: u32) -> bool {
     tree.any(|pid| matches!(state(pid), Some(b'R' | b'D' | b'T' | b't')))
 }
 
-/// True when a thread of the process, or of one of its first descendants, is blocked in a read of its
-/// stdin. `None` where the system does not say, or runs on another architecture.
+/// True when a thread of the process, or of one of its first descendants, is blocked in a read of
+/// its stdin. `None` where the system does not say, or runs on another architecture.
 pub fn waits_for_input(pid: u32) -> Option<bool> {
     let read = match std::env::consts::ARCH {
         "x86_64" => "0",

@@ -125,7 +125,7 @@ impl Watch {
 fn scope(root: &Path, directory: &Directory, command: Option<&Command>) -> std::io::Result<Scope> {
     // The default root, `.`, is the folder in which processes start.
     let root = match root == Path::new(".") {
-        true => directory.start().to_owned(),
+        true => directory.path().to_owned(),
         false => directory.absolute(root),
     };
     let words = command.into_iter().flat_map(|command| {
@@ -138,7 +138,7 @@ fn scope(root: &Path, directory: &Directory, command: Option<&Command>) -> std::
     // The log shows `./handler` as `handler`.
     let named = words.map(|word| {
         directory
-            .start()
+            .path()
             .join(word.strip_prefix("./").unwrap_or(word))
     });
     let named = named.filter(|file| file.is_file()).collect();
@@ -335,7 +335,8 @@ mod tests {
         }
     }
 
-    /// The last write is not the end of the change: a file that is open for a write cannot be executed.
+    /// The last write is not the end of the change: a file that is open for a write cannot be
+    /// executed.
     #[tokio::test]
     async fn the_close_of_a_write_long_after_it_is_a_change() {
         use std::io::Write;

@@ -1,8 +1,8 @@
 //! The service manager (systemd): the sockets that it opened, and what it is told of the worker.
 //!
 //! Without one, there are no sockets and nobody is told. With `Type=notify` a start is over when a
-//! process of the handler is up, as `/ready` says; a watchdog is answered by the thread that accepts
-//! connections, so that a thread that hangs is noticed.
+//! process of the handler is up, as `/ready` says; a watchdog is answered by the thread that
+//! accepts connections, so that a thread that hangs is noticed.
 
 use crate::logging::throttle::Throttle;
 use crate::shutdown::{Shutdown, Stage};
@@ -48,8 +48,9 @@ pub const VARIABLES: [&str; 7] = [
 pub struct InheritedSockets(Vec<TcpListener>);
 
 impl InheritedSockets {
-    /// Takes the sockets that `LISTEN_FDS` and `LISTEN_PID` announce for this process. Must be called
-    /// before the program has a second thread, because it takes the variables out of the environment.
+    /// Takes the sockets that `LISTEN_FDS` and `LISTEN_PID` announce for this process. Must be
+    /// called before the program has a second thread, because it takes the variables out of the
+    /// environment.
     ///
     /// # Errors
     ///

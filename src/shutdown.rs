@@ -55,7 +55,8 @@ pub struct Shutdown {
 struct ShutdownState {
     /// Beside the tokens, because each request reads it, and reading a token takes a lock.
     stage: AtomicU8,
-    /// For each stage behind [`Stage::Serving`], in order, a token that is cancelled when it begins.
+    /// For each stage behind [`Stage::Serving`], in order, a token that is cancelled when it
+    /// begins.
     begun: [CancellationToken; STAGES],
 }
 

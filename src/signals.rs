@@ -20,8 +20,8 @@ use tracing::{info, warn};
 const SIGHUP: i32 = 1;
 const SIGXFSZ: i32 = 25;
 
-/// Looks at the terminal before SIGHUP counts as a request to reload: the kernel and shells send the
-/// signal before and after the terminal goes.
+/// Looks at the terminal before SIGHUP counts as a request to reload: the kernel and shells send
+/// the signal before and after the terminal goes.
 const TERMINAL_READS: usize = 5;
 
 /// The time between two readings of the terminal.
@@ -34,8 +34,8 @@ pub(crate) struct Signals {
     quit: Signal,
     /// `None` under nohup: a signal that was ignored at the start stays ignored.
     hang_up: Option<Signal>,
-    /// SIGXFSZ, sent at a write beyond the greatest length of a file, the log's for example; caught,
-    /// so that the write fails instead.
+    /// SIGXFSZ, sent at a write beyond the greatest length of a file, the log's for example;
+    /// caught, so that the write fails instead.
     too_long: Signal,
     user_1: Signal,
     user_2: Signal,
@@ -67,13 +67,13 @@ enum Wish {
     /// End after the requests that have begun; at the second time, end now.
     Stop(i32),
     HungUp,
-    TooLong,
+    FileTooLong,
     Nothing(&'static str),
 }
 
 impl Signals {
-    /// Catches the signals for [`Signals::obey`] from now on, and unblocks signals that the parent had
-    /// blocked. Must be called within a runtime.
+    /// Catches the signals for [`Signals::obey`] from now on, and unblocks signals that the parent
+    /// had blocked. Must be called within a runtime.
     pub(crate) fn listen() -> Result<Signals, StartError> {
         let listen = |kind| {
             signal(kind).map_err(|source| StartError::Runtime {
@@ -130,8 +130,8 @@ impl Signals {
                     control.shutdown.advance(Stage::Draining);
                 }
                 Wish::HungUp => control.reload.notify_one(),
-                Wish::TooLong if is_too_long => {}
-                Wish::TooLong => {
+                Wish::FileTooLong if is_too_long => {}
+                Wish::FileTooLong => {
                     is_too_long = true;
                     warn!("a file that is written to is as long as it may be (RLIMIT_FSIZE)");
                 }
@@ -159,7 +159,7 @@ impl Signals {
             _ = self.interrupt.recv() => Wish::Stop(SignalKind::interrupt().as_raw_value()),
             _ = self.quit.recv() => Wish::Stop(SignalKind::quit().as_raw_value()),
             _ = hang_up => Wish::HungUp,
-            _ = self.too_long.recv() => Wish::TooLong,
+            _ = self.too_long.recv() => Wish::FileTooLong,
             _ = self.user_1.recv() => Wish::Nothing("SIGUSR1"),
             _ = self.user_2.recv() => Wish::Nothing("SIGUSR2"),
         }

@@ -1,8 +1,8 @@
 //! The threads that serve: one single-threaded runtime each.
 //!
-//! Each connection and each slot of the pool belongs to one thread for its whole life, so a pipe or a
-//! socket is read and written by one thread only. Requests and answers cross from thread to thread
-//! in the [`mailbox`] of the thread that they go to.
+//! Each connection and each slot of the pool belongs to one thread for its whole life, so a pipe or
+//! a socket is read and written by one thread only. Requests and answers cross from thread to
+//! thread in the [`mailbox`] of the thread that they go to.
 //!
 //! With one thread no mailbox is read, and nothing crosses.
 
@@ -77,8 +77,8 @@ impl Runtimes {
         Ok(started)
     }
 
-    /// Runs a future on the calling thread, which must be the thread of [`Runtimes::start`], and with
-    /// it the tasks of the first runtime.
+    /// Runs a future on the calling thread, which must be the thread of [`Runtimes::start`], and
+    /// with it the tasks of the first runtime.
     pub fn block_on<F: Future>(&self, future: F) -> F::Output {
         self.first.block_on(future)
     }

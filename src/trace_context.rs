@@ -1,9 +1,9 @@
-//! The caller's trace context: the headers `traceparent` and `tracestate` by the W3C's Trace Context
-//! Level 2.
+//! The caller's trace context: the headers `traceparent` and `tracestate` by the W3C's Trace
+//! Context Level 2.
 //!
-//! Pure. Without an exporter of traces ([`crate::traces`]) the worker takes no part in the trace: both
-//! headers go on as they came, and their ids stand in log lines. With one, the parent id that is handed on
-//! is that of the worker's own span.
+//! Pure. Without an exporter of traces ([`crate::traces`]) the worker takes no part in the trace:
+//! both headers go on as they came, and their ids stand in log lines. With one, the parent id that
+//! is handed on is that of the worker's own span.
 
 use std::fmt;
 use std::sync::Arc;
@@ -95,7 +95,8 @@ impl TraceContext {
         self.part(53, LENGTH)
     }
 
-    /// The context of the first span of a trace, whose id was drawn at random; `None` if an id is 0.
+    /// The context of the first span of a trace, whose id was drawn at random; `None` if an id is
+    /// 0.
     #[cfg(feature = "otlp")]
     pub fn new(trace: u128, span: u64, is_sampled: bool) -> Option<TraceContext> {
         let flags = RANDOM | u8::from(is_sampled);

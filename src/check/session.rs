@@ -71,7 +71,7 @@ impl<'a> Session<'a> {
         Session {
             config,
             launcher,
-            language: Language::of(&config.command, directory.start()),
+            language: Language::of(&config.command, directory.path()),
             trial: None,
             second: None,
             facts: Facts::default(),

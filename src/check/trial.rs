@@ -11,7 +11,7 @@ use crate::budget::MemoryBudget;
 use crate::config::HandlerLog;
 use crate::error::RequestFailure;
 use crate::metrics::Metrics;
-use crate::process::call::{Call, Extras, Job};
+use crate::process::call::{Call, Job, RequestExtras};
 use crate::process::conversation::{ConversationConfig, Fault};
 use crate::process::launch::{LaunchError, Launched, Launcher};
 use crate::process::output_log::{ErrorOutput, LogAllowance, ProcessLog, StreamLog};
@@ -139,7 +139,7 @@ impl Trial {
 
     /// The last line that the process wrote to stderr.
     pub(super) fn last_error_line(&self) -> String {
-        self.owner.last_error_line().to_owned()
+        self.owner.last_stderr_line().to_owned()
     }
 
     /// Asks all of these at once, each with this much time, and waits for the answers.
@@ -298,7 +298,7 @@ impl Trial {
         let quoted = serde_json::Value::from(payload).to_string();
         Job {
             payload: quoted[1..quoted.len() - 1].to_owned().into(),
-            extras: Extras::default(),
+            extras: RequestExtras::default(),
             timeout: limit,
             deadline: None,
             reservation: self.budget.reservation(),
@@ -374,7 +374,7 @@ impl Trial {
             return;
         }
         let death = self.process.reap();
-        self.owner.finish_errors(StartEnd::NotFailed);
+        self.owner.finish_stderr(StartEnd::NotFailed);
         let status = describe(&death);
         self.standing = Standing::Ended(status.clone());
         // Requests that were never started are dropped, and with them the channels of their answers.

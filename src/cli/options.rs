@@ -120,7 +120,8 @@ pub(super) struct ServeOptions {
     #[command(flatten)]
     address: Address,
 
-    /// Threads that serve connections and processes [default: a quarter of the CPUs it may use, 1 to 8]
+    /// Threads that serve connections and processes [default: a quarter of the CPUs it may use, 1
+    /// to 8]
     #[arg(long, env = "FAAS_THREADS", value_name = "N", value_parser = threads)]
     threads: Option<NonZeroUsize>,
 

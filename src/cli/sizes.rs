@@ -1,5 +1,5 @@
-//! Limits on sizes, with defaults that follow from the given limits and from the memory limit of the
-//! control group.
+//! Limits on sizes, with defaults that follow from the given limits and from the memory limit of
+//! the control group.
 
 use crate::budget::MemoryBudget;
 use std::num::NonZeroUsize;

@@ -47,7 +47,8 @@ pub(super) fn socket_address(text: &str) -> Result<SocketAddr, String> {
 /// The largest count: one machine has no room for more processes, requests or connections.
 const MAX_COUNT: usize = 1_000_000;
 
-/// Most threads that serve: more than any machine needs, and few enough for each to get its mailbox.
+/// Most threads that serve: more than any machine needs, and few enough for each to get its
+/// mailbox.
 const MAX_THREADS: usize = 256;
 
 pub(super) fn count(text: &str) -> Result<NonZeroUsize, String> {

@@ -4,8 +4,9 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-/// The bytes of the response to `GET path`, as far as they came before the deadline. Reading ends at
-/// the end of the connection, at `longest` bytes, or as soon as `is_whole` holds for the bytes so far.
+/// The bytes of the response to `GET path`, as far as they came before the deadline. Reading ends
+/// at the end of the connection, at `longest` bytes, or as soon as `is_whole` holds for the bytes
+/// so far.
 pub(super) fn get(
     address: SocketAddr,
     path: &str,

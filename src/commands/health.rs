@@ -40,13 +40,17 @@ impl Question {
     }
 }
 
-/// Asks the worker at these addresses; returns one line to print, and whether the worker is well, or
-/// ready. Of several addresses, as `localhost` has, one is enough.
+/// Asks the worker at these addresses; returns one line to print, and whether the worker is well,
+/// or ready. Of several addresses, as `localhost` has, one is enough.
 pub fn health(addresses: &[SocketAddr], question: Question) -> (String, bool) {
     let deadline = Instant::now() + TIME_LIMIT;
     let mut last = "no address to ask".to_owned();
     for address in addresses {
-        match ask_all(&ways(*address, is_v6_only()), question, deadline) {
+        match ask_all(
+            &reachable_addresses(*address, is_v6_only()),
+            question,
+            deadline,
+        ) {
             Ok(line) => return (line, true),
             Err(line) => last = line,
         }
@@ -94,7 +98,7 @@ fn is_missing(error: &io::Error) -> bool {
 
 /// The addresses at which a caller on this machine reaches a worker that listens at `address`. A
 /// socket on `::` takes IPv4 too, unless the system is set otherwise.
-pub(super) fn ways(address: SocketAddr, is_v6_only: bool) -> Vec<SocketAddr> {
+pub(super) fn reachable_addresses(address: SocketAddr, is_v6_only: bool) -> Vec<SocketAddr> {
     let (four, six) = (Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into());
     let ips: Vec<IpAddr> = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => vec![four],
@@ -173,9 +177,9 @@ mod tests {
             ("[::1]:80", false, &["[::1]:80"]),
             ("192.0.2.1:80", false, &["192.0.2.1:80"]),
         ] {
-            let ways = ways(listens.parse().unwrap(), is_v6_only);
-            let ways: Vec<_> = ways.iter().map(ToString::to_string).collect();
-            assert_eq!(ways, asked, "{listens}");
+            let addresses = reachable_addresses(listens.parse().unwrap(), is_v6_only);
+            let addresses: Vec<_> = addresses.iter().map(ToString::to_string).collect();
+            assert_eq!(addresses, asked, "{listens}");
         }
     }
 

@@ -25,9 +25,9 @@ pub fn list() -> ExitCode {
     say(&table)
 }
 
-/// Writes a handler in the language of this name into the directory, which is made if it is missing,
-/// and prints how to run it. Exit status 1 if a file is in the way or cannot be written, 2 if there
-/// is no such language.
+/// Writes a handler in the language of this name into the directory, which is made if it is
+/// missing, and prints how to run it. Exit status 1 if a file is in the way or cannot be written, 2
+/// if there is no such language.
 #[expect(clippy::print_stderr, reason = "the message of a command, as clap's")]
 pub fn new(name: &str, directory: &Path) -> ExitCode {
     let Some(language) = language(name) else {

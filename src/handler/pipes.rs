@@ -12,8 +12,9 @@ use std::io::{self, Read, Write};
 /// the ready line. It follows to stderr with the next line that is printed.
 pub(super) fn take_pipes() -> io::Result<(Pipe, Pipe)> {
     use rustix::stdio::{dup2_stdin, dup2_stdout, stderr, stdin, stdout};
-    // From 3 on, since lower numbers have meanings of their own. Closed in programs that the function
-    // starts, since a pipe that stays open in a program would hide the end from the worker.
+    // From 3 on, since lower numbers have meanings of their own. Closed in programs that the
+    // function starts, since a pipe that stays open in a program would hide the end from the
+    // worker.
     let requests = fcntl_dupfd_cloexec(stdin(), 3)?;
     let replies = fcntl_dupfd_cloexec(stdout(), 3)?;
     let null = File::options().read(true).write(true).open("/dev/null")?;

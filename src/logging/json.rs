@@ -1,6 +1,6 @@
 //! Log lines for collectors: one JSON object for each event.
 
-use super::names::{ECS, Form, GCP, GCP_WITH_PROJECT, Head, JSON, Names};
+use super::names::{ECS, Form, GCP, GCP_WITH_PROJECT, JSON, LeadingMember, Names};
 use super::object::push_object;
 use super::{Utc, can_disguise};
 use crate::json_string::push_char;
@@ -49,8 +49,8 @@ impl Json {
         Json { names, project }
     }
 
-    /// The line of an event. An object that a handler wrote is a line of its own, with the fields of
-    /// the event as one member.
+    /// The line of an event. An object that a handler wrote is a line of its own, with the fields
+    /// of the event as one member.
     fn line(&self, time: &str, event: &Event<'_>) -> Vec<u8> {
         let has_object = event.metadata().fields().field("object").is_some();
         let format = match has_object {
@@ -68,13 +68,13 @@ impl Json {
             return fields.into_line_of_object();
         }
         let mut line = Vec::with_capacity(fields.members.len() + fields.message.len() + 128);
-        for head in self.names.head {
+        for head in self.names.leading_members {
             line.push(if line.is_empty() { b'{' } else { b',' });
             let (name, value) = match *head {
-                Head::Time(name) => (name, time),
-                Head::Level(name) => (name, self.names.level(*event.metadata().level())),
-                Head::Message(name) => (name, &*fields.message),
-                Head::Fixed(name, value) => (name, value),
+                LeadingMember::Time(name) => (name, time),
+                LeadingMember::Level(name) => (name, self.names.level(*event.metadata().level())),
+                LeadingMember::Message(name) => (name, &*fields.message),
+                LeadingMember::Fixed(name, value) => (name, value),
             };
             push_text(&mut line, name);
             line.push(b':');

@@ -6,7 +6,7 @@ use tracing::Level;
 #[derive(Debug)]
 pub(super) struct Names {
     /// The members in front of an event's own fields, in their order.
-    pub(super) head: &'static [Head],
+    pub(super) leading_members: &'static [LeadingMember],
     /// The five levels, from error to trace.
     levels: [&'static str; 5],
     /// Fields of events that the collector has a name for.
@@ -17,7 +17,7 @@ pub(super) struct Names {
 
 /// A member in front of an event's own fields, with its name.
 #[derive(Debug)]
-pub(super) enum Head {
+pub(super) enum LeadingMember {
     Time(&'static str),
     Level(&'static str),
     Message(&'static str),
@@ -65,27 +65,27 @@ const UPPER_CASE: [&str; 5] = ["ERROR", "WARN", "INFO", "DEBUG", "TRACE"];
 /// The worker's own names. `trace_id`, `span_id` and `trace_flags` are those of OpenTelemetry for
 /// logs in other formats than its own.
 pub(super) const JSON: Names = Names {
-    head: &[
-        Head::Time("timestamp"),
-        Head::Level("level"),
-        Head::Message("message"),
+    leading_members: &[
+        LeadingMember::Time("timestamp"),
+        LeadingMember::Level("level"),
+        LeadingMember::Message("message"),
     ],
     levels: UPPER_CASE,
     fields: &[],
     prefix: "",
 };
 
-const GCP_HEAD: &[Head] = &[
-    Head::Level("severity"),
-    Head::Time("time"),
-    Head::Message("message"),
+const GCP_LEADING_MEMBERS: &[LeadingMember] = &[
+    LeadingMember::Level("severity"),
+    LeadingMember::Time("time"),
+    LeadingMember::Message("message"),
 ];
 
 const GCP_LEVELS: [&str; 5] = ["ERROR", "WARNING", "INFO", "DEBUG", "DEBUG"];
 
 /// Google Cloud Logging, where the project is not known.
 pub(super) const GCP: Names = Names {
-    head: GCP_HEAD,
+    leading_members: GCP_LEADING_MEMBERS,
     levels: GCP_LEVELS,
     fields: &[],
     prefix: "",
@@ -93,7 +93,7 @@ pub(super) const GCP: Names = Names {
 
 /// Google Cloud Logging, which finds a trace by the name of its project.
 pub(super) const GCP_WITH_PROJECT: Names = Names {
-    head: GCP_HEAD,
+    leading_members: GCP_LEADING_MEMBERS,
     levels: GCP_LEVELS,
     fields: &[
         (
@@ -111,14 +111,14 @@ pub(super) const GCP_WITH_PROJECT: Names = Names {
     prefix: "",
 };
 
-/// The Elastic Common Schema. The fields that it does not have get a prefix: Elasticsearch refuses a
-/// line whose `process` or `error` is no object, as they are objects in the schema.
+/// The Elastic Common Schema. The fields that it does not have get a prefix: Elasticsearch refuses
+/// a line whose `process` or `error` is no object, as they are objects in the schema.
 pub(super) const ECS: Names = Names {
-    head: &[
-        Head::Time("@timestamp"),
-        Head::Level("log.level"),
-        Head::Message("message"),
-        Head::Fixed("ecs.version", "8.11.0"),
+    leading_members: &[
+        LeadingMember::Time("@timestamp"),
+        LeadingMember::Level("log.level"),
+        LeadingMember::Message("message"),
+        LeadingMember::Fixed("ecs.version", "8.11.0"),
     ],
     levels: ["error", "warn", "info", "debug", "trace"],
     fields: &[

@@ -49,13 +49,13 @@ enum Message {
 
 /// Counts of the lines in the buffer, and of lost lines.
 #[derive(Default)]
-struct Waiting {
+struct BufferCounts {
     lines: AtomicUsize,
     bytes: AtomicUsize,
     lost: AtomicU64,
 }
 
-impl Waiting {
+impl BufferCounts {
     /// Counts a line of this length, if there is room for it.
     fn add(&self, length: usize) -> bool {
         let lines = self.lines.fetch_add(1, Ordering::Relaxed);
@@ -83,12 +83,12 @@ impl Waiting {
 #[derive(Clone)]
 pub(super) struct Buffer {
     lines: Sender<Message>,
-    waiting: Arc<Waiting>,
+    counts: Arc<BufferCounts>,
 }
 
 impl Write for Buffer {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        if self.waiting.add(line.len()) {
+        if self.counts.add(line.len()) {
             // The thread ends only with the program.
             drop(self.lines.send(Message::Line(line.to_vec())));
         }
@@ -127,21 +127,21 @@ impl Drop for LastLines {
 pub(super) fn start(log: impl Write + Send + 'static) -> io::Result<(Buffer, LastLines)> {
     let (lines, to_write) = channel();
     let (end, ended) = channel();
-    let waiting = Arc::new(Waiting::default());
+    let counts = Arc::new(BufferCounts::default());
     let buffer = Buffer {
         lines: lines.clone(),
-        waiting: Arc::clone(&waiting),
+        counts: Arc::clone(&counts),
     };
     std::thread::Builder::new()
         .name("log".to_owned())
         .spawn(move || {
-            write_lines(log, &to_write, &waiting);
+            write_lines(log, &to_write, &counts);
             drop(end);
         })?;
     Ok((buffer, LastLines { lines, ended }))
 }
 
-fn write_lines(mut log: impl Write, lines: &Receiver<Message>, waiting: &Waiting) {
+fn write_lines(mut log: impl Write, lines: &Receiver<Message>, counts: &BufferCounts) {
     let mut last_loss_report = Instant::now();
     while let Ok(Message::Line(line)) = lines.recv() {
         let written = match FOLLOWS_BAR.load(Ordering::Relaxed) {
@@ -149,11 +149,11 @@ fn write_lines(mut log: impl Write, lines: &Receiver<Message>, waiting: &Waiting
             false => log.write_all(&line),
         };
         // Written or not, it waits no more.
-        waiting.remove(line.len());
+        counts.remove(line.len());
         if written.is_err() {
-            waiting.lose();
+            counts.lose();
         } else if last_loss_report.elapsed() >= LOSS_REPORT_PERIOD {
-            let lost = waiting.lost.swap(0, Ordering::Relaxed);
+            let lost = counts.lost.swap(0, Ordering::Relaxed);
             if lost > 0 {
                 last_loss_report = Instant::now();
                 // This line comes back through the buffer.
@@ -174,26 +174,26 @@ mod tests {
     #[test]
     fn lines_that_wait_are_bounded_in_bytes_and_in_number() {
         let (lines, to_write) = channel();
-        let waiting = Arc::new(Waiting::default());
+        let counts = Arc::new(BufferCounts::default());
         let mut near = Buffer {
             lines,
-            waiting: Arc::clone(&waiting),
+            counts: Arc::clone(&counts),
         };
         let line = vec![b'x'; MAX_WAITING_BYTES / 4];
         for _ in 0..10 {
             near.write_all(&line).unwrap();
         }
         assert_eq!(to_write.try_iter().count(), 4);
-        assert_eq!(waiting.lost.load(Ordering::Relaxed), 6);
-        waiting.remove(line.len());
+        assert_eq!(counts.lost.load(Ordering::Relaxed), 6);
+        counts.remove(line.len());
         near.write_all(&line).unwrap();
         near.write_all(&line).unwrap();
         assert_eq!(to_write.try_iter().count(), 1);
-        let waiting = Waiting::default();
-        assert!((0..MAX_WAITING_LINES).all(|_| waiting.add(10)));
-        assert!(!waiting.add(10));
-        waiting.remove(10);
-        assert!(waiting.add(10));
+        let counts = BufferCounts::default();
+        assert!((0..MAX_WAITING_LINES).all(|_| counts.add(10)));
+        assert!(!counts.add(10));
+        counts.remove(10);
+        assert!(counts.add(10));
     }
 
     /// A log that fails like a full disk while its flag is set.
@@ -220,16 +220,16 @@ mod tests {
         let log = Failing::default();
         log.0.lock().unwrap().0 = true;
         let (mut near, last_lines) = start(log.clone()).unwrap();
-        let waiting = Arc::clone(&near.waiting);
+        let counts = Arc::clone(&near.counts);
         near.write_all(b"lost\n").unwrap();
-        while waiting.lines.load(Ordering::Relaxed) > 0 {
+        while counts.lines.load(Ordering::Relaxed) > 0 {
             std::thread::yield_now();
         }
         log.0.lock().unwrap().0 = false;
         near.write_all(b"written\n").unwrap();
         drop(last_lines);
         assert_eq!(log.0.lock().unwrap().1, b"written\n");
-        assert_eq!(waiting.lost.load(Ordering::Relaxed), 1);
+        assert_eq!(counts.lost.load(Ordering::Relaxed), 1);
     }
 
     /// A log whose reader never reads.

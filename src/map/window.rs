@@ -5,7 +5,7 @@ use super::retry::{Next, Patience, judge};
 use crate::answer::Outcome;
 use crate::budget::MemoryBudget;
 use crate::error::RequestFailure;
-use crate::pool::{CallTimes, Extras, Job, PendingAnswer, Pool};
+use crate::pool::{CallTimes, Job, PendingAnswer, Pool, RequestExtras};
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -210,7 +210,7 @@ impl<'a> Window<'a> {
         let _ = reservation.grow_to(payload.len());
         let job = Job {
             payload,
-            extras: Extras::default(),
+            extras: RequestExtras::default(),
             timeout: self.pool.timeout(),
             deadline: None,
             reservation,

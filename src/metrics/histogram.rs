@@ -29,8 +29,8 @@ pub struct HistogramTotals {
 }
 
 impl Histogram {
-    /// Records a time. Loads and stores instead of additions in one step, which cost several times as
-    /// much: only one thread writes.
+    /// Records a time. Loads and stores instead of additions in one step, which cost several times
+    /// as much: only one thread writes.
     pub fn record(&self, time: Duration) {
         let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         let micros = nanos.div_ceil(1_000);

@@ -89,8 +89,8 @@ impl RequestMetrics {
         RequestMetrics((0..threads.get()).map(|_| OfThread::default()).collect())
     }
 
-    /// Records a request that is over, on its thread: its response's status, if it had one, the time
-    /// since its head, and the times in the queue and in a process.
+    /// Records a request that is over, on its thread: its response's status, if it had one, the
+    /// time since its head, and the times in the queue and in a process.
     pub fn record(
         &self,
         outcome: OutcomeLabel,

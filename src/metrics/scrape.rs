@@ -22,7 +22,7 @@ pub struct Scrape {
     /// Lines of the worker's log that were lost.
     pub log_lost: u64,
     /// The worker's own process.
-    pub worker: Worker,
+    pub worker: OwnProcess,
 }
 
 /// The queue.
@@ -68,7 +68,7 @@ impl ProcessGauges {
 
 /// The worker's own process, as far as the system tells.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Worker {
+pub struct OwnProcess {
     /// Processor time of all its threads.
     pub cpu_seconds: Option<f64>,
     /// Open descriptors.

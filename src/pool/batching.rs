@@ -17,8 +17,8 @@ pub(super) struct Batching {
 }
 
 impl Batching {
-    /// Whether to ask again in the next turn, with this many calls waiting for a process that may be
-    /// given this many requests.
+    /// Whether to ask again in the next turn, with this many calls waiting for a process that may
+    /// be given this many requests.
     pub(super) fn waits_for_more(&mut self, waiting: usize, free_places: usize) -> bool {
         let is_growing = waiting > self.seen.max(1) && waiting < free_places;
         if !is_growing || self.turns == MAX_TURNS {

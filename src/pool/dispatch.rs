@@ -1,8 +1,8 @@
 //! Where calls and processes meet, under one lock.
 //!
 //! A call goes into the queue; the process that is woken for it takes it from there
-//! ([`Dispatcher::poll_take`]). A process without a call for it registers its waker. No lock is held
-//! across an await.
+//! ([`Dispatcher::poll_take`]). A process without a call for it registers its waker. No lock is
+//! held across an await.
 
 mod refusal;
 mod rules;
@@ -55,7 +55,7 @@ pub(super) struct Dispatcher {
     /// the lock, because every wake-up of an owner reads it.
     pub(super) slowest_start: AtomicU64,
     /// Whether any process has sent a ready line.
-    pub(super) announces: AtomicBool,
+    pub(super) has_seen_ready_line: AtomicBool,
     /// One permit for each process that may be starting at the same time.
     pub(super) starts: Arc<Semaphore>,
     /// Notified when a call becomes the first of the queue to expire.
@@ -119,7 +119,7 @@ impl Dispatcher {
             queue_timeout: config.queue_timeout,
             timeout: config.timeout,
             slowest_start: AtomicU64::new(0),
-            announces: AtomicBool::new(false),
+            has_seen_ready_line: AtomicBool::new(false),
             starts: Arc::new(Semaphore::new(starts)),
             deadline_moved: Notify::new(),
             wants_more: Notify::new(),

@@ -4,10 +4,16 @@
 //! the queue; the process that is woken for it takes it from there (`Dispatcher::poll_take`), and
 //! its answer comes back over a channel of its own. No lock is held across an await.
 //!
-//! Modules: `dispatch` (calls and processes meet), `queue`, `waiting` (processes that could
-//! take a call, and the order in which they are woken), `batching`,
-//! `health` (can the pool serve?), `scaling` (how many processes), `rollout` (reload), `slot` (one
-//! process at a time: start, watch, replace, stop).
+//! Modules: `dispatch` (calls and processes meet), `queue`, `queued_call` (a call with its place
+//! and times), `waiting` (processes that could take a call, and the order in which they are woken),
+//! `batching`, `health` (can the pool serve?), `scaling` (how many processes), `rollout` (reload),
+//! `status` (each process, for metrics and operators), `slot` (one process at a time: start, watch,
+//! replace, stop).
+//!
+//! Words: a *reload* replaces all processes because the handler's files may have changed; its
+//! *rollout* is the order in which slots do so; a *renewal* is the word to one slot to take part.
+//! To *recycle* a process is to replace it at a limit of requests, age or memory. Each
+//! *replacement* of a process that serves starts its successor first.
 
 mod batching;
 mod dispatch;
@@ -28,7 +34,7 @@ use crate::error::{RequestFailure, StartError};
 use crate::metrics::Metrics;
 use crate::metrics::scrape;
 use crate::process::call::Call;
-pub use crate::process::call::{Extras, Job};
+pub use crate::process::call::{Job, RequestExtras};
 use crate::process::launch::{Directory, Launcher, shell_syntax};
 use crate::process::memory::measure_memory;
 use crate::shutdown::{Shutdown, Stage};
@@ -61,8 +67,8 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// Starts the processes, dealt out over the threads, with `descriptor_limit` as their limit of open files if it is given.
-    /// Must be called within a runtime.
+    /// Starts the processes, dealt out over the threads, with `descriptor_limit` as their limit of
+    /// open files if it is given. Must be called within a runtime.
     pub fn start(
         config: &Config,
         descriptor_limit: Option<Rlimit>,
@@ -111,7 +117,7 @@ impl Pool {
             what: "the launcher thread",
             source,
         })?;
-        pool.fill(config, &launcher, threads);
+        pool.start_slots(config, &launcher, threads);
         Ok(pool)
     }
 
@@ -123,7 +129,8 @@ impl Pool {
         let until = job
             .deadline
             .map_or(queue_end, |deadline| deadline.min(queue_end));
-        // Its time in the queue, and twice the timeout: once behind another request, once on its own.
+        // Its time in the queue, and twice the timeout: once behind another request, once on its
+        // own.
         let gives_up_at = queue_end + 2 * job.timeout;
         let (call, receiver) = Call::new(job);
         let mut state = self.dispatcher.lock();
@@ -137,13 +144,13 @@ impl Pool {
         let Some(place) = state.queue.push(until, queued) else {
             return Err(state.overloaded_because("the queue is full"));
         };
-        let is_next = state.next_expiry.is_none_or(|expiry| until < expiry);
-        if is_next {
+        let expires_first = state.next_expiry.is_none_or(|expiry| until < expiry);
+        if expires_first {
             state.next_expiry = Some(until);
         }
         self.dispatcher.publish_length(&state);
         self.dispatcher.wake_one(state);
-        if is_next {
+        if expires_first {
             self.dispatcher.deadline_moved.notify_one();
         }
         Ok(PendingAnswer {
@@ -238,7 +245,7 @@ impl Pool {
     }
 
     /// Makes the slots, and begins growth and reloads.
-    fn fill(&self, config: &Config, launcher: &Launcher, threads: &Threads) {
+    fn start_slots(&self, config: &Config, launcher: &Launcher, threads: &Threads) {
         let mut slots = Vec::new();
         for number in 0..config.pool.max_processes.get() {
             let (renewal_sender, renewals) = mpsc::channel(1);
@@ -318,8 +325,8 @@ pub struct CallTimes {
 }
 
 impl PendingAnswer {
-    /// Takes the call out of the queue; false if it does not wait there, because a process has it or
-    /// it is answered. No answer comes after that.
+    /// Takes the call out of the queue; false if it does not wait there, because a process has it
+    /// or it is answered. No answer comes after that.
     pub fn withdraw(&mut self) -> bool {
         if self.is_done {
             return false;

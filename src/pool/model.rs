@@ -22,7 +22,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 
 /// Most switches from a thread that could go on. With two, a call that is handed back without a
-/// wake-up is not noticed: it takes one before the process takes it, one behind that, and one after.
+/// wake-up is not noticed: it takes one before the process takes it, one behind that, and one
+/// after.
 const PREEMPTIONS: usize = 4;
 
 struct Unpark(Thread);
@@ -122,8 +123,8 @@ fn answer(dispatcher: &Dispatcher, call: QueuedCall) {
     dispatcher.send_answers(&mut vec![(home, answer)]);
 }
 
-/// Calls, and serves with the process of the same thread until the answer is there; then the process
-/// leaves. The process waits for calls already when the call is made.
+/// Calls, and serves with the process of the same thread until the answer is there; then the
+/// process leaves. The process waits for calls already when the call is made.
 async fn answered(pool: &Pool, process: &mut ModelProcess) -> Result<bytes::Bytes, RequestFailure> {
     process.serve(pool);
     let mut pending = call(pool)?;

@@ -6,11 +6,11 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
-/// Weight of the newest measurement in [`Queue::wait_for_newcomer`]: one eighth.
-const PACE_WEIGHT: u32 = 8;
+/// The newest measurement in [`Queue::wait_for_newcomer`] counts as one part in this many.
+const PACE_PARTS: u32 = 8;
 
 /// Gaps in [`Queue::fresh`] are closed when they are more than half of its entries and this many.
-const GAPS: usize = 32;
+const MIN_GAPS_TO_CLOSE: usize = 32;
 
 /// The queue of waiting calls.
 #[derive(Debug)]
@@ -96,7 +96,7 @@ impl<T> Queue<T> {
         if let Some(last) = self.last_taken {
             let measured = now.saturating_duration_since(last);
             let pace = self.pace.unwrap_or(measured);
-            self.pace = Some((pace * (PACE_WEIGHT - 1) + measured) / PACE_WEIGHT);
+            self.pace = Some((pace * (PACE_PARTS - 1) + measured) / PACE_PARTS);
         }
         self.last_taken = (!self.is_empty()).then_some(now);
         let is_in_time = now < entry.until;
@@ -129,7 +129,7 @@ impl<T> Queue<T> {
         let entry = self.fresh[found.ok()?].1.take()?;
         self.gaps += 1;
         self.close_first_gaps();
-        if self.gaps > self.fresh.len() / 2 + GAPS {
+        if self.gaps > self.fresh.len() / 2 + MIN_GAPS_TO_CLOSE {
             self.fresh.retain(|(_, entry)| entry.is_some());
             self.gaps = 0;
         }
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn those_that_leave_in_the_middle_take_no_room() {
+    fn calls_that_leave_in_the_middle_keep_no_entry() {
         let now = Instant::now();
         let mut queue = queue_of(100, 1, now + MS);
         for _ in 0..10_000 {
@@ -311,7 +311,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_is_first_in_first_out_and_bounded(
+        fn the_queue_is_first_in_first_out_and_bounded(
             steps in proptest::collection::vec((0u8..4, 0u64..40), 0..200),
         ) {
             let now = Instant::now();

@@ -1,8 +1,8 @@
 //! Scaling: how many slots are filled. More while calls wait too long, fewer while processes are
 //! idle.
 //!
-//! Pure. Looks at the queue at intervals of [`QUEUE_SAMPLE_PERIOD`]: a call that waited at the last sample
-//! and still waits has waited too long.
+//! Pure. Looks at the queue at intervals of [`QUEUE_SAMPLE_PERIOD`]: a call that waited at the last
+//! sample and still waits has waited too long.
 
 use std::num::NonZeroUsize;
 use std::time::Duration;
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn it_grows_only_when_one_that_waited_still_waits() {
+    fn the_pool_grows_only_when_a_call_that_waited_still_waits() {
         let mut scaling = scaling(1, 3);
         assert!(
             !scaling.sample(Some(4), 9, true),
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn it_shrinks_to_the_least_and_can_grow_again() {
+    fn the_pool_shrinks_to_the_least_and_can_grow_again() {
         let mut scaling = scaling(1, 2);
         assert!(!scaling.shrink());
         assert!(!scaling.sample(Some(0), 1, true) && scaling.sample(Some(0), 1, true));

@@ -16,19 +16,21 @@ enum Life {
     Stopping,
 }
 
-/// Where a process is in the pool; fixed for its life.
+/// The place of a process in the pool; fixed for its life.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Identity {
+pub(super) struct SlotFacts {
     pub(super) slot: usize,
-    pub(super) pid: u32,
     /// Processes of the slot before this one.
     pub(super) restarts: u64,
+    /// Whether operators can ask which request a process works on.
+    pub(super) tells_requests: bool,
 }
 
 /// What a process is doing. Only its owner's thread writes.
 #[derive(Debug)]
 pub(super) struct ProcessStatus {
-    identity: Identity,
+    facts: SlotFacts,
+    pid: u32,
     started: Instant,
     life: AtomicU8,
     was_up: AtomicBool,
@@ -37,38 +39,39 @@ pub(super) struct ProcessStatus {
     /// Most requests at once that the process has announced.
     capacity: AtomicUsize,
     served: AtomicU64,
-    /// Since when the process has had a request, in nanoseconds since its start; `IDLE`: it has none.
+    /// Since when the process has had a request, in nanoseconds since its start; `NEVER_NS`: it has
+    /// none.
     busy_since_ns: AtomicU64,
     /// Time with a request before that, in nanoseconds.
     busy_ns: AtomicU64,
     /// Resident memory of the process and what is below it at the last measurement, in bytes.
     resident_bytes: Arc<AtomicU64>,
-    /// When the process last wrote to stderr, in nanoseconds since its start; `IDLE`: never.
+    /// When the process last wrote to stderr, in nanoseconds since its start; `NEVER_NS`: never.
     last_stderr_ns: AtomicU64,
     /// The request that made the process busy. `None` where nobody can ask for it.
     request: Option<Mutex<CompactString>>,
 }
 
-/// No time.
-const IDLE: u64 = u64::MAX;
+/// In place of a time, in nanoseconds: never, or not now.
+const NEVER_NS: u64 = u64::MAX;
 
 impl ProcessStatus {
-    /// A process that was just started. With `tells_request`, its status names the request that it
-    /// works on.
-    pub(super) fn new(identity: Identity, tells_request: bool) -> ProcessStatus {
+    /// The status of a process that was just started.
+    pub(super) fn new(facts: SlotFacts, pid: u32) -> ProcessStatus {
         ProcessStatus {
-            identity,
+            facts,
+            pid,
             started: Instant::now(),
             life: AtomicU8::new(Life::Starting as u8),
             was_up: AtomicBool::new(false),
             active: AtomicUsize::new(0),
             capacity: AtomicUsize::new(1),
             served: AtomicU64::new(0),
-            busy_since_ns: AtomicU64::new(IDLE),
+            busy_since_ns: AtomicU64::new(NEVER_NS),
             busy_ns: AtomicU64::new(0),
             resident_bytes: Arc::default(),
-            last_stderr_ns: AtomicU64::new(IDLE),
-            request: tells_request.then(Mutex::default),
+            last_stderr_ns: AtomicU64::new(NEVER_NS),
+            request: facts.tells_requests.then(Mutex::default),
         }
     }
 
@@ -97,7 +100,7 @@ impl ProcessStatus {
         if active == 0 {
             let busy = self.busy_ns_until(now);
             self.busy_ns.store(busy, Ordering::Relaxed);
-            self.busy_since_ns.store(IDLE, Ordering::Relaxed);
+            self.busy_since_ns.store(NEVER_NS, Ordering::Relaxed);
         }
     }
 
@@ -142,7 +145,7 @@ impl ProcessStatus {
     pub(super) fn busy_ns_until(&self, now: Instant) -> u64 {
         let before = self.busy_ns.load(Ordering::Relaxed);
         match self.busy_since_ns.load(Ordering::Relaxed) {
-            IDLE => before,
+            NEVER_NS => before,
             since => before + self.age_ns(now).saturating_sub(since),
         }
     }
@@ -156,17 +159,17 @@ impl ProcessStatus {
     }
 
     fn is_busy(&self) -> bool {
-        self.busy_since_ns.load(Ordering::Relaxed) != IDLE
+        self.busy_since_ns.load(Ordering::Relaxed) != NEVER_NS
     }
 
     fn age_ns(&self, now: Instant) -> u64 {
         let age = now.saturating_duration_since(self.started);
-        u64::try_from(age.as_nanos()).unwrap_or(IDLE - 1)
+        u64::try_from(age.as_nanos()).unwrap_or(NEVER_NS - 1)
     }
 
     fn since(&self, now: Instant, at_ns: &AtomicU64) -> Option<Duration> {
         match at_ns.load(Ordering::Relaxed) {
-            IDLE => None,
+            NEVER_NS => None,
             at => Some(Duration::from_nanos(self.age_ns(now).saturating_sub(at))),
         }
     }
@@ -238,7 +241,7 @@ impl Statuses {
     /// Has the memory of all processes measured; a later report has it.
     pub(super) fn measure(&self, measure: impl Fn(u32, &Arc<AtomicU64>)) {
         for status in self.lock().values() {
-            measure(status.identity.pid, &status.resident_bytes);
+            measure(status.pid, &status.resident_bytes);
         }
     }
 
@@ -251,8 +254,8 @@ impl Statuses {
             let request = status.request.as_ref().filter(|_| is_busy);
             ProcessReport {
                 process: *process,
-                pid: status.identity.pid,
-                slot: status.identity.slot,
+                pid: status.pid,
+                slot: status.facts.slot,
                 state: match () {
                     () if status.is(Life::Stopping) => "stopping",
                     () if is_busy => "busy",
@@ -266,7 +269,7 @@ impl Statuses {
                 }),
                 working: status.since(now, &status.busy_since_ns),
                 served: status.served.load(Ordering::Relaxed),
-                restarts: status.identity.restarts,
+                restarts: status.facts.restarts,
                 resident_bytes: (resident > 0).then_some(resident),
                 age: now.saturating_duration_since(status.started),
                 last_stderr: status.since(now, &status.last_stderr_ns),
@@ -284,15 +287,15 @@ impl Statuses {
 mod tests {
     use super::*;
 
-    const ME: Identity = Identity {
+    const ME: SlotFacts = SlotFacts {
         slot: 2,
-        pid: 17,
         restarts: 3,
+        tells_requests: true,
     };
 
     #[test]
     fn time_with_a_request_is_added_up() {
-        let status = ProcessStatus::new(ME, true);
+        let status = ProcessStatus::new(ME, 17);
         let at = |seconds| status.started + Duration::from_secs(seconds);
         let id = CompactString::new("r-1");
         status.began_request(at(1), &id);
@@ -307,9 +310,15 @@ mod tests {
 
     #[test]
     fn a_report_names_the_request_that_made_the_process_busy() {
-        for tells_request in [true, false] {
+        for tells_requests in [true, false] {
             let statuses = Statuses::default();
-            let status = Arc::new(ProcessStatus::new(ME, tells_request));
+            let status = Arc::new(ProcessStatus::new(
+                SlotFacts {
+                    tells_requests,
+                    ..ME
+                },
+                17,
+            ));
             statuses.insert(7, Arc::clone(&status));
             let now = status.started + Duration::from_secs(1);
             assert_eq!(statuses.reports(now)[0].state, "starting");
@@ -321,7 +330,10 @@ mod tests {
             assert_eq!((report.process, report.pid, report.slot), (7, 17, 2));
             assert_eq!((report.state, report.restarts), ("busy", 3));
             assert_eq!(report.working, Some(Duration::from_secs(2)));
-            assert_eq!(report.request_id.as_deref(), tells_request.then_some("r-1"));
+            assert_eq!(
+                report.request_id.as_deref(),
+                tells_requests.then_some("r-1")
+            );
             status.stops();
             assert_eq!(statuses.reports(later)[0].state, "stopping");
             statuses.remove(7);
@@ -334,7 +346,7 @@ mod tests {
         let statuses = Statuses::default();
         let now = Instant::now();
         for number in 0..4 {
-            let status = Arc::new(ProcessStatus::new(ME, false));
+            let status = Arc::new(ProcessStatus::new(ME, 17));
             if number > 0 {
                 status.came_up();
                 status.announced(8);

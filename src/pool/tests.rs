@@ -72,7 +72,7 @@ pub(super) fn call(pool: &Pool) -> Result<PendingAnswer, RequestFailure> {
 fn job(payload: &'static str) -> Job {
     Job {
         payload: payload.into(),
-        extras: Extras::default(),
+        extras: RequestExtras::default(),
         timeout: LONG,
         deadline: None,
         reservation: MemoryBudget::new(1 << 20).reservation(),

@@ -1,10 +1,10 @@
 //! Processes that wait for a call, in the order in which they are woken.
 //!
 //! Pure. Processes that have answered before come before new ones (which may still be starting),
-//! idle ones before busy ones that may be given more, processes of the caller's thread before those of other
-//! threads, and the most recently used first: its caches are
-//! warm, and a process that is never woken can be stopped. A successor on trial comes before all
-//! others; a process that is about to be replaced comes after the others that have answered.
+//! idle ones before busy ones that may be given more, processes of the caller's thread before those
+//! of other threads, and the most recently used first: its caches are warm, and a process that is
+//! never woken can be stopped. A successor on trial comes before all others; a process that is
+//! about to be replaced comes after the others that have answered.
 //!
 //! Also counts idle processes, including those woken but not yet polled; waiting calls are reserved
 //! for them before any is written ahead to a busy process.
@@ -106,8 +106,8 @@ impl<W> WaitingProcesses<W> {
         }
     }
 
-    /// Takes the process to wake next for a call of this thread. An idle one counts as idle until it
-    /// is polled.
+    /// Takes the process to wake next for a call of this thread. An idle one counts as idle until
+    /// it is polled.
     pub(super) fn pop(&mut self, home: ThreadNumber) -> Option<Registered<W>> {
         let (priority, registered) = PRIORITIES_IN_ORDER
             .iter()
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn the_most_recently_used_idle_one_is_asked_first() {
+    fn the_most_recently_used_idle_process_is_woken_first() {
         let mut waiting_processes = WaitingProcesses::new();
         for (process, priority) in [
             (1, Priority::New),
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_was_asked_counts_as_idle_until_it_looks() {
+    fn a_woken_process_counts_as_idle_until_it_looks() {
         let mut waiting_processes = WaitingProcesses::new();
         register(&mut waiting_processes, 1, Priority::Idle, 0);
         register(&mut waiting_processes, 2, Priority::New, 0);

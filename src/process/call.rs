@@ -26,7 +26,7 @@ pub struct Job {
     /// The inside of the payload's JSON string, as the client wrote it.
     pub payload: Bytes,
     /// Members that a handler may ask for beside the payload.
-    pub extras: Extras,
+    pub extras: RequestExtras,
     /// Longest time that a process is given to answer.
     pub timeout: Duration,
     /// The end of the caller's time budget.
@@ -48,7 +48,7 @@ pub struct Call {
 
 /// Members that a handler may ask for beside the payload.
 #[derive(Debug, Clone, Default)]
-pub struct Extras {
+pub struct RequestExtras {
     /// Names (lower case) and values of the headers that may be passed on.
     pub headers: Vec<(String, String)>,
     /// The request id.
@@ -66,7 +66,7 @@ pub struct RequestName {
     pub trace: Option<TraceContext>,
 }
 
-impl Extras {
+impl RequestExtras {
     /// Bytes that the headers take.
     pub fn bytes(&self) -> usize {
         let pairs = self.headers.iter();
@@ -93,8 +93,8 @@ impl Call {
         self.into_answer(outcome, None).deliver();
     }
 
-    /// The answer on its way to the caller, with the work of the process on the call. The bytes of an
-    /// answer count as held until the caller has written them out.
+    /// The answer on its way to the caller, with the work of the process on the call. The bytes of
+    /// an answer count as held until the caller has written them out.
     pub fn into_answer(self, outcome: Outcome, work: Option<Work>) -> Answer {
         let budget = self.job.reservation.budget();
         let outcome = match outcome {
@@ -183,7 +183,7 @@ mod tests {
         for outcome in outcomes {
             let (call, mut answered) = Call::new(Job {
                 payload: "p".into(),
-                extras: Extras::default(),
+                extras: RequestExtras::default(),
                 timeout: Duration::ZERO,
                 deadline: None,
                 reservation: budget.reservation(),

@@ -34,10 +34,10 @@
 //! * an answer is made from the line that answers that request, or is a failure;
 //! * a process that is not [`Trust::Sound`] is given no request.
 
+mod closed_ids;
 mod deadlines;
 mod end;
 mod event;
-mod finished;
 mod flight;
 mod outgoing;
 mod promise;
@@ -51,8 +51,8 @@ mod trust;
 use super::call::RequestName;
 use super::ids::IdDigits;
 use super::line::{self, ContextMember, Framer, RequestContext};
+use closed_ids::ClosedIds;
 use event::MAX_EVENTS;
-use finished::Finished;
 use flight::Flight;
 use outgoing::Outgoing;
 use promise::Promise;
@@ -123,7 +123,7 @@ pub struct Conversation<T> {
     framer: Framer,
     promise: Promise,
     ids: Ids,
-    context: Vec<ContextMember>,
+    wanted_members: Vec<ContextMember>,
     /// The process has shown no life by a line, but is old enough to count as up.
     is_up_by_age: bool,
     /// A ready line came as the first line.
@@ -138,11 +138,11 @@ pub struct Conversation<T> {
     half_line_since: Option<Instant>,
     silence: Silence,
     /// Requests without a reply, in the order in which they were given.
-    flight: VecDeque<Flight<T>>,
-    finished: Finished,
+    flights: VecDeque<Flight<T>>,
+    closed_ids: ClosedIds,
     read_ahead: ReadAhead,
     /// Replies so far, without the replies that broke a promised order.
-    replies_kept_order: u64,
+    replies_in_order: u64,
     /// Lines since the last reply in order that may have been meant as replies: the process may be
     /// as many requests further than its replies say.
     possible_replies: usize,
@@ -158,7 +158,7 @@ pub struct Conversation<T> {
 enum Ids {
     Unknown,
     Never,
-    Echoed,
+    Repeated,
 }
 
 impl<T: Ticket> Conversation<T> {
@@ -171,7 +171,7 @@ impl<T: Ticket> Conversation<T> {
             started: now,
             promise: Promise::Nothing,
             ids: Ids::Unknown,
-            context: Vec::new(),
+            wanted_members: Vec::new(),
             is_up_by_age: false,
             is_ready: false,
             has_spoken: false,
@@ -180,9 +180,9 @@ impl<T: Ticket> Conversation<T> {
             trust: Trust::Sound,
             half_line_since: None,
             silence: Silence::default(),
-            flight: VecDeque::new(),
-            finished: Finished::default(),
-            replies_kept_order: 0,
+            flights: VecDeque::new(),
+            closed_ids: ClosedIds::default(),
+            replies_in_order: 0,
             possible_replies: 0,
             strays: Strays::default(),
             is_suspended: false,
@@ -205,11 +205,11 @@ impl<T: Ticket> Conversation<T> {
         }
         let most = match self.promise {
             Promise::Nothing => 1,
-            Promise::Order if self.has_replied() => self.read_ahead.window(now),
+            Promise::Order if self.has_replied() => self.read_ahead.most_requests(now),
             Promise::Order | Promise::Broken => 1,
             Promise::Concurrency(number) => number,
         };
-        let free = most.saturating_sub(self.flight.len());
+        let free = most.saturating_sub(self.flights.len());
         match self.next_position() {
             Position::Behind { room_bytes: 0 } => 0,
             Position::Behind { .. } | Position::AtOnce => free,
@@ -218,7 +218,7 @@ impl<T: Ticket> Conversation<T> {
 
     /// When the process would start on a request that it is given now.
     pub fn next_position(&self) -> Position {
-        match (self.promise, self.flight.front()) {
+        match (self.promise, self.flights.front()) {
             (Promise::Order, Some(first)) => {
                 let unanswered = self.outgoing.end() - first.line.start;
                 let room_bytes = MAX_AHEAD_BYTES.saturating_sub(unanswered);
@@ -232,12 +232,12 @@ impl<T: Ticket> Conversation<T> {
     /// True when stdout must be read before [`Conversation::give`]: without ids, only the absence
     /// of further output shows that the last reply was the only one.
     pub fn must_read_before_giving(&self) -> bool {
-        self.ids != Ids::Echoed
+        self.ids != Ids::Repeated
     }
 
     /// How many requests have no reply yet.
     pub fn in_flight(&self) -> usize {
-        self.flight.len()
+        self.flights.len()
     }
 
     /// Requests that the process may work on at once.
@@ -261,12 +261,12 @@ impl<T: Ticket> Conversation<T> {
     /// True when requests are written ahead. By the promise of order, they are given back at the
     /// end of the process.
     pub fn is_ahead(&self) -> bool {
-        self.promise == Promise::Order && self.flight.len() > 1
+        self.promise == Promise::Order && self.flights.len() > 1
     }
 
     /// True when the process has requests of several callers at once, or may have.
     pub fn is_shared(&self) -> bool {
-        self.flight.len() > 1 || self.promise.allows_any_order()
+        self.flights.len() > 1 || self.promise.allows_any_order()
     }
 
     /// True when no open request has this id. Ids of answered requests are not looked up: drawing
@@ -284,23 +284,23 @@ impl<T: Ticket> Conversation<T> {
             self.free_places(now) > 0,
             "a request was given to a process that may be given none"
         );
-        if self.flight.is_empty() {
+        if self.flights.is_empty() {
             self.possible_replies = 0;
         }
         let begin = self.outgoing.end();
-        let context = ticket.context(now, &self.context);
+        let context = ticket.context(now, &self.wanted_members);
         let digits = IdDigits::new(id);
         line::encode_request(self.outgoing.buffer(), &digits, ticket.payload(), &context);
-        self.flight.push_back(Flight {
+        self.flights.push_back(Flight {
             id,
             digits,
             line: begin..self.outgoing.end(),
-            since: now,
+            could_start_at: now,
             timeout: ticket.timeout(),
             callers_deadline: ticket.deadline(),
             strays_before: self.strays.count,
             made: now,
-            has_context: !self.context.is_empty(),
+            has_context: !self.wanted_members.is_empty(),
             ticket: Some(ticket),
         });
     }
@@ -324,20 +324,20 @@ impl<T: Ticket> Conversation<T> {
     pub fn sent(&mut self, now: Instant, bytes: usize) {
         let written = self.outgoing.sent(bytes);
         // Lines are written in the order of the requests, so the newest ones end last.
-        for flight in self.flight.iter_mut().rev() {
+        for flight in self.flights.iter_mut().rev() {
             if flight.line.end <= written.start {
                 break;
             }
             if flight.line.end <= written.end {
-                flight.since = now;
+                flight.could_start_at = now;
             }
         }
     }
 
     /// These bytes were read from stdout.
     pub fn received(&mut self, now: Instant, bytes: &[u8]) {
-        let began = self.flight.front().map(|first| first.since);
-        let in_order = self.replies_kept_order;
+        let began = self.flights.front().map(|first| first.could_start_at);
+        let in_order = self.replies_in_order;
         self.silence.output(now);
         // Taken out for the time of the loop: each line needs the rest of the conversation.
         let mut framer = std::mem::replace(&mut self.framer, Framer::new(0));
@@ -349,7 +349,7 @@ impl<T: Ticket> Conversation<T> {
             Some(since) if memchr::memchr(b'\n', bytes).is_none() => Some(since),
             Some(_) | None => Some(now),
         };
-        let replies = self.replies_kept_order - in_order;
+        let replies = self.replies_in_order - in_order;
         if let Some(began) = began.filter(|_| replies > 0) {
             let spent = now.saturating_duration_since(began);
             self.read_ahead.replied(now, spent, replies);
@@ -366,7 +366,7 @@ impl<T: Ticket> Conversation<T> {
     /// Output during a start may be cut anywhere, and is no reason to wait.
     fn is_in_half_a_line(&self) -> bool {
         let could_answer = self.has_replied() || line::is_braced(self.framer.partial());
-        self.flight.is_empty() && self.framer.is_inside_line() && could_answer
+        self.flights.is_empty() && self.framer.is_inside_line() && could_answer
     }
 
     /// True when the process starts on this request only after an earlier one.
@@ -375,13 +375,13 @@ impl<T: Ticket> Conversation<T> {
     }
 
     fn index_of(&self, id: u64) -> Option<usize> {
-        self.flight.iter().position(|flight| flight.id == id)
+        self.flights.iter().position(|flight| flight.id == id)
     }
 
     /// Takes out a request that needs no reply any more; a reply that names it is one too many.
     fn take_flight(&mut self, index: usize) -> Option<Flight<T>> {
-        let flight = self.flight.remove(index)?;
-        self.finished.record(flight.id);
+        let flight = self.flights.remove(index)?;
+        self.closed_ids.record(flight.id);
         Some(flight)
     }
 }

@@ -21,7 +21,7 @@ use tracing::{info, warn};
 const BURST_BYTES: u64 = 256 * 1024;
 
 /// Bytes a second that the processes of one slot may log after [`BURST_BYTES`].
-const BYTES_PER_SECOND: u64 = 64 * 1024;
+const LOG_BYTES_PER_SECOND: u64 = 64 * 1024;
 
 /// Longest line, in bytes; a longer line is cut.
 const MAX_LINE_BYTES: usize = 8 * 1024;
@@ -108,7 +108,8 @@ impl StreamLog {
         );
     }
 
-    /// The trace is named by its id alone: the line is the handler's, and may have a span of its own.
+    /// The trace is named by its id alone: the line is the handler's, and may have a span of its
+    /// own.
     fn write_object(&self, object: &str, request: Option<&RequestName>) {
         let (process, stream) = (self.process, self.stream);
         let request_id = request.map(|request| request.id.as_str());
@@ -227,7 +228,7 @@ impl Allowance {
     fn take(&mut self, now: Instant, bytes: u64) -> bool {
         let passed = now.saturating_duration_since(self.at);
         let gained = u64::try_from(passed.as_millis()).unwrap_or(u64::MAX);
-        let gained = gained.saturating_mul(BYTES_PER_SECOND) / 1000;
+        let gained = gained.saturating_mul(LOG_BYTES_PER_SECOND) / 1000;
         if gained > 0 {
             self.bytes = self.bytes.saturating_add(gained).min(BURST_BYTES);
             self.at = now;
@@ -253,7 +254,7 @@ mod tests {
         assert_eq!(taken as u64, BURST_BYTES / 1024);
         let later = start + Duration::from_secs(1);
         let taken = (0..1000).filter(|_| allowance.take(later, 1024)).count();
-        assert_eq!(taken as u64, BYTES_PER_SECOND / 1024);
+        assert_eq!(taken as u64, LOG_BYTES_PER_SECOND / 1024);
     }
 
     #[test]

@@ -52,19 +52,19 @@ pub struct Owner<S: RequestSource> {
     alarm: Alarm,
     gate: Gate,
     log: StreamLog,
-    errors: ErrorOutput,
+    stderr: ErrorOutput,
     scratch: Vec<u8>,
     /// The part of `scratch` that was read and is not handled yet.
-    pending: Range<usize>,
+    unhandled: Range<usize>,
     /// When stdout was last read, or a deadline checked.
     read_at: Instant,
     /// Bytes of stdout that were handled, all together.
     taken_in: u64,
     /// An answer, or a failure in its place, was handed on.
-    has_answered: bool,
+    has_handed_on: bool,
     /// A deadline has passed, and is acted upon when `taken_in` has reached this number: the bytes
     /// that were in the pipe then are handled before.
-    expires_behind: Option<u64>,
+    expires_when_taken_in: Option<u64>,
 }
 
 impl<S: RequestSource + ProcessObserver> Owner<S> {
@@ -93,13 +93,13 @@ impl<S: RequestSource + ProcessObserver> Owner<S> {
             alarm: Alarm::new(),
             gate: Gate::new(budget),
             log: log.stdout,
-            errors: log.stderr,
+            stderr: log.stderr,
             scratch: vec![0; READ_BYTES],
-            pending: 0..0,
+            unhandled: 0..0,
             read_at: now,
             taken_in: 0,
-            has_answered: false,
-            expires_behind: None,
+            has_handed_on: false,
+            expires_when_taken_in: None,
         }
     }
 
@@ -206,22 +206,22 @@ impl<S: RequestSource + ProcessObserver> Owner<S> {
 
     /// The process has ended: reads and logs the rest of its stderr; returns how many failed starts
     /// in a row before printed the same.
-    pub fn finish_errors(&mut self, end: StartEnd) -> u64 {
+    pub fn finish_stderr(&mut self, end: StartEnd) -> u64 {
         let request = self.conversation.only_request();
-        self.errors.finish(end, &request)
+        self.stderr.finish(end, &request)
     }
 
     /// The last line on stderr since the process could start on its oldest request, or of all if it
     /// has none.
-    pub fn last_error_line(&self) -> &str {
+    pub fn last_stderr_line(&self) -> &str {
         // Output of earlier requests says nothing about this one.
-        self.errors.last_line(self.conversation.working_since())
+        self.stderr.last_line(self.conversation.working_since())
     }
 
     fn poll_move(&mut self, cx: &mut Context<'_>) {
         deliver_here();
-        self.errors.poll(cx, || self.conversation.only_request());
-        if let Some(at) = self.errors.last_read() {
+        self.stderr.poll(cx, || self.conversation.only_request());
+        if let Some(at) = self.stderr.last_read() {
             self.source.wrote_stderr(at);
         }
         let turn = self.poll_read(cx);
@@ -253,7 +253,7 @@ impl<S: RequestSource + ProcessObserver> Owner<S> {
                         process: self.process,
                         began,
                         ended: self.read_at,
-                        is_first: !std::mem::replace(&mut self.has_answered, true),
+                        is_first: !std::mem::replace(&mut self.has_handed_on, true),
                     };
                     self.source.answer(ticket, outcome, work);
                 }

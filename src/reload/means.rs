@@ -1,7 +1,7 @@
 //! Events of the kernel about a set of folders: hints that a file may have changed.
 //!
-//! The next snapshot finds the change. The events come from `notify`, on a thread of `notify`, with one
-//! watch for each folder of a snapshot: recursive watches have no limit.
+//! The next snapshot finds the change. The events come from `notify`, on a thread of `notify`, with
+//! one watch for each folder of a snapshot: recursive watches have no limit.
 
 use notify::event::{AccessKind, AccessMode, ModifyKind};
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync_channel};
 use std::time::Duration;
 
-/// Most files that are open for a write, or closed and not yet reported; further ones are forgotten.
+/// Most files that are open for a write, or closed and not yet reported; further ones are
+/// forgotten.
 const MAX_WRITTEN_FILES: usize = 1024;
 
 /// The kernel's events for a set of folders.

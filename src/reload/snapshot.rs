@@ -1,8 +1,8 @@
 //! Snapshots of the handler's files, and the changes between two of them.
 //!
-//! Every path is resolved anew at each snapshot, so a link that was moved, by a deployment or by the
-//! kubelet, shows as a change of the file behind it. Reads the content of small and recent files
-//! only, and never opens a pipe or a device.
+//! Every path is resolved anew at each snapshot, so a link that was moved, by a deployment or by
+//! the kubelet, shows as a change of the file behind it. Reads the content of small and recent
+//! files only, and never opens a pipe or a device.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ffi::{OsStr, OsString};
@@ -26,8 +26,8 @@ const MAX_FILES: usize = 20_000;
 /// Links that one path may lead over, as for the kernel.
 const MAX_LINKS: usize = 40;
 
-/// How long after a change the content of a short file is compared too: a second write may fall into
-/// the same step of the file system's clock, which is two seconds at most.
+/// How long after a change the content of a short file is compared too: a second write may fall
+/// into the same step of the file system's clock, which is two seconds at most.
 const CLOCK_STEP: Duration = Duration::from_secs(2);
 
 /// The length up to which the content of a file is compared, in bytes.
@@ -48,20 +48,20 @@ pub(super) struct Scope {
 /// A snapshot of the files at one moment.
 #[derive(Debug, Default)]
 pub(super) struct Snapshot {
-    files: BTreeMap<PathBuf, Print>,
+    files: BTreeMap<PathBuf, Fingerprint>,
     named: BTreeSet<PathBuf>,
     /// The folders in which an entry changes if a file, or a link on the way to a file, changes.
     pub(super) folders: BTreeSet<PathBuf>,
     /// Whether there were more files or folders than a snapshot holds.
     pub(super) is_cut: bool,
-    /// Device and inode of the files that the worker itself writes, which do not count: with the log
-    /// in a watched folder, each line of the log would be a change.
+    /// Device and inode of the files that the worker itself writes, which do not count: with the
+    /// log in a watched folder, each line of the log would be a change.
     own_outputs: Vec<(u64, u64)>,
 }
 
 /// Facts of a file that show a change when they differ.
 #[derive(Debug)]
-struct Print {
+struct Fingerprint {
     /// The file at the end of a link.
     target: Option<PathBuf>,
     device: u64,
@@ -98,8 +98,8 @@ fn own_outputs() -> Vec<(u64, u64)> {
 }
 
 impl Scope {
-    /// Takes a snapshot of all files; `before` is the last one. Blocks, for long in a large folder: not for
-    /// the runtime's thread.
+    /// Takes a snapshot of all files; `before` is the last one. Blocks, for long in a large folder:
+    /// not for the runtime's thread.
     pub(super) fn snapshot(&self, before: &Snapshot) -> Snapshot {
         let mut snapshot = Snapshot {
             own_outputs: own_outputs(),
@@ -160,23 +160,23 @@ impl Scope {
     }
 
     fn add(&self, file: &Path, before: &Snapshot, snapshot: &mut Snapshot) {
-        let Ok(print) = self.print(file, before.files.get(file)) else {
+        let Ok(fingerprint) = self.fingerprint(file, before.files.get(file)) else {
             return;
         };
-        if print.target.is_some() && snapshot.folders.len() < MAX_FOLDERS {
+        if fingerprint.target.is_some() && snapshot.folders.len() < MAX_FOLDERS {
             snapshot.folders.extend(folders_on_the_way(file));
         }
-        snapshot.files.insert(file.to_owned(), print);
+        snapshot.files.insert(file.to_owned(), fingerprint);
     }
 
-    fn print(&self, file: &Path, before: Option<&Print>) -> io::Result<Print> {
+    fn fingerprint(&self, file: &Path, before: Option<&Fingerprint>) -> io::Result<Fingerprint> {
         let metadata = fs::metadata(file)?;
         let target = file.canonicalize()?;
         let stable = |number: u64| if self.is_remote { 0 } else { number };
         let changed = (metadata.ctime(), metadata.ctime_nsec());
         // The times of a folder change with its entries, which count by themselves.
         let times = metadata.is_file();
-        let mut print = Print {
+        let mut fingerprint = Fingerprint {
             target: (target != file).then_some(target),
             device: stable(metadata.dev()),
             inode: stable(metadata.ino()),
@@ -193,13 +193,16 @@ impl Scope {
             since: Instant::now(),
             content: None,
         };
-        if let Some(before) = before.filter(|before| print.is_same(before)) {
-            print.since = before.since;
+        if let Some(before) = before.filter(|before| fingerprint.is_same(before)) {
+            fingerprint.since = before.since;
         }
-        if times && print.length <= SHORT_FILE_BYTES && print.since.elapsed() < CLOCK_STEP {
-            print.content = Some(content(file)?);
+        if times
+            && fingerprint.length <= SHORT_FILE_BYTES
+            && fingerprint.since.elapsed() < CLOCK_STEP
+        {
+            fingerprint.content = Some(content(file)?);
         }
-        Ok(print)
+        Ok(fingerprint)
     }
 }
 
@@ -207,10 +210,10 @@ impl Snapshot {
     /// The file that has changed since `before`, if any. Of several files it is the first in this
     /// order: named by the command, there before and now, new, gone.
     pub(super) fn change_since<'a>(&'a self, before: &'a Snapshot) -> Option<&'a Path> {
-        let changed = self.files.iter().filter_map(|(file, print)| {
+        let changed = self.files.iter().filter_map(|(file, fingerprint)| {
             let old = before.files.get(file);
             let rank = match old {
-                Some(old) if old.is_same(print) => return None,
+                Some(old) if old.is_same(fingerprint) => return None,
                 _ if self.named.contains(file) => 0,
                 Some(_) => 1,
                 None => 2,
@@ -227,20 +230,21 @@ impl Snapshot {
 
     /// The watched file at this path, with links resolved.
     pub(super) fn file_at(&self, path: &Path) -> Option<&Path> {
-        let is_it =
-            |file: &Path, print: &Print| file == path || print.target.as_deref() == Some(path);
+        let is_it = |file: &Path, fingerprint: &Fingerprint| {
+            file == path || fingerprint.target.as_deref() == Some(path)
+        };
         let named = self
             .files
             .iter()
             .filter(|(file, _)| self.named.contains(*file));
         let mut all = named.chain(&self.files);
-        all.find(|(file, print)| is_it(file, print))
+        all.find(|(file, fingerprint)| is_it(file, fingerprint))
             .map(|(file, _)| file.as_path())
     }
 }
 
-impl Print {
-    fn is_same(&self, other: &Print) -> bool {
+impl Fingerprint {
+    fn is_same(&self, other: &Fingerprint) -> bool {
         // The content of a file is unknown once the last change is no longer recent.
         let content = match (self.content, other.content) {
             (Some(one), Some(other)) => one == other,
@@ -281,8 +285,8 @@ fn is_ignored(name: &OsStr) -> bool {
         || IGNORED_ENDS.iter().any(|end| name.ends_with(end))
 }
 
-/// The folders in which an entry decides where a path leads: the folder of each link on the way, and
-/// the folder of the file at the end, or the last existing folder.
+/// The folders in which an entry decides where a path leads: the folder of each link on the way,
+/// and the folder of the file at the end, or the last existing folder.
 fn folders_on_the_way(path: &Path) -> impl Iterator<Item = PathBuf> + use<> {
     let mut found = BTreeSet::new();
     let mut here = PathBuf::from(if path.is_absolute() { "/" } else { "." });
@@ -481,8 +485,8 @@ mod tests {
         let folder = Folder::new();
         let file = folder.file("handler.py", "1");
         let scope = scope(&folder.0, &[]);
-        let print = || scope.print(&file, None).unwrap();
-        let (mut old, mut new) = (print(), print());
+        let fingerprint = || scope.fingerprint(&file, None).unwrap();
+        let (mut old, mut new) = (fingerprint(), fingerprint());
         assert!(old.is_same(&new));
         new.content = Some(0);
         assert!(!old.is_same(&new));

@@ -1,9 +1,9 @@
 //! The mailboxes in which wake-ups and answers cross from thread to thread.
 //!
 //! tokio wakes a task of another thread by a write to an event descriptor, each time, whether that
-//! thread sleeps or not. Here a thread that is awake is sent no signal: it empties its mailbox at each
-//! turn of a connection or a process, and before it sleeps. A thread that sleeps is rung once for all
-//! letters that come until it wakes.
+//! thread sleeps or not. Here a thread that is awake is sent no signal: it empties its mailbox at
+//! each turn of a connection or a process, and before it sleeps. A thread that sleeps is rung once
+//! for all letters that come until it wakes.
 
 use crate::answer::Answer;
 use std::cell::{Cell, RefCell};
@@ -72,8 +72,8 @@ pub(crate) fn receive_here(number: ThreadNumber, mailbox: Arc<Mailbox>) {
     OWN.with(|own| own.replace(Some(mailbox)));
 }
 
-/// Delivers the letters of the calling thread. Each turn of a connection and of a process begins with
-/// it, so that a thread which finds no time to sleep leaves no letter lying.
+/// Delivers the letters of the calling thread. Each turn of a connection and of a process begins
+/// with it, so that a thread which finds no time to sleep leaves no letter lying.
 pub fn deliver_here() {
     OWN.with(|own| {
         if let Some(mailbox) = &*own.borrow()
@@ -109,8 +109,8 @@ pub struct Mailbox {
     /// A hint for the thread itself. Set under the lock of `letters`.
     has_mail: AtomicBool,
     /// The thread sleeps, or is about to empty the mailbox for the last time before it does.
-    /// Written before the thread takes the lock of `letters`, and read after a sender has held it: a
-    /// letter is either seen by the thread, or its sender sees that the thread sleeps.
+    /// Written before the thread takes the lock of `letters`, and read after a sender has held it:
+    /// a letter is either seen by the thread, or its sender sees that the thread sleeps.
     is_asleep: AtomicBool,
     /// Wakes the thread.
     bell: Notify,
@@ -231,8 +231,8 @@ impl Mailboxes {
         }
     }
 
-    /// Delivers answers on their threads, all answers for one thread together, and leaves their buffer
-    /// empty.
+    /// Delivers answers on their threads, all answers for one thread together, and leaves their
+    /// buffer empty.
     pub fn deliver(&self, answers: &mut Vec<(ThreadNumber, Answer)>) {
         let here = this_thread();
         for (_, answer) in answers.extract_if(.., |(thread, _)| *thread == here) {

@@ -82,7 +82,8 @@ impl Ending<'_> {
             () = sleep_until(last_writes_end) => {}
             () = self.shutdown.reached(Stage::Killing), if can_be_hurried => {}
         }
-        // The receiver of the last spans may be slow, or dead: it has the rest of the time to drain.
+        // The receiver of the last spans may be slow, or dead: it has the rest of the time to
+        // drain.
         let spans_end = match processes_end {
             ProcessesEnd::Themselves => end.max(last_writes_end),
             ProcessesEnd::KilledInTime | ProcessesEnd::KilledBySignal => last_writes_end,

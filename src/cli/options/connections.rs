@@ -47,7 +47,8 @@ pub(super) struct ConnectionOptions {
     #[arg(long, env = "FAAS_KEEP_ALIVE", value_name = "DURATION", default_value = "620s",
           value_parser = limit_of_time)]
     keep_alive: Duration,
-    /// About when a connection is asked to close, so that new replicas get their share; 0 turns it off
+    /// About when a connection is asked to close, so that new replicas get their share; 0
+    /// turns it off
     #[arg(long, env = "FAAS_MAX_CONNECTION_AGE", value_name = "DURATION", default_value = "5m",
           value_parser = limit_of_time_or_none)]
     max_connection_age: Age,
@@ -76,7 +77,8 @@ pub(super) struct ConnectionOptions {
     /// A file that is there while requests are taken [default: none, on OpenFaaS /tmp/.lock]
     #[arg(long, env = "FAAS_LOCK_FILE", value_name = "PATH")]
     pub(super) lock_file: Option<PathBuf>,
-    /// An address of its own for /ready, /metrics and /stats, which are then not served beside POST /
+    /// An address of its own for /ready, /metrics and /stats, which are then not served beside
+    /// POST /
     #[arg(long, env = "FAAS_ADMIN", value_name = "ADDR", value_parser = socket_address)]
     admin: Option<SocketAddr>,
 }

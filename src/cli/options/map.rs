@@ -45,8 +45,8 @@ pub(in crate::cli) struct MapOptions {
     /// Keep input order, as without the flag
     #[arg(short, long, conflicts_with = "unordered")]
     keep_order: bool,
-    /// Items in hand at one time [default: 4 for each request that processes work on at once, and more
-    /// of fast ones]
+    /// Items in hand at one time [default: 4 for each request that processes work on at once, and
+    /// more of fast ones]
     #[arg(long, value_name = "N", value_parser = count)]
     window: Option<NonZeroUsize>,
     /// How often a failing item is tried in all; one that no process has seen is always tried again

@@ -48,7 +48,8 @@ pub(super) struct ProcessOptions {
           require_equals = true, default_value_t = false, default_missing_value = "true",
           value_parser = BoolishValueParser::new())]
     wait_ready: bool,
-    /// Where processes start, and relative commands are looked for [default: where PWD points at that moment]
+    /// Where processes start, and relative commands are looked for [default: where PWD points at
+    /// that moment]
     #[arg(long, env = "FAAS_CHDIR", value_name = "DIR", value_parser = folder)]
     pub(super) chdir: Option<PathBuf>,
     /// End with exit status 3 when no process ever came up

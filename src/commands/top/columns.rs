@@ -116,7 +116,9 @@ fn row(columns: &[Column], cell: impl Fn(Column) -> String) -> String {
         let text: String = cell(*column).chars().take(width).map(plain).collect();
         match column {
             State | Request => format!("{text:<width$}"),
-            _ => format!("{text:>width$}"),
+            Column::Process | Pid | Working | Served | Restarts | Memory | Cpu | Age | Stderr => {
+                format!("{text:>width$}")
+            }
         }
     });
     cells.collect::<Vec<_>>().join(" ").trim_end().to_owned()

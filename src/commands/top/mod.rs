@@ -10,7 +10,7 @@ mod report;
 mod screen;
 
 use super::client::get;
-use super::health::{is_v6_only, ways};
+use super::health::{is_v6_only, reachable_addresses};
 use picture::{Picture, Reading};
 use std::io::{self, IsTerminal, Write};
 use std::net::SocketAddr;
@@ -29,7 +29,7 @@ pub fn top(addresses: &[SocketAddr], interval: Duration, once: bool) -> ExitCode
     let is_v6_only = is_v6_only();
     let mut asked = Vec::new();
     for address in addresses {
-        asked.extend(ways(*address, is_v6_only));
+        asked.extend(reachable_addresses(*address, is_v6_only));
     }
     let first = match read_worker(&asked) {
         Ok(first) => first,

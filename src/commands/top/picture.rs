@@ -13,7 +13,7 @@ const SLOW_SECONDS: f64 = 1.0;
 const HUNG_SECONDS: f64 = 10.0;
 
 /// Characters of the bar that shows the busy ratio.
-const BAR: usize = 20;
+const BAR_WIDTH: usize = 20;
 
 /// What a worker told at one moment.
 #[derive(Debug, Clone)]
@@ -186,7 +186,8 @@ impl Picture {
         time.as_secs_f64()
     }
 
-    /// Share of a CPU since the reading before, in per cent; of a process that is new, over its life.
+    /// Share of a CPU since the reading before, in per cent; of a process that is new, over its
+    /// life.
     fn cpu(&self, process: &ProcessRow) -> Option<f64> {
         let now = process.cpu_seconds?;
         let earlier = self.before.as_ref().and_then(|before| {
@@ -238,8 +239,8 @@ fn bar(ratio: f64) -> String {
         clippy::cast_precision_loss,
         reason = "from 0 to the length of the bar"
     )]
-    let full = (ratio.clamp(0.0, 1.0) * BAR as f64).round() as usize;
-    format!("{}{}", "|".repeat(full), " ".repeat(BAR - full))
+    let full = (ratio.clamp(0.0, 1.0) * BAR_WIDTH as f64).round() as usize;
+    format!("{}{}", "|".repeat(full), " ".repeat(BAR_WIDTH - full))
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// Longest wait for a key before readings and signals are seen.
-const STEP: Duration = Duration::from_millis(50);
+const KEY_WAIT: Duration = Duration::from_millis(50);
 
 /// Shows the live table until a key or a signal ends it. The terminal is restored then, and on a
 /// panic.
@@ -31,7 +31,8 @@ pub(super) fn show(
     let mut terminal = ratatui::try_init()?;
     let ended = follow(&mut terminal, Picture::new(first), &readings, &signals);
     if is_hung_up_within(Duration::ZERO)? {
-        // A terminal that is gone cannot be restored: dropped, it would complain to itself, and panic.
+        // A terminal that is gone cannot be restored: dropped, it would complain to itself, and
+        // panic.
         std::mem::forget(terminal);
         return Ok(hang_up());
     }
@@ -101,7 +102,7 @@ fn follow(
             Err(TryRecvError::Disconnected) => return Ok(ExitCode::FAILURE),
         }
         terminal.draw(|frame| draw(frame, &picture, Instant::now()))?;
-        if is_hung_up_within(STEP)? {
+        if is_hung_up_within(KEY_WAIT)? {
             return Ok(hang_up());
         }
         // Never waits there: without a terminal it would not come back.

@@ -1,7 +1,7 @@
 //! The record of one request: from its head to its response, or to the moment its client left.
 
 use super::Api;
-use super::headers::{Headers, KnownHeader};
+use super::headers::{Headers, RareHeader};
 use super::respond::ApiResponse;
 use super::routes::{self, Target};
 use crate::config::{AccessLog, HttpConfig};
@@ -42,12 +42,12 @@ pub(super) struct Exchange {
     /// Length of the body, once all of it has come.
     pub(super) bytes_in: u64,
     /// Further facts for the log; `None` once the request is logged, or if it is not.
-    unlogged: Option<Box<Unlogged>>,
+    log_facts: Option<Box<LogFacts>>,
 }
 
 /// Facts of a request that only the log needs.
 #[derive(Debug)]
-struct Unlogged {
+struct LogFacts {
     method: Method,
     path: String,
     peer: Option<SocketAddr>,
@@ -83,7 +83,7 @@ impl Exchange {
             is_for_function: false,
             times: None,
             bytes_in: 0,
-            unlogged: is_logged.then(|| Unlogged::of(request, config)),
+            log_facts: is_logged.then(|| LogFacts::of(request, config)),
         }
     }
 
@@ -95,24 +95,24 @@ impl Exchange {
 
     /// The request is answered with this response, and has this failure or a result.
     pub(super) fn log_answer(&mut self, response: &ApiResponse, failure: Option<Code>) {
-        if let Some(unlogged) = self.unlogged.take() {
+        if let Some(log_facts) = self.log_facts.take() {
             let answer = LoggedAnswer {
                 status: response.status(),
                 failure,
                 bytes_out: response.body().size_hint().lower(),
             };
-            self.log(&unlogged, Some(answer));
+            self.log(&log_facts, Some(answer));
         }
     }
 
-    fn log(&self, unlogged: &Unlogged, answer: Option<LoggedAnswer>) {
+    fn log(&self, log_facts: &LogFacts, answer: Option<LoggedAnswer>) {
         let is_failure = answer.is_none_or(|answer| answer.failure.is_some());
-        match unlogged.access_log {
-            AccessLog::On => self.log_access(unlogged, answer),
-            AccessLog::Errors if is_failure => self.log_access(unlogged, answer),
+        match log_facts.access_log {
+            AccessLog::On => self.log_access(log_facts, answer),
+            AccessLog::Errors if is_failure => self.log_access(log_facts, answer),
             AccessLog::Errors | AccessLog::Off => {}
         }
-        let Unlogged { method, path, .. } = unlogged;
+        let LogFacts { method, path, .. } = log_facts;
         let trace = self.trace.as_ref();
         debug!(
             request_id = self.id.as_str(),
@@ -132,7 +132,7 @@ impl Exchange {
     }
 
     /// The event of the access log: nothing of the payload, the query and the headers.
-    fn log_access(&self, unlogged: &Unlogged, answer: Option<LoggedAnswer>) {
+    fn log_access(&self, log_facts: &LogFacts, answer: Option<LoggedAnswer>) {
         let trace = self.trace.as_ref();
         let failure = answer.and_then(|answer| answer.failure);
         let executed = match failure {
@@ -141,8 +141,8 @@ impl Exchange {
         };
         let is_gone = answer.is_none();
         info!(
-            method = unlogged.method.as_str(),
-            path = unlogged.path,
+            method = log_facts.method.as_str(),
+            path = log_facts.path,
             status = answer.map(|answer| answer.status.as_u16()),
             outcome = is_gone.then_some("client_gone"),
             code = failure.map(Code::as_str),
@@ -157,18 +157,18 @@ impl Exchange {
             trace_id = trace.map(TraceContext::trace_id),
             span_id = trace.map(TraceContext::span_id),
             trace_flags = trace.map(TraceContext::flags),
-            remote = unlogged.peer.map(tracing::field::display),
+            remote = log_facts.peer.map(tracing::field::display),
             "request"
         );
     }
 }
 
-impl Unlogged {
-    fn of(request: &Request<RequestBody>, config: &HttpConfig) -> Box<Unlogged> {
+impl LogFacts {
+    fn of(request: &Request<RequestBody>, config: &HttpConfig) -> Box<LogFacts> {
         let (method, path) = (request.method(), request.uri().path());
         let target = routes::find(path, &config.function_paths);
         let target = target.filter(|target| target.accepts(method));
-        Box::new(Unlogged {
+        Box::new(LogFacts {
             method: method.clone(),
             path: path.to_owned(),
             peer: request.body().peer(),
@@ -185,8 +185,8 @@ fn microseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
-/// A request that is being answered. Dropped before [`InProgress::end`], it counts as one whose client
-/// has left.
+/// A request that is being answered. Dropped before [`InProgress::end`], it counts as one whose
+/// client has left.
 pub(super) struct InProgress {
     pub(super) exchange: Exchange,
     pub(super) api: Arc<Api>,
@@ -239,10 +239,10 @@ impl Drop for InProgress {
 /// The caller's trace context. Invalid or several headers `traceparent` count as none, and then
 /// `tracestate` has no meaning.
 fn trace_context(head: &Headers<'_>) -> Option<TraceContext> {
-    let mut parents = head.get_all(KnownHeader::Traceparent);
+    let mut parents = head.get_all(RareHeader::Traceparent);
     let (parent, other) = (parents.next()?, parents.next());
     let context = TraceContext::parse(parent.to_str().ok()?).filter(|_| other.is_none())?;
-    let states = head.get_all(KnownHeader::Tracestate);
+    let states = head.get_all(RareHeader::Tracestate);
     let states: Result<Vec<&str>, _> = states.map(HeaderValue::to_str).collect();
     let state = states.unwrap_or_default().join(",");
     Some(match state.is_empty() {
@@ -253,8 +253,8 @@ fn trace_context(head: &Headers<'_>) -> Option<TraceContext> {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        if let Some(unlogged) = self.unlogged.take() {
-            self.log(&unlogged, None);
+        if let Some(log_facts) = self.log_facts.take() {
+            self.log(&log_facts, None);
         }
     }
 }

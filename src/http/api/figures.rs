@@ -6,7 +6,7 @@ use crate::config::HttpConfig;
 use crate::logging::lost_lines;
 use crate::logging::timestamp::seconds_since_1970;
 use crate::metrics::averages::{Averages, Sample};
-use crate::metrics::scrape::{Scrape, Worker};
+use crate::metrics::scrape::{OwnProcess, Scrape};
 use crate::metrics::{Format, Metrics, OutcomeLabel, encode};
 use crate::pool::{Pool, ProcessReport};
 use crate::procfs;
@@ -110,9 +110,10 @@ impl Figures {
         response
     }
 
-    /// Has the memory of the processes measured beside this thread; the next request for them finds it. Not more
-    /// often than once in [`MEMORY_PERIOD`], however often somebody asks: `/proc` takes long to read
-    /// for a process that forks without end, and the thread that reads it starts processes too.
+    /// Has the memory of the processes measured beside this thread; the next request for them finds
+    /// it. Not more often than once in [`MEMORY_PERIOD`], however often somebody asks: `/proc`
+    /// takes long to read for a process that forks without end, and the thread that reads it starts
+    /// processes too.
     fn measure_memory(&self) {
         let now = Instant::now();
         let mut measured = self.measured.lock().unwrap_or_else(PoisonError::into_inner);
@@ -123,9 +124,9 @@ impl Figures {
         }
     }
 
-    fn worker(&self) -> Worker {
+    fn worker(&self) -> OwnProcess {
         let own = procfs::own_figures();
-        Worker {
+        OwnProcess {
             cpu_seconds: own.cpu_seconds,
             open_fds: own.open_descriptors,
             max_fds: getrlimit(Resource::Nofile).current,

@@ -6,7 +6,7 @@
 //! statement of a request's origin (`Origin`, `Sec-Fetch-Site`), and, against DNS rebinding, that
 //! `Host` is a name of this worker.
 
-use super::headers::{Headers, KnownHeader};
+use super::headers::{Headers, RareHeader};
 use crate::error::RequestFailure;
 use hyper::header::HeaderValue;
 use hyper::{Uri, Version};
@@ -56,7 +56,7 @@ impl Guard {
             let coding = coding.as_bytes().trim_ascii();
             coding.eq_ignore_ascii_case(b"chunked")
         };
-        let mut codings = head.get_all(KnownHeader::TransferEncoding);
+        let mut codings = head.get_all(RareHeader::TransferEncoding);
         if !codings.next().is_none_or(is_chunked) || codings.next().is_some() {
             return Err(RequestFailure::bad_request(
                 "the only transfer-encoding understood is chunked",
@@ -104,14 +104,14 @@ impl Guard {
     /// Refuses a request that a browser marks as coming from another site.
     pub(super) fn check_origin(&self, uri: &Uri, head: &Headers<'_>) -> Result<(), RequestFailure> {
         let site = head
-            .get(KnownHeader::SecFetchSite)
+            .get(RareHeader::SecFetchSite)
             .map(HeaderValue::as_bytes);
         // Only a browser sets it, and no page can forge it. Behind a proxy that ends TLS, scheme
         // and port of the origin differ from the scheme and port that this worker knows.
         if site == Some(b"same-origin") {
             return Ok(());
         }
-        for origin in head.get_all(KnownHeader::Origin) {
+        for origin in head.get_all(RareHeader::Origin) {
             let origin = String::from_utf8_lossy(origin.as_bytes()).to_lowercase();
             if self.allowed_origins.contains(&origin) {
                 return Ok(());

@@ -8,7 +8,7 @@ use hyper::header::{
 
 /// A header that the worker reads and that most requests do not have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum KnownHeader {
+pub(super) enum RareHeader {
     CallId,
     ContentEncoding,
     Origin,
@@ -21,35 +21,35 @@ pub(super) enum KnownHeader {
     TransferEncoding,
 }
 
-impl KnownHeader {
-    fn called(name: &HeaderName) -> Option<KnownHeader> {
+impl RareHeader {
+    fn called(name: &HeaderName) -> Option<RareHeader> {
         match name.as_str() {
-            "x-call-id" => Some(KnownHeader::CallId),
-            "content-encoding" => Some(KnownHeader::ContentEncoding),
-            "origin" => Some(KnownHeader::Origin),
-            "x-request-id" => Some(KnownHeader::RequestId),
-            "sec-fetch-site" => Some(KnownHeader::SecFetchSite),
-            "x-timeout" => Some(KnownHeader::Timeout),
-            "x-faas-timeout-ms" => Some(KnownHeader::TimeoutMs),
-            "traceparent" => Some(KnownHeader::Traceparent),
-            "tracestate" => Some(KnownHeader::Tracestate),
-            "transfer-encoding" => Some(KnownHeader::TransferEncoding),
+            "x-call-id" => Some(RareHeader::CallId),
+            "content-encoding" => Some(RareHeader::ContentEncoding),
+            "origin" => Some(RareHeader::Origin),
+            "x-request-id" => Some(RareHeader::RequestId),
+            "sec-fetch-site" => Some(RareHeader::SecFetchSite),
+            "x-timeout" => Some(RareHeader::Timeout),
+            "x-faas-timeout-ms" => Some(RareHeader::TimeoutMs),
+            "traceparent" => Some(RareHeader::Traceparent),
+            "tracestate" => Some(RareHeader::Tracestate),
+            "transfer-encoding" => Some(RareHeader::TransferEncoding),
             _ => None,
         }
     }
 
     fn name(self) -> HeaderName {
         match self {
-            KnownHeader::CallId => HeaderName::from_static("x-call-id"),
-            KnownHeader::ContentEncoding => CONTENT_ENCODING,
-            KnownHeader::Origin => ORIGIN,
-            KnownHeader::RequestId => super::REQUEST_ID,
-            KnownHeader::SecFetchSite => HeaderName::from_static("sec-fetch-site"),
-            KnownHeader::Timeout => HeaderName::from_static("x-timeout"),
-            KnownHeader::TimeoutMs => HeaderName::from_static("x-faas-timeout-ms"),
-            KnownHeader::Traceparent => HeaderName::from_static("traceparent"),
-            KnownHeader::Tracestate => HeaderName::from_static("tracestate"),
-            KnownHeader::TransferEncoding => TRANSFER_ENCODING,
+            RareHeader::CallId => HeaderName::from_static("x-call-id"),
+            RareHeader::ContentEncoding => CONTENT_ENCODING,
+            RareHeader::Origin => ORIGIN,
+            RareHeader::RequestId => super::REQUEST_ID,
+            RareHeader::SecFetchSite => HeaderName::from_static("sec-fetch-site"),
+            RareHeader::Timeout => HeaderName::from_static("x-timeout"),
+            RareHeader::TimeoutMs => HeaderName::from_static("x-faas-timeout-ms"),
+            RareHeader::Traceparent => HeaderName::from_static("traceparent"),
+            RareHeader::Tracestate => HeaderName::from_static("tracestate"),
+            RareHeader::TransferEncoding => TRANSFER_ENCODING,
         }
     }
 
@@ -65,7 +65,7 @@ pub(super) struct Headers<'a> {
     hosts: usize,
     host: Option<&'a HeaderValue>,
     content_type: Option<&'a HeaderValue>,
-    /// One bit for each [`KnownHeader`] that is present.
+    /// One bit for each [`RareHeader`] that is present.
     rare: u16,
 }
 
@@ -84,7 +84,7 @@ impl<'a> Headers<'a> {
                 head.host = head.host.or(Some(value));
             } else if *name == CONTENT_TYPE {
                 head.content_type = head.content_type.or(Some(value));
-            } else if let Some(rare) = KnownHeader::called(name) {
+            } else if let Some(rare) = RareHeader::called(name) {
                 head.rare |= rare.bit();
             }
         }
@@ -108,12 +108,12 @@ impl<'a> Headers<'a> {
         self.content_type
     }
 
-    pub(super) fn get(&self, rare: KnownHeader) -> Option<&'a HeaderValue> {
+    pub(super) fn get(&self, rare: RareHeader) -> Option<&'a HeaderValue> {
         self.get_all(rare).next()
     }
 
     /// All values of the header, in the order in which they came.
-    pub(super) fn get_all(&self, rare: KnownHeader) -> impl Iterator<Item = &'a HeaderValue> {
+    pub(super) fn get_all(&self, rare: RareHeader) -> impl Iterator<Item = &'a HeaderValue> {
         let is_there = self.rare & rare.bit() != 0;
         let values = is_there.then(|| self.all.get_all(rare.name()));
         values.into_iter().flatten()
@@ -127,16 +127,16 @@ mod tests {
     #[test]
     fn what_is_looked_for_is_found_and_nothing_else() {
         let all = [
-            KnownHeader::CallId,
-            KnownHeader::ContentEncoding,
-            KnownHeader::Origin,
-            KnownHeader::RequestId,
-            KnownHeader::SecFetchSite,
-            KnownHeader::Timeout,
-            KnownHeader::TimeoutMs,
-            KnownHeader::Traceparent,
-            KnownHeader::Tracestate,
-            KnownHeader::TransferEncoding,
+            RareHeader::CallId,
+            RareHeader::ContentEncoding,
+            RareHeader::Origin,
+            RareHeader::RequestId,
+            RareHeader::SecFetchSite,
+            RareHeader::Timeout,
+            RareHeader::TimeoutMs,
+            RareHeader::Traceparent,
+            RareHeader::Tracestate,
+            RareHeader::TransferEncoding,
         ];
         for rare in all {
             let mut headers = HeaderMap::new();

@@ -1,7 +1,7 @@
 //! `POST /`: from the body to the call and back.
 
 use super::exchange::Exchange;
-use super::headers::{Headers, KnownHeader};
+use super::headers::{Headers, RareHeader};
 use super::large_body::LargeBodies;
 use super::payload::{find_payload, find_plain_payload, is_json};
 use super::respond::{self, ApiResponse};
@@ -9,7 +9,7 @@ use crate::budget::{COUNTED_FROM, MemoryBudget, Reservation};
 use crate::config::HttpConfig;
 use crate::error::{RETRY_SOON, RequestFailure};
 use crate::http::server::RequestBody;
-use crate::pool::{Extras, Job, Pool};
+use crate::pool::{Job, Pool, RequestExtras};
 use crate::shutdown::{Shutdown, Stage};
 use bytes::{Bytes, BytesMut};
 use hyper::StatusCode;
@@ -24,12 +24,12 @@ use std::time::{Duration, Instant};
 /// of that buffer, and makes hyper allocate another one.
 const SMALL_PAYLOAD_BYTES: usize = COUNTED_FROM;
 
-/// Size from which a body is searched on another thread, in bytes, unless it is an ordinary one: a
+/// Size from which a body is searched on another thread, in bytes, unless it is a plain one: a
 /// hostile body of this size takes half a millisecond.
 const LARGE_BODY_BYTES: usize = 32 * 1024;
 
-/// Size from which an ordinary body is searched on another thread as well, in bytes.
-const LARGE_ORDINARY_BODY_BYTES: usize = 256 * 1024;
+/// Size from which a plain body is searched on another thread as well, in bytes.
+const LARGE_PLAIN_BODY_BYTES: usize = 256 * 1024;
 
 /// The parts of the worker that an invocation uses.
 pub(super) struct Invoker<'a> {
@@ -43,7 +43,7 @@ pub(super) struct Invoker<'a> {
 /// The request for the handler, as far as its head tells.
 pub(super) struct Invocation {
     is_json: bool,
-    extras: Extras,
+    extras: RequestExtras,
     /// The caller's time budget.
     time_budget: Option<Duration>,
     arrived: Instant,
@@ -136,8 +136,8 @@ fn shorter(time_budget: Option<Duration>, limit: Duration) -> Duration {
 /// The payload, if the body can be searched here without making other requests wait.
 fn find_here(is_json: bool, body: &Bytes) -> Option<Result<Bytes, RequestFailure>> {
     if body.len() >= LARGE_BODY_BYTES {
-        let is_short = is_json && body.len() < LARGE_ORDINARY_BODY_BYTES;
-        if !is_short {
+        let may_be_plain = is_json && body.len() < LARGE_PLAIN_BODY_BYTES;
+        if !may_be_plain {
             return None;
         }
         return find_plain_payload(body).map(Ok);
@@ -155,8 +155,8 @@ fn time_budget(
     head: &Headers<'_>,
     takes_x_timeout: bool,
 ) -> Result<Option<Duration>, RequestFailure> {
-    let Some(value) = head.get(KnownHeader::TimeoutMs) else {
-        let value = head.get(KnownHeader::Timeout).filter(|_| takes_x_timeout);
+    let Some(value) = head.get(RareHeader::TimeoutMs) else {
+        let value = head.get(RareHeader::Timeout).filter(|_| takes_x_timeout);
         // Not the worker's own header: anything but a duration is no error.
         let parsed = value.and_then(|value| humantime::parse_duration(value.to_str().ok()?).ok());
         return Ok(parsed.filter(|time| !time.is_zero()));
@@ -174,13 +174,13 @@ fn time_budget(
     }
 }
 
-fn extras(config: &HttpConfig, head: &Headers<'_>, exchange: &Exchange) -> Extras {
+fn extras(config: &HttpConfig, head: &Headers<'_>, exchange: &Exchange) -> RequestExtras {
     let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
     let passed = config.pass_headers.iter().filter_map(|name| {
         let values: Vec<String> = head.all().get_all(name).iter().map(text).collect();
         (!values.is_empty()).then(|| (name.clone(), values.join(", ")))
     });
-    Extras {
+    RequestExtras {
         headers: passed.collect(),
         request_id: exchange.id.clone(),
         trace: exchange.trace.clone(),
@@ -208,7 +208,7 @@ impl Collecting {
         if announced > limit {
             return Err(RequestFailure::BodyTooLarge(limit));
         }
-        if !reservation.has_room() && announced >= COUNTED_FROM as u64 {
+        if !reservation.has_room_or_reports() && announced >= COUNTED_FROM as u64 {
             return Err(no_memory());
         }
         Ok(Collecting {
@@ -298,20 +298,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_ordinary_bodies_are_looked_at_here_when_they_are_large() {
-        let ordinary = |length: usize| {
+    fn only_plain_bodies_are_searched_here_when_they_are_large() {
+        let plain = |length: usize| {
             let payload = "x".repeat(length - b"{\"payload\":\"\"}".len());
             Bytes::from(format!("{{\"payload\":\"{payload}\"}}"))
         };
         let hostile = |length: usize| Bytes::from(vec![b'['; length]);
         for (is_json, body, is_here) in [
-            (true, ordinary(100), true),
+            (true, plain(100), true),
             (true, hostile(LARGE_BODY_BYTES - 1), true),
             (true, hostile(LARGE_BODY_BYTES), false),
             (false, hostile(LARGE_BODY_BYTES), false),
-            (true, ordinary(LARGE_BODY_BYTES), true),
-            (true, ordinary(LARGE_ORDINARY_BODY_BYTES - 1), true),
-            (true, ordinary(LARGE_ORDINARY_BODY_BYTES), false),
+            (true, plain(LARGE_BODY_BYTES), true),
+            (true, plain(LARGE_PLAIN_BODY_BYTES - 1), true),
+            (true, plain(LARGE_PLAIN_BODY_BYTES), false),
         ] {
             let length = body.len();
             assert_eq!(find_here(is_json, &body).is_some(), is_here, "{length}");

@@ -43,8 +43,8 @@ impl LargeBodies {
     }
 
     /// The payload of a body. The body counts as held until it was searched, also when its client
-    /// has left; bodies are searched one after the other. Fails with [`RequestFailure::Overloaded`] when
-    /// that takes longer than `limit`.
+    /// has left; bodies are searched one after the other. Fails with [`RequestFailure::Overloaded`]
+    /// when that takes longer than `limit`.
     pub(super) async fn find_payload(
         &self,
         is_json: bool,

@@ -1,7 +1,7 @@
 //! The HTTP API: from a request's head to its response.
 //!
-//! Knows the pool by its calls and its figures. `respond` turns failures into responses, and `routes`
-//! has the paths and methods.
+//! Knows the pool by its calls and its figures. `respond` turns failures into responses, and
+//! `routes` has the paths and methods.
 
 mod exchange;
 mod failure_log;
@@ -31,7 +31,7 @@ use exchange::{Exchange, InProgress};
 use failure_log::FailureLog;
 pub use figures::Figures;
 use guard::Guard;
-use headers::{Headers, KnownHeader};
+use headers::{Headers, RareHeader};
 use hyper::body::Body;
 use hyper::header::{ACCEPT, CONNECTION, EXPECT, HeaderName, HeaderValue};
 use hyper::{Request, StatusCode};
@@ -72,8 +72,8 @@ pub struct Api {
     large_bodies: LargeBodies,
     shutdown: Shutdown,
     /// The beginning of the request ids of this run.
-    run: String,
-    requests: AtomicU64,
+    id_prefix: String,
+    ids_made: AtomicU64,
     failures: FailureLog,
     metrics: Arc<Metrics>,
     figures: Figures,
@@ -106,8 +106,8 @@ impl Api {
             metrics: Arc::clone(figures.metrics()),
             figures,
             traces: Traces::none(),
-            run: format!("{:08x}-", fastrand::u32(..)),
-            requests: AtomicU64::new(0),
+            id_prefix: format!("{:08x}-", fastrand::u32(..)),
+            ids_made: AtomicU64::new(0),
             failures: FailureLog::new(),
         }
     }
@@ -161,7 +161,7 @@ impl Api {
                     };
                     invoke::invoke(invoker, invocation, body, &mut open.exchange).await
                 }
-                Ok(Route::Page(page)) => {
+                Ok(Route::Answer(page)) => {
                     let_go(body, is_discarded).await;
                     Ok(page)
                 }
@@ -185,7 +185,7 @@ impl Api {
                 let reader = api.reader(&exchange.id);
                 let body = api.budget.count(respond::failure_body(&failure, reader));
                 let outcome = OutcomeLabel::Failed(failure.code());
-                (respond::failure_with(&failure, body), outcome)
+                (respond::failure_response(&failure, body), outcome)
             }
         };
         open.end(outcome, Some(response.status()));
@@ -250,7 +250,7 @@ impl Api {
             Target::PageMoved => pages::page_moved(),
             Target::PageFile(name) => pages::file(name).ok_or(RequestFailure::NotFound)?,
         };
-        Ok(Route::Page(page))
+        Ok(Route::Answer(page))
     }
 
     fn ready(&self) -> ApiResponse {
@@ -281,13 +281,13 @@ impl Api {
             let is_sane = (1..=MAX_REQUEST_ID_BYTES).contains(&id.len()) && is_graphic;
             is_sane.then(|| CompactString::new(id))
         };
-        head.get(KnownHeader::RequestId)
+        head.get(RareHeader::RequestId)
             .and_then(sane)
             // The name of a call in OpenFaaS.
-            .or_else(|| head.get(KnownHeader::CallId).and_then(sane))
+            .or_else(|| head.get(RareHeader::CallId).and_then(sane))
             .unwrap_or_else(|| {
-                let number = self.requests.fetch_add(1, Ordering::Relaxed);
-                let mut id = CompactString::new(&self.run);
+                let number = self.ids_made.fetch_add(1, Ordering::Relaxed);
+                let mut id = CompactString::new(&self.id_prefix);
                 id.push_str(itoa::Buffer::new().format(number));
                 id
             })
@@ -302,15 +302,17 @@ async fn let_go(body: RequestBody, is_discarded: bool) {
     }
 }
 
-/// The target of a request.
+/// How a request is answered that is refused by no check.
 enum Route {
-    Page(ApiResponse),
+    /// The answer is there already.
+    Answer(ApiResponse),
+    /// The handler is asked.
     Handler(Invocation),
 }
 
 /// Refuses a body that is compressed, or coded in any other way: it would be read as it is.
 fn check_coding(head: &Headers<'_>) -> Result<(), RequestFailure> {
-    for value in head.get_all(KnownHeader::ContentEncoding) {
+    for value in head.get_all(RareHeader::ContentEncoding) {
         let text = String::from_utf8_lossy(value.as_bytes());
         let mut codings = text.split(',').map(str::trim);
         let is_none = |coding: &str| coding.is_empty() || coding.eq_ignore_ascii_case("identity");

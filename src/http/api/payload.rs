@@ -63,10 +63,10 @@ pub fn find_payload(is_json: bool, body: &Bytes) -> Result<Bytes, RequestFailure
     Ok(body.slice(payload.start + mark..payload.end + mark))
 }
 
-/// The payload of the ordinary body, an object with `payload` as its only member; `None` for any
+/// The payload of a plain body, an object with `payload` as its only member; `None` for any
 /// other body, right or wrong. Takes 4 µs for a KiB at most.
 pub fn find_plain_payload(body: &Bytes) -> Option<Bytes> {
-    only_payload(body).map(|payload| body.slice(payload))
+    plain_payload(body).map(|payload| body.slice(payload))
 }
 
 /// Whether FastAPI takes a body with this content type, or none, for JSON.
@@ -100,9 +100,9 @@ pub fn is_json(content_type: Option<&[u8]>) -> bool {
         && (sub.eq_ignore_ascii_case(b"json") || suffix.eq_ignore_ascii_case(b"+json"))
 }
 
-/// The ordinary body, read in one pass without allocation: an object with `payload` as its only
-/// member. Anything else, right or wrong, is none here and read by [`scan_body`].
-fn only_payload(body: &[u8]) -> Option<Range<usize>> {
+/// The payload of a plain body, read in one pass without allocation: an object with `payload` as
+/// its only member. Anything else, right or wrong, is none here and read by [`scan_body`].
+fn plain_payload(body: &[u8]) -> Option<Range<usize>> {
     let at = after_token(body, 0, b"{")?;
     let at = after_token(body, at, b"\"payload\"")?;
     let at = after_token(body, at, b":")?;
@@ -169,24 +169,24 @@ fn scan_body(text: &str) -> Result<Result<Range<usize>, RequestFailure>, Stop> {
                 )?;
                 let message = "Input should be a valid string, unable to parse raw data as a \
                                unicode string";
-                invalid("string_unicode", PAYLOAD, message, &input)
+                invalid("string_unicode", PAYLOAD_LOCATION, message, &input)
             }
         },
         (Token::Open(Bracket::Object), PayloadValue::Other(value)) => {
             input::push_value(text, value, &mut input)?;
             invalid(
                 "string_type",
-                PAYLOAD,
+                PAYLOAD_LOCATION,
                 "Input should be a valid string",
                 &input,
             )
         }
         (Token::Open(Bracket::Object), PayloadValue::Nothing) => {
             input::push_value(text, whole, &mut input)?;
-            invalid("missing", PAYLOAD, "Field required", &input)
+            invalid("missing", PAYLOAD_LOCATION, "Field required", &input)
         }
         (Token::Scalar(scalar), _) if text.get(scalar.clone()) == Some("null") => {
-            invalid("missing", BODY, "Field required", b"null")
+            invalid("missing", BODY_LOCATION, "Field required", b"null")
         }
         _ => {
             input::push_value(text, whole, &mut input)?;
@@ -195,8 +195,8 @@ fn scan_body(text: &str) -> Result<Result<Range<usize>, RequestFailure>, Stop> {
     }))
 }
 
-const BODY: &str = "[\"body\"]";
-const PAYLOAD: &str = "[\"body\",\"payload\"]";
+const BODY_LOCATION: &str = "[\"body\"]";
+const PAYLOAD_LOCATION: &str = "[\"body\",\"payload\"]";
 
 fn is_payload_key(text: &str, key: &Text) -> bool {
     let contents = text.get(key.range.clone()).unwrap_or_default();
@@ -246,7 +246,7 @@ fn unreadable() -> RequestFailure {
 
 fn not_an_object(input: &[u8]) -> RequestFailure {
     let message = "Input should be a valid dictionary or object to extract fields from";
-    invalid("model_attributes_type", BODY, message, input)
+    invalid("model_attributes_type", BODY_LOCATION, message, input)
 }
 
 /// One error as pydantic lists it. All but `input` are ours and need no escapes.

@@ -41,11 +41,11 @@ pub enum Reader<'a> {
 
 /// The response to a failure.
 pub fn failure(failure: &RequestFailure, reader: Reader<'_>) -> ApiResponse {
-    failure_with(failure, failure_body(failure, reader))
+    failure_response(failure, failure_body(failure, reader))
 }
 
 /// The response to a failure, with its [`failure_body`].
-pub fn failure_with(failure: &RequestFailure, body: Bytes) -> ApiResponse {
+pub fn failure_response(failure: &RequestFailure, body: Bytes) -> ApiResponse {
     let code = failure.code();
     let mut response = json(status(failure), body);
     let headers = response.headers_mut();

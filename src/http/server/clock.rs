@@ -18,11 +18,11 @@ impl Clock {
     }
 
     pub(super) fn now_ms(self) -> u64 {
-        milliseconds(self.start.elapsed())
+        whole_milliseconds(self.start.elapsed())
     }
 }
 
 /// Whole milliseconds.
-pub(super) fn milliseconds(duration: Duration) -> u64 {
+pub(super) fn whole_milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

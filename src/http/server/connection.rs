@@ -140,8 +140,8 @@ fn follow(registration: &Registration, orders: Orders) -> Poll<End> {
     let status = registration.status();
     let now_ms = status.now_ms();
     let snapshot = status.snapshot();
-    // While an order stands, `TrackedStream` asks the kernel at each read. So if the last read found
-    // no bytes, the socket is empty, and no request has come that hyper has not seen.
+    // While an order stands, `TrackedStream` asks the kernel at each read. So if the last read
+    // found no bytes, the socket is empty, and no request has come that hyper has not seen.
     let is_free =
         snapshot.phase == Phase::Idle && snapshot.transfer.is_none() && status.is_read_blocked();
     status.acknowledge(orders);

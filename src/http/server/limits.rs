@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use super::clock::milliseconds;
+use super::clock::whole_milliseconds;
 use super::rates::{LeastRate, Verdict};
 use super::snapshot::{ConnectionSnapshot, Phase};
 use crate::config::HttpConfig;
@@ -39,12 +39,12 @@ pub(super) struct TimeLimits {
 impl TimeLimits {
     pub(super) fn new(config: &HttpConfig) -> TimeLimits {
         TimeLimits {
-            header_ms: milliseconds(config.header_timeout),
-            keep_alive_ms: milliseconds(config.keep_alive),
-            write_ms: milliseconds(config.write_timeout),
-            linger_ms: milliseconds(LINGER_TIME),
+            header_ms: whole_milliseconds(config.header_timeout),
+            keep_alive_ms: whole_milliseconds(config.keep_alive),
+            write_ms: whole_milliseconds(config.write_timeout),
+            linger_ms: whole_milliseconds(LINGER_TIME),
             least_rate: LeastRate::new(config.least_rate),
-            age_ms: config.max_connection_age.map(milliseconds),
+            age_ms: config.max_connection_age.map(whole_milliseconds),
         }
     }
 
@@ -63,12 +63,12 @@ impl TimeLimits {
         }
     }
 
-    /// When a connection that was opened at `now_ms` is asked to close. `spread`, from 0 to 1, keeps
-    /// connections that were opened together from closing together.
+    /// When a connection that was opened at `now_ms` is asked to close. `spread`, from 0 to 1,
+    /// keeps connections that were opened together from closing together.
     pub(super) fn closes_from_ms(&self, now_ms: u64, spread: f64) -> u64 {
         self.age_ms.map_or(u64::MAX, |age_ms| {
             let longest = Duration::from_millis(age_ms);
-            now_ms + milliseconds(longest.mul_f64(1.0 - AGE_SPREAD * spread))
+            now_ms + whole_milliseconds(longest.mul_f64(1.0 - AGE_SPREAD * spread))
         })
     }
 

@@ -96,7 +96,8 @@ impl Listener {
             .collect()
     }
 
-    /// Serves on these threads until `close` is cancelled and no connection is left, or `abort` is cancelled.
+    /// Serves on these threads until `close` is cancelled and no connection is left, or `abort` is
+    /// cancelled.
     ///
     /// On `close` it stops listening once the connections that wait in the backlog are accepted.
     /// Requests that have come, in part or whole, or that come within a second, are answered with

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::clock::milliseconds;
+use super::clock::whole_milliseconds;
 
 /// The shortest window over which a rate is measured. No rate is required of a body or response
 /// that began, or first had to wait, less than this ago.
@@ -74,7 +74,7 @@ impl LeastRate {
     pub(super) fn new(bytes_per_second: u64) -> LeastRate {
         LeastRate {
             bytes_per_second,
-            shortest_window_ms: milliseconds(SHORTEST_WINDOW),
+            shortest_window_ms: whole_milliseconds(SHORTEST_WINDOW),
         }
     }
 

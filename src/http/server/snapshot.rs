@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use super::clock::milliseconds;
+use super::clock::whole_milliseconds;
 use super::rates::Transfer;
 
 /// The age from which on a head counts as slow: its connection may be closed to make room.
@@ -61,7 +61,7 @@ impl ConnectionSnapshot {
     /// Whether a head has taken so long that its connection may be closed to make room.
     pub(super) fn is_slow_head(self, now_ms: u64) -> bool {
         let age_ms = now_ms.saturating_sub(self.since_ms);
-        self.phase == Phase::Head && age_ms >= milliseconds(SLOW_HEAD)
+        self.phase == Phase::Head && age_ms >= whole_milliseconds(SLOW_HEAD)
     }
 }
 

@@ -22,8 +22,8 @@ const PORT_ATTEMPTS: usize = 16;
 /// documents and read nothing would hold 1.5 GiB.
 const UNSENT_BYTES: u32 = 64 * 1024;
 
-/// The kernel's receive buffer of a connection under a memory limit, in bytes; it adds as much again
-/// for itself. Two of the largest segments on loopback.
+/// The kernel's receive buffer of a connection under a memory limit, in bytes; it adds as much
+/// again for itself. Two of the largest segments on loopback.
 const RECEIVE_BYTES: usize = 128 * 1024;
 
 /// Listens on all addresses; see [`super::listener::Listener::bind`].

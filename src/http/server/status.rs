@@ -277,7 +277,8 @@ impl ConnectionStatus {
         Orders(self.orders.load(Ordering::Acquire))
     }
 
-    /// Takes back the orders of this set that ask for a single check; all other orders hold for good.
+    /// Takes back the orders of this set that ask for a single check; all other orders hold for
+    /// good.
     pub(super) fn acknowledge(&self, orders: Orders) {
         let checks = orders.0 & (Orders::CHECK_LIMITS | Orders::GIVE_WAY);
         self.orders.fetch_and(!checks, Ordering::AcqRel);

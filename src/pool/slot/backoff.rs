@@ -37,7 +37,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_doubles_from_the_second_failure_and_starts_over_when_reset() {
+    fn the_delay_doubles_from_the_second_failure_and_starts_over_when_reset() {
         let mut backoff = Backoff::default();
         let waits: Vec<u128> = (0..12).map(|_| backoff.next(0.0).as_millis()).collect();
         assert_eq!(waits[..5], [0, 100, 200, 400, 800]);
@@ -48,7 +48,7 @@ mod tests {
     }
 
     #[test]
-    fn it_never_overflows() {
+    fn the_delay_never_overflows() {
         let mut backoff = Backoff {
             failures: u32::MAX - 1,
         };

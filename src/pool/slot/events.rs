@@ -137,9 +137,9 @@ async fn successor_event(successor: &mut Successor, dispatcher: &Dispatcher) -> 
 
 /// When a silent successor may be given one request to show that it works: after the slowest first
 /// answer seen in this pool. Where processes of this pool have sent ready lines, the successor has
-/// 10 s for its own; after that it counts as up by its age.
+/// [`UP_AFTER`] for its own; after that it counts as up by its age.
 fn trial_begins(running: &LiveProcess, dispatcher: &Dispatcher) -> Instant {
-    let patience = if dispatcher.announces.load(Ordering::Relaxed) {
+    let patience = if dispatcher.has_seen_ready_line.load(Ordering::Relaxed) {
         UP_AFTER
     } else {
         let slowest = dispatcher.slowest_start().unwrap_or(Duration::ZERO);

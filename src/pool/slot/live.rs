@@ -9,7 +9,7 @@ use super::retirement::Lifetime;
 use crate::cause::Cause;
 use crate::config::ProcessConfig;
 use crate::pool::dispatch::Dispatcher;
-use crate::pool::status::{Identity, ProcessStatus};
+use crate::pool::status::{ProcessStatus, SlotFacts};
 use crate::process::conversation::{ConversationConfig, Fault};
 use crate::process::launch::{LaunchError, Launched};
 use crate::process::memory::measure_memory;
@@ -48,16 +48,6 @@ pub(super) struct LiveProcess {
     resident_bytes: Arc<AtomicU64>,
     /// How the process ended; set when it is reaped.
     end: Option<ProcessEnd>,
-}
-
-/// The place of a process in the pool.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct SlotFacts {
-    pub(super) slot: usize,
-    /// Processes of the slot before this one.
-    pub(super) restarts: u64,
-    /// Whether somebody can ask which request a process works on.
-    pub(super) tells_requests: bool,
 }
 
 /// How a process is stopped, and how long that may take.
@@ -102,12 +92,7 @@ impl LiveProcess {
         let budget = dispatcher.budget.clone();
         let failed_output = dispatcher.failed_output.clone();
         let pid = process.id();
-        let identity = Identity {
-            slot: facts.slot,
-            pid,
-            restarts: facts.restarts,
-        };
-        let status = ProcessStatus::new(identity, facts.tells_requests);
+        let status = ProcessStatus::new(facts, pid);
         let resident_bytes = Arc::clone(status.resident_bytes());
         let member = Member::join(dispatcher, role, permit, lifetime.requests, status);
         let number = member.number();
@@ -300,12 +285,12 @@ impl LiveProcess {
             return end.clone();
         }
         let death = self.process.reap();
-        let repeated = self.owner.finish_errors(start);
+        let repeated = self.owner.finish_stderr(start);
         let end = ProcessEnd {
             status: describe(&death),
             is_out_of_memory: death.as_ref().is_ok_and(Death::is_out_of_memory),
             code: death.ok().and_then(|death| death.code()),
-            last_line: self.owner.last_error_line().to_owned(),
+            last_line: self.owner.last_stderr_line().to_owned(),
             repeated,
         };
         self.end.insert(end).clone()

@@ -31,7 +31,7 @@ pub(super) struct Member {
     standing: Standing,
     role: Role,
     /// Whether a line of the process has shown that it works.
-    has_answered: bool,
+    has_shown_life: bool,
     /// Cancelled when the process is up.
     came_up: CancellationToken,
     /// Permit to start; held until the process is up or counts as started.
@@ -93,7 +93,7 @@ impl Member {
             number,
             standing: Standing::Starting,
             role,
-            has_answered: false,
+            has_shown_life: false,
             came_up: CancellationToken::new(),
             permit,
             is_registered: false,
@@ -260,8 +260,8 @@ impl ProcessObserver for Member {
             news = state.health.came_up();
             self.dispatcher.failed_output.forget();
         }
-        if shown_after.is_some() && !self.has_answered && self.standing == Standing::Up {
-            self.has_answered = true;
+        if shown_after.is_some() && !self.has_shown_life && self.standing == Standing::Up {
+            self.has_shown_life = true;
             state.health.showed_life();
         }
         drop(state);
@@ -289,7 +289,9 @@ impl ProcessObserver for Member {
 
     fn announced(&mut self, at_once: usize) {
         self.status.announced(at_once);
-        self.dispatcher.announces.store(true, Ordering::Relaxed);
+        self.dispatcher
+            .has_seen_ready_line
+            .store(true, Ordering::Relaxed);
     }
 
     fn wrote_stderr(&mut self, at: Instant) {
@@ -314,7 +316,7 @@ impl Drop for Member {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pool::status::Identity;
+    use crate::pool::status::SlotFacts;
     use crate::pool::tests::{Woken, call, pool_for, pool_that_grows};
     use crate::process::conversation::Position;
     use std::task::Waker;
@@ -334,12 +336,12 @@ mod tests {
     }
 
     fn status() -> ProcessStatus {
-        let identity = Identity {
+        let facts = SlotFacts {
             slot: 0,
-            pid: 1,
             restarts: 0,
+            tells_requests: false,
         };
-        ProcessStatus::new(identity, false)
+        ProcessStatus::new(facts, 1)
     }
 
     fn ask(member: &mut Member, woken: &Arc<Woken>) -> Poll<QueuedCall> {
@@ -380,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn a_busy_process_that_has_no_room_any_more_passes_on_what_it_was_woken_for() {
+    fn a_busy_process_without_free_places_any_more_passes_on_its_wake_up() {
         let pool = pool_for(1);
         let [busy_woken, new_woken]: [Arc<Woken>; 2] = Default::default();
         let mut busy = Member::join(
@@ -447,7 +449,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_that_left_is_asked_no_more() {
+    fn a_process_that_left_is_woken_no_more() {
         let pool = pool_for(1);
         let wakes: [Arc<Woken>; 2] = Default::default();
         let [mut first, second] =
@@ -470,7 +472,7 @@ mod tests {
     }
 
     #[test]
-    fn one_on_trial_is_asked_before_and_a_superseded_one_after_all_others() {
+    fn a_process_on_trial_is_woken_before_and_a_superseded_one_after_all_others() {
         let pool = pool_for(3);
         let wakes: [Arc<Woken>; 3] = Default::default();
         let parts = [Role::OnTrial, Role::Serving, Role::Superseded];

@@ -1,9 +1,10 @@
 //! The start of a process: back-off, permit, launch.
 
-use super::live::{LiveProcess, SlotFacts};
+use super::live::LiveProcess;
 use super::member::Role;
 use crate::config::ProcessConfig;
 use crate::pool::dispatch::Dispatcher;
+use crate::pool::status::SlotFacts;
 use crate::process::launch::{LaunchError, Launcher};
 use crate::process::output_log::LogAllowance;
 use crate::shutdown::Stage;
@@ -53,13 +54,13 @@ impl Starter {
 
     async fn wait_and_launch(self, delay: Duration, given_up: CancellationToken) -> Started {
         let starts = Arc::clone(&self.dispatcher.starts);
-        let turn = async {
+        let permit = async {
             if !delay.is_zero() {
                 sleep(delay).await;
             }
             starts.acquire_owned().await.ok()
         };
-        let Some(permit) = given_up.run_until_cancelled(turn).await else {
+        let Some(permit) = given_up.run_until_cancelled(permit).await else {
             return Ok(None);
         };
         // Not abandoned from here on: a launched process must be stopped and reaped.

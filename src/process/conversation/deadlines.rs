@@ -21,7 +21,7 @@ impl<T: Ticket> Conversation<T> {
             return None;
         }
         let flights =
-            (0..self.flight.len()).filter_map(|index| self.deadline_of(index, slowest_start));
+            (0..self.flights.len()).filter_map(|index| self.deadline_of(index, slowest_start));
         let waits_for_ready = self.limits.wait_ready && !self.is_ready;
         let startup = waits_for_ready.then(|| self.started + self.limits.startup_timeout);
         let lived =
@@ -58,8 +58,9 @@ impl<T: Ticket> Conversation<T> {
 
     /// The activity of the process while its reply is overdue.
     pub fn record_activity(&mut self, now: Instant, activity: Activity) {
-        if let Some(first) = self.flight.front() {
-            self.read_ahead.record_activity(now, first.since, activity);
+        if let Some(first) = self.flights.front() {
+            self.read_ahead
+                .record_activity(now, first.could_start_at, activity);
         }
     }
 
@@ -73,28 +74,28 @@ impl<T: Ticket> Conversation<T> {
     ///
     /// * While the caller waits, it gets its 504. The process stays if it is spared, if the request
     ///   was only written ahead, or if only the caller's time budget was over.
-    /// * After that, where the process works on several requests at once, the request is dropped and
-    ///   the process finishes the others.
+    /// * After that, where the process works on several requests at once, the request is dropped
+    ///   and the process finishes the others.
     /// * After that, any other process is condemned.
     pub fn expire(&mut self, now: Instant, slowest_start: Option<Duration>) {
         let age = now.saturating_duration_since(self.started);
         self.expire_waits(now, age);
         let is_spared = !self.has_shown_life() && age < self.spared_for(slowest_start);
         let mut index = 0;
-        while index < self.flight.len() {
+        while index < self.flights.len() {
             let deadline = self.deadline_of(index, slowest_start);
             if deadline.is_none_or(|deadline| now < deadline) {
                 index += 1;
                 continue;
             }
             let is_behind_another = self.is_behind_another(index);
-            let is_own_time_over = now >= self.flight[index].own_deadline();
+            let is_own_time_over = now >= self.flights[index].own_deadline();
             let failure = RequestFailure::TimedOut(if is_behind_another {
                 self.behind_detail(index).into()
             } else {
-                self.timeout_cause(&self.flight[index])
+                self.timeout_cause(&self.flights[index])
             });
-            let event = self.flight[index].close(Err(failure));
+            let event = self.flights[index].close(Err(failure));
             let is_told_only_now = event.is_some();
             self.events.extend(event);
             if is_own_time_over && !is_behind_another && !self.has_shown_life() {
@@ -143,11 +144,11 @@ impl<T: Ticket> Conversation<T> {
     }
 
     fn next_activity_check(&self) -> Option<Instant> {
-        let first = self.flight.front()?;
+        let first = self.flights.front()?;
         let can_start = first.line.end <= self.outgoing.total_sent();
         let is_ahead = self.promise == Promise::Order && self.has_replied() && can_start;
         if is_ahead && self.trust == Trust::Sound {
-            self.read_ahead.next_activity_check(first.since)
+            self.read_ahead.next_activity_check(first.could_start_at)
         } else {
             None
         }
@@ -156,7 +157,7 @@ impl<T: Ticket> Conversation<T> {
     /// While the caller waits: when it gets its 504. After that: when the process is condemned for
     /// the request.
     fn deadline_of(&self, index: usize, slowest_start: Option<Duration>) -> Option<Instant> {
-        let flight = &self.flight[index];
+        let flight = &self.flights[index];
         match (&flight.ticket, self.is_behind_another(index)) {
             (Some(_), false) => Some(flight.deadline()),
             // The time of the request has not begun, but the caller's time budget runs.

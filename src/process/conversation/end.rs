@@ -40,7 +40,7 @@ impl<T: Ticket> Conversation<T> {
             (Promise::Order, PipeHolders::Possible) => usize::MAX,
             (Promise::Nothing | Promise::Concurrency(_) | Promise::Broken, _) => usize::MAX,
         };
-        let flights = self.flight.drain(..).enumerate();
+        let flights = self.flights.drain(..).enumerate();
         flights
             .filter_map(|(index, flight)| {
                 let is_untouched = flight.line.start >= read || index >= may_have_started;
@@ -58,7 +58,7 @@ impl<T: Ticket> Conversation<T> {
     fn is_end_of_what_was_sent(&self, unread: &[u8], read: u64) -> bool {
         let mut line = Vec::new();
         let whole = self
-            .flight
+            .flights
             .iter()
             .filter(|flight| flight.line.start >= read);
         for flight in whole {
@@ -66,7 +66,7 @@ impl<T: Ticket> Conversation<T> {
                 continue;
             };
             let members = match flight.has_context {
-                true => &self.context[..],
+                true => &self.wanted_members[..],
                 false => &[],
             };
             line.clear();

@@ -19,7 +19,7 @@ pub(super) struct Flight<T> {
     /// Begin and end of the request's line, counted in bytes written to the process in its life.
     pub(super) line: Range<u64>,
     /// When the process could start on the request; until its line is written, when it was given.
-    pub(super) since: Instant,
+    pub(super) could_start_at: Instant,
     pub(super) timeout: Duration,
     /// The end of the caller's time budget.
     pub(super) callers_deadline: Option<Instant>,
@@ -34,7 +34,7 @@ pub(super) struct Flight<T> {
 impl<T> Flight<T> {
     /// The event of this answer, if the caller still waits for it.
     pub(super) fn close(&mut self, outcome: Result<Bytes, RequestFailure>) -> Option<Event<T>> {
-        let began = self.since;
+        let began = self.could_start_at;
         let ticket = self.ticket.take()?;
         Some(Event::Answered {
             ticket,
@@ -52,30 +52,30 @@ impl<T> Flight<T> {
 
     /// When the process has had its time for the request.
     pub(super) fn own_deadline(&self) -> Instant {
-        self.since + self.timeout
+        self.could_start_at + self.timeout
     }
 }
 
 impl<T: Ticket> Conversation<T> {
     /// The name of the request that the process works on alone, while its caller waits.
     pub fn only_request(&self) -> Option<RequestName> {
-        let first = self.flight.front().filter(|_| self.flight.len() == 1);
+        let first = self.flights.front().filter(|_| self.flights.len() == 1);
         first?.ticket.as_ref()?.name()
     }
 
     /// When the process could start on its oldest request.
     pub fn working_since(&self) -> Option<Instant> {
-        self.flight.front().map(|flight| flight.since)
+        self.flights.front().map(|flight| flight.could_start_at)
     }
 
     /// True while a caller waits for an answer from this process.
     pub fn is_awaited(&self) -> bool {
-        self.flight.iter().any(|flight| flight.ticket.is_some())
+        self.flights.iter().any(|flight| flight.ticket.is_some())
     }
 
     /// When the process could start on each request whose caller waits, in order.
     pub fn awaited_since(&self) -> Vec<Instant> {
-        let awaited = self.flight.iter().filter(|flight| flight.ticket.is_some());
-        awaited.map(|flight| flight.since).collect()
+        let awaited = self.flights.iter().filter(|flight| flight.ticket.is_some());
+        awaited.map(|flight| flight.could_start_at).collect()
     }
 }

@@ -84,7 +84,7 @@ impl ReadAhead {
     }
 
     /// How many requests the process may have at the same time.
-    pub(super) fn window(&self, now: Instant) -> usize {
+    pub(super) fn most_requests(&self, now: Instant) -> usize {
         let is_closed = self.is_overdue || self.closed_until.is_some_and(|until| now < until);
         if self.parts == 0 || is_closed {
             return 1;
@@ -102,7 +102,7 @@ impl ReadAhead {
     pub(super) fn next_activity_check(&self, since: Instant) -> Option<Instant> {
         let last = self.overdue.filter(|overdue| overdue.since == since);
         let next = last.map_or(since, |overdue| overdue.at) + MAX_WAIT_AHEAD;
-        (self.window(next) > 1).then_some(next)
+        (self.most_requests(next) > 1).then_some(next)
     }
 
     /// The activity of the process while its reply is overdue.
@@ -156,7 +156,11 @@ mod tests {
             (5 * US, 1, 1),
         ] {
             let ahead = paced(each, most);
-            assert_eq!(ahead.window(Instant::now()), window, "{each:?} {most}");
+            assert_eq!(
+                ahead.most_requests(Instant::now()),
+                window,
+                "{each:?} {most}"
+            );
         }
     }
 
@@ -164,12 +168,12 @@ mod tests {
     fn nothing_is_known_before_the_second_reply() {
         let now = Instant::now();
         let mut ahead = ReadAhead::new(32);
-        assert_eq!(ahead.window(now), 1);
+        assert_eq!(ahead.most_requests(now), 1);
         // It imported something.
         ahead.replied(Instant::now(), 300 * MS, 1);
-        assert_eq!(ahead.window(now), 1);
+        assert_eq!(ahead.most_requests(now), 1);
         ahead.replied(Instant::now(), 10 * US, 1);
-        assert_eq!(ahead.window(now), 32);
+        assert_eq!(ahead.most_requests(now), 32);
     }
 
     #[test]
@@ -180,14 +184,14 @@ mod tests {
         for _ in 0..50 {
             ahead.replied(Instant::now(), MS, 20);
         }
-        assert_eq!(ahead.window(now), 20);
+        assert_eq!(ahead.most_requests(now), 20);
     }
 
     #[test]
     fn a_process_that_becomes_slow_is_soon_given_one_request_at_a_time() {
         let mut ahead = paced(5 * US, 32);
         let mut count = 0;
-        while ahead.window(Instant::now()) > 1 {
+        while ahead.most_requests(Instant::now()) > 1 {
             ahead.replied(Instant::now(), 2 * MS, 1);
             count += 1;
         }
@@ -202,17 +206,17 @@ mod tests {
             let due = ahead.next_activity_check(since).unwrap();
             assert_eq!(due, since + MS);
             ahead.record_activity(due, since, activity);
-            assert_eq!(ahead.window(due), 1);
+            assert_eq!(ahead.most_requests(due), 1);
             assert_eq!(
                 ahead.next_activity_check(since),
                 None,
                 "there is nothing left to close"
             );
             let answered = due + 2 * CLOSED_FOR;
-            assert_eq!(ahead.window(answered), 1, "it is still overdue");
+            assert_eq!(ahead.most_requests(answered), 1, "it is still overdue");
             ahead.replied(answered, 5 * US, 1);
-            assert_eq!(ahead.window(answered + CLOSED_FOR - US), 1);
-            assert_eq!(ahead.window(answered + CLOSED_FOR), 32);
+            assert_eq!(ahead.most_requests(answered + CLOSED_FOR - US), 1);
+            assert_eq!(ahead.most_requests(answered + CLOSED_FOR), 32);
         }
     }
 
@@ -226,10 +230,10 @@ mod tests {
             assert_eq!(due, now + MS);
             now = due;
             ahead.record_activity(now, since, Activity::Runnable { used: 7 * MS });
-            assert_eq!(ahead.window(now), 32);
+            assert_eq!(ahead.most_requests(now), 32);
         }
         ahead.record_activity(now, since, Activity::Runnable { used: 8 * MS });
-        assert_eq!(ahead.window(now), 1);
+        assert_eq!(ahead.most_requests(now), 1);
     }
 
     #[test]
@@ -240,7 +244,7 @@ mod tests {
         let next = since + 2 * MS;
         assert_eq!(ahead.next_activity_check(next), Some(next + MS));
         ahead.record_activity(next + MS, next, Activity::Runnable { used: 9 * MS });
-        assert_eq!(ahead.window(next + MS), 32);
+        assert_eq!(ahead.most_requests(next + MS), 32);
     }
 
     proptest! {
@@ -253,7 +257,7 @@ mod tests {
             let mut ahead = ReadAhead::new(most);
             for (nanos, replies) in times {
                 ahead.replied(Instant::now(), Duration::from_nanos(nanos), replies);
-                prop_assert!((1..=most).contains(&ahead.window(now)));
+                prop_assert!((1..=most).contains(&ahead.most_requests(now)));
                 prop_assert!(ahead.parts < 2 * REMEMBERED_REPLIES * PARTS);
             }
         }

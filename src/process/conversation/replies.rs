@@ -22,7 +22,7 @@ impl<T: Ticket> Conversation<T> {
 
     fn whole_line(&mut self, now: Instant, line: &[u8], is_first: bool) {
         // Most lines are ordinary replies to the oldest request.
-        let first = self.flight.front().and_then(|first| {
+        let first = self.flights.front().and_then(|first| {
             let result = line::plain_reply(line, &first.digits)?;
             Some(Parsed::Reply(
                 Id::Integer(first.id),
@@ -32,10 +32,10 @@ impl<T: Ticket> Conversation<T> {
         match first.unwrap_or_else(|| line::parse(line)) {
             Parsed::Reply(id, answer) => self.named_reply(now, id, &answer),
             Parsed::Unnamed(answer, extra) => match (self.ids, extra) {
-                (_, ExtraMembers::Logger) | (Ids::Echoed, ExtraMembers::Others) => {
+                (_, ExtraMembers::Logger) | (Ids::Repeated, ExtraMembers::Others) => {
                     self.stray(now, line, false)
                 }
-                (Ids::Echoed, ExtraMembers::Nothing) => {
+                (Ids::Repeated, ExtraMembers::Nothing) => {
                     self.unmatched(now, Fault::MissingId, &"".into())
                 }
                 (Ids::Unknown | Ids::Never, ExtraMembers::Nothing | ExtraMembers::Others) => {
@@ -72,20 +72,20 @@ impl<T: Ticket> Conversation<T> {
             return self.unmatched(now, Fault::WrongId, &kind_of(id));
         };
         let Some(index) = self.index_of(number) else {
-            if !self.finished.contains(number) {
+            if !self.closed_ids.contains(number) {
                 return self.unmatched(now, Fault::WrongId, &kind_of(id));
             }
             self.count_unmatched(1);
             return self.doubt(Fault::StaleId);
         };
-        self.ids = Ids::Echoed;
+        self.ids = Ids::Repeated;
         self.silence.end();
         self.reply(now, index, answer);
     }
 
     /// A reply of a process that has never named a request.
     fn unnamed_reply(&mut self, now: Instant, answer: &ReplyBody<'_>) {
-        let Some(first) = self.flight.front() else {
+        let Some(first) = self.flights.front() else {
             return self.doubt(Fault::Unasked);
         };
         if first.line.end > self.outgoing.total_sent() {
@@ -110,13 +110,13 @@ impl<T: Ticket> Conversation<T> {
         let Some(mut flight) = self.take_flight(index) else {
             return;
         };
-        self.show_life(now, flight.since);
+        self.show_life(now, flight.could_start_at);
         self.last_replied = Some(now);
         let is_out_of_order = self.promise == Promise::Order && index > 0;
         if is_out_of_order {
             self.forget_promise(now);
         } else {
-            self.replies_kept_order += 1;
+            self.replies_in_order += 1;
             self.possible_replies = 0;
             self.start_next(now);
         }
@@ -131,7 +131,7 @@ impl<T: Ticket> Conversation<T> {
         } else if matches!(answer, ReplyBody::NotUtf8(_)) {
             self.doubt(Fault::NotUtf8);
         }
-        if self.trust != Trust::Sound && self.flight.is_empty() {
+        if self.trust != Trust::Sound && self.flights.is_empty() {
             self.condemn_if_finishing();
         }
     }
@@ -170,8 +170,8 @@ impl<T: Ticket> Conversation<T> {
     /// The only request that a reply without a usable id can be meant for: the only one in flight,
     /// or the first, if the process keeps order.
     fn only_candidate(&self) -> Option<usize> {
-        let is_first = self.flight.len() == 1 || self.promise == Promise::Order;
-        (is_first && !self.flight.is_empty()).then_some(0)
+        let is_first = self.flights.len() == 1 || self.promise == Promise::Order;
+        (is_first && !self.flights.is_empty()).then_some(0)
     }
 
     fn fail(&mut self, now: Instant, index: usize, failure: RequestFailure) {
@@ -184,9 +184,9 @@ impl<T: Ticket> Conversation<T> {
     /// A process that keeps order can start on the next request from now on.
     fn start_next(&mut self, now: Instant) {
         if self.promise == Promise::Order
-            && let Some(first) = self.flight.front_mut()
+            && let Some(first) = self.flights.front_mut()
         {
-            first.since = first.since.max(now);
+            first.could_start_at = first.could_start_at.max(now);
             first.strays_before = self.strays.count;
         }
     }
@@ -195,8 +195,8 @@ impl<T: Ticket> Conversation<T> {
     /// requests, and may finish them in any order.
     fn forget_promise(&mut self, now: Instant) {
         self.promise = Promise::Broken;
-        for flight in self.flight.iter_mut().skip(1) {
-            flight.since = flight.since.max(now);
+        for flight in self.flights.iter_mut().skip(1) {
+            flight.could_start_at = flight.could_start_at.max(now);
         }
     }
 
@@ -209,9 +209,9 @@ impl<T: Ticket> Conversation<T> {
             Some(number) => Promise::Concurrency(number.min(self.limits.max_concurrency)),
         };
         if announcement.concurrency.is_some() {
-            self.ids = Ids::Echoed;
+            self.ids = Ids::Repeated;
         }
-        self.context.clone_from(&announcement.context);
+        self.wanted_members.clone_from(&announcement.context);
         self.events.push(Event::Ready(announcement));
     }
 
@@ -243,10 +243,10 @@ impl<T: Ticket> Conversation<T> {
     }
 
     fn stray(&mut self, now: Instant, line: &[u8], is_cut: bool) {
-        if self.flight.is_empty() && self.ids == Ids::Never {
+        if self.flights.is_empty() && self.ids == Ids::Never {
             self.silence.wait(now);
         }
-        if !self.flight.is_empty() {
+        if !self.flights.is_empty() {
             self.count_unmatched(if is_cut {
                 usize::MAX
             } else {
@@ -262,7 +262,7 @@ impl<T: Ticket> Conversation<T> {
         let is_cut = is_cut || shown.len() < line.len();
         let text = Bytes::copy_from_slice(shown);
         let only = self.only_candidate();
-        let ticket = only.and_then(|index| self.flight[index].ticket.as_ref());
+        let ticket = only.and_then(|index| self.flights[index].ticket.as_ref());
         let request = ticket.and_then(Ticket::name);
         self.events.push(Event::Stray {
             text,

@@ -1,5 +1,5 @@
-//! How long a process without ids must be silent after its first reply, or after stray output between
-//! requests, before it is given the next request.
+//! How long a process without ids must be silent after its first reply, or after stray output
+//! between requests, before it is given the next request.
 
 use std::time::{Duration, Instant};
 

@@ -16,8 +16,8 @@ pub(super) struct Strays {
     pub(super) left_out: u64,
     /// The beginning of the last line.
     pub(super) last: Vec<u8>,
-    /// The last line with a brace and all lines behind it, while they are shorter than [`MAX_JOINED_BYTES`]:
-    /// together they may be one reply over several lines.
+    /// The last line with a brace and all lines behind it, while they are shorter than
+    /// [`MAX_JOINED_BYTES`]: together they may be one reply over several lines.
     joined: Vec<u8>,
 }
 

@@ -37,7 +37,7 @@ fn told_apart<T>(open: Vec<OpenRequest<T>>) -> Vec<(T, bool)> {
 }
 
 /// A conversation with its clock and all that came of it.
-struct Table {
+struct Bench {
     talk: Conversation<Request>,
     now: Instant,
     /// Here ids count up from 1, or in such steps: the test is to know them.
@@ -50,12 +50,12 @@ struct Table {
     ups: Vec<Option<Duration>>,
 }
 
-impl Table {
-    fn new() -> Table {
-        Table::with(|_| {})
+impl Bench {
+    fn new() -> Bench {
+        Bench::with(|_| {})
     }
 
-    fn with(change: impl FnOnce(&mut ConversationConfig)) -> Table {
+    fn with(change: impl FnOnce(&mut ConversationConfig)) -> Bench {
         let mut limits = ConversationConfig {
             max_concurrency: 8,
             read_ahead: 4,
@@ -66,7 +66,7 @@ impl Table {
         change(&mut limits);
         let now = Instant::now();
         let talk = Conversation::new(limits, now);
-        Table {
+        Bench {
             talk,
             now,
             last_id: 0,
@@ -115,7 +115,7 @@ impl Table {
         told_apart(self.talk.end(&unread, holders))
     }
 
-    fn says(&mut self, text: &str) -> &mut Table {
+    fn says(&mut self, text: &str) -> &mut Bench {
         self.talk.received(self.now, text.as_bytes());
         self.collect();
         self
@@ -187,45 +187,45 @@ impl Table {
 }
 
 #[test]
-fn a_process_that_announced_nothing_has_room_for_one() {
-    let mut table = Table::new();
-    assert!(table.give(1));
-    assert!(!table.give(2));
-    table.says("{\"result\":1}\n");
-    assert_eq!(table.result(1), "1");
-    table.is_silent();
-    assert!(table.give(2));
+fn a_process_that_announced_nothing_is_given_one_request() {
+    let mut bench = Bench::new();
+    assert!(bench.give(1));
+    assert!(!bench.give(2));
+    bench.says("{\"result\":1}\n");
+    assert_eq!(bench.result(1), "1");
+    bench.is_silent();
+    assert!(bench.give(2));
 }
 
 #[test]
 fn announced_concurrency_is_capped_and_matched_by_id() {
-    let mut table = Table::new();
-    table.says("{\"ready\":true,\"concurrency\":100}\n");
-    assert_eq!(table.free_places(), 8);
+    let mut bench = Bench::new();
+    bench.says("{\"ready\":true,\"concurrency\":100}\n");
+    assert_eq!(bench.free_places(), 8);
     for number in 1..=8 {
-        assert!(table.give(number));
+        assert!(bench.give(number));
     }
-    assert!(!table.give(9));
-    table.says("{\"id\":3,\"result\":\"c\"}\n{\"id\":1,\"result\":\"a\"}\n");
-    assert_eq!((table.result(3), table.result(1)), ("\"c\"", "\"a\""));
-    assert_eq!((table.fault(), table.free_places()), (None, 2));
+    assert!(!bench.give(9));
+    bench.says("{\"id\":3,\"result\":\"c\"}\n{\"id\":1,\"result\":\"a\"}\n");
+    assert_eq!((bench.result(3), bench.result(1)), ("\"c\"", "\"a\""));
+    assert_eq!((bench.fault(), bench.free_places()), (None, 2));
 }
 
 #[test]
 fn a_cap_of_one_is_no_promise_of_order() {
-    let mut table = Table::with(|limits| limits.max_concurrency = 1);
-    table.says("{\"ready\":true,\"concurrency\":16}\n");
-    assert_eq!(table.talk.promise, Promise::Concurrency(1));
+    let mut bench = Bench::with(|limits| limits.max_concurrency = 1);
+    bench.says("{\"ready\":true,\"concurrency\":16}\n");
+    assert_eq!(bench.talk.promise, Promise::Concurrency(1));
 }
 
 #[test]
 fn a_ready_line_after_the_first_reply_is_a_stray_line() {
-    let mut table = Table::new();
-    table.give(1);
-    table.says("{\"result\":1}\n{\"ready\":true,\"concurrency\":4}\n");
-    table.is_silent();
+    let mut bench = Bench::new();
+    bench.give(1);
+    bench.says("{\"result\":1}\n{\"ready\":true,\"concurrency\":4}\n");
+    bench.is_silent();
     assert_eq!(
-        (table.free_places(), table.strays, table.fault()),
+        (bench.free_places(), bench.strays, bench.fault()),
         (1, 1, None)
     );
 }
@@ -237,105 +237,105 @@ fn without_ids_a_second_reply_or_half_a_line_ends_it_before_the_next_request() {
         ("{\"resu", Fault::PartialLine),
         ("pri", Fault::PartialLine),
     ] {
-        let mut table = Table::new();
-        table.give(1);
-        assert!(table.talk.must_read_before_giving());
-        table.says(&format!("{{\"result\":1}}\n{rest}"));
-        assert!(!table.give(2), "{rest}");
-        table.waits(HALF_LINE_TIMEOUT, None);
-        assert_eq!(table.fault(), Some(fault), "{rest}");
-        assert!(table.is_condemned());
-        assert_eq!(table.answers.len(), 1);
+        let mut bench = Bench::new();
+        bench.give(1);
+        assert!(bench.talk.must_read_before_giving());
+        bench.says(&format!("{{\"result\":1}}\n{rest}"));
+        assert!(!bench.give(2), "{rest}");
+        bench.waits(HALF_LINE_TIMEOUT, None);
+        assert_eq!(bench.fault(), Some(fault), "{rest}");
+        assert!(bench.is_condemned());
+        assert_eq!(bench.answers.len(), 1);
     }
 }
 
 #[test]
 fn a_line_and_its_end_in_two_writes_cost_no_process() {
     // Before the first reply it may print what it likes, but for the beginning of a reply.
-    let mut table = Table::new();
-    table.says("loading");
-    assert_eq!(table.free_places(), 1);
-    table.says(" model\n{\"result\":true}");
-    assert_eq!(table.free_places(), 0);
-    let mut table = Table::new();
-    table.says("{\"ready\":true}");
-    assert_eq!(table.free_places(), 0);
-    table.says("\n");
-    assert!(table.give(1));
-    table.says("{\"result\":1}\ndebug");
-    table.waits(HALF_LINE_TIMEOUT - MS, None);
-    assert_eq!((table.free_places(), table.fault()), (0, None));
-    table.says("\n");
-    table.waits(HALF_LINE_TIMEOUT, None);
-    assert_eq!((table.free_places(), table.fault()), (1, None));
+    let mut bench = Bench::new();
+    bench.says("loading");
+    assert_eq!(bench.free_places(), 1);
+    bench.says(" model\n{\"result\":true}");
+    assert_eq!(bench.free_places(), 0);
+    let mut bench = Bench::new();
+    bench.says("{\"ready\":true}");
+    assert_eq!(bench.free_places(), 0);
+    bench.says("\n");
+    assert!(bench.give(1));
+    bench.says("{\"result\":1}\ndebug");
+    bench.waits(HALF_LINE_TIMEOUT - MS, None);
+    assert_eq!((bench.free_places(), bench.fault()), (0, None));
+    bench.says("\n");
+    bench.waits(HALF_LINE_TIMEOUT, None);
+    assert_eq!((bench.free_places(), bench.fault()), (1, None));
 }
 
 /// What it has printed in one go, before its reply, does not answer the next caller.
 #[test]
 fn a_process_of_unknown_ids_is_given_the_next_request_after_silence() {
-    let mut table = Table::new();
-    table.give(1);
-    table.says("{\"result\":\"printed\"}\n");
-    assert_eq!((table.answers.len(), table.free_places()), (1, 0));
+    let mut bench = Bench::new();
+    bench.give(1);
+    bench.says("{\"result\":\"printed\"}\n");
+    assert_eq!((bench.answers.len(), bench.free_places()), (1, 0));
     for _ in 0..10 {
-        table.waits(15 * MS, None);
-        table.says("\n\n");
-        assert_eq!(table.free_places(), 0);
+        bench.waits(15 * MS, None);
+        bench.says("\n\n");
+        assert_eq!(bench.free_places(), 0);
     }
-    table.says("{\"result\":\"forged\"}\n");
-    assert_eq!(table.fault(), Some(Fault::Unasked));
-    assert_eq!(table.answers.len(), 1);
+    bench.says("{\"result\":\"forged\"}\n");
+    assert_eq!(bench.fault(), Some(Fault::Unasked));
+    assert_eq!(bench.answers.len(), 1);
 
     // One that printed no more than its reply waits once in its life.
-    let mut table = Table::new();
-    table.give(1);
-    table.says("{\"result\":1}\n");
-    table.waits(19 * MS, None);
-    assert_eq!(table.free_places(), 0);
-    table.waits(MS, None);
+    let mut bench = Bench::new();
+    bench.give(1);
+    bench.says("{\"result\":1}\n");
+    bench.waits(19 * MS, None);
+    assert_eq!(bench.free_places(), 0);
+    bench.waits(MS, None);
     for number in 2..5 {
-        assert!(table.give(number), "{number}");
-        table.says(&format!("print\n{{\"result\":{number}}}\n"));
+        assert!(bench.give(number), "{number}");
+        bench.says(&format!("print\n{{\"result\":{number}}}\n"));
     }
     // It waits again when it prints behind its reply.
-    assert!(table.give(5));
-    table.says("{\"result\":5}\nprint\n");
-    assert_eq!(table.free_places(), 0);
-    table.waits(20 * MS, None);
-    assert_eq!((table.free_places(), table.fault()), (1, None));
+    assert!(bench.give(5));
+    bench.says("{\"result\":5}\nprint\n");
+    assert_eq!(bench.free_places(), 0);
+    bench.waits(20 * MS, None);
+    assert_eq!((bench.free_places(), bench.fault()), (1, None));
 }
 
 #[test]
 fn a_process_without_ids_that_is_never_silent_ends() {
-    let mut table = Table::new();
-    table.give(1);
-    table.says("{\"result\":1}\n");
+    let mut bench = Bench::new();
+    bench.give(1);
+    bench.says("{\"result\":1}\n");
     for _ in 0..100 {
-        assert_eq!((table.free_places(), table.fault()), (0, None));
-        table.waits(10 * MS, None);
-        table.says("\n");
+        assert_eq!((bench.free_places(), bench.fault()), (0, None));
+        bench.waits(10 * MS, None);
+        bench.says("\n");
     }
-    table.waits(MS, None);
-    assert_eq!(table.fault(), Some(Fault::NeverSilent));
+    bench.waits(MS, None);
+    assert_eq!(bench.fault(), Some(Fault::NeverSilent));
 }
 
 #[test]
 fn a_process_that_repeats_ids_waits_for_no_silence() {
-    let mut table = Table::new();
-    table.give(1);
-    table.says("{\"id\":1,\"result\":1}\nprint\n");
-    assert_eq!((table.free_places(), table.fault()), (1, None));
+    let mut bench = Bench::new();
+    bench.give(1);
+    bench.says("{\"id\":1,\"result\":1}\nprint\n");
+    assert_eq!((bench.free_places(), bench.fault()), (1, None));
 }
 
 #[test]
 fn a_flood_of_lines_is_counted_and_the_reply_behind_it_arrives() {
-    let mut table = Table::new();
-    table.give(1);
-    let now = table.now;
-    table.talk.received(now, &[b'\n'; 60_000]);
-    assert!(table.talk.events.len() <= MAX_EVENTS);
-    table.says("{\"result\":1}\n");
-    assert_eq!((table.result(1), table.strays), ("1", 60_000));
+    let mut bench = Bench::new();
+    bench.give(1);
+    let now = bench.now;
+    bench.talk.received(now, &[b'\n'; 60_000]);
+    assert!(bench.talk.events.len() <= MAX_EVENTS);
+    bench.says("{\"result\":1}\n");
+    assert_eq!((bench.result(1), bench.strays), ("1", 60_000));
 }
 
 #[test]
@@ -349,11 +349,11 @@ fn a_timeout_says_why_the_last_line_is_no_reply() {
         ("", "did not answer, the last an empty line"),
         ("done {\"result\":1}", "glued to other output"),
     ] {
-        let mut table = Table::new();
-        table.give(1);
-        table.says(&format!("{line}\n"));
-        table.waits(TIMEOUT, Some(Duration::ZERO));
-        let RequestFailure::TimedOut(seen) = table.failure(1) else {
+        let mut bench = Bench::new();
+        bench.give(1);
+        bench.says(&format!("{line}\n"));
+        bench.waits(TIMEOUT, Some(Duration::ZERO));
+        let RequestFailure::TimedOut(seen) = bench.failure(1) else {
             panic!("{line}")
         };
         assert!(seen.full().contains(cause), "{line}: {seen}");
@@ -362,24 +362,24 @@ fn a_timeout_says_why_the_last_line_is_no_reply() {
 
 #[test]
 fn an_idle_hour_is_no_slow_start() {
-    let mut table = Table::new();
-    table.waits(3600 * TIMEOUT, None);
-    table.give(1);
-    table.now += 5 * MS;
-    table.says("{\"result\":1}\n");
-    assert_eq!(table.ups, [None, Some(5 * MS)]);
+    let mut bench = Bench::new();
+    bench.waits(3600 * TIMEOUT, None);
+    bench.give(1);
+    bench.now += 5 * MS;
+    bench.says("{\"result\":1}\n");
+    assert_eq!(bench.ups, [None, Some(5 * MS)]);
 }
 
 #[test]
 fn with_concurrency_nothing_of_another_answer_is_shown() {
-    let mut table = Table::new();
-    table.says("{\"ready\":true,\"concurrency\":2}\n");
-    table.give(1);
-    table.now += 500 * MS;
-    table.give(2);
-    table.says("stray secret\n{\"id\":2,\"result\":\"secret");
-    table.waits(500 * MS, None);
-    let RequestFailure::TimedOut(seen) = table.failure(1) else {
+    let mut bench = Bench::new();
+    bench.says("{\"ready\":true,\"concurrency\":2}\n");
+    bench.give(1);
+    bench.now += 500 * MS;
+    bench.give(2);
+    bench.says("stray secret\n{\"id\":2,\"result\":\"secret");
+    bench.waits(500 * MS, None);
+    let RequestFailure::TimedOut(seen) = bench.failure(1) else {
         panic!()
     };
     assert!(!seen.full().contains("secret"), "{seen}");
@@ -387,24 +387,24 @@ fn with_concurrency_nothing_of_another_answer_is_shown() {
 
 #[test]
 fn a_long_line_fails_only_the_request_that_it_names() {
-    let mut table = Table::new();
-    table.says("{\"ready\":true,\"concurrency\":2}\n");
-    table.give(1);
-    table.says(&format!("{{\"id\":77,\"result\":\"{}\n", "x".repeat(9000)));
-    table.says("{\"id\":1,\"result\":1}\n");
-    assert_eq!(table.result(1), "1");
+    let mut bench = Bench::new();
+    bench.says("{\"ready\":true,\"concurrency\":2}\n");
+    bench.give(1);
+    bench.says(&format!("{{\"id\":77,\"result\":\"{}\n", "x".repeat(9000)));
+    bench.says("{\"id\":1,\"result\":1}\n");
+    assert_eq!(bench.result(1), "1");
 }
 
 #[test]
 fn a_process_that_repeated_an_id_once_must_always_do_so() {
-    let mut table = Table::new();
-    table.give(1);
-    table.says("{\"id\":1,\"result\":1}\n");
-    assert!(!table.talk.must_read_before_giving());
-    table.give(2);
-    table.says("{\"result\":2}\n");
-    assert!(matches!(table.failure(2), RequestFailure::Protocol(_)));
-    assert_eq!(table.fault(), Some(Fault::MissingId));
+    let mut bench = Bench::new();
+    bench.give(1);
+    bench.says("{\"id\":1,\"result\":1}\n");
+    assert!(!bench.talk.must_read_before_giving());
+    bench.give(2);
+    bench.says("{\"result\":2}\n");
+    assert!(matches!(bench.failure(2), RequestFailure::Protocol(_)));
+    assert_eq!(bench.fault(), Some(Fault::MissingId));
 }
 
 #[test]
@@ -417,16 +417,16 @@ fn a_line_without_an_id_is_no_reply_of_a_process_that_repeats_ids() {
     ] {
         // By its ready line, and by its first reply.
         for first in ["{\"ready\":true,\"concurrency\":1}\n", ""] {
-            let mut table = Table::new();
-            table.says(first);
-            table.give(1);
-            table.says("{\"id\":1,\"result\":1}\n");
-            table.give(2);
-            table.says(line);
-            assert_eq!(table.fault(), fault, "{line}");
+            let mut bench = Bench::new();
+            bench.says(first);
+            bench.give(1);
+            bench.says("{\"id\":1,\"result\":1}\n");
+            bench.give(2);
+            bench.says(line);
+            assert_eq!(bench.fault(), fault, "{line}");
             if fault.is_none() {
-                table.says("{\"id\":2,\"result\":2}\n");
-                assert_eq!((table.result(2), table.strays), ("2", 1), "{line}");
+                bench.says("{\"id\":2,\"result\":2}\n");
+                assert_eq!((bench.result(2), bench.strays), ("2", 1), "{line}");
             }
         }
     }
@@ -439,18 +439,18 @@ fn a_logger_s_line_is_no_reply_of_a_process_without_ids() {
             "{\"event\":\"cache is down\",\"error\":\"refused\"}\n",
             "{\"msg\":\"done\",\"result\":5}\n",
         ] {
-            let mut table = Table::new();
+            let mut bench = Bench::new();
             if !before.is_empty() {
-                table.give(1);
-                table.says(before);
+                bench.give(1);
+                bench.says(before);
             }
             // Neither an answer nor one that nobody asked for.
-            table.says(line);
-            assert_eq!((table.strays, table.fault()), (1, None), "{line}");
-            table.is_silent();
-            assert!(table.give(2));
-            table.says(line).says("{\"result\":\"fine\",\"cost\":3}\n");
-            assert_eq!((table.result(2), table.strays), ("\"fine\"", 2), "{line}");
+            bench.says(line);
+            assert_eq!((bench.strays, bench.fault()), (1, None), "{line}");
+            bench.is_silent();
+            assert!(bench.give(2));
+            bench.says(line).says("{\"result\":\"fine\",\"cost\":3}\n");
+            assert_eq!((bench.result(2), bench.strays), ("\"fine\"", 2), "{line}");
         }
     }
 }
@@ -460,59 +460,59 @@ fn a_ready_line_counts_only_as_the_very_first_line() {
     let ready = "{\"ready\":true,\"concurrency\":8}\n";
     let long = format!("{}\n", "x".repeat(9000));
     for first in ["\n", "loading\n", "{\"ready\":false}\n", &long] {
-        let mut table = Table::new();
-        table.says(first);
-        let strays = table.strays;
-        table.says(ready).says(ready);
+        let mut bench = Bench::new();
+        bench.says(first);
+        let strays = bench.strays;
+        bench.says(ready).says(ready);
         assert_eq!(
-            (table.free_places(), table.strays),
+            (bench.free_places(), bench.strays),
             (1, strays + 2),
             "{first}"
         );
-        assert_eq!(table.fault(), None);
+        assert_eq!(bench.fault(), None);
         // One that is waited for would never come.
-        let mut table = Table::with(|limits| limits.wait_ready = true);
-        table.says(first).says(ready);
-        assert_eq!(table.fault(), Some(Fault::ReadyTooLate), "{first}");
+        let mut bench = Bench::with(|limits| limits.wait_ready = true);
+        bench.says(first).says(ready);
+        assert_eq!(bench.fault(), Some(Fault::ReadyTooLate), "{first}");
     }
     // A request was written before it: a payload that is printed announces nothing.
-    let mut table = Table::new();
-    table.give(1);
-    table.says("working on it\n").says(ready);
-    table.says("{\"id\":1,\"result\":1}\n");
-    assert_eq!((table.result(1), table.free_places()), ("1", 1));
+    let mut bench = Bench::new();
+    bench.give(1);
+    bench.says("working on it\n").says(ready);
+    bench.says("{\"id\":1,\"result\":1}\n");
+    assert_eq!((bench.result(1), bench.free_places()), ("1", 1));
     // In pieces it is one line all the same.
-    let mut table = Table::new();
-    table.says(&ready[..9]).says(&ready[9..]);
-    assert_eq!(table.free_places(), 8);
+    let mut bench = Bench::new();
+    bench.says(&ready[..9]).says(&ready[9..]);
+    assert_eq!(bench.free_places(), 8);
 }
 
 #[test]
 fn no_id_is_free_that_a_request_has() {
-    let mut table = Table::new();
-    assert!(table.talk.is_free(1));
-    table.give(1);
-    assert!(!table.talk.is_free(1));
-    table.says("{\"id\":1,\"result\":1}\n");
-    assert!(table.talk.is_free(1));
+    let mut bench = Bench::new();
+    assert!(bench.talk.is_free(1));
+    bench.give(1);
+    assert!(!bench.talk.is_free(1));
+    bench.says("{\"id\":1,\"result\":1}\n");
+    assert!(bench.talk.is_free(1));
 }
 
 #[test]
 fn a_reply_to_the_request_at_work_that_is_no_json_fails_at_once() {
-    let mut table = Table::new();
-    table.give(1);
-    table.says("{\"id\":1,\"result\":{\"x\":NaN}}\n");
-    let RequestFailure::Protocol(how) = table.failure(1) else {
+    let mut bench = Bench::new();
+    bench.give(1);
+    bench.says("{\"id\":1,\"result\":{\"x\":NaN}}\n");
+    let RequestFailure::Protocol(how) = bench.failure(1) else {
         panic!()
     };
     assert!(how.full().contains("at byte 22: NaN"), "{how}");
-    assert_eq!((table.fault(), table.free_places()), (None, 1));
+    assert_eq!((bench.fault(), bench.free_places()), (None, 1));
     // With an id of nobody it is a line like any other.
-    table.give(2);
-    table.says("{\"id\":77,\"result\":NaN}\n");
-    assert_eq!((table.answers.len(), table.strays), (1, 1));
-    table.says("{\"id\":2,\"result\":2}\n");
-    assert_eq!(table.result(2), "2");
+    bench.give(2);
+    bench.says("{\"id\":77,\"result\":NaN}\n");
+    assert_eq!((bench.answers.len(), bench.strays), (1, 1));
+    bench.says("{\"id\":2,\"result\":2}\n");
+    assert_eq!(bench.result(2), "2");
 }
 
 #[test]
@@ -526,190 +526,190 @@ fn an_unknown_id_answers_no_request() {
         "null",
         "18446744073709551617",
     ] {
-        let mut table = Table::new();
-        table.give(1);
-        table.says(&format!("{{\"id\":{id},\"result\":1}}\n"));
+        let mut bench = Bench::new();
+        bench.give(1);
+        bench.says(&format!("{{\"id\":{id},\"result\":1}}\n"));
         assert!(
-            matches!(table.failure(1), RequestFailure::Protocol(_)),
+            matches!(bench.failure(1), RequestFailure::Protocol(_)),
             "{id}"
         );
-        assert_eq!(table.fault(), Some(Fault::WrongId), "{id}");
-        assert!(table.is_condemned(), "{id}");
+        assert_eq!(bench.fault(), Some(Fault::WrongId), "{id}");
+        assert!(bench.is_condemned(), "{id}");
     }
 }
 
 #[test]
 fn a_second_reply_to_one_request_leaves_the_next_its_own() {
-    let mut table = Table::new();
-    table.give(1);
-    table.says("{\"id\":1,\"result\":\"first\"}\n");
-    table.give(2);
-    table.says("{\"id\":1,\"result\":\"again\"}\n");
-    assert_eq!(*table.talk.trust(), Trust::Finishing(Fault::StaleId));
-    table.says("{\"id\":2,\"result\":\"second\"}\n");
+    let mut bench = Bench::new();
+    bench.give(1);
+    bench.says("{\"id\":1,\"result\":\"first\"}\n");
+    bench.give(2);
+    bench.says("{\"id\":1,\"result\":\"again\"}\n");
+    assert_eq!(*bench.talk.trust(), Trust::Finishing(Fault::StaleId));
+    bench.says("{\"id\":2,\"result\":\"second\"}\n");
     assert_eq!(
-        (table.result(1), table.result(2)),
+        (bench.result(1), bench.result(2)),
         ("\"first\"", "\"second\"")
     );
-    assert!(table.is_condemned());
+    assert!(bench.is_condemned());
 }
 
 #[test]
 fn an_early_reply_without_an_id_answers_no_request() {
-    let mut table = Table::new();
-    table.gives(Request(1, "p".repeat(100)));
-    table.sends(10);
-    table.says("{\"result\":\"of another\"}\n");
-    assert!(matches!(table.failure(1), RequestFailure::Protocol(_)));
-    assert_eq!(table.fault(), Some(Fault::Premature));
+    let mut bench = Bench::new();
+    bench.gives(Request(1, "p".repeat(100)));
+    bench.sends(10);
+    bench.says("{\"result\":\"of another\"}\n");
+    assert!(matches!(bench.failure(1), RequestFailure::Protocol(_)));
+    assert_eq!(bench.fault(), Some(Fault::Premature));
 }
 
 #[test]
 fn a_reply_before_its_request_is_written_costs_the_process_also_with_its_id() {
-    let mut table = Table::new();
-    table.says("{\"ready\":true,\"concurrency\":4}\n");
-    table.give(1);
-    table.gives(Request(2, "p".repeat(100)));
-    table.sends(10);
-    table.says("{\"id\":2,\"result\":\"guessed\"}\n");
-    assert_eq!(*table.talk.trust(), Trust::Finishing(Fault::Premature));
+    let mut bench = Bench::new();
+    bench.says("{\"ready\":true,\"concurrency\":4}\n");
+    bench.give(1);
+    bench.gives(Request(2, "p".repeat(100)));
+    bench.sends(10);
+    bench.says("{\"id\":2,\"result\":\"guessed\"}\n");
+    assert_eq!(*bench.talk.trust(), Trust::Finishing(Fault::Premature));
     // What it had read before, it may finish.
-    table.says("{\"id\":1,\"result\":1}\n");
-    assert_eq!(table.result(1), "1");
-    assert!(table.is_condemned());
+    bench.says("{\"id\":1,\"result\":1}\n");
+    assert_eq!(bench.result(1), "1");
+    assert!(bench.is_condemned());
 }
 
 #[test]
 fn a_process_that_breaks_its_order_is_given_no_more_requests() {
-    let mut table = Table::new();
-    table.says("{\"ready\":true,\"concurrency\":1}\n");
+    let mut bench = Bench::new();
+    bench.says("{\"ready\":true,\"concurrency\":1}\n");
     // Written ahead, past the bound: how it came there does not matter here.
     for number in [1, 2] {
         let request = Request(number, "p".to_owned());
-        table.talk.promise = Promise::Concurrency(2);
-        table.gives(request);
-        table.talk.promise = Promise::Order;
+        bench.talk.promise = Promise::Concurrency(2);
+        bench.gives(request);
+        bench.talk.promise = Promise::Order;
     }
-    table.send_all();
-    table.says("{\"id\":2,\"result\":2}\n");
-    assert_eq!(*table.talk.trust(), Trust::Finishing(Fault::OutOfOrder));
-    table.says("{\"id\":1,\"result\":1}\n");
-    assert_eq!((table.result(1), table.result(2)), ("1", "2"));
-    assert!(table.is_condemned());
+    bench.send_all();
+    bench.says("{\"id\":2,\"result\":2}\n");
+    assert_eq!(*bench.talk.trust(), Trust::Finishing(Fault::OutOfOrder));
+    bench.says("{\"id\":1,\"result\":1}\n");
+    assert_eq!((bench.result(1), bench.result(2)), ("1", "2"));
+    assert!(bench.is_condemned());
 }
 
 #[test]
 fn a_reply_that_is_not_utf_8_costs_the_process() {
-    let mut table = Table::new();
-    table.give(1);
-    table
+    let mut bench = Bench::new();
+    bench.give(1);
+    bench
         .talk
-        .received(table.now, b"{\"id\":1,\"result\":\"\xff\"}\n");
-    table.collect();
-    assert!(matches!(table.failure(1), RequestFailure::Protocol(_)));
-    assert_eq!(table.fault(), Some(Fault::NotUtf8));
-    assert!(table.is_condemned());
+        .received(bench.now, b"{\"id\":1,\"result\":\"\xff\"}\n");
+    bench.collect();
+    assert!(matches!(bench.failure(1), RequestFailure::Protocol(_)));
+    assert_eq!(bench.fault(), Some(Fault::NotUtf8));
+    assert!(bench.is_condemned());
 }
 
 #[test]
 fn only_the_first_ready_line_announces() {
-    let mut table = Table::new();
-    table.says("{\"ready\":true,\"concurrency\":2}\n");
-    table.says("{\"ready\":true,\"concurrency\":4}\n{\"ready\":true}\n");
-    assert_eq!((table.free_places(), table.strays), (2, 2));
+    let mut bench = Bench::new();
+    bench.says("{\"ready\":true,\"concurrency\":2}\n");
+    bench.says("{\"ready\":true,\"concurrency\":4}\n{\"ready\":true}\n");
+    assert_eq!((bench.free_places(), bench.strays), (2, 2));
 }
 
 #[test]
 fn among_several_requests_a_reply_with_a_wrong_id_fails_none() {
-    let mut table = Table::new();
-    table.says("{\"ready\":true,\"concurrency\":4}\n");
-    table.give(1);
-    table.give(2);
-    table.says("{\"id\":77,\"result\":\"whose\"}\n");
-    assert!(table.answers.is_empty());
-    assert_eq!(*table.talk.trust(), Trust::Finishing(Fault::WrongId));
-    table.says("{\"id\":2,\"result\":2}\n{\"id\":1,\"result\":1}\n");
-    assert_eq!((table.result(1), table.result(2)), ("1", "2"));
-    assert!(table.is_condemned());
+    let mut bench = Bench::new();
+    bench.says("{\"ready\":true,\"concurrency\":4}\n");
+    bench.give(1);
+    bench.give(2);
+    bench.says("{\"id\":77,\"result\":\"whose\"}\n");
+    assert!(bench.answers.is_empty());
+    assert_eq!(*bench.talk.trust(), Trust::Finishing(Fault::WrongId));
+    bench.says("{\"id\":2,\"result\":2}\n{\"id\":1,\"result\":1}\n");
+    assert_eq!((bench.result(1), bench.result(2)), ("1", "2"));
+    assert!(bench.is_condemned());
 }
 
 #[test]
 fn a_known_id_with_neither_result_nor_error_fails_at_once_and_costs_no_process() {
-    let mut table = Table::new();
-    table.give(1);
-    table.says("{\"id\":1}\n");
-    let RequestFailure::Protocol(how) = table.failure(1) else {
+    let mut bench = Bench::new();
+    bench.give(1);
+    bench.says("{\"id\":1}\n");
+    let RequestFailure::Protocol(how) = bench.failure(1) else {
         panic!()
     };
     assert!(how.full().contains("undefined"), "{how}");
-    assert_eq!(table.fault(), None);
-    table.says("{\"id\":1}\n{\"id\":77}\n{}\n");
-    assert_eq!((table.strays, table.fault()), (3, None));
+    assert_eq!(bench.fault(), None);
+    bench.says("{\"id\":1}\n{\"id\":77}\n{}\n");
+    assert_eq!((bench.strays, bench.fault()), (3, None));
 }
 
 #[test]
 fn results_up_to_the_limit_pass_and_larger_ones_fail() {
     for (length, fits) in [(63, true), (64, true), (65, false)] {
-        let mut table = Table::new();
-        table.give(1);
+        let mut bench = Bench::new();
+        bench.give(1);
         let result = format!("\"{}\"", "x".repeat(length - 2));
-        table.says(&format!("{{\"id\":1,\"result\":{result}}}\n"));
-        assert_eq!(table.answers[0].1.is_ok(), fits, "{length}");
-        assert_eq!(table.fault(), None);
+        bench.says(&format!("{{\"id\":1,\"result\":{result}}}\n"));
+        assert_eq!(bench.answers[0].1.is_ok(), fits, "{length}");
+        assert_eq!(bench.fault(), None);
     }
 }
 
 #[test]
 fn a_line_without_end_fails_the_request_that_it_names() {
-    let mut table = Table::new();
-    table.says("{\"ready\":true,\"concurrency\":4}\n");
-    table.give(1);
-    table.give(2);
-    table.says(&format!("{{\"id\":2,\"result\":\"{}", "x".repeat(9000)));
-    assert_eq!(*table.failure(2), RequestFailure::ReplyTooLarge(64));
-    table.says("xxx\"}\n{\"id\":1,\"result\":1}\n");
-    assert_eq!(table.result(1), "1");
-    assert!(table.is_condemned());
+    let mut bench = Bench::new();
+    bench.says("{\"ready\":true,\"concurrency\":4}\n");
+    bench.give(1);
+    bench.give(2);
+    bench.says(&format!("{{\"id\":2,\"result\":\"{}", "x".repeat(9000)));
+    assert_eq!(*bench.failure(2), RequestFailure::ReplyTooLarge(64));
+    bench.says("xxx\"}\n{\"id\":1,\"result\":1}\n");
+    assert_eq!(bench.result(1), "1");
+    assert!(bench.is_condemned());
 }
 
 #[test]
 fn the_clock_starts_when_the_line_is_written() {
-    let mut table = Table::new();
-    table.says("{\"ready\":true}\n");
-    table.gives(Request(1, "p".to_owned()));
-    table.sends(1);
-    table.now += 900 * MS;
-    table.send_all();
-    assert_eq!(table.talk.next_deadline(None), Some(table.now + TIMEOUT));
-    table.waits(999 * MS, None);
-    assert!(table.answers.is_empty());
-    table.waits(MS, None);
-    assert!(matches!(table.failure(1), RequestFailure::TimedOut(_)));
-    assert_eq!(table.fault(), Some(Fault::TimedOut));
+    let mut bench = Bench::new();
+    bench.says("{\"ready\":true}\n");
+    bench.gives(Request(1, "p".to_owned()));
+    bench.sends(1);
+    bench.now += 900 * MS;
+    bench.send_all();
+    assert_eq!(bench.talk.next_deadline(None), Some(bench.now + TIMEOUT));
+    bench.waits(999 * MS, None);
+    assert!(bench.answers.is_empty());
+    bench.waits(MS, None);
+    assert!(matches!(bench.failure(1), RequestFailure::TimedOut(_)));
+    assert_eq!(bench.fault(), Some(Fault::TimedOut));
 }
 
 /// Its owner reads on until it is gone, and would look at a passed deadline again and again.
 #[test]
 fn of_a_condemned_process_nothing_is_late() {
-    let mut table = Table::new();
-    table.give(1);
-    table.waits(TIMEOUT, Some(Duration::ZERO));
-    assert!(table.is_condemned());
-    assert_eq!(table.talk.next_deadline(Some(Duration::ZERO)), None);
-    let mut table = Table::with(|limits| limits.wait_ready = true);
-    table.waits(60 * TIMEOUT, None);
-    assert!(table.is_condemned());
-    assert_eq!(table.talk.next_deadline(None), None);
+    let mut bench = Bench::new();
+    bench.give(1);
+    bench.waits(TIMEOUT, Some(Duration::ZERO));
+    assert!(bench.is_condemned());
+    assert_eq!(bench.talk.next_deadline(Some(Duration::ZERO)), None);
+    let mut bench = Bench::with(|limits| limits.wait_ready = true);
+    bench.waits(60 * TIMEOUT, None);
+    assert!(bench.is_condemned());
+    assert_eq!(bench.talk.next_deadline(None), None);
 }
 
 #[test]
 fn a_process_that_never_reads_times_out_all_the_same() {
-    let mut table = Table::new();
-    table.says("{\"ready\":true}\n");
-    table.gives(Request(1, "p".repeat(1000)));
-    table.sends(1);
-    table.waits(TIMEOUT, None);
-    let RequestFailure::TimedOut(seen) = table.failure(1) else {
+    let mut bench = Bench::new();
+    bench.says("{\"ready\":true}\n");
+    bench.gives(Request(1, "p".repeat(1000)));
+    bench.sends(1);
+    bench.waits(TIMEOUT, None);
+    let RequestFailure::TimedOut(seen) = bench.failure(1) else {
         panic!()
     };
     assert!(
@@ -720,84 +720,84 @@ fn a_process_that_never_reads_times_out_all_the_same() {
 
 #[test]
 fn with_concurrency_other_requests_keep_their_time_and_a_late_reply_is_dropped() {
-    let mut table = Table::new();
-    table.says("{\"ready\":true,\"concurrency\":2}\n");
-    table.give(1);
-    table.now += 500 * MS;
-    table.give(2);
-    table.waits(500 * MS, None);
-    assert!(matches!(table.failure(1), RequestFailure::TimedOut(_)));
-    assert_eq!(*table.talk.trust(), Trust::Finishing(Fault::TimedOut));
-    table.says("{\"id\":1,\"result\":\"late\"}\n{\"id\":2,\"result\":2}\n");
-    assert_eq!((table.result(2), table.answers.len()), ("2", 2));
-    assert!(table.is_condemned());
+    let mut bench = Bench::new();
+    bench.says("{\"ready\":true,\"concurrency\":2}\n");
+    bench.give(1);
+    bench.now += 500 * MS;
+    bench.give(2);
+    bench.waits(500 * MS, None);
+    assert!(matches!(bench.failure(1), RequestFailure::TimedOut(_)));
+    assert_eq!(*bench.talk.trust(), Trust::Finishing(Fault::TimedOut));
+    bench.says("{\"id\":1,\"result\":\"late\"}\n{\"id\":2,\"result\":2}\n");
+    assert_eq!((bench.result(2), bench.answers.len()), ("2", 2));
+    assert!(bench.is_condemned());
 }
 
 #[test]
 fn a_slow_start_is_spared_as_long_as_starts_took_before() {
-    let mut table = Table::new();
-    table.give(1);
-    table.waits(TIMEOUT, None);
-    let RequestFailure::TimedOut(seen) = table.failure(1) else {
+    let mut bench = Bench::new();
+    bench.give(1);
+    bench.waits(TIMEOUT, None);
+    let RequestFailure::TimedOut(seen) = bench.failure(1) else {
         panic!()
     };
     assert!(seen.full().contains("--wait-ready"), "{seen}");
-    assert_eq!((table.fault(), table.free_places()), (None, 0));
-    table.waits(58 * TIMEOUT, None);
-    assert_eq!(table.fault(), None);
+    assert_eq!((bench.fault(), bench.free_places()), (None, 0));
+    bench.waits(58 * TIMEOUT, None);
+    assert_eq!(bench.fault(), None);
     // Its late reply is dropped, and it has come up.
-    table.says("{\"result\":\"late\"}\n").is_silent();
-    assert_eq!((table.answers.len(), table.free_places()), (1, 1));
-    assert!(table.ups.contains(&Some(59 * TIMEOUT)));
+    bench.says("{\"result\":\"late\"}\n").is_silent();
+    assert_eq!((bench.answers.len(), bench.free_places()), (1, 1));
+    assert!(bench.ups.contains(&Some(59 * TIMEOUT)));
 }
 
 #[test]
 fn a_slow_start_is_not_spared_for_longer_than_others_took() {
-    let mut table = Table::new();
-    table.give(1);
-    table.waits(TIMEOUT, Some(3 * TIMEOUT));
-    assert_eq!(table.fault(), None);
-    table.waits(2 * TIMEOUT, Some(3 * TIMEOUT));
-    assert_eq!(table.fault(), Some(Fault::TooSlowToStart));
-    let mut other = Table::new();
+    let mut bench = Bench::new();
+    bench.give(1);
+    bench.waits(TIMEOUT, Some(3 * TIMEOUT));
+    assert_eq!(bench.fault(), None);
+    bench.waits(2 * TIMEOUT, Some(3 * TIMEOUT));
+    assert_eq!(bench.fault(), Some(Fault::TooSlowToStart));
+    let mut other = Bench::new();
     other.give(1);
     other.waits(TIMEOUT, Some(TIMEOUT));
     assert_eq!(other.fault(), Some(Fault::TimedOut));
 }
 
 #[test]
-fn with_wait_ready_there_is_no_room_before_the_ready_line_and_a_limit_to_it() {
-    let mut table = Table::with(|limits| limits.wait_ready = true);
-    assert!(!table.give(1));
-    table.waits(20 * TIMEOUT, None);
-    assert!(table.ups.is_empty());
-    table.says("{\"ready\":true}\n");
-    assert_eq!(table.ups, [Some(20 * TIMEOUT)]);
-    assert!(table.give(1));
-    let mut late = Table::with(|limits| limits.wait_ready = true);
+fn with_wait_ready_no_request_is_given_before_the_ready_line_which_has_a_limit() {
+    let mut bench = Bench::with(|limits| limits.wait_ready = true);
+    assert!(!bench.give(1));
+    bench.waits(20 * TIMEOUT, None);
+    assert!(bench.ups.is_empty());
+    bench.says("{\"ready\":true}\n");
+    assert_eq!(bench.ups, [Some(20 * TIMEOUT)]);
+    assert!(bench.give(1));
+    let mut late = Bench::with(|limits| limits.wait_ready = true);
     late.waits(60 * TIMEOUT, None);
     assert_eq!(late.fault(), Some(Fault::TooSlowToStart));
 }
 
 #[test]
 fn ten_seconds_of_life_count_as_up() {
-    let mut table = Table::new();
-    assert_eq!(table.talk.next_deadline(None), Some(table.now + UP_AFTER));
-    table.waits(UP_AFTER, None);
-    assert_eq!(table.ups, [None]);
-    assert_eq!(table.talk.next_deadline(None), None);
+    let mut bench = Bench::new();
+    assert_eq!(bench.talk.next_deadline(None), Some(bench.now + UP_AFTER));
+    bench.waits(UP_AFTER, None);
+    assert_eq!(bench.ups, [None]);
+    assert_eq!(bench.talk.next_deadline(None), None);
 }
 
 #[test]
 fn requests_that_were_never_read_never_started() {
-    let mut table = Table::new();
-    table.says("{\"ready\":true,\"concurrency\":4}\n");
+    let mut bench = Bench::new();
+    bench.says("{\"ready\":true,\"concurrency\":4}\n");
     for number in 1..=3 {
-        table.give(number);
+        bench.give(number);
     }
     // The third line lies wholly in the unread bytes, the second does not.
     let line = "{\"id\":1,\"payload\":\"p\"}\n".len();
-    let ended = table.end(line + 6, PipeHolders::Gone);
+    let ended = bench.end(line + 6, PipeHolders::Gone);
     let untouched: Vec<(u64, bool)> = ended.into_iter().map(|(r, u)| (r.0, u)).collect();
     assert_eq!(untouched, [(1, false), (2, false), (3, true)]);
 }
@@ -812,24 +812,24 @@ fn closed_pipes_leave_the_open_requests_to_the_end() {
         ),
         (Conversation::output_closed, Fault::OutputClosed),
     ] {
-        let mut table = Table::new();
-        table.give(1);
-        close(&mut table.talk);
-        assert_eq!(table.fault(), Some(fault));
-        assert!(table.is_condemned() && table.talk.is_awaited());
-        assert_eq!(table.end(0, PipeHolders::Gone).len(), 1);
+        let mut bench = Bench::new();
+        bench.give(1);
+        close(&mut bench.talk);
+        assert_eq!(bench.fault(), Some(fault));
+        assert!(bench.is_condemned() && bench.talk.is_awaited());
+        assert_eq!(bench.end(0, PipeHolders::Gone).len(), 1);
     }
 }
 
 #[test]
 fn a_process_that_has_read_its_request_may_close_its_stdin_and_answer() {
-    let mut table = Table::new();
-    table.give(1);
-    table.talk.input_closed(0);
-    assert_eq!(*table.talk.trust(), Trust::Finishing(Fault::InputClosed));
-    table.says("{\"result\":1}\n");
-    assert_eq!(table.result(1), "1");
-    assert!(table.is_condemned());
+    let mut bench = Bench::new();
+    bench.give(1);
+    bench.talk.input_closed(0);
+    assert_eq!(*bench.talk.trust(), Trust::Finishing(Fault::InputClosed));
+    bench.says("{\"result\":1}\n");
+    assert_eq!(bench.result(1), "1");
+    assert!(bench.is_condemned());
 }
 
 #[test]
@@ -854,13 +854,13 @@ fn the_detail_of_a_timeout_names_the_likely_cause() {
         ),
         ("", "mawk"),
     ] {
-        let mut table = Table::new();
-        table.give(1);
-        table.says("{\"id\":1,\"result\":1}\n");
-        table.give(2);
-        table.says(said);
-        table.waits(TIMEOUT, None);
-        let RequestFailure::TimedOut(seen) = table.failure(2) else {
+        let mut bench = Bench::new();
+        bench.give(1);
+        bench.says("{\"id\":1,\"result\":1}\n");
+        bench.give(2);
+        bench.says(said);
+        bench.waits(TIMEOUT, None);
+        let RequestFailure::TimedOut(seen) = bench.failure(2) else {
             panic!()
         };
         assert!(seen.full().contains(hint), "{said}: {seen}");
@@ -868,31 +868,31 @@ fn the_detail_of_a_timeout_names_the_likely_cause() {
 }
 
 /// One that promised order and has answered so fast that it is given four at a time.
-fn ordered() -> Table {
-    let mut table = Table::new();
-    table.says("{\"ready\":true,\"concurrency\":1}\n");
+fn ordered() -> Bench {
+    let mut bench = Bench::new();
+    bench.says("{\"ready\":true,\"concurrency\":1}\n");
     for number in 1..=2 {
-        assert_eq!(table.free_places(), 1, "nothing is known yet");
-        table.give(number);
-        table.says(&format!("{{\"id\":{number},\"result\":{number}}}\n"));
+        assert_eq!(bench.free_places(), 1, "nothing is known yet");
+        bench.give(number);
+        bench.says(&format!("{{\"id\":{number},\"result\":{number}}}\n"));
     }
-    table.answers.clear();
-    assert_eq!(table.free_places(), 4);
-    table
+    bench.answers.clear();
+    assert_eq!(bench.free_places(), 4);
+    bench
 }
 
 /// The same, with requests 3 to `last`.
-fn ahead(last: u64) -> Table {
-    let mut table = ordered();
+fn ahead(last: u64) -> Bench {
+    let mut bench = ordered();
     for number in 3..=last {
-        assert!(table.give(number));
+        assert!(bench.give(number));
     }
-    table
+    bench
 }
 
 /// Whether each open request never started.
-fn ended(table: &mut Table, unread: usize) -> Vec<(u64, bool)> {
-    let ended = table.end(unread, PipeHolders::Gone);
+fn ended(bench: &mut Bench, unread: usize) -> Vec<(u64, bool)> {
+    let ended = bench.end(unread, PipeHolders::Gone);
     ended
         .into_iter()
         .map(|(r, untouched)| (r.0, untouched))
@@ -903,16 +903,16 @@ fn ended(table: &mut Table, unread: usize) -> Vec<(u64, bool)> {
 #[test]
 fn while_a_descendant_holds_the_pipes_a_promise_of_order_gives_nothing_back() {
     for (holders, given_back) in [(PipeHolders::Gone, 2), (PipeHolders::Possible, 0)] {
-        let mut table = ahead(5);
-        let ended = table.end(0, holders);
+        let mut bench = ahead(5);
+        let ended = bench.end(0, holders);
         let untouched = ended.iter().filter(|(_, is_untouched)| *is_untouched);
         assert_eq!(untouched.count(), given_back, "{holders:?}");
     }
     // What was taken back out of the pipe, nobody has read.
-    let mut table = ahead(5);
-    let line = table.talk.flight.back().unwrap().line.clone();
+    let mut bench = ahead(5);
+    let line = bench.talk.flights.back().unwrap().line.clone();
     let unread = usize::try_from(line.end - line.start).unwrap();
-    let ended = table.end(unread, PipeHolders::Possible);
+    let ended = bench.end(unread, PipeHolders::Possible);
     let untouched = ended.iter().map(|(_, is_untouched)| *is_untouched);
     assert!(untouched.eq([false, false, true]));
 }
@@ -920,29 +920,29 @@ fn while_a_descendant_holds_the_pipes_a_promise_of_order_gives_nothing_back() {
 /// A background thread that prints dots must not keep a process from being replaced.
 #[test]
 fn a_half_line_that_only_grows_has_its_time_once() {
-    let mut table = Table::new();
-    table.give(1);
-    table.says("{\"result\":1}\n.");
+    let mut bench = Bench::new();
+    bench.give(1);
+    bench.says("{\"result\":1}\n.");
     for _ in 0..4 {
-        table.waits(HALF_LINE_TIMEOUT / 4, None);
-        table.says(".");
+        bench.waits(HALF_LINE_TIMEOUT / 4, None);
+        bench.says(".");
     }
-    assert_eq!(table.fault(), Some(Fault::PartialLine));
+    assert_eq!(bench.fault(), Some(Fault::PartialLine));
 }
 
 #[test]
 fn only_a_promise_of_order_and_a_reply_open_the_window() {
     for ready in ["{\"ready\":true}\n", "{\"ready\":true,\"concurrency\":2}\n"] {
-        let mut table = Table::with(|limits| limits.max_concurrency = 1);
-        table.says(ready);
+        let mut bench = Bench::with(|limits| limits.max_concurrency = 1);
+        bench.says(ready);
         for number in 1..=9 {
-            assert_eq!(table.free_places(), 1);
-            table.give(number);
-            assert_eq!(table.free_places(), 0);
-            table.says(&format!("{{\"id\":{number},\"result\":1}}\n"));
+            assert_eq!(bench.free_places(), 1);
+            bench.give(number);
+            assert_eq!(bench.free_places(), 0);
+            bench.says(&format!("{{\"id\":{number},\"result\":1}}\n"));
         }
     }
-    let mut off = Table::with(|limits| limits.read_ahead = 1);
+    let mut off = Bench::with(|limits| limits.read_ahead = 1);
     off.says("{\"ready\":true,\"concurrency\":1}\n");
     for number in 1..=9 {
         assert!(off.give(number) && off.free_places() == 0);
@@ -952,109 +952,109 @@ fn only_a_promise_of_order_and_a_reply_open_the_window() {
 
 #[test]
 fn unanswered_requests_are_bounded_in_bytes() {
-    let mut table = ordered();
-    assert_eq!(table.talk.next_position(), Position::AtOnce);
-    table.gives(Request(3, "p".repeat(60_000)));
-    let Position::Behind { room_bytes } = table.talk.next_position() else {
+    let mut bench = ordered();
+    assert_eq!(bench.talk.next_position(), Position::AtOnce);
+    bench.gives(Request(3, "p".repeat(60_000)));
+    let Position::Behind { room_bytes } = bench.talk.next_position() else {
         panic!("it is busy");
     };
     assert!((5000..5536).contains(&room_bytes), "{room_bytes}");
-    table.gives(Request(4, "p".repeat(6000)));
-    assert_eq!(table.free_places(), 0, "though the window is open");
+    bench.gives(Request(4, "p".repeat(6000)));
+    assert_eq!(bench.free_places(), 0, "though the window is open");
 }
 
 #[test]
 fn the_time_of_a_request_begins_when_the_one_before_it_is_answered() {
-    let mut table = ahead(4);
-    table.waits(900 * MS, None);
-    table.says("{\"id\":3,\"result\":3}\n");
-    table.waits(999 * MS, None);
-    assert_eq!((table.answers.len(), table.fault()), (1, None));
-    table.waits(MS, None);
-    assert!(matches!(table.failure(4), RequestFailure::TimedOut(_)));
-    assert_eq!(table.fault(), Some(Fault::TimedOut));
+    let mut bench = ahead(4);
+    bench.waits(900 * MS, None);
+    bench.says("{\"id\":3,\"result\":3}\n");
+    bench.waits(999 * MS, None);
+    assert_eq!((bench.answers.len(), bench.fault()), (1, None));
+    bench.waits(MS, None);
+    assert!(matches!(bench.failure(4), RequestFailure::TimedOut(_)));
+    assert_eq!(bench.fault(), Some(Fault::TimedOut));
 }
 
 #[test]
 fn behind_another_request_no_time_passes() {
-    let mut table = ahead(5);
-    table.waits(900 * MS, None);
-    table.says("{\"id\":3,\"result\":3}\n");
+    let mut bench = ahead(5);
+    bench.waits(900 * MS, None);
+    bench.says("{\"id\":3,\"result\":3}\n");
     // The last was written a whole timeout ago, and the one before it has a while left.
-    table.waits(500 * MS, None);
-    assert_eq!((table.answers.len(), table.fault()), (1, None));
-    table.says("{\"id\":4,\"result\":4}\n{\"id\":5,\"result\":5}\n");
-    assert_eq!((table.result(4), table.result(5)), ("4", "5"));
+    bench.waits(500 * MS, None);
+    assert_eq!((bench.answers.len(), bench.fault()), (1, None));
+    bench.says("{\"id\":4,\"result\":4}\n{\"id\":5,\"result\":5}\n");
+    assert_eq!((bench.result(4), bench.result(5)), ("4", "5"));
 }
 
 #[test]
 fn at_a_timeout_only_the_request_at_work_fails() {
-    let mut table = ahead(6);
-    table.waits(TIMEOUT, None);
-    assert_eq!(table.answers.len(), 1);
+    let mut bench = ahead(6);
+    bench.waits(TIMEOUT, None);
+    assert_eq!(bench.answers.len(), 1);
     assert!(
-        table.is_condemned() && table.talk.is_awaited(),
+        bench.is_condemned() && bench.talk.is_awaited(),
         "to be killed at once"
     );
-    assert_eq!(ended(&mut table, 0), [(4, true), (5, true), (6, true)]);
+    assert_eq!(ended(&mut bench, 0), [(4, true), (5, true), (6, true)]);
 }
 
 #[test]
 fn a_caller_s_budget_that_ends_behind_another_request_costs_no_process() {
-    let mut table = ahead(3);
-    let deadline = Some(table.now + 10 * MS);
-    table.gives(Request(4, "p".to_owned()));
-    table.talk.flight[1].callers_deadline = deadline;
-    table.give(5);
-    assert!(table.talk.next_deadline(None) <= deadline);
-    table.waits(10 * MS, None);
-    let RequestFailure::TimedOut(seen) = table.failure(4) else {
+    let mut bench = ahead(3);
+    let deadline = Some(bench.now + 10 * MS);
+    bench.gives(Request(4, "p".to_owned()));
+    bench.talk.flights[1].callers_deadline = deadline;
+    bench.give(5);
+    assert!(bench.talk.next_deadline(None) <= deadline);
+    bench.waits(10 * MS, None);
+    let RequestFailure::TimedOut(seen) = bench.failure(4) else {
         panic!()
     };
     assert!(seen.full().contains("behind another request"), "{seen}");
-    assert_eq!((table.answers.len(), table.fault()), (1, None));
+    assert_eq!((bench.answers.len(), bench.fault()), (1, None));
     // It is run all the same, in its own time, and its result dropped.
-    table.says("{\"id\":3,\"result\":3}\n");
-    table.waits(900 * MS, None);
-    assert_eq!(table.fault(), None);
-    table.says("{\"id\":4,\"result\":4}\n{\"id\":5,\"result\":5}\n");
-    assert_eq!((table.result(3), table.result(5)), ("3", "5"));
-    assert_eq!((table.answers.len(), table.fault()), (3, None));
+    bench.says("{\"id\":3,\"result\":3}\n");
+    bench.waits(900 * MS, None);
+    assert_eq!(bench.fault(), None);
+    bench.says("{\"id\":4,\"result\":4}\n{\"id\":5,\"result\":5}\n");
+    assert_eq!((bench.result(3), bench.result(5)), ("3", "5"));
+    assert_eq!((bench.answers.len(), bench.fault()), (3, None));
 }
 
 #[test]
 fn a_request_without_a_caller_has_its_time_and_no_more() {
-    let mut table = ahead(4);
-    table.talk.flight[1].callers_deadline = Some(table.now + MS);
-    table.waits(MS, None);
-    table.says("{\"id\":3,\"result\":3}\n");
-    table.waits(999 * MS, Some(MS));
-    assert_eq!(table.fault(), None);
-    table.waits(MS, Some(MS));
-    assert_eq!(table.fault(), Some(Fault::TimedOut));
+    let mut bench = ahead(4);
+    bench.talk.flights[1].callers_deadline = Some(bench.now + MS);
+    bench.waits(MS, None);
+    bench.says("{\"id\":3,\"result\":3}\n");
+    bench.waits(999 * MS, Some(MS));
+    assert_eq!(bench.fault(), None);
+    bench.waits(MS, Some(MS));
+    assert_eq!(bench.fault(), Some(Fault::TimedOut));
 }
 
 #[test]
 fn after_a_broken_order_nothing_is_given_back_by_promise() {
-    let mut table = ahead(6);
-    table.says("{\"id\":4,\"result\":4}\n");
-    assert_eq!(table.result(4), "4");
-    assert_eq!(*table.talk.trust(), Trust::Finishing(Fault::OutOfOrder));
+    let mut bench = ahead(6);
+    bench.says("{\"id\":4,\"result\":4}\n");
+    assert_eq!(bench.result(4), "4");
+    assert_eq!(*bench.talk.trust(), Trust::Finishing(Fault::OutOfOrder));
     // What it never read is known all the same.
     let line = "{\"id\":1,\"payload\":\"p\"}\n".len();
-    assert_eq!(ended(&mut table, line), [(3, false), (5, false), (6, true)]);
+    assert_eq!(ended(&mut bench, line), [(3, false), (5, false), (6, true)]);
 }
 
 #[test]
 fn after_a_broken_order_each_has_a_time_of_its_own() {
-    let mut table = ahead(5);
-    table.waits(500 * MS, None);
-    table.says("{\"id\":4,\"result\":4}\n");
-    table.waits(500 * MS, None);
-    assert!(matches!(table.failure(3), RequestFailure::TimedOut(_)));
-    table.says("{\"id\":5,\"result\":5}\n");
-    assert_eq!(table.result(5), "5");
-    assert!(table.is_condemned());
+    let mut bench = ahead(5);
+    bench.waits(500 * MS, None);
+    bench.says("{\"id\":4,\"result\":4}\n");
+    bench.waits(500 * MS, None);
+    assert!(matches!(bench.failure(3), RequestFailure::TimedOut(_)));
+    bench.says("{\"id\":5,\"result\":5}\n");
+    assert_eq!(bench.result(5), "5");
+    assert!(bench.is_condemned());
 }
 
 #[test]
@@ -1072,22 +1072,22 @@ fn lines_that_may_be_meant_as_replies_count_as_started_requests() {
         ("x{\"id\":3,\"result\":3}{\"id\":4,\"result\":4}\n", 3),
         ("42", 1),
     ] {
-        let mut table = ahead(6);
-        table.says(said);
-        assert_eq!((table.answers.len(), table.fault()), (0, None), "{said}");
-        let untouched = ended(&mut table, 0);
+        let mut bench = ahead(6);
+        bench.says(said);
+        assert_eq!((bench.answers.len(), bench.fault()), (0, None), "{said}");
+        let untouched = ended(&mut bench, 0);
         let expected: Vec<_> = (3..=6)
             .map(|number| (number, number >= 3 + started))
             .collect();
         assert_eq!(untouched, expected, "{said}");
         // An answer in order clears it up.
-        let mut table = ahead(6);
+        let mut bench = ahead(6);
         if !said.ends_with('\n') {
             continue;
         }
-        table.says(said).says("{\"id\":3,\"result\":3}\n");
+        bench.says(said).says("{\"id\":3,\"result\":3}\n");
         assert_eq!(
-            ended(&mut table, 0),
+            ended(&mut bench, 0),
             [(4, false), (5, true), (6, true)],
             "{said}"
         );
@@ -1096,10 +1096,10 @@ fn lines_that_may_be_meant_as_replies_count_as_started_requests() {
 
 #[test]
 fn a_broken_reply_may_have_further_replies_behind_it() {
-    let mut table = ahead(6);
-    table.says("{\"id\":3,\"result\":3}{\"id\":4,\"result\":4}\n");
-    assert!(matches!(table.failure(3), RequestFailure::Protocol(_)));
-    let untouched = ended(&mut table, 0);
+    let mut bench = ahead(6);
+    bench.says("{\"id\":3,\"result\":3}{\"id\":4,\"result\":4}\n");
+    assert!(matches!(bench.failure(3), RequestFailure::Protocol(_)));
+    let untouched = ended(&mut bench, 0);
     assert_eq!(untouched, [(4, false), (5, false), (6, true)]);
 }
 
@@ -1118,36 +1118,36 @@ fn in_doubt_requests_that_have_not_started_are_taken_away() {
             &[(3, false), (4, false), (5, true), (6, true)],
         ),
     ] {
-        let mut table = ahead(6);
-        table.says(said);
-        assert!(table.is_condemned() && table.talk.is_awaited(), "{said}");
-        assert_eq!(ended(&mut table, 0), open, "{said}");
-        let mut table = ahead(6);
-        table.says(&format!("{{\"id\":3,\"result\":\"{}", "x".repeat(9000)));
-        assert_eq!(*table.failure(3), RequestFailure::ReplyTooLarge(64));
-        assert!(table.is_condemned());
-        assert_eq!(ended(&mut table, 0), [(4, false), (5, true), (6, true)]);
+        let mut bench = ahead(6);
+        bench.says(said);
+        assert!(bench.is_condemned() && bench.talk.is_awaited(), "{said}");
+        assert_eq!(ended(&mut bench, 0), open, "{said}");
+        let mut bench = ahead(6);
+        bench.says(&format!("{{\"id\":3,\"result\":\"{}", "x".repeat(9000)));
+        assert_eq!(*bench.failure(3), RequestFailure::ReplyTooLarge(64));
+        assert!(bench.is_condemned());
+        assert_eq!(ended(&mut bench, 0), [(4, false), (5, true), (6, true)]);
     }
 }
 
 #[test]
 fn in_doubt_requests_that_have_started_may_be_finished() {
-    let mut table = ahead(4);
-    table.says("{\"id\":99,\"result\":1}\n");
-    assert!(matches!(table.failure(3), RequestFailure::Protocol(_)));
-    assert_eq!(*table.talk.trust(), Trust::Finishing(Fault::WrongId));
-    table.says("{\"id\":4,\"result\":4}\n");
-    assert_eq!(table.result(4), "4");
-    assert!(table.is_condemned());
+    let mut bench = ahead(4);
+    bench.says("{\"id\":99,\"result\":1}\n");
+    assert!(matches!(bench.failure(3), RequestFailure::Protocol(_)));
+    assert_eq!(*bench.talk.trust(), Trust::Finishing(Fault::WrongId));
+    bench.says("{\"id\":4,\"result\":4}\n");
+    assert_eq!(bench.result(4), "4");
+    assert!(bench.is_condemned());
 }
 
 #[test]
 fn a_second_reply_answers_its_own_request_when_half_a_line_took_the_first() {
-    let mut table = ahead(5);
-    table.says("{\"id\":3,\"result\":\"one\"}\n{\"id\":");
-    table.says("{\"id\":4,\"result\":\"first of two\"}\n{\"id\":4,\"result\":\"second of two\"}\n");
-    table.says("{\"id\":5,\"result\":\"three\"}\n");
-    let answers: Vec<_> = table
+    let mut bench = ahead(5);
+    bench.says("{\"id\":3,\"result\":\"one\"}\n{\"id\":");
+    bench.says("{\"id\":4,\"result\":\"first of two\"}\n{\"id\":4,\"result\":\"second of two\"}\n");
+    bench.says("{\"id\":5,\"result\":\"three\"}\n");
+    let answers: Vec<_> = bench
         .answers
         .iter()
         .map(|(number, outcome)| (*number, outcome.as_deref().unwrap_or("failed")))
@@ -1156,25 +1156,25 @@ fn a_second_reply_answers_its_own_request_when_half_a_line_took_the_first() {
         answers,
         [(3, "\"one\""), (4, "\"second of two\""), (5, "\"three\"")]
     );
-    assert_eq!(table.strays, 1);
+    assert_eq!(bench.strays, 1);
 }
 
 #[test]
 fn a_slow_reply_closes_the_window_while_it_is_awaited() {
-    let mut table = ordered();
-    table.give(3);
-    assert_eq!(table.free_places(), 3);
-    assert_eq!(table.talk.next_deadline(None), Some(table.now + MS));
-    table.now += MS;
-    assert!(table.talk.must_check_activity(table.now));
-    table.talk.record_activity(table.now, Activity::Asleep);
-    assert_eq!(table.free_places(), 0);
+    let mut bench = ordered();
+    bench.give(3);
+    assert_eq!(bench.free_places(), 3);
+    assert_eq!(bench.talk.next_deadline(None), Some(bench.now + MS));
+    bench.now += MS;
+    assert!(bench.talk.must_check_activity(bench.now));
+    bench.talk.record_activity(bench.now, Activity::Asleep);
+    assert_eq!(bench.free_places(), 0);
     assert_eq!(
-        table.talk.next_deadline(None),
-        Some(table.now - MS + TIMEOUT)
+        bench.talk.next_deadline(None),
+        Some(bench.now - MS + TIMEOUT)
     );
-    table.says("{\"id\":3,\"result\":3}\n");
-    assert_eq!(table.free_places(), 1);
+    bench.says("{\"id\":3,\"result\":3}\n");
+    assert_eq!(bench.free_places(), 1);
 }
 
 /// A process that promised order and keeps it, whatever else it does, byte by byte.
@@ -1220,25 +1220,25 @@ proptest! {
     fn requests_that_an_orderly_process_started_are_never_given_back(
         steps in proptest::collection::vec(honest_step(), 0..80),
     ) {
-        let mut table = ordered();
+        let mut bench = ordered();
         let mut process = Honest::default();
-        let before = table.talk.outgoing.total_sent() as usize;
+        let before = bench.talk.outgoing.total_sent() as usize;
         let mut given = 2;
         for step in steps {
             match step {
                 HonestStep::Give => {
-                    if table.free_places() > 0 {
+                    if bench.free_places() > 0 {
                         given += 1;
-                        table.gives(Request(given, "p".to_owned()));
-                        process.ends.push(table.talk.outgoing.end() as usize - before);
+                        bench.gives(Request(given, "p".to_owned()));
+                        process.ends.push(bench.talk.outgoing.end() as usize - before);
                     }
                 }
                 HonestStep::Send(bytes) => {
-                    let bytes = bytes.min(table.talk.outgoing().len());
-                    table.sends(bytes);
+                    let bytes = bytes.min(bench.talk.outgoing().len());
+                    bench.sends(bytes);
                 }
                 HonestStep::Read(bytes) => {
-                    let sent = table.talk.outgoing.total_sent() as usize - before;
+                    let sent = bench.talk.outgoing.total_sent() as usize - before;
                     process.read = (process.read + bytes).min(sent);
                 }
                 HonestStep::Start => {
@@ -1250,18 +1250,18 @@ proptest! {
                     if process.started > process.replied {
                         process.replied += 1;
                         let id = process.replied + 2;
-                        table.says(&text.replace('$', &id.to_string()));
+                        bench.says(&text.replace('$', &id.to_string()));
                     }
                 }
                 HonestStep::Prints => {
-                    table.says("debugging\n");
+                    bench.says("debugging\n");
                 }
             }
-            table.collect();
+            bench.collect();
         }
-        let unread = table.talk.outgoing.total_sent() as usize - before - process.read;
-        let mut seen: Vec<u64> = table.answers.iter().map(|(number, _)| *number).collect();
-        for (number, is_untouched) in ended(&mut table, unread) {
+        let unread = bench.talk.outgoing.total_sent() as usize - before - process.read;
+        let mut seen: Vec<u64> = bench.answers.iter().map(|(number, _)| *number).collect();
+        for (number, is_untouched) in ended(&mut bench, unread) {
             seen.push(number);
             let has_started = number <= process.started as u64 + 2;
             prop_assert!(!(is_untouched && has_started), "{number}");
@@ -1325,42 +1325,42 @@ proptest! {
         steps in proptest::collection::vec(step(), 0..40),
         unread in 0usize..200,
     ) {
-        let mut table = Table::new();
-        table.id_step = STEP_OF_HIDDEN_IDS;
+        let mut bench = Bench::new();
+        bench.id_step = STEP_OF_HIDDEN_IDS;
         let mut given = 0;
         for step in steps {
             match step {
                 Step::Give => {
-                    if table.free_places() > 0 {
-                        prop_assert!(*table.talk.trust() == Trust::Sound);
+                    if bench.free_places() > 0 {
+                        prop_assert!(*bench.talk.trust() == Trust::Sound);
                         given += 1;
-                        table.gives(Request(given, "p".to_owned()));
+                        bench.gives(Request(given, "p".to_owned()));
                     }
                 }
                 Step::Send(bytes) => {
-                    let bytes = bytes.min(table.talk.outgoing().len());
-                    table.sends(bytes);
+                    let bytes = bytes.min(bench.talk.outgoing().len());
+                    bench.sends(bytes);
                 }
                 Step::Says(text) => {
-                    table.says(&text);
+                    bench.says(&text);
                 }
                 Step::Replies(back) => {
                     let number = given.saturating_sub(back);
                     let id = number * STEP_OF_HIDDEN_IDS;
-                    table.says(&format!("{{\"id\":{id},\"result\":{number}}}\n"));
+                    bench.says(&format!("{{\"id\":{id},\"result\":{number}}}\n"));
                 }
-                Step::Waits(millis) => table.waits(millis as u32 * MS, Some(MS)),
-                Step::ClosesInput => table.talk.input_closed(unread as u64),
-                Step::ClosesOutput => table.talk.output_closed(),
+                Step::Waits(millis) => bench.waits(millis as u32 * MS, Some(MS)),
+                Step::ClosesInput => bench.talk.input_closed(unread as u64),
+                Step::ClosesOutput => bench.talk.output_closed(),
             }
-            table.collect();
+            bench.collect();
         }
-        let mut seen: Vec<u64> = table.answers.iter().map(|(number, _)| *number).collect();
-        seen.extend(table.end(unread, PipeHolders::Gone).into_iter().map(|(request, _)| request.0));
+        let mut seen: Vec<u64> = bench.answers.iter().map(|(number, _)| *number).collect();
+        seen.extend(bench.end(unread, PipeHolders::Gone).into_iter().map(|(request, _)| request.0));
         seen.sort_unstable();
         prop_assert_eq!(seen, (1..=given).collect::<Vec<u64>>());
         // A line without id may be taken for the answer only by one that never saw ids.
-        for (number, answer) in &table.answers {
+        for (number, answer) in &bench.answers {
             match answer {
                 Ok(text) => prop_assert!(*text == number.to_string() || text == "\"nobody's\""),
                 Err(failure) => {
@@ -1374,14 +1374,14 @@ proptest! {
 
 #[test]
 fn a_caller_s_budget_that_ran_in_the_queue_ends_before_the_process_s_time() {
-    use crate::process::call::{Call, Extras, Job};
+    use crate::process::call::{Call, Job, RequestExtras};
     let now = Instant::now();
-    let limits = Table::new().talk.limits;
+    let limits = Bench::new().talk.limits;
     let mut talk = Conversation::new(limits, now);
     talk.received(now, b"{\"ready\":true}\n");
     let (call, _answered) = Call::new(Job {
         payload: "p".into(),
-        extras: Extras::default(),
+        extras: RequestExtras::default(),
         timeout: TIMEOUT,
         deadline: Some(now + MS),
         reservation: crate::budget::MemoryBudget::new(1 << 20).reservation(),
@@ -1393,7 +1393,7 @@ fn a_caller_s_budget_that_ran_in_the_queue_ends_before_the_process_s_time() {
 
 #[test]
 fn room_for_the_next_events_is_kept_when_there_are_none() {
-    let Table { mut talk, now, .. } = Table::new();
+    let Bench { mut talk, now, .. } = Bench::new();
     talk.received(now, b"a\nb\n");
     assert_eq!(talk.take_events().len(), 2);
     assert!(talk.take_events().is_empty());
@@ -1407,14 +1407,14 @@ fn a_caller_s_budget_ends_its_wait_and_no_process() {
         "{\"ready\":true}\n",
         "{\"ready\":true,\"concurrency\":2}\n",
     ] {
-        let mut table = Table::new();
-        table.says(ready);
-        table.give(1);
-        table.talk.flight[0].callers_deadline = Some(table.now + 10 * MS);
-        assert_eq!(table.talk.next_deadline(None), Some(table.now + 10 * MS));
-        let free = table.free_places();
-        table.waits(10 * MS, Some(Duration::ZERO));
-        let RequestFailure::TimedOut(seen) = table.failure(1) else {
+        let mut bench = Bench::new();
+        bench.says(ready);
+        bench.give(1);
+        bench.talk.flights[0].callers_deadline = Some(bench.now + 10 * MS);
+        assert_eq!(bench.talk.next_deadline(None), Some(bench.now + 10 * MS));
+        let free = bench.free_places();
+        bench.waits(10 * MS, Some(Duration::ZERO));
+        let RequestFailure::TimedOut(seen) = bench.failure(1) else {
             panic!()
         };
         assert!(
@@ -1422,46 +1422,46 @@ fn a_caller_s_budget_ends_its_wait_and_no_process() {
             "{seen}"
         );
         // One at a time is given no other meanwhile, and its late reply is nobody's.
-        assert_eq!((table.fault(), table.free_places()), (None, free));
-        table.waits(900 * MS, Some(Duration::ZERO));
-        assert_eq!(table.fault(), None, "{ready}");
-        table.says("{\"id\":1,\"result\":\"late\"}\n");
-        assert_eq!((table.fault(), table.answers.len()), (None, 1));
-        assert!(table.give(2));
-        table.says("{\"id\":2,\"result\":2}\n");
-        assert_eq!(table.result(2), "2");
+        assert_eq!((bench.fault(), bench.free_places()), (None, free));
+        bench.waits(900 * MS, Some(Duration::ZERO));
+        assert_eq!(bench.fault(), None, "{ready}");
+        bench.says("{\"id\":1,\"result\":\"late\"}\n");
+        assert_eq!((bench.fault(), bench.answers.len()), (None, 1));
+        assert!(bench.give(2));
+        bench.says("{\"id\":2,\"result\":2}\n");
+        assert_eq!(bench.result(2), "2");
     }
 }
 
 #[test]
 fn a_process_has_its_timeout_and_no_more_after_its_caller_has_left() {
     for ready in ["{\"ready\":true}\n", "{\"ready\":true,\"concurrency\":2}\n"] {
-        let mut table = Table::new();
-        table.says(ready);
-        table.give(1);
-        table.talk.flight[0].callers_deadline = Some(table.now + 10 * MS);
-        table.give(2);
-        table.waits(10 * MS, None);
-        assert_eq!(table.talk.next_deadline(None), Some(table.now + 990 * MS));
-        table.waits(989 * MS, None);
-        assert_eq!(table.fault(), None);
-        table.waits(MS, None);
-        assert_eq!(table.fault(), Some(Fault::TimedOut), "{ready}");
+        let mut bench = Bench::new();
+        bench.says(ready);
+        bench.give(1);
+        bench.talk.flights[0].callers_deadline = Some(bench.now + 10 * MS);
+        bench.give(2);
+        bench.waits(10 * MS, None);
+        assert_eq!(bench.talk.next_deadline(None), Some(bench.now + 990 * MS));
+        bench.waits(989 * MS, None);
+        assert_eq!(bench.fault(), None);
+        bench.waits(MS, None);
+        assert_eq!(bench.fault(), Some(Fault::TimedOut), "{ready}");
         // The other one was given at the same time.
-        assert!(table.is_condemned(), "{ready}");
+        assert!(bench.is_condemned(), "{ready}");
     }
 }
 
 #[test]
 fn a_line_is_made_again_as_it_was_to_be_compared() {
-    use crate::process::call::{Call, Extras, Job};
+    use crate::process::call::{Call, Job, RequestExtras};
     let now = Instant::now();
-    let limits = Table::new().talk.limits;
+    let limits = Bench::new().talk.limits;
     let mut talk = Conversation::new(limits, now);
     let give = |talk: &mut Conversation<Call>, id| {
         let (call, answered) = Call::new(Job {
             payload: "p".into(),
-            extras: Extras::default(),
+            extras: RequestExtras::default(),
             timeout: TIMEOUT,
             deadline: Some(now + TIMEOUT / 2),
             reservation: crate::budget::MemoryBudget::new(1024).reservation(),
@@ -1487,15 +1487,15 @@ fn a_line_is_made_again_as_it_was_to_be_compared() {
 #[test]
 fn lines_that_come_back_changed_give_no_request_back() {
     for (at, is_given_back) in [(None, true), (Some(7), false), (Some(30), false)] {
-        let mut table = Table::new();
-        table.says("{\"ready\":true,\"concurrency\":4}\n");
-        table.give(1);
-        table.give(2);
-        let mut unread = table.written.clone();
+        let mut bench = Bench::new();
+        bench.says("{\"ready\":true,\"concurrency\":4}\n");
+        bench.give(1);
+        bench.give(2);
+        let mut unread = bench.written.clone();
         if let Some(at) = at {
             unread[at] ^= 1;
         }
-        let ended = told_apart(table.talk.end(&unread, PipeHolders::Possible));
+        let ended = told_apart(bench.talk.end(&unread, PipeHolders::Possible));
         let untouched = ended.iter().map(|(_, is_untouched)| *is_untouched);
         assert!(untouched.eq([is_given_back, is_given_back]), "{at:?}");
     }
@@ -1503,24 +1503,24 @@ fn lines_that_come_back_changed_give_no_request_back() {
 
 #[test]
 fn progress_with_a_request_is_told_at_the_end() {
-    let mut table = Table::new();
-    table.give(1);
-    table.says("{\"id\":1,\"result\":\"cut");
-    let left = table.talk.progress_at_end();
+    let mut bench = Bench::new();
+    bench.give(1);
+    bench.says("{\"id\":1,\"result\":\"cut");
+    let left = bench.talk.progress_at_end();
     assert!(
         left.contains("after 21 bytes of a reply without its end"),
         "{left}"
     );
-    let mut table = Table::new();
-    table.gives(Request(1, "p".repeat(100_000)));
-    let left = table.talk.progress_at_end();
+    let mut bench = Bench::new();
+    bench.gives(Request(1, "p".repeat(100_000)));
+    let left = bench.talk.progress_at_end();
     assert!(
         left.contains("with a request line of 100022 bytes"),
         "{left}"
     );
-    let mut table = Table::new();
-    table.give(1);
-    assert_eq!(table.talk.progress_at_end(), "");
+    let mut bench = Bench::new();
+    bench.give(1);
+    assert_eq!(bench.talk.progress_at_end(), "");
 }
 
 #[test]
@@ -1532,10 +1532,10 @@ fn a_wrong_id_is_told_with_its_type() {
         ("1.0", "it is no integer"),
         ("77", "that no request has (77)"),
     ] {
-        let mut table = Table::new();
-        table.give(1);
-        table.says(&format!("{{\"id\":{id},\"result\":1}}\n"));
-        let RequestFailure::Protocol(how) = table.failure(1) else {
+        let mut bench = Bench::new();
+        bench.give(1);
+        bench.says(&format!("{{\"id\":{id},\"result\":1}}\n"));
+        let RequestFailure::Protocol(how) = bench.failure(1) else {
             panic!()
         };
         assert!(how.full().contains(kind), "{how:?}");
@@ -1547,12 +1547,12 @@ fn a_wrong_id_is_told_with_its_type() {
 #[test]
 fn output_is_kept_from_other_callers_and_half_a_reply_from_the_log() {
     for (said, is_logged) in [("secret\n", true), ("{\"id\":1,\"result\":\"secret", false)] {
-        let mut table = Table::new();
-        table.says("{\"ready\":true}\n");
-        table.give(1);
-        table.says(said);
-        table.waits(TIMEOUT, None);
-        let RequestFailure::TimedOut(seen) = table.failure(1) else {
+        let mut bench = Bench::new();
+        bench.says("{\"ready\":true}\n");
+        bench.give(1);
+        bench.says(said);
+        bench.waits(TIMEOUT, None);
+        let RequestFailure::TimedOut(seen) = bench.failure(1) else {
             panic!()
         };
         assert!(seen.full().contains("secret") && !seen.general().contains("secret"));
@@ -1562,11 +1562,11 @@ fn output_is_kept_from_other_callers_and_half_a_reply_from_the_log() {
 
 #[test]
 fn a_process_that_is_stopped_is_said_to_be() {
-    let mut table = Table::new();
-    table.give(1);
-    table.talk.record_suspended(true);
-    table.waits(TIMEOUT, None);
-    let RequestFailure::TimedOut(seen) = table.failure(1) else {
+    let mut bench = Bench::new();
+    bench.give(1);
+    bench.talk.record_suspended(true);
+    bench.waits(TIMEOUT, None);
+    let RequestFailure::TimedOut(seen) = bench.failure(1) else {
         panic!()
     };
     assert!(seen.general().contains("state T"), "{seen}");

@@ -14,7 +14,7 @@ const LONG_LINE_BYTES: u64 = 64 * 1024;
 impl<T: Ticket> Conversation<T> {
     /// The `detail` of a 504 for a request that the process could not start on in time.
     pub(super) fn behind_detail(&self, index: usize) -> String {
-        let limit = self.flight[index].limit();
+        let limit = self.flights[index].limit();
         format!(
             "no reply within {limit}: the process was given it behind another request, which has no reply yet"
         )
@@ -33,7 +33,7 @@ impl<T: Ticket> Conversation<T> {
     /// How far a process that has ended came with its first request: how much of a reply it wrote,
     /// or that the request's line may have been too long for it. Empty if neither is known.
     pub fn progress_at_end(&self) -> String {
-        let Some(first) = self.flight.front().filter(|_| !self.is_shared()) else {
+        let Some(first) = self.flights.front().filter(|_| !self.is_shared()) else {
             return String::new();
         };
         let half = self.framer.partial();
@@ -145,7 +145,7 @@ impl<T> Flight<T> {
     fn limit(&self) -> String {
         match self.callers_deadline {
             Some(deadline) if deadline < self.own_deadline() => {
-                let left = deadline.saturating_duration_since(self.since);
+                let left = deadline.saturating_duration_since(self.could_start_at);
                 let left = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
                 let left = Duration::from_millis(left);
                 let left = humantime::format_duration(left);

@@ -121,17 +121,17 @@ impl<T: Ticket> Conversation<T> {
     /// From here on the process is given no request. A process that repeats ids may finish the
     /// requests that it has.
     pub(super) fn doubt(&mut self, fault: Fault) {
-        if self.ids == Ids::Echoed {
+        if self.ids == Ids::Repeated {
             // A request ahead that the process has not started on is given to another one; so the
             // process must not go on to start on it.
-            let mut flights = self.flight.iter().skip(self.may_have_started());
+            let mut flights = self.flights.iter().skip(self.may_have_started());
             let keeps_order = self.promise == Promise::Order;
             if keeps_order && flights.any(|flight| flight.ticket.is_some()) {
                 return self.condemn(fault);
             }
             return self.finish_only(fault);
         }
-        for mut flight in self.flight.drain(..) {
+        for mut flight in self.flights.drain(..) {
             let failure = RequestFailure::Protocol(fault.cause());
             self.events.extend(flight.close(Err(failure)));
         }
@@ -142,7 +142,7 @@ impl<T: Ticket> Conversation<T> {
         if self.trust == Trust::Sound {
             self.trust = Trust::Finishing(fault);
         }
-        if self.flight.is_empty() {
+        if self.flights.is_empty() {
             self.condemn_if_finishing();
         }
     }

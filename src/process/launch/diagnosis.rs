@@ -307,7 +307,7 @@ pub fn shell_syntax(words: &[OsString]) -> Option<&'static str> {
 }
 
 /// Why the system would not start a process.
-pub(super) fn cannot(error: &io::Error) -> LaunchError {
+pub(super) fn start_error(error: &io::Error) -> LaunchError {
     let errno = error.raw_os_error().map(Errno::from_raw_os_error);
     if errno.is_some_and(is_lasting) {
         let why = format!("the system does not let the worker start a process: {error}");
@@ -470,7 +470,7 @@ mod tests {
             (Errno::NOMEM, false),
             (Errno::MFILE, false),
         ] {
-            let error = cannot(&io::Error::from_raw_os_error(errno.raw_os_error()));
+            let error = start_error(&io::Error::from_raw_os_error(errno.raw_os_error()));
             let told = matches!(error, LaunchError::Command(_));
             assert_eq!(told, is_for_good, "{error}");
         }

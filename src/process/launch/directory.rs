@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 pub struct Directory {
     /// The path by which the working directory was entered; `None` if the environment does not tell
     /// it, which means the working directory itself.
-    home: Option<PathBuf>,
+    working: Option<PathBuf>,
     /// From `--chdir`.
     chosen: Option<PathBuf>,
 }
@@ -20,35 +20,35 @@ pub struct Directory {
 impl Directory {
     /// The folder of `--chdir`, else the path in `PWD`, if it leads to the working directory now.
     pub fn find(chosen: Option<&Path>) -> Directory {
-        let home = std::env::var_os("PWD").filter(names_working_directory);
-        let home = home.map(PathBuf::from);
-        let chosen = chosen.map(|path| match &home {
-            Some(home) => home.join(path),
+        let working = std::env::var_os("PWD").filter(names_working_directory);
+        let working = working.map(PathBuf::from);
+        let chosen = chosen.map(|path| match &working {
+            Some(working) => working.join(path),
             None => std::path::absolute(path).unwrap_or_else(|_| path.to_owned()),
         });
-        Directory { home, chosen }
+        Directory { working, chosen }
     }
 
     /// The path to enter before a command is executed, if it is not the working directory.
     pub(super) fn to_enter(&self) -> Option<&Path> {
-        self.chosen.as_deref().or(self.home.as_deref())
+        self.chosen.as_deref().or(self.working.as_deref())
     }
 
     /// The directory as a path for this process: relative commands are looked up from there.
-    pub fn start(&self) -> &Path {
+    pub fn path(&self) -> &Path {
         self.to_enter().unwrap_or(Path::new("."))
     }
 
     /// The absolute path for a path of the settings, which may be relative to where the worker was
     /// started.
     pub fn absolute(&self, path: &Path) -> PathBuf {
-        self.home
+        self.working
             .as_deref()
-            .map_or_else(|| path.to_owned(), |home| home.join(path))
+            .map_or_else(|| path.to_owned(), |working| working.join(path))
     }
 
     /// The value that processes get as `PWD`, if the worker's own would be wrong.
-    pub(super) fn variable(&self) -> Option<&Path> {
+    pub(super) fn pwd_value(&self) -> Option<&Path> {
         self.chosen.as_deref()
     }
 }
@@ -78,17 +78,17 @@ mod tests {
     #[test]
     fn paths_are_relative_to_where_the_worker_was_started_and_commands_to_where_they_start() {
         let chosen = Directory {
-            home: Some("/home/releases/current".into()),
+            working: Some("/home/releases/current".into()),
             chosen: Some("/srv/function".into()),
         };
-        assert_eq!(chosen.start(), Path::new("/srv/function"));
+        assert_eq!(chosen.path(), Path::new("/srv/function"));
         assert_eq!(
             chosen.absolute("data".as_ref()),
             Path::new("/home/releases/current/data")
         );
         assert_eq!(chosen.absolute("/data".as_ref()), Path::new("/data"));
         let unknown = Directory {
-            home: None,
+            working: None,
             chosen: None,
         };
         assert_eq!(unknown.to_enter(), None);

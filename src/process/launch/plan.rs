@@ -9,7 +9,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
 /// The first word of the command line that asks for the launcher step.
-pub(super) const COMMAND: &str = "launch";
+pub(super) const STEP_WORD: &str = "launch";
 
 /// Ends the plan; the handler's command follows.
 const END: &str = "--";
@@ -18,7 +18,7 @@ const END: &str = "--";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Plan {
     /// The descriptor to report to, open in the step.
-    pub(super) status: RawFd,
+    pub(super) report_to: RawFd,
     /// The worker's process id. A step with another parent has lost the worker already.
     pub(super) parent: i32,
     /// The folder to enter; `None` means the worker's.
@@ -43,8 +43,8 @@ impl Plan {
     /// The words that follow the program's name.
     pub(super) fn to_words(&self) -> Vec<OsString> {
         let mut words = vec![
-            OsString::from(COMMAND),
-            format!("status={}", self.status).into(),
+            OsString::from(STEP_WORD),
+            format!("status={}", self.report_to).into(),
             format!("parent={}", self.parent).into(),
         ];
         let named = |name: &str, path: &OsStr| {
@@ -75,11 +75,11 @@ impl Plan {
         words
     }
 
-    /// Reads the words behind [`COMMAND`]; `None` if the worker cannot have written them.
+    /// Reads the words behind [`STEP_WORD`]; `None` if the worker cannot have written them.
     pub(super) fn from_words(words: impl IntoIterator<Item = OsString>) -> Option<Plan> {
         let mut words = words.into_iter();
         let mut plan = Plan {
-            status: -1,
+            report_to: -1,
             parent: 0,
             directory: None,
             soft_files: None,
@@ -101,14 +101,14 @@ impl Plan {
         }
         plan.program = words.next()?;
         plan.arguments = words.collect();
-        (plan.status > 2 && plan.parent > 0).then_some(plan)
+        (plan.report_to > 2 && plan.parent > 0).then_some(plan)
     }
 
     fn take(&mut self, name: &[u8], value: &[u8]) -> Option<()> {
         let number = || std::str::from_utf8(value).ok()?.parse::<u64>().ok();
         let path = || PathBuf::from(OsString::from_vec(value.to_vec()));
         match name {
-            b"status" => self.status = RawFd::try_from(number()?).ok()?,
+            b"status" => self.report_to = RawFd::try_from(number()?).ok()?,
             b"parent" => self.parent = i32::try_from(number()?).ok()?,
             b"directory" => self.directory = Some(path()),
             b"soft-files" => self.soft_files = Some(number()?),
@@ -200,7 +200,7 @@ mod tests {
 
     fn plain() -> Plan {
         Plan {
-            status: 7,
+            report_to: 7,
             parent: 42,
             directory: None,
             soft_files: None,
@@ -235,7 +235,7 @@ mod tests {
         };
         for plan in [plain(), closed, full] {
             let words = plan.to_words();
-            assert_eq!(words[0], COMMAND);
+            assert_eq!(words[0], STEP_WORD);
             assert_eq!(Plan::from_words(words.into_iter().skip(1)), Some(plan));
         }
     }

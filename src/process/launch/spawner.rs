@@ -1,6 +1,6 @@
 //! Starts one process: this program once more as the step, with pipes, environment and plan.
 
-use super::diagnosis::{self, LaunchError, cannot};
+use super::diagnosis::{self, LaunchError, start_error};
 use super::directory::Directory;
 use super::plan::{Plan, Report, SetUpFailure};
 use super::search_path::{DEFAULT_PATH, has_path};
@@ -28,7 +28,7 @@ const OWN_PROGRAM: &str = "/proc/self/exe";
 const EXECUTION_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Most bytes that the step reports.
-const REPORT_BYTES: usize = 4096;
+const MAX_REPORT_BYTES: usize = 4096;
 
 /// The command of a launcher, with its surroundings.
 #[derive(Debug)]
@@ -46,7 +46,7 @@ pub(super) struct LaunchSpec {
 impl LaunchSpec {
     /// Logs where processes start, at the first start and whenever a link on the way was moved.
     fn tell_where(&self) {
-        let Ok(now) = self.directory.start().canonicalize() else {
+        let Ok(now) = self.directory.path().canonicalize() else {
             return;
         };
         let mut last = self
@@ -100,18 +100,19 @@ pub(super) async fn launch(spec: Arc<LaunchSpec>) -> Result<Launched, Refusal> {
 fn start(spec: &LaunchSpec) -> Result<Launched, Refusal> {
     spec.oom.note_earlier_kills();
     spec.tell_where();
-    let (report, status) = status_pipe().map_err(|error| cannot(&error.into()))?;
+    let (report, status) = status_pipe().map_err(|error| start_error(&error.into()))?;
     let mut child = prepare(spec, &status).spawn().map_err(|error| {
         // The words of the command may be too long.
         match error.raw_os_error() == Some(Errno::TOOBIG.raw_os_error()) {
-            true => diagnosis::explain(&spec.command, spec.directory.start(), &error),
-            false => cannot(&error),
+            true => diagnosis::explain(&spec.command, spec.directory.path(), &error),
+            false => start_error(&error),
         }
     })?;
     // Only the child has the write end now, so that its end is seen.
     drop(status);
     let pipes = (child.stdin.take(), child.stdout.take(), child.stderr.take());
-    let process = Process::new(child, Arc::clone(&spec.oom)).map_err(|error| cannot(&error))?;
+    let process =
+        Process::new(child, Arc::clone(&spec.oom)).map_err(|error| start_error(&error))?;
     let (Some(stdin), Some(stdout), Some(stderr)) = pipes else {
         return Err(LaunchError::System("a pipe is missing".to_owned()).into());
     };
@@ -122,7 +123,7 @@ fn start(spec: &LaunchSpec) -> Result<Launched, Refusal> {
         stdout,
         stderr,
     };
-    let report = read_report(&report).map_err(|error| cannot(&error.into()))?;
+    let report = read_report(&report).map_err(|error| start_error(&error.into()))?;
     let is_busy = report == Report::NotExecuted(Errno::TXTBSY.raw_os_error());
     if let Err(error) = judge(report, &spec.command, &spec.directory) {
         // The step ends after its report, so this is short.
@@ -138,11 +139,11 @@ fn judge(report: Report, command: &Command, directory: &Directory) -> Result<(),
         Report::Executed => Ok(()),
         Report::NotExecuted(number) => {
             let error = io::Error::from_raw_os_error(number);
-            Err(diagnosis::explain(command, directory.start(), &error))
+            Err(diagnosis::explain(command, directory.path(), &error))
         }
         Report::NotEntered(number) => {
             let error = io::Error::from_raw_os_error(number);
-            let path = directory.start().display();
+            let path = directory.path().display();
             let why = format!("the directory to start in cannot be entered: \"{path}\": {error}");
             Err(LaunchError::Command(why.into()))
         }
@@ -171,7 +172,7 @@ fn status_pipe() -> rustix::io::Result<(OwnedFd, OwnedFd)> {
 fn prepare(spec: &LaunchSpec, status: &OwnedFd) -> std::process::Command {
     let isolation = &spec.isolation;
     let plan = Plan {
-        status: status.as_raw_fd(),
+        report_to: status.as_raw_fd(),
         parent: rustix::process::getpid().as_raw_pid(),
         directory: spec.directory.to_enter().map(ToOwned::to_owned),
         soft_files: spec.soft_files,
@@ -193,7 +194,8 @@ fn prepare(spec: &LaunchSpec, status: &OwnedFd) -> std::process::Command {
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
-    // The worker's settings and secrets are not for handlers, nor is its word to the service manager.
+    // The worker's settings and secrets are not for handlers, nor is its word to the service
+    // manager.
     for (name, _) in std::env::vars_os() {
         let is_service_managers = service_manager::VARIABLES.iter().any(|its| name == *its);
         if is_service_managers || name.as_encoded_bytes().starts_with(b"FAAS_") {
@@ -207,7 +209,7 @@ fn prepare(spec: &LaunchSpec, status: &OwnedFd) -> std::process::Command {
     if std::env::var_os("PYTHONUNBUFFERED").is_none() {
         prepared.env("PYTHONUNBUFFERED", "1");
     }
-    if let Some(path) = spec.directory.variable() {
+    if let Some(path) = spec.directory.pwd_value() {
         prepared.env("PWD", path);
     }
     // Lines are UTF-8, and many runtimes destroy characters beyond ASCII where no locale is set.
@@ -229,7 +231,7 @@ fn read_report(report: &OwnedFd) -> rustix::io::Result<Report> {
     let end = Instant::now() + EXECUTION_TIMEOUT;
     let mut bytes = Vec::new();
     let mut block = [0; 256];
-    while bytes.len() < REPORT_BYTES {
+    while bytes.len() < MAX_REPORT_BYTES {
         let left = end.saturating_duration_since(Instant::now());
         let left = Timespec::try_from(left).map_err(|_| Errno::INVAL)?;
         let mut polled = [PollFd::from_borrowed_fd(report.as_fd(), PollFlags::IN)];

@@ -4,7 +4,7 @@
 //! Runs before anything else of the program, on its one thread: no runtime, no log, no settings.
 //! It reports to the worker over a pipe that no handler ever sees.
 
-use super::plan::{COMMAND, Plan, Report, SetUpFailure};
+use super::plan::{Plan, Report, STEP_WORD, SetUpFailure};
 use super::platform::is_lasting;
 use super::sandbox;
 use super::search_path::search_path;
@@ -27,16 +27,16 @@ const OOM_SCORE_MORE: i32 = 900;
 #[expect(clippy::print_stderr, reason = "the launcher step has no log")]
 pub fn launch_if_asked() -> Option<ExitCode> {
     let mut words = std::env::args_os().skip(1);
-    if words.next()? != COMMAND {
+    if words.next()? != STEP_WORD {
         return None;
     }
     let Some(plan) = Plan::from_words(words) else {
-        eprintln!("{COMMAND}: used by the worker only; a command is given after --");
+        eprintln!("{STEP_WORD}: used by the worker only; a command is given after --");
         return Some(ExitCode::from(2));
     };
     // Opened by its path, because only std's own three descriptors can be had by number without
     // unsafe code. Without it no report is possible, and the worker takes silence for a failure.
-    let path = format!("/proc/self/fd/{}", plan.status);
+    let path = format!("/proc/self/fd/{}", plan.report_to);
     if let Ok(status) = rustix::fs::open(path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()) {
         become_handler(&plan, &status);
     }

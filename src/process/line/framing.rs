@@ -8,13 +8,13 @@ const MAX_ENVELOPE_BYTES: usize = 4 * 1024;
 
 /// Splits a stream into lines, whatever the sizes of the reads.
 ///
-/// Holds at most one line: up to the largest reply when it begins with `{`, [`MAX_STRAY_BYTES`] bytes
-/// when it does not. A longer line is reported once, as soon as it is too long, and then skipped up
-/// to its end.
+/// Holds at most one line: up to the largest reply when it begins with `{`, [`MAX_STRAY_BYTES`]
+/// bytes when it does not. A longer line is reported once, as soon as it is too long, and then
+/// skipped up to its end.
 #[derive(Debug)]
 pub struct Framer {
     partial: Vec<u8>,
-    reply_limit: usize,
+    max_line_bytes: usize,
     skipping: bool,
 }
 
@@ -30,10 +30,10 @@ pub enum Line<'a> {
 impl Framer {
     /// A framer for lines whose `result` may have this many bytes.
     pub fn new(max_reply_bytes: usize) -> Framer {
-        let reply_limit = max_reply_bytes.saturating_add(MAX_ENVELOPE_BYTES);
+        let max_line_bytes = max_reply_bytes.saturating_add(MAX_ENVELOPE_BYTES);
         Framer {
             partial: Vec::new(),
-            reply_limit,
+            max_line_bytes,
             skipping: false,
         }
     }
@@ -93,7 +93,7 @@ impl Framer {
 
     fn limit(&self, line: &[u8]) -> usize {
         if is_braced(line) {
-            self.reply_limit
+            self.max_line_bytes
         } else {
             MAX_STRAY_BYTES
         }

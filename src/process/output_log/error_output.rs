@@ -86,8 +86,8 @@ impl ErrorOutput {
         self.log_in_time(cx);
     }
 
-    /// Reads output that is older than bytes of stdout which are to be handled now. Only of a process
-    /// that has used its stderr of late.
+    /// Reads output that is older than bytes of stdout which are to be handled now. Only of a
+    /// process that has used its stderr of late.
     pub(crate) fn catch_up(&mut self, request: impl FnOnce() -> Option<RequestName>) {
         if self.reads_left == 0 {
             return;

@@ -16,18 +16,20 @@ impl<S: RequestSource + ProcessObserver> Owner<S> {
             .next_deadline(slowest_start)
             .is_none_or(|deadline| deadline > now)
         {
-            self.expires_behind = None;
+            self.expires_when_taken_in = None;
             return;
         }
         // An answer that is there wins over the deadline, however late this thread comes. Output
         // after that moment does not put the deadline off.
-        let there = self.pending.len() as u64 + self.bytes_in_stdout();
-        let target = *self.expires_behind.get_or_insert(self.taken_in + there);
+        let there = self.unhandled.len() as u64 + self.bytes_in_stdout();
+        let target = *self
+            .expires_when_taken_in
+            .get_or_insert(self.taken_in + there);
         if self.read_a_turn() == ReadTurn::Unfinished && self.taken_in < target {
             cx.waker().wake_by_ref();
             return;
         }
-        self.expires_behind = None;
+        self.expires_when_taken_in = None;
         if !self.conversation.must_check_activity(now) {
             self.conversation.record_suspended(is_suspended(self.pid));
         }

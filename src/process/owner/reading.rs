@@ -48,7 +48,7 @@ enum Received {
 impl<S: RequestSource + ProcessObserver> Owner<S> {
     /// Reads and handles output, at most [`MAX_READS_IN_A_ROW`] times.
     pub(super) fn poll_read(&mut self, cx: &mut Context<'_>) -> ReadTurn {
-        if !self.pending.is_empty() && self.take_in() == Received::Much {
+        if !self.unhandled.is_empty() && self.take_in() == Received::Much {
             return ReadTurn::Unfinished;
         }
         for _ in 0..MAX_READS_IN_A_ROW {
@@ -72,7 +72,7 @@ impl<S: RequestSource + ProcessObserver> Owner<S> {
 
     /// Reads once, even if the runtime has not heard that the pipe is readable.
     fn read_now(&mut self) -> Received {
-        if !self.pending.is_empty() {
+        if !self.unhandled.is_empty() {
             return self.take_in();
         }
         let Some(stdout) = &self.stdout else {
@@ -86,8 +86,8 @@ impl<S: RequestSource + ProcessObserver> Owner<S> {
     fn received(&mut self, read: io::Result<usize>) -> Received {
         match read {
             Ok(length) if length > 0 => {
-                self.errors.catch_up(|| self.conversation.only_request());
-                self.pending = 0..length;
+                self.stderr.catch_up(|| self.conversation.only_request());
+                self.unhandled = 0..length;
                 self.take_in()
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Received::Nothing,
@@ -107,13 +107,13 @@ impl<S: RequestSource + ProcessObserver> Owner<S> {
         let now = Instant::now();
         self.read_at = now;
         let mut received = Received::Nothing;
-        while !self.pending.is_empty() {
-            let begin = self.pending.start;
-            let end = self.pending.end.min(begin + PIECE_BYTES);
+        while !self.unhandled.is_empty() {
+            let begin = self.unhandled.start;
+            let end = self.unhandled.end.min(begin + PIECE_BYTES);
             let piece = &self.scratch[begin..end];
             self.source.wrote_stdout(piece);
             self.conversation.received(now, piece);
-            self.pending.start = end;
+            self.unhandled.start = end;
             self.taken_in += (end - begin) as u64;
             self.gate.count(self.conversation.buffered_bytes());
             if self.handle_events() > MAX_LINES_PER_TURN {

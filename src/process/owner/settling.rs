@@ -24,8 +24,8 @@ const MAX_REST_BYTES: u64 = 4 * 1024 * 1024;
 /// default, but the process may have made it larger.
 pub(super) const MAX_UNREAD_BYTES: usize = 512 * 1024;
 
-/// Longest wait for the end of stdout after its holders were killed. Only a descendant that has left the group, and
-/// lives on, takes all of it.
+/// Longest wait for the end of stdout after its holders were killed. Only a descendant that has
+/// left the group, and lives on, takes all of it.
 const STDOUT_END_TIMEOUT: Duration = Duration::from_millis(20);
 
 impl<S: RequestSource + ProcessObserver> Owner<S> {
@@ -60,7 +60,7 @@ impl<S: RequestSource + ProcessObserver> Owner<S> {
                         process,
                         began,
                         ended,
-                        is_first: !self.has_answered,
+                        is_first: !self.has_handed_on,
                     };
                     request
                         .into()
@@ -72,8 +72,8 @@ impl<S: RequestSource + ProcessObserver> Owner<S> {
         never_started
     }
 
-    /// Reads stdout to its end, a turn at a time. At most [`MAX_REST_BYTES`], because a descendant may
-    /// go on writing.
+    /// Reads stdout to its end, a turn at a time. At most [`MAX_REST_BYTES`], because a descendant
+    /// may go on writing.
     async fn read_rest(&mut self) {
         let most = self.taken_in + MAX_REST_BYTES;
         while self.read_a_turn() == ReadTurn::Unfinished && self.taken_in < most {

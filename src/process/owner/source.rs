@@ -34,8 +34,9 @@ pub trait RequestSource {
 
 /// Observer of the life of one process.
 pub trait ProcessObserver {
-    /// The process is up. `shown_after` is how long it took to show life by a line: a ready line since
-    /// its start, a reply since it could start on the request. `None`: it is up by its age alone.
+    /// The process is up. `shown_after` is how long it took to show life by a line: a ready line
+    /// since its start, a reply since it could start on the request. `None`: it is up by its age
+    /// alone.
     fn came_up(&mut self, shown_after: Option<Duration>);
     /// The process has had its time for a request, and has sent neither a ready line nor a reply.
     fn went_unanswered(&mut self);

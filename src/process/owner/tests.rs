@@ -5,7 +5,7 @@ use crate::answer::{Answered, Outcome, Work};
 use crate::config::HandlerLog;
 use crate::error::RequestFailure;
 use crate::logging::tests::KeptLog;
-use crate::process::call::{Call, Extras, Job};
+use crate::process::call::{Call, Job, RequestExtras};
 use crate::process::output_log::LogAllowance;
 use crate::process::repeats::FailedOutput;
 use crate::trace_context::TraceContext;
@@ -140,7 +140,7 @@ impl Bench {
         let trace = format!("00-{}-{}-01", "1".repeat(32), "2".repeat(16));
         let (call, answered) = Call::new(Job {
             payload: "p".into(),
-            extras: Extras {
+            extras: RequestExtras {
                 headers: Vec::new(),
                 request_id: request_id.into(),
                 trace: TraceContext::parse(&trace),
@@ -285,7 +285,7 @@ async fn without_ids_a_process_that_waits_for_a_processor_is_not_silent() {
 
 /// It may have asked for one before, and been woken for it since.
 #[tokio::test]
-async fn a_busy_process_without_room_passes_on_what_it_was_woken_for() {
+async fn a_busy_process_without_free_places_passes_on_its_wake_up() {
     let mut bench = Bench::new().await;
     let _answered = bench.ask(LONG);
     assert!(bench.turn().is_pending());
@@ -472,7 +472,7 @@ async fn output_of_a_request_is_not_told_of_the_next() {
         assert!(bench.turn().is_pending());
     }
     bench.says_on_stderr("last words");
-    bench.owner.finish_errors(StartEnd::NotFailed);
+    bench.owner.finish_stderr(StartEnd::NotFailed);
     let expected = [
         ("start", "none"),
         ("one", "r-1"),
@@ -497,7 +497,7 @@ async fn output_that_may_be_of_several_requests_names_none() {
     bench.says_on_stderr("of either\n");
     bench.says("stray\n");
     bench.owner.read_a_turn();
-    bench.owner.finish_errors(StartEnd::NotFailed);
+    bench.owner.finish_stderr(StartEnd::NotFailed);
     let expected = [("stray", "none"), ("of either", "none")];
     let expected = expected.map(|(line, request)| (line.to_owned(), request.to_owned()));
     assert_eq!(lines_of_requests(&log.text()), expected);

@@ -46,7 +46,8 @@ pub async fn reap_in_time() -> Infallible {
                 None => std::future::pending().await,
             }
         };
-        // Cancel-safe: a signal or tick that is lost with it is followed by the search all the same.
+        // Cancel-safe: a signal or tick that is lost with it is followed by the search all the
+        // same.
         tokio::select! {
             () = death => {}
             _ = tick.tick() => {}

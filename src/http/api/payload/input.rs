@@ -144,7 +144,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_is_always_one_json_value_of_bounded_length(
+        fn an_input_is_always_one_json_value_of_bounded_length(
             piece in r#"[a-zé\u{1}\u{2028}😀]{0,3}|\\u00e9|\\ud83d\\ude00|\\ud800|\\n|\\\\"#,
             repeat in 0usize..6000,
         ) {

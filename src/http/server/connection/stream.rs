@@ -15,9 +15,9 @@ use crate::http::server::status::ConnectionStatus;
 
 /// A TCP stream that records in its connection's status when bytes pass.
 ///
-/// While there is an order, a read or write that tokio calls blocked asks the kernel itself. tokio's
-/// knowledge may be older than the order, and it calls a stream writable only when a third of the
-/// send buffer is free, which a slow client may not reach within the limit.
+/// While there is an order, a read or write that tokio calls blocked asks the kernel itself.
+/// tokio's knowledge may be older than the order, and it calls a stream writable only when a third
+/// of the send buffer is free, which a slow client may not reach within the limit.
 pub(super) struct TrackedStream {
     pub(super) stream: TcpStream,
     pub(super) status: Arc<ConnectionStatus>,
@@ -67,7 +67,8 @@ impl TrackedStream {
             let ready = pin!(self.stream.ready(Interest::READABLE)).poll(context);
             match ready {
                 Poll::Ready(Ok(ready)) if !ready.is_read_closed() => {
-                    // The bytes stay in the kernel; the task is woken when more come or the client leaves.
+                    // The bytes stay in the kernel; the task is woken when more come or the client
+                    // leaves.
                     let blocked = || io::Result::<()>::Err(io::ErrorKind::WouldBlock.into());
                     let _ = self.stream.try_io(Interest::READABLE, blocked);
                     self.has_hidden_bytes = true;
@@ -80,7 +81,8 @@ impl TrackedStream {
         }
     }
 
-    /// Writes to the kernel itself, if the connection is about to be closed for its client's slowness.
+    /// Writes to the kernel itself, if the connection is about to be closed for its client's
+    /// slowness.
     fn write_now(&self, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let orders = self.status.orders();
         if !orders.has_check_limits() && !orders.has_give_way() {
