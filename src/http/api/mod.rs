@@ -143,9 +143,12 @@ impl Api {
         let mut exchange = Exchange::new(&request, &head, id, checked.is_ok(), &self.config);
         let route = checked.and_then(|()| self.route(&request, &head, surface, &mut exchange));
         // A client that waits for 100 (Continue) is not made to send a body that is not read.
-        let is_discarded = !matches!(route, Ok(Route::Handler(_)))
-            && !request.body().is_end_stream()
-            && !request.headers().contains_key(EXPECT);
+        let is_sent_anyway =
+            !request.body().is_end_stream() && !request.headers().contains_key(EXPECT);
+        let unread = match is_sent_anyway {
+            true => UnreadBody::Discard,
+            false => UnreadBody::Leave,
+        };
         let body = request.into_body();
         let mut open = InProgress::new(exchange, self);
         async move {
@@ -162,11 +165,11 @@ impl Api {
                     invoke::invoke(invoker, invocation, body, &mut open.exchange).await
                 }
                 Ok(Route::Answer(page)) => {
-                    let_go(body, is_discarded).await;
+                    let_go(body, unread).await;
                     Ok(page)
                 }
                 Err(failure) => {
-                    let_go(body, is_discarded).await;
+                    let_go(body, unread).await;
                     Err(failure)
                 }
             };
@@ -294,10 +297,18 @@ impl Api {
     }
 }
 
-/// Drops a body that is not read; if allowed, takes first what has come of it, so that the
-/// connection can go on.
-async fn let_go(body: RequestBody, is_discarded: bool) {
-    if is_discarded {
+/// What becomes of a body that is not read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum UnreadBody {
+    /// What has come of it is taken, so that the connection can go on.
+    Discard,
+    /// None of it is taken.
+    Leave,
+}
+
+/// Drops a body that is not read.
+async fn let_go(body: RequestBody, unread: UnreadBody) {
+    if unread == UnreadBody::Discard {
         Box::pin(body.discard()).await;
     }
 }
