@@ -168,6 +168,20 @@ fn an_event_past_its_deadline_costs_no_other() {
 }
 
 #[test]
+fn an_event_without_a_process_is_refused_at_its_deadline() {
+    let api = RuntimeApi::start();
+    let environment = [("AWS_LAMBDA_MAX_CONCURRENCY", "2"), ("FAAS_PROCESSES", "1")];
+    let _running = Client::Worker.start(&api, &environment);
+    assert_eq!(api.call_payload("first").result(), "first");
+    let long = api.push(&json!({"payload": "sleep 4000"}));
+    api.wait_for_open(1);
+    let event = json!({"payload": "waits"}).to_string();
+    let late = api.answer(&api.push_text(event, Duration::from_secs(1)));
+    assert_eq!(late.error().0, "Runtime.Overloaded");
+    assert_eq!(api.answer(&long).result(), "sleep 4000");
+}
+
+#[test]
 fn a_process_that_hangs_is_replaced_at_the_deadline() {
     let api = RuntimeApi::start();
     let _running = Client::Worker.start(&api, &[]);
