@@ -68,14 +68,7 @@ pub async fn serve(
     let tokens = tokens.map(Tokens::of_file).transpose()?;
     let (door, admin) = open(&config, inherited)?;
     let watch = watch_files(&config).await?;
-    let shared = Shared {
-        budget: MemoryBudget::new(config.http.max_buffered_bytes),
-        large_bodies: start_large_bodies()?,
-        metrics: Arc::new(Metrics::new(config.threads)),
-        shutdown: control.shutdown,
-        threads,
-        traces: Traces::start(),
-    };
+    let shared = Shared::start(&config, control.shutdown, threads)?;
     let limit = handler_descriptor_limit;
     let (pool, api) = start_api(&config, &shared, limit, &door.addresses(), tokens)?;
     let front = Front::of(door, &config, &shared, &pool);
@@ -128,6 +121,19 @@ struct Shared {
     shutdown: Shutdown,
     threads: Threads,
     traces: Traces,
+}
+
+impl Shared {
+    fn start(config: &Config, shutdown: Shutdown, threads: Threads) -> Result<Shared, StartError> {
+        Ok(Shared {
+            budget: MemoryBudget::new(config.http.max_buffered_bytes),
+            large_bodies: start_large_bodies()?,
+            metrics: Arc::new(Metrics::new(config.threads)),
+            shutdown,
+            threads,
+            traces: Traces::start(),
+        })
+    }
 }
 
 /// Starts the processes, and makes the API in front of them.

@@ -119,6 +119,7 @@ impl MapOptions {
     /// The task of running a batch with these flags.
     pub(in crate::cli) fn task(self) -> Result<Task, String> {
         let memory_limit = memory_limit();
+        let resume = self.resumed();
         let sizes = Sizes::new(self.requests.sizes(None), memory_limit)?;
         let directory = self.processes.chdir.clone();
         let log = self.shutdown.log();
@@ -154,11 +155,7 @@ impl MapOptions {
             attempts: self.retries,
             halt: self.halt,
             job_log: self.job_log,
-            resume: match (self.resume_failed, self.resume) {
-                (true, _) => Resume::RestAndFailed,
-                (false, true) => Resume::Rest,
-                (false, false) => Resume::No,
-            },
+            resume,
             progress: self.progress,
             exit_zero: self.exit_zero,
         };
@@ -179,6 +176,17 @@ impl MapOptions {
             http: no_http(&sizes),
         };
         Ok(Task::Map(Box::new(config), Box::new(map), log))
+    }
+}
+
+impl MapOptions {
+    /// What is done again of an earlier run.
+    fn resumed(&self) -> Resume {
+        match (self.resume_failed, self.resume) {
+            (true, _) => Resume::RestAndFailed,
+            (false, true) => Resume::Rest,
+            (false, false) => Resume::No,
+        }
     }
 }
 
