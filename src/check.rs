@@ -4,6 +4,7 @@
 //! conversation ([`crate::process`]), so that both find the same. It owns the rules, their trials and
 //! the words of its findings; it never serves callers, and knows neither the pool nor HTTP.
 
+mod damage;
 mod desk;
 mod finding;
 mod flood;

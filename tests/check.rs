@@ -401,6 +401,52 @@ fn a_wrong_encoding_is_found_by_its_first_character() {
 }
 
 #[test]
+fn a_function_that_changes_texts_is_no_wrong_encoding() {
+    for change in [
+        "__import__('html').escape(payload)",
+        "__import__('re').sub('[^a-z0-9]+', '-', payload.lower())",
+        "__import__('urllib.parse').parse.quote(payload)",
+        "payload[:20]",
+        "json.dumps(payload)",
+        "' '.join(payload.split())",
+        "__import__('unicodedata').normalize('NFKC', payload)",
+    ] {
+        let part = format!("print(json.dumps({{'id': id, 'result': {change}}}), flush=True)");
+        let Some(report) = check_python(&["--only", "unicode,large"], &answering(&part)) else {
+            return;
+        };
+        report.assert_broken(&[]);
+        report.assert_found(
+            "unicode",
+            "ok",
+            &["the function changes the text, not compared"],
+        );
+        assert_eq!(report.finding("unicode")["level"], "must");
+    }
+}
+
+#[test]
+fn a_reader_that_decodes_chunks_cuts_characters() {
+    let source = "import json, os\nrest = ''\nwhile block := os.read(0, 65536):\n    \
+        *lines, rest = (rest + block.decode('utf-8', 'replace')).split('\\n')\n    \
+        for line in lines:\n        request = json.loads(line)\n        \
+        print(json.dumps({'id': request['id'], 'result': request['payload']}), flush=True)\n";
+    let Some(report) = check_python(&["--only", "unicode,large"], source) else {
+        return;
+    };
+    report.assert_broken(&["large"]);
+    let words = ["U+FFFD", "Decode whole lines, not chunks"];
+    report.assert_found("large", "fail", &words);
+    // Told once.
+    let source = "import json, sys\nfor line in sys.stdin.buffer:\n    \
+        request = json.loads(line.decode('ascii', 'replace'))\n    \
+        print(json.dumps({'id': request['id'], 'result': request['payload']}), flush=True)\n";
+    let report = check_python(&["--only", "unicode,large"], source).unwrap();
+    report.assert_broken(&["unicode"]);
+    report.assert_found("large", "ok", &["see unicode"]);
+}
+
+#[test]
 fn a_reader_that_cuts_long_lines_is_found() {
     let source = "import json, sys\nwhile line := sys.stdin.readline(65536):\n    \
         request = json.loads(line)\n    \

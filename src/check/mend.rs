@@ -45,6 +45,7 @@ mends! {
     Stdout "stdout",
     OneReply "one-reply",
     LongLines "long-lines",
+    WholeLines "whole-lines",
     Loop "loop",
     EndOfInput "end-of-input",
     Signal "signal",

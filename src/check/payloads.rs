@@ -1,5 +1,7 @@
 //! Texts that a check sends as payloads.
 
+use super::damage::{Damage, damage};
+
 /// The payload of a check that was given none.
 pub(super) const USUAL: &str = "check";
 
@@ -25,14 +27,6 @@ pub(super) fn long(bytes: usize) -> String {
     PART.repeat(bytes.div_ceil(PART.len()))
 }
 
-/// The place of the first difference between a text and what came back of it.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Difference {
-    pub(super) sent: char,
-    /// `None`: the text ended there.
-    pub(super) came: Option<char>,
-}
-
 /// Whether a result repeats a text of its payload.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Echo {
@@ -40,8 +34,10 @@ pub(super) enum Echo {
     None,
     /// A string of the result holds the text.
     Same,
-    /// A string of the result begins as the text does, and goes on in another way.
-    Changed(Difference),
+    /// A string of the result begins as the text does, and goes on as the function changes it.
+    Changed,
+    /// A string of the result begins as the text does, and was damaged.
+    Damaged(Damage),
 }
 
 /// The text that stands in front of a payload, so that a result shows whether it repeats it.
@@ -60,14 +56,7 @@ pub(super) fn echo(result: &serde_json::Value, text: &str) -> Echo {
     let Some(begun) = begun else {
         return Echo::None;
     };
-    let mut came = begun.chars();
-    for sent in text.chars() {
-        let next = came.next();
-        if next != Some(sent) {
-            return Echo::Changed(Difference { sent, came: next });
-        }
-    }
-    Echo::Same
+    damage(text, begun).map_or(Echo::Changed, Echo::Damaged)
 }
 
 fn collect<'a>(value: &'a serde_json::Value, strings: &mut Vec<&'a str>) {
@@ -87,16 +76,18 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn the_first_changed_character_of_an_echo_is_found() {
+    fn damage_to_an_echo_is_found() {
         let text = "echo-aé\u{85}b";
-        let changed = |sent, came| Echo::Changed(Difference { sent, came });
+        let damaged = |sent, came| Echo::Damaged(Damage::Character(sent, vec![came]));
         for (result, expected) in [
             (json!("echo-aé\u{85}b"), Echo::Same),
             (json!({"a": ["<echo-aé\u{85}b>"]}), Echo::Same),
             (json!({"a": 7, "b": "other"}), Echo::None),
             (json!(null), Echo::None),
-            (json!("echo-a\u{fffd}"), changed('é', Some('\u{fffd}'))),
-            (json!({"a": "echo-aé"}), changed('\u{85}', None)),
+            (json!("echo-a\u{fffd}"), damaged('é', '\u{fffd}')),
+            (json!("echo-a?"), damaged('é', '?')),
+            (json!({"a": "echo-aé"}), Echo::Changed),
+            (json!("echo-a&eacute;"), Echo::Changed),
         ] {
             assert_eq!(echo(&result, text), expected, "{result}");
         }

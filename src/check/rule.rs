@@ -98,13 +98,14 @@ rules! {
         "any text is read and written without change, in UTF-8"
         "One payload with control characters, quotes, backslashes, U+0085, U+2028, U+2029 and the \
          first, the last and some more characters of each of the 17 planes; and one with U+0000, \
-         which may be answered with an error. They are put in front of the first --payload. Where a \
-         result repeats text of its payload, the text is compared.",
+         which may be answered with an error. They are put in front of the first --payload. Text \
+         that a result repeats is searched for damage: ? or U+FFFD for characters, UTF-8 that was \
+         encoded twice, planes that are missing. A function may change its text in other ways.",
     Large "large" Must
         "a line may be long, and may arrive in any pieces"
         "A process gets a line of about 1 KiB byte by byte, each when the byte before it was read \
          (500 ms at most), and then a line of 1 MiB in pieces of 64 KiB. Each must be answered \
-         within --timeout.",
+         within --timeout, and no character cut.",
     Many "many" Must
         "ten thousand requests to one process, without an end of it or a growth of its memory"
         "10,000 requests to one process, or as many as it answers in 2 s. Resident memory is read \

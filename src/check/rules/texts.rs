@@ -1,6 +1,8 @@
 //! The rules `unicode`, `large` and `error`: payloads that are hard to read or to serve.
 
 use super::{error_of, is_answered, result_of, shown, unanswered};
+use crate::answer::Outcome;
+use crate::check::damage::Damage;
 use crate::check::finding::Finding;
 use crate::check::lines::{is_reply, split};
 use crate::check::mend::Mend;
@@ -20,7 +22,9 @@ enum Repeated {
     Same,
     /// An error, or a result without the text.
     No,
-    Changed(String),
+    /// The function changes the text.
+    Changed,
+    Damaged(Damage),
 }
 
 /// Any text comes through.
@@ -41,10 +45,16 @@ pub(in crate::check) async fn unicode(session: &mut Session<'_>) -> Result<Findi
         return Ok(session.unanswered(Rule::Unicode, &reply, what, Mend::Encoding));
     }
     let planes = repeated(&reply, &text);
-    if let Repeated::Changed(how) = &planes {
-        let trial = session.trial();
-        let output = trial.record().output.clone();
-        return Ok(changed(session, Rule::Unicode, how, Mend::Encoding, output));
+    if let Repeated::Damaged(damage) = &planes {
+        let output = session.trial().record().output.clone();
+        let mend = Mend::Encoding;
+        return Ok(damaged(
+            session,
+            Rule::Unicode,
+            &damage.shown(),
+            mend,
+            output,
+        ));
     }
     let text = format!("{MARK}a\0b");
     let with_nul = session.ask(&format!("{text}{payload}")).await?;
@@ -53,10 +63,16 @@ pub(in crate::check) async fn unicode(session: &mut Session<'_>) -> Result<Findi
         return Ok(session.unanswered(Rule::Unicode, &with_nul, what, Mend::Encoding));
     }
     let nul = repeated(&with_nul, &text);
-    if let Repeated::Changed(how) = &nul {
-        let trial = session.trial();
-        let output = trial.record().output.clone();
-        return Ok(changed(session, Rule::Unicode, how, Mend::Encoding, output));
+    if let Repeated::Damaged(damage) = &nul {
+        let output = session.trial().record().output.clone();
+        let mend = Mend::Encoding;
+        return Ok(damaged(
+            session,
+            Rule::Unicode,
+            &damage.shown(),
+            mend,
+            output,
+        ));
     }
     if has_byte_order_mark(&session.facts.first.output) {
         let summary = "a byte order mark stands before a line";
@@ -70,6 +86,7 @@ pub(in crate::check) async fn unicode(session: &mut Session<'_>) -> Result<Findi
         (Repeated::Same, _) => {
             "each character came back, but for U+0000, which was answered without it"
         }
+        (Repeated::Changed, _) => "the function changes the text, not compared",
         (_, _) => "answered; the text does not come back, and was not compared",
     };
     Ok(Finding::ok(Rule::Unicode, summary))
@@ -79,7 +96,7 @@ pub(in crate::check) async fn unicode(session: &mut Session<'_>) -> Result<Findi
 pub(in crate::check) async fn large(session: &mut Session<'_>) -> Result<Finding, LaunchError> {
     let payload = session.payload();
     let limit = session.config.timeout;
-    let mut summary = String::new();
+    let (mut summary, mut is_changed) = (String::new(), false);
     for (bytes, pieces) in [
         (SHORT_LINE, "that came byte by byte"),
         (LONG_LINE, "of 1 MiB"),
@@ -98,10 +115,22 @@ pub(in crate::check) async fn large(session: &mut Session<'_>) -> Result<Finding
                 let mend = session.mend(Mend::LongLines);
                 Some(unanswered(&trial, Rule::Large, &reply, &what).mended(mend))
             }
-            Repeated::Changed(how) => {
-                let how = format!("in a line {pieces}, {how}");
+            // The rule `unicode` has told of the damage.
+            Repeated::Damaged(_) if session.facts.is_text_broken => None,
+            Repeated::Damaged(damage) => {
+                let how = format!("in a line {pieces}, {}", damage.shown());
                 let output = trial.record().output.clone();
-                Some(changed(session, Rule::Large, &how, Mend::LongLines, output))
+                // Whole lines have kept their characters in the rule `unicode`.
+                let is_in_pieces = session.config.rules.contains(&Rule::Unicode);
+                let mend = match damage.is_replaced() && is_in_pieces {
+                    true => Mend::WholeLines,
+                    false => damage.mend(),
+                };
+                Some(damaged(session, Rule::Large, &how, mend, output))
+            }
+            Repeated::Changed => {
+                is_changed = true;
+                None
             }
             Repeated::Same | Repeated::No => None,
         };
@@ -112,6 +141,11 @@ pub(in crate::check) async fn large(session: &mut Session<'_>) -> Result<Finding
             return Ok(finding);
         }
         summary = format!("1 MiB in {}", shown(reply.took));
+    }
+    if session.facts.is_text_broken {
+        summary += "; the text was not compared, see unicode";
+    } else if is_changed {
+        summary += "; the function changes the text, not compared";
     }
     Ok(Finding::ok(Rule::Large, summary))
 }
@@ -157,23 +191,31 @@ pub(in crate::check) async fn error(session: &mut Session<'_>) -> Result<Finding
 }
 
 fn repeated(reply: &Reply, text: &str) -> Repeated {
+    if reply.outcome.as_ref().is_some_and(has_half_pair) {
+        return Repeated::Damaged(Damage::HalfPair);
+    }
     let Some(result) = reply.outcome.as_ref().and_then(result_of) else {
         return Repeated::No;
     };
     match echo(&result, text) {
         Echo::Same => Repeated::Same,
         Echo::None => Repeated::No,
-        Echo::Changed(difference) => {
-            let sent = u32::from(difference.sent);
-            Repeated::Changed(match difference.came {
-                Some(came) => format!("U+{sent:04X} came back as U+{:04X}", u32::from(came)),
-                None => format!("the text ends before U+{sent:04X}"),
-            })
-        }
+        Echo::Changed => Repeated::Changed,
+        Echo::Damaged(damage) => Repeated::Damaged(damage),
     }
 }
 
-fn changed(
+/// True for a result with an escape such as `\ud800`, which alone is no character.
+fn has_half_pair(outcome: &Outcome) -> bool {
+    let read = |body| serde_json::from_slice::<serde_json::Value>(body).err();
+    let error = outcome.as_ref().ok().and_then(|body| read(body));
+    error.is_some_and(|error| {
+        let text = error.to_string();
+        text.contains("surrogate") || text.contains("hex escape")
+    })
+}
+
+fn damaged(
     session: &Session<'_>,
     rule: Rule,
     how: &str,

@@ -66,7 +66,7 @@ fn mends_of(rule: Rule) -> &'static [Mend] {
         Rule::Concurrency => &[Mend::Concurrency],
         Rule::Error => &[Mend::Refuse],
         Rule::Unicode => &[Mend::Encoding, Mend::ByteOrderMark],
-        Rule::Large => &[Mend::LongLines],
+        Rule::Large => &[Mend::LongLines, Mend::WholeLines],
         Rule::Many => &[Mend::Loop, Mend::Memory],
         Rule::Stray => &[Mend::Stdout],
         Rule::Eof => &[Mend::EndOfInput],
