@@ -170,6 +170,24 @@ fn a_reply_that_is_not_flushed_is_told_from_a_read_to_the_end() {
 }
 
 #[test]
+fn a_start_that_waits_has_its_time() {
+    let source = "import time\ntime.sleep(2)\nprint('{\"ready\":true}', flush=True)\n".to_owned()
+        + &answering(ECHO);
+    let options = ["--timeout", "1s", "--only", "answers,large,eof"];
+    let Some(report) = check_python(&options, &source) else {
+        return;
+    };
+    report.assert_broken(&[]);
+    // Too slow for a check, and so no judgement about its end.
+    let part = "while True: pass";
+    let options = ["--timeout", "500ms", "--only", "answers,eof,children"];
+    let report = check_python(&options, &answering(part)).unwrap();
+    report.assert_found("answers", "fail", &["starts slowly: --timeout 30s"]);
+    report.assert_found("eof", "skip", &["started in time"]);
+    report.assert_found("children", "skip", &[]);
+}
+
+#[test]
 fn a_reply_without_a_newline_is_quoted() {
     let part = "sys.stdout.write(json.dumps({'id': id, 'result': payload})); sys.stdout.flush()";
     let Some(report) = check_python(SILENT, &answering(part)) else {

@@ -67,8 +67,8 @@ rules! {
     Answers "answers" Must
         "one line for each request, with a result or an error, within --timeout"
         "Each --payload, or else the text \"check\", is sent as one request. The reply must come \
-         within --timeout (5 s); a process that computes and has not read it yet is starting, and has \
-         30 s. Without a reply, stdin is closed, and for 2 s more the check looks at \
+         within --timeout (5 s); a process that has neither read it nor sent a ready line is still \
+         starting, and has 30 s. Without a reply, stdin is closed, and for 2 s more the check looks at \
          what comes then; another process is sent 2,000 requests at once, for a buffer that \
          overflows writes what it holds.",
     Ids "ids" Should

@@ -34,6 +34,8 @@ pub(super) struct Session<'a> {
 pub(super) struct Facts {
     /// Why rules that need answers are not tried.
     pub(super) lacks: Option<&'static str>,
+    /// The first process was still starting, or slow, when its time was over.
+    pub(super) is_slow: bool,
     /// The process ends behind a reply.
     pub(super) ends_after_reply: Option<String>,
     /// The record of the first process, after its first exchange.
@@ -116,6 +118,10 @@ impl<'a> Session<'a> {
         let begun = Instant::now();
         let finding = match self.facts.lacks {
             Some(why) if needs_answers(rule) => Finding::skip(rule, why),
+            // A process that is still starting reads no end of its stdin.
+            Some(_) if self.facts.is_slow && matches!(rule, Rule::Eof | Rule::Children) => {
+                Finding::skip(rule, "needs a process that has started in time")
+            }
             Some(_) | None => match self.attempt(rule).await {
                 Ok(finding) => finding,
                 Err(error) => Finding::broken(rule, Level::Must, "another process did not start")
@@ -179,7 +185,7 @@ impl<'a> Session<'a> {
         let is_spent = self.facts.ends_after_reply.is_some();
         if is_spent || !self.trial.as_ref().is_some_and(is_sound) {
             self.end_trial().await;
-            let trial = Trial::start(self.launcher, self.config.timeout, Delivery::Plain).await?;
+            let trial = Trial::start(self.launcher, FIRST_START, Delivery::Plain).await?;
             self.trial = Some(trial);
         }
         Ok(self.trial.as_mut().expect("a process was put there"))
@@ -204,9 +210,7 @@ impl<'a> Session<'a> {
         let is_spent = self.facts.ends_after_reply.is_some();
         match self.second.take().filter(|_| !is_spent) {
             Some(second) if *second.standing() == Standing::Sound => Ok(second),
-            Some(_) | None => {
-                Trial::start(self.launcher, self.config.timeout, Delivery::Pieces).await
-            }
+            Some(_) | None => Trial::start(self.launcher, FIRST_START, Delivery::Pieces).await,
         }
     }
 

@@ -8,6 +8,8 @@ use super::mend::Mend;
 pub(super) struct Silent {
     /// The time that it had, in words.
     pub(super) limit: String,
+    /// A longer time, as `--timeout` takes it.
+    pub(super) longer: String,
     /// Bytes on stdout until then.
     pub(super) output: Vec<u8>,
     /// Bytes in its stdin that it had not read.
@@ -34,7 +36,7 @@ pub(super) struct Explanation {
 
 /// Explains the silence of a process.
 pub(super) fn explain(silent: &Silent) -> Explanation {
-    let limit = &silent.limit;
+    let (limit, longer) = (&silent.limit, &silent.longer);
     let explanation = |summary: String, cause: &str, mends| Explanation {
         summary,
         cause: cause.to_owned(),
@@ -44,11 +46,16 @@ pub(super) fn explain(silent: &Silent) -> Explanation {
         let summary = format!("no reply within {limit}: {summary}");
         return explanation(summary, "", vec![mend]);
     }
-    if last_reply(&silent.output_at_end).is_some() && silent.unread_bytes > 0 {
+    let is_slow = silent.unread_bytes > 0 || (silent.is_running && !silent.overflows);
+    if last_reply(&silent.output_at_end).is_some() && is_slow {
+        let cause = match silent.unread_bytes {
+            0 => "The process was still working on the request then",
+            _ => "The process had not read the request then",
+        };
+        let cause = format!("{cause}. If it only starts slowly: --timeout {longer}");
         return explanation(
             format!("no reply within {limit}; it came later"),
-            "The process had not read the request then: it starts slowly. A longer --timeout tells; \
-             and the worker gives a process without a ready line requests before it is up.",
+            &cause,
             Vec::new(),
         );
     }
@@ -92,29 +99,29 @@ pub(super) fn explain(silent: &Silent) -> Explanation {
 
 /// Explains a process that wrote nothing that helps.
 fn without_output(silent: &Silent) -> Explanation {
-    let limit = &silent.limit;
+    let (limit, longer) = (&silent.limit, &silent.longer);
     let wrote = match silent.output.is_empty() {
         true => "it wrote nothing",
         false => "nothing that it wrote is a reply",
     };
-    let (cause, mend) = if silent.unread_bytes > 0 && silent.is_running {
+    let (cause, mend) = if silent.unread_bytes > 0 {
+        let does = match silent.is_running {
+            true => "computes",
+            false => "waits for something else than its stdin",
+        };
         (
-            "The process has not read the request and computes, for 30 s now: it starts very slowly, or \
-             works on something before it reads its stdin."
-                .to_owned(),
-            Some(Mend::ReadLines),
-        )
-    } else if silent.unread_bytes > 0 {
-        (
-            "The process has not read the request: it waits for something else than its stdin."
-                .to_owned(),
+            format!(
+                "The process has not read the request, and {does}. If it only starts slowly: \
+                 --timeout {longer}"
+            ),
             Some(Mend::ReadLines),
         )
     } else if silent.is_running {
         (
-            "The process has read the request and is running: it is slow (a longer --timeout \
-             tells), or in a loop without end."
-                .to_owned(),
+            format!(
+                "The process has read the request and is running: it is in a loop without end, or \
+                 slow. If it only starts slowly: --timeout {longer}"
+            ),
             None,
         )
     } else if let Some(status) = &silent.ended {
@@ -155,7 +162,8 @@ mod tests {
     fn a_missing_reply_is_explained_by_what_was_seen() {
         let reply = b"{\"id\":7,\"result\":1}\n".to_vec();
         let silent = || Silent {
-            limit: "5s".to_owned(),
+            limit: "5 s".to_owned(),
+            longer: "30s".to_owned(),
             ..Silent::default()
         };
         let cases = [
@@ -183,7 +191,26 @@ mod tests {
                     ..silent()
                 },
                 None,
-                "starts slowly",
+                "starts slowly: --timeout 30s",
+            ),
+            (
+                Silent {
+                    output_at_end: reply.clone(),
+                    is_running: true,
+                    ..silent()
+                },
+                None,
+                "starts slowly: --timeout 30s",
+            ),
+            (
+                Silent {
+                    output_at_end: reply.clone(),
+                    is_running: true,
+                    overflows: true,
+                    ..silent()
+                },
+                Some(Mend::Flush),
+                "did not flush",
             ),
             (
                 Silent {

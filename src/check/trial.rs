@@ -18,7 +18,7 @@ use crate::process::output_log::{ErrorOutput, LogAllowance, ProcessLog, StreamLo
 use crate::process::owner::Owner;
 use crate::process::reaping::{ExitWatch, Process, describe};
 use crate::process::repeats::{FailedOutput, StartEnd};
-use crate::procfs::{cpu_seconds, is_tree_runnable};
+use crate::procfs::is_tree_runnable;
 use rustix::process::Signal;
 use std::future::{Future, pending};
 use std::num::NonZeroUsize;
@@ -45,11 +45,8 @@ const SILENCE: Duration = Duration::from_millis(30);
 /// Longest wait for that silence.
 const SILENCE_WITHIN: Duration = Duration::from_millis(600);
 
-/// Longest time of the first start, for a process that uses it.
+/// Longest time of a start, for a process that uses it.
 pub(super) const FIRST_START: Duration = Duration::from_secs(30);
-
-/// A process that starts uses a processor within this time, even on a busy machine.
-const COMPUTES_WITHIN: Duration = Duration::from_millis(500);
 
 /// How request lines reach a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -177,7 +174,7 @@ impl Trial {
         loop {
             match self.run(timeout(limit, &mut answered)).await {
                 Some(Ok(answered)) => return Reply::new(answered.ok()),
-                Some(Err(_)) if self.is_starting().await => {}
+                Some(Err(_)) if self.is_starting() => {}
                 Some(Err(_)) => {
                     let failure = RequestFailure::TimedOut("no reply in time".into());
                     return Reply::new(Some((Err(failure), None)));
@@ -247,15 +244,10 @@ impl Trial {
         self.owner.unread_bytes()
     }
 
-    /// True when the process has not read its stdin and computes: it is still starting.
-    pub(super) async fn is_starting(&mut self) -> bool {
-        let unread = self.unread_bytes();
-        let before = cpu_seconds(self.pid());
-        if unread == 0 || self.run(sleep(COMPUTES_WITHIN)).await.is_none() {
-            return false;
-        }
-        let pid = self.pid();
-        cpu_seconds(pid) > before || is_tree_runnable(pid)
+    /// True when the process has not read its stdin yet, and has not said that it is ready: it is still
+    /// starting, whether it computes or waits.
+    pub(super) fn is_starting(&self) -> bool {
+        self.unread_bytes() > 0 && self.record().up_after.is_none()
     }
 
     /// Counts and forgets the stray lines so far.

@@ -10,6 +10,7 @@ use crate::check::reply::{Reply, Standing};
 use crate::check::rule::{Level, Rule};
 use crate::check::session::Session;
 use crate::check::silence::{Silent, explain};
+use crate::check::trial::FIRST_START;
 use crate::error::RequestFailure;
 use crate::process::launch::LaunchError;
 use crate::procfs::{is_tree_runnable, waits_for_input};
@@ -174,13 +175,19 @@ async fn silent(
     let trial = session.trial();
     let pid = trial.pid();
     let is_alive = !matches!(trial.standing(), Standing::Ended(_));
+    let had = match trial.is_starting() {
+        true => limit.max(FIRST_START),
+        false => limit,
+    };
     let mut silent = Silent {
-        limit: shown(limit),
+        limit: shown(had),
+        longer: shown((2 * had).max(FIRST_START)).replace(' ', ""),
         unread_bytes: trial.unread_bytes(),
         waits_for_input: waits_for_input(pid).filter(|_| is_alive),
         is_running: is_alive && is_tree_runnable(pid),
         ..Silent::default()
     };
+    let is_slow = is_alive && (trial.is_starting() || silent.is_running);
     if is_alive {
         let has_ended = trial.close_input(LISTENS_FOR).await;
         if has_ended {
@@ -200,6 +207,7 @@ async fn silent(
     if mistake_in(&silent.output).is_none() {
         silent.overflows = overflows(session.launcher, payload, limit).await?;
     }
+    session.facts.is_slow = is_slow;
     let explained = explain(&silent);
     let mends = explained.mends.iter();
     let mend = mends.flat_map(|mistake| session.mend(*mistake)).collect();
