@@ -225,10 +225,13 @@ fn replies_in_a_wrong_form_are_told_apart() {
             ["before the brace", "In Python"],
         ),
     ] {
-        let Some(report) = check_python(SILENT, &answering(part)) else {
+        let options = ["--timeout", "3s", "--only", "answers,stray"];
+        let Some(report) = check_python(&options, &answering(part)) else {
             return;
         };
         report.assert_found("answers", "fail", &words);
+        // Told once: the line was meant as a reply.
+        report.assert_found("stray", "skip", &[]);
         assert_eq!(report.status, 1, "{part}");
     }
 }
@@ -249,6 +252,44 @@ fn a_handler_that_dies_of_a_payload_or_at_its_start_is_quoted() {
     let report = check_python(&["--only", "answers"], "import no_such_module\n").unwrap();
     let words = ["ModuleNotFoundError", "did not come as far as its loop"];
     report.assert_found("answers", "fail", &words);
+}
+
+#[test]
+fn an_exception_of_node_is_quoted_and_not_its_version() {
+    let Some(node) = interpreter("node") else {
+        return;
+    };
+    let scratch = Scratch::new();
+    for (source, stderr, loops) in [
+        (
+            "require('no-such-module')",
+            "Error: Cannot find module",
+            false,
+        ),
+        (
+            "throw new RangeError('too far')",
+            "RangeError: too far",
+            false,
+        ),
+        ("throw 'no error'", "no error", false),
+        (
+            "require('readline').createInterface({input: process.stdin})\
+             .on('line', line => line.no.such)",
+            "TypeError: Cannot read",
+            true,
+        ),
+    ] {
+        let file = scratch.file("handler.js", 0o644, source);
+        let report = check(&["--only", "answers"], &[&node, &file]);
+        report.assert_found("answers", "fail", &[]);
+        let finding = report.finding("answers");
+        let seen = finding["seen"]["stderr"].as_str().unwrap();
+        assert!(seen.contains(stderr), "{finding:#}");
+        let cause = finding["cause"].as_str().unwrap();
+        assert_eq!(cause.contains("as far as its loop"), !loops, "{finding:#}");
+        let mend = finding["mend"].as_str().unwrap_or_default();
+        assert_eq!(mend.contains("payload"), loops, "{finding:#}");
+    }
 }
 
 #[test]

@@ -65,6 +65,7 @@ pub(super) struct Trial {
     relay: Option<Relay>,
     budget: MemoryBudget,
     standing: Standing,
+    left_unread: bool,
 }
 
 impl Trial {
@@ -116,12 +117,18 @@ impl Trial {
             relay,
             budget,
             standing: Standing::Sound,
+            left_unread: false,
         })
     }
 
     /// The process id.
     pub(super) fn pid(&self) -> u32 {
         self.process.id()
+    }
+
+    /// True when the process has ended without having read all of its stdin.
+    pub(super) fn left_unread(&self) -> bool {
+        self.left_unread
     }
 
     /// Whether the process may be asked.
@@ -367,6 +374,7 @@ impl Trial {
         }
         let death = self.process.reap();
         self.owner.finish_stderr(StartEnd::NotFailed);
+        self.left_unread = self.unread_bytes() > 0;
         let status = describe(&death);
         self.standing = Standing::Ended(status.clone());
         // Requests that were never started are dropped, and with them the channels of their answers.

@@ -111,14 +111,20 @@ fn ended(session: &mut Session<'_>, output: &[u8]) -> Finding {
         Standing::Sound | Standing::Faulty(_) => "it closed its pipes".to_owned(),
     };
     let stderr = session.trial().last_error_line();
+    // What a process has not read cannot have ended it.
+    let is_unread = session.trial().left_unread();
     let summary = format!("the process ended without a reply ({status})");
     let finding = Finding::broken(Rule::Answers, Level::Must, summary);
     let finding = match mistake_in(output) {
         Some(Mistake { summary, mend }) => finding
             .because(sentence(&summary))
             .mended(session.mend(mend)),
-        None if is_start_failure(&stderr) => {
-            finding.because("The program did not come as far as its loop: its stderr says why.")
+        None if is_unread || is_start_failure(&stderr) => {
+            let why = match stderr.is_empty() {
+                true => ", and says nothing on its stderr.",
+                false => ": its stderr says why.",
+            };
+            finding.because(format!("The program did not come as far as its loop{why}"))
         }
         None => finding.mended(session.mend(Mend::Refuse)),
     };

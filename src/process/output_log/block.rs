@@ -97,20 +97,28 @@ impl Block {
 }
 
 /// The last line that is not blank; where it is below the stack of an exception, as Node and Java
-/// write it, the line of the exception.
+/// write it, the line of the exception. `None` where there is no line but the version of Node.
 fn last_line(text: &[u8]) -> Option<&[u8]> {
     let lines = text.rsplit(|byte| *byte == b'\n');
     let mut lines = lines.filter(|line| !line.trim_ascii().is_empty());
     let last = lines.next()?;
-    if !last.starts_with(b"Node.js v") && !last.trim_ascii_start().starts_with(b"at ") {
+    let is_end = is_end_of_node(last);
+    if !is_end && !last.trim_ascii_start().starts_with(b"at ") {
         return Some(last);
     }
     let names_it = |line: &&[u8]| {
-        let mut names = ["Error", "Exception"].iter();
+        let mut names = ["Error", "Exception", "error"].iter();
         let has_name = names.any(|name| memchr::memmem::find(line, name.as_bytes()).is_some());
-        !line[0].is_ascii_whitespace() && has_name
+        !line[0].is_ascii_whitespace() && has_name && line.contains(&b':')
     };
-    lines.find(names_it).or(Some(last))
+    let other = lines.clone().find(|line| !is_end_of_node(line));
+    let usual = if is_end { other } else { Some(last) };
+    lines.find(names_it).or(usual)
+}
+
+/// True for lines that Node writes below any exception: its version, and how to have a stack shown.
+fn is_end_of_node(line: &[u8]) -> bool {
+    line.starts_with(b"Node.js v") || line.starts_with(b"(Use `node ")
 }
 
 #[cfg(test)]
@@ -131,10 +139,16 @@ mod tests {
             ),
             ("    at f\n    at g\n", "    at g"),
             ("Error: no\nlast", "last"),
+            (
+                "x.js:1\nUncaught:\n'boom'\n(Use `node --trace-uncaught ...` to see)\n\nNode.js v20.1",
+                "'boom'",
+            ),
         ] {
             assert_eq!(last_line(text.as_bytes()), Some(line.as_bytes()), "{text}");
         }
         assert_eq!(last_line(b" \n"), None);
+        // The exception came in the block before.
+        assert_eq!(last_line(b"\nNode.js v20.1\n"), None);
     }
 
     #[test]
