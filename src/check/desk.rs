@@ -42,6 +42,7 @@ pub(super) struct Desk {
     answers: Vec<Answer>,
     asked: usize,
     last_taken: Option<usize>,
+    in_flight: usize,
     record: Record,
 }
 
@@ -58,6 +59,8 @@ pub(super) struct Record {
     pub(super) strays: u64,
     /// The numbers of requests in the order of their answers, since the last exchange began.
     pub(super) order: Vec<usize>,
+    /// Most requests that the process had at one time, since the last exchange began.
+    pub(super) most_at_once: usize,
     /// The id of the request that was written last.
     pub(super) last_id: Option<u64>,
     /// The ready line, and how long after its start the process sent it.
@@ -81,6 +84,7 @@ impl Desk {
             answers: Vec::new(),
             asked: 0,
             last_taken: None,
+            in_flight: 0,
             record: Record {
                 at_once: 1,
                 ..Record::default()
@@ -97,6 +101,7 @@ impl Desk {
     pub(super) fn begin_exchange(&mut self) -> usize {
         self.record.output.clear();
         self.record.order.clear();
+        self.record.most_at_once = 0;
         self.asked
     }
 
@@ -131,6 +136,8 @@ impl RequestSource for Desk {
         // Requests are added between two polls of the owner only, so there is no waker to keep.
         let taken = self.waiting.pop_front();
         self.last_taken = taken.as_ref().map(|asked| asked.number);
+        self.in_flight += usize::from(taken.is_some());
+        self.record.most_at_once = self.record.most_at_once.max(self.in_flight);
         taken.map_or(Poll::Pending, Poll::Ready)
     }
 
@@ -139,6 +146,7 @@ impl RequestSource for Desk {
     }
 
     fn answer(&mut self, request: Asked, outcome: Outcome, work: Work) {
+        self.in_flight = self.in_flight.saturating_sub(1);
         self.record.order.push(request.number);
         self.answers
             .push(request.call.into_answer(outcome, Some(work)));

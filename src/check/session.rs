@@ -47,6 +47,8 @@ pub(super) struct Facts {
     pub(super) stray_lines: Vec<Vec<u8>>,
     /// The wrong id of a reply.
     pub(super) wrong_id: Option<String>,
+    /// The rule `order` has failed.
+    pub(super) is_order_broken: bool,
     /// The rule `unicode` has failed.
     pub(super) is_text_broken: bool,
     /// How a process ended with its stdin.
@@ -128,6 +130,7 @@ impl<'a> Session<'a> {
                     .because(error.to_string()),
             },
         };
+        self.facts.is_order_broken |= rule == Rule::Order && finding.verdict == Verdict::Fail;
         self.facts.is_text_broken |= rule == Rule::Unicode && finding.verdict == Verdict::Fail;
         Finding {
             took: begun.elapsed(),

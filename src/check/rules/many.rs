@@ -124,7 +124,11 @@ async fn half_a_round(
         if let Some(reply) = replies.get(good) {
             let count = before + answered;
             let what = format!("request {} in a row", count + 1);
-            let finding = session.unanswered(Rule::Many, reply, &what, Mend::Loop);
+            let mistake = match session.facts.is_order_broken {
+                true => Mend::Order,
+                false => Mend::Loop,
+            };
+            let finding = session.unanswered(Rule::Many, reply, &what, mistake);
             return Ok(Err(Box::new(finding)));
         }
         let each = begun.elapsed() / u32::try_from(batch).unwrap_or(u32::MAX);
