@@ -281,19 +281,54 @@ fn completions_are_scripts_that_their_shell_reads_and_know_each_command() {
     }
     let scratch = Scratch::new();
     let script = scratch.file("completion", 0o644, printed(&["completions", "bash"]));
-    let words = "source \"$1\"; COMP_WORDS=(faas-worker he); COMP_CWORD=1; \
-                 _faas__worker faas-worker he faas-worker; echo \"${COMPREPLY[*]}\"";
-    let mut bash = Command::new("bash");
-    bash.args(["-c", words, "bash", &script]);
-    match bash.output() {
-        Ok(output) => {
-            let offered = String::from_utf8_lossy(&output.stdout).into_owned();
-            assert!(
-                offered.split_whitespace().any(|word| word == "health"),
-                "{output:?}"
-            );
+    let listed = |task: &[&str]| {
+        let list = printed(task);
+        let words = list
+            .lines()
+            .filter_map(|line| line.split_whitespace().next());
+        words.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let rules = listed(&["check", "--list"]);
+    for (typed, word, expected) in [
+        (
+            &["he"][..],
+            "he",
+            vec!["health".to_owned(), "help".to_owned()],
+        ),
+        (&["new", ""], "", listed(&["new"])),
+        (&["check", "--only", ""], "", rules.clone()),
+        (&["check", "--explain", ""], "", rules),
+        (
+            &["check", "--format", "j"],
+            "j",
+            vec!["json".to_owned(), "junit".to_owned()],
+        ),
+    ] {
+        let before = typed[..typed.len() - 1].last().unwrap_or(&"faas-worker");
+        let all = typed
+            .iter()
+            .map(|word| format!("'{word}'"))
+            .collect::<Vec<_>>();
+        let words = format!(
+            "source \"$1\"; COMP_WORDS=(faas-worker {}); COMP_CWORD={}; \
+             _faas__worker faas-worker '{word}' {before}; echo \"${{COMPREPLY[*]}}\"",
+            all.join(" "),
+            typed.len()
+        );
+        let mut bash = Command::new("bash");
+        match bash.args(["-c", &words, "bash", &script]).output() {
+            Ok(output) => {
+                let offered = String::from_utf8_lossy(&output.stdout).into_owned();
+                let offered: Vec<&str> = offered.split_whitespace().collect();
+                for word in expected {
+                    assert!(
+                        offered.contains(&word.as_str()),
+                        "{typed:?} {word}: {output:?}"
+                    );
+                }
+            }
+            Err(error) => eprintln!("skipped: there is no bash: {error}"),
         }
-        Err(error) => eprintln!("skipped: there is no bash: {error}"),
     }
     assert!(refused(&["completions", "tcsh"]).contains("not one of bash"));
 }

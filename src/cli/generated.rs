@@ -2,17 +2,57 @@
 
 use super::command_line;
 use super::explain::near_miss;
+use crate::check::Rule;
 use crate::version::version;
 use clap::Command;
+use clap::builder::PossibleValuesParser;
 use clap_complete::{Shell, generate};
 use clap_mangen::Man;
 use std::io::{Write, stdout};
 
+/// The languages of `faas-worker new`, as it lists them.
+const LANGUAGES: [&str; 17] = [
+    "sh",
+    "bash",
+    "awk",
+    "jq",
+    "python",
+    "python-async",
+    "javascript",
+    "typescript",
+    "ruby",
+    "php",
+    "perl",
+    "lua",
+    "r",
+    "go",
+    "java",
+    "c",
+    "rust",
+];
+
 /// Prints the completion script of a shell.
 pub(super) fn print_completions(shell: Shell) {
     let mut script = Vec::new();
-    generate(shell, &mut command_line(), "faas-worker", &mut script);
+    generate(shell, &mut with_values(), "faas-worker", &mut script);
     print(&script);
+}
+
+/// The command line with the values that a shell may offer. The program itself reads these words with
+/// parsers that have errors of their own.
+fn with_values() -> Command {
+    let rules: Vec<&str> = Rule::ALL.iter().map(|rule| rule.id()).collect();
+    let offer = |command: Command, name: &'static str, values: &[&'static str]| {
+        let values = PossibleValuesParser::new(values.iter().copied());
+        command.mut_arg(name, |argument| argument.value_parser(values))
+    };
+    command_line()
+        .mut_subcommand("new", |new| offer(new, "language", &LANGUAGES))
+        .mut_subcommand("check", |check| {
+            let check = offer(check, "only", &rules);
+            let check = offer(check, "explain", &rules);
+            offer(check, "format", &["text", "tap", "json", "junit"])
+        })
 }
 
 /// Prints the manual page of the program, or of one of its commands.
