@@ -188,6 +188,25 @@ fn a_start_that_waits_has_its_time() {
 }
 
 #[test]
+fn mawk_is_told_to_read_lines() {
+    let mawk = "/usr/bin/mawk";
+    if !std::path::Path::new(mawk).exists() {
+        eprintln!("skipped: mawk is not on this machine");
+        return;
+    }
+    let program = "{ id = $0; sub(/^[^0-9]*/, \"\", id); sub(/,.*/, \"\", id); \
+                   printf \"{\\\"id\\\":%s,\\\"result\\\":1}\\n\", id; fflush() }";
+    let report = check(SILENT, &[mawk, program]);
+    report.assert_found(
+        "answers",
+        "fail",
+        &["reads stdin in blocks", "-W interactive"],
+    );
+    let report = check(SILENT, &[mawk, "-W", "interactive", program]);
+    report.assert_found("answers", "ok", &[]);
+}
+
+#[test]
 fn a_reply_without_a_newline_is_quoted() {
     let part = "sys.stdout.write(json.dumps({'id': id, 'result': payload})); sys.stdout.flush()";
     let Some(report) = check_python(SILENT, &answering(part)) else {
@@ -203,6 +222,18 @@ fn replies_in_a_wrong_form_are_told_apart() {
         (
             "print(json.dumps({'id': id, 'result': 1}, indent=2), flush=True)",
             ["several lines", "without indent="],
+        ),
+        (
+            "print(json.dumps({'id': id, 'error': None}), flush=True)",
+            ["its error is null", "only in except"],
+        ),
+        (
+            "print(json.dumps({'id': id, 'error': {'message': 'no', 'status': 302}}), flush=True)",
+            ["got 302", "a redirect too"],
+        ),
+        (
+            "print('{\"stage\":\"parse\",\"error\":null}\\n{\"result\":1}', flush=True)",
+            ["without an id", "Print log lines to stderr"],
         ),
         (
             "print(json.dumps({'id': id, 'result': float('nan')}), flush=True)",
@@ -369,6 +400,13 @@ fn prints_and_logs_on_stdout_are_shown() {
     let words = ["starting up", "before", "behind", "file=sys.stderr"];
     report.assert_found("stray", "warn", &words);
     assert_eq!(report.status, 0);
+    let once = "print('hello', flush=True)\n".to_owned() + &answering(ECHO);
+    let report = check_python(&options, &once).unwrap();
+    report.assert_found(
+        "stray",
+        "warn",
+        &["1 line on stdout", "It is logged and answers"],
+    );
     let log = "print(json.dumps({'level': 'info', 'msg': 'got it'}), flush=True)";
     let report = check_python(&options, &answering(&format!("{log}\n{ECHO}"))).unwrap();
     report.assert_found(
@@ -425,6 +463,27 @@ fn a_promise_that_is_not_kept_is_shown() {
         "fail",
         &["200 replies were written in", "Flush each reply"],
     );
+}
+
+#[test]
+fn a_broken_order_is_told_as_such_in_a_row_and_no_order_of_one() {
+    let source = "print('{\"ready\":true,\"concurrency\":1}', flush=True)\n".to_owned();
+    // Writes each 97th reply behind the next one.
+    let mixed = "import json, sys\n".to_owned()
+        + &source
+        + "kept = ''\nfor number, line in enumerate(sys.stdin):\n    \
+           reply = json.dumps({'id': json.loads(line)['id'], 'result': 1}) + '\\n'\n    \
+           if number % 97 == 96: kept = reply; continue\n    \
+           sys.stdout.write(reply + kept); sys.stdout.flush(); kept = ''\n";
+    let Some(report) = check_python(&["--only", "order,many"], &mixed) else {
+        return;
+    };
+    report.assert_found("order", "fail", &["strictly in the order"]);
+    report.assert_found("many", "fail", &["strictly in the order"]);
+    let slow = "import time\n".to_owned() + &source;
+    let slow = slow + &answering(&format!("time.sleep(0.02)\n{ECHO}"));
+    let report = check_python(&["--only", "order"], &slow).unwrap();
+    report.assert_found("order", "skip", &["never had two requests at once"]);
 }
 
 #[test]
@@ -601,6 +660,17 @@ fn processes_that_are_left_behind_are_named() {
     report.assert_found("eof", "ok", &["exit status: 0"]);
     report.assert_found("children", "warn", &["left behind: sleep", ".terminate()"]);
     assert_eq!(report.status, 0);
+}
+
+#[test]
+fn processes_of_one_name_are_counted() {
+    let part = format!("__import__('subprocess').Popen(['sleep', '300'], stdout=2)\n{ECHO}");
+    let Some(report) = check_python(&["--only", "answers,children"], &answering(&part)) else {
+        return;
+    };
+    report.assert_found("children", "warn", &["sleep (", " processes, e.g. "]);
+    let summary = report.finding("children")["summary"].as_str().unwrap();
+    assert_eq!(summary.matches("sleep").count(), 1, "{summary}");
 }
 
 #[test]

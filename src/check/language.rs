@@ -1,7 +1,7 @@
 //! Which language a handler is written in, as far as its command tells.
 
 use crate::config::Command;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -193,9 +193,31 @@ fn of_file(beginning: &[u8]) -> Language {
     of_words(&words)
 }
 
+/// True for a command of mawk, by any name, that is not told to read line by line.
+pub(super) fn is_mawk(command: &Command) -> bool {
+    let is_interactive = |word: &OsString| word.to_string_lossy().contains("interactive");
+    if command.arguments.iter().any(is_interactive) {
+        return false;
+    }
+    // `awk` may be a link to it.
+    let file = file_of(&command.program, Path::new("."));
+    let file = file.canonicalize().unwrap_or(file);
+    file.file_name().is_some_and(|name| name == "mawk")
+}
+
 /// The first bytes of the file of a program; none if it cannot be read.
 fn beginning_of(program: &OsStr, directory: &Path) -> Vec<u8> {
-    let path = match program.to_string_lossy().contains('/') {
+    let mut beginning = Vec::new();
+    if let Ok(file) = File::open(file_of(program, directory)) {
+        // A file that ends or fails earlier tells as much as it has.
+        let _ = file.take(BEGINNING as u64).read_to_end(&mut beginning);
+    }
+    beginning
+}
+
+/// The file of a program, as a start finds it; empty if there is none.
+fn file_of(program: &OsStr, directory: &Path) -> PathBuf {
+    match program.to_string_lossy().contains('/') {
         true => directory.join(program),
         false => {
             let path = std::env::var_os("PATH").unwrap_or_default();
@@ -203,13 +225,7 @@ fn beginning_of(program: &OsStr, directory: &Path) -> Vec<u8> {
             let found: Option<PathBuf> = found.into_iter().find(|file| file.is_file());
             found.unwrap_or_default()
         }
-    };
-    let mut beginning = Vec::new();
-    if let Ok(file) = File::open(path) {
-        // A file that ends or fails earlier tells as much as it has.
-        let _ = file.take(BEGINNING as u64).read_to_end(&mut beginning);
     }
-    beginning
 }
 
 #[cfg(test)]
@@ -241,6 +257,23 @@ mod tests {
         ] {
             let words: Vec<&OsStr> = command.split(' ').map(OsStr::new).collect();
             assert_eq!(of_words(&words), language, "{command}");
+        }
+    }
+
+    #[test]
+    fn mawk_is_known_unless_it_reads_lines() {
+        for (words, expected) in [
+            ("/usr/bin/mawk -f x.awk", true),
+            ("/no/such/mawk {}", true),
+            ("/no/such/mawk -W interactive {}", false),
+            ("/no/such/gawk {}", false),
+        ] {
+            let mut words = words.split(' ').map(OsString::from);
+            let command = Command {
+                program: words.next().unwrap(),
+                arguments: words.collect(),
+            };
+            assert_eq!(is_mawk(&command), expected, "{command:?}");
         }
     }
 

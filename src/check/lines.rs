@@ -47,6 +47,12 @@ pub(super) fn mistake_in(output: &[u8]) -> Option<Mistake> {
         );
     }
     let (lines, rest) = split(output);
+    if lines.iter().any(|line| is_log_of_no_error(line)) {
+        return mistake(
+            "a line without an id has \"error\":null, as log lines have, and counts as a reply",
+            Mend::LogLine,
+        );
+    }
     if is_braced(rest) && is_reply(rest) {
         return mistake("the reply has no newline at its end", Mend::Newline);
     }
@@ -55,6 +61,15 @@ pub(super) fn mistake_in(output: &[u8]) -> Option<Mistake> {
     }
     let last = lines.iter().rev().find(|line| is_braced(line));
     let last = last.or(lines.iter().rev().find(|line| !line.is_empty()))?;
+    mistake_of(last, &lines)
+}
+
+/// The mistake in the last of these lines.
+fn mistake_of(last: &[u8], lines: &[&[u8]]) -> Option<Mistake> {
+    let mistake = |summary: &str, mend| {
+        let summary = summary.to_owned();
+        Some(Mistake { summary, mend })
+    };
     match parse(last) {
         Parsed::IdOnly(_) => mistake(
             "the reply has neither result nor error",
@@ -77,19 +92,44 @@ pub(super) fn mistake_in(output: &[u8]) -> Option<Mistake> {
             summary: format!("the reply is not UTF-8 at byte {byte} of its line"),
             mend: Mend::Encoding,
         }),
+        Parsed::Reply(_, ReplyBody::Broken(_)) | Parsed::Unnamed(ReplyBody::Broken(_), _)
+            if is_error_null(last) =>
+        {
+            mistake(
+                "the reply has no result, and its error is null",
+                Mend::NullError,
+            )
+        }
         Parsed::Reply(_, ReplyBody::Broken(how)) | Parsed::Unnamed(ReplyBody::Broken(how), _) => {
-            Some(Mistake {
-                summary: how,
-                mend: Mend::ResultOrError,
-            })
+            let mend = match how.contains("status must") {
+                true => Mend::Status,
+                false => Mend::ResultOrError,
+            };
+            Some(Mistake { summary: how, mend })
         }
         Parsed::Unnamed(_, ExtraMembers::Logger) => mistake(
             "the reply has no id and a member that loggers write, so it counts as a log line",
             Mend::RepeatId,
         ),
-        Parsed::Stray => stray(&lines, last),
+        Parsed::Stray => stray(lines, last),
         Parsed::Reply(..) | Parsed::Unnamed(..) | Parsed::Ready(_) => None,
     }
+}
+
+/// True for a line without an id whose error is null, and which has members that no reply has.
+fn is_log_of_no_error(line: &[u8]) -> bool {
+    let parsed = parse(line);
+    let is_log = matches!(
+        parsed,
+        Parsed::Unnamed(ReplyBody::Broken(_), ExtraMembers::Others)
+    );
+    is_log && is_error_null(line)
+}
+
+/// True for a line whose error is null.
+fn is_error_null(line: &[u8]) -> bool {
+    let value = serde_json::from_slice::<serde_json::Value>(line);
+    value.is_ok_and(|value| value.get("error").is_some_and(serde_json::Value::is_null))
 }
 
 /// The mistake in a line that is no reply, the last of these lines.
@@ -189,6 +229,22 @@ mod tests {
                 "another shape",
             ),
             (b"{'id': 7, 'result': 1}\n", Mend::ResultOrError, "not JSON"),
+            (
+                b"{\"id\":7,\"error\":null}\n",
+                Mend::NullError,
+                "error is null",
+            ),
+            (b"{\"error\":null}\n", Mend::NullError, "error is null"),
+            (
+                b"{\"stage\":\"parse\",\"error\":null}\n{\"result\":1}\n",
+                Mend::LogLine,
+                "without an id",
+            ),
+            (
+                b"{\"id\":7,\"error\":{\"message\":\"no\",\"status\":302}}\n",
+                Mend::Status,
+                "got 302",
+            ),
         ] {
             let shown = String::from_utf8_lossy(output);
             let mistake = mistake_in(output).unwrap_or_else(|| panic!("{shown}"));

@@ -22,6 +22,8 @@ pub(super) struct Silent {
     pub(super) output_at_end: Vec<u8>,
     /// How it ended by the end of its stdin; `None`: it did not.
     pub(super) ended: Option<String>,
+    /// The command is mawk, which reads in blocks.
+    pub(super) is_mawk: bool,
     /// Another process wrote replies when it had many requests at once.
     pub(super) overflows: bool,
 }
@@ -61,6 +63,9 @@ pub(super) fn explain(silent: &Silent) -> Explanation {
     }
     if last_reply(&silent.output_at_end).is_some() {
         let summary = format!("no reply within {limit}, but it came when stdin was closed");
+        if silent.is_mawk {
+            return explanation(summary, "", vec![Mend::Mawk]);
+        }
         return match silent.overflows {
             true => explanation(
                 summary,
@@ -227,6 +232,16 @@ mod tests {
                 },
                 Some(Mend::Flush),
                 "does not flush",
+            ),
+            (
+                Silent {
+                    output_at_end: reply.clone(),
+                    is_mawk: true,
+                    overflows: true,
+                    ..silent()
+                },
+                Some(Mend::Mawk),
+                "when stdin was closed",
             ),
             (
                 Silent {

@@ -40,8 +40,17 @@ impl Tally {
             count => format!("; {count} failed in earlier runs, --resume-failed does them again"),
         };
         format!(
-            "map: {items} items, {well} ok, {failed} failed, {seconds:.1} s, {rate:.0}/s{before}"
+            "map: {}, {well} ok, {failed} failed, {seconds:.1} s, {rate:.0}/s{before}",
+            counted(items)
         )
+    }
+}
+
+/// A number of items in words.
+pub(super) fn counted(items: u64) -> String {
+    match items {
+        1 => "1 item".to_owned(),
+        _ => format!("{items} items"),
     }
 }
 

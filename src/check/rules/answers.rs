@@ -3,6 +3,7 @@
 use super::{error_of, sentence, shown};
 use crate::check::finding::Finding;
 use crate::check::flood::overflows;
+use crate::check::language::is_mawk;
 use crate::check::lines::{Mistake, last_reply, mistake_in, wrong_id};
 use crate::check::mend::Mend;
 use crate::check::payloads::USUAL;
@@ -178,6 +179,7 @@ async fn silent(
 ) -> Result<Finding, LaunchError> {
     let limit = session.config.timeout;
     session.count_strays();
+    let is_mawk = is_mawk(&session.config.command);
     let trial = session.trial();
     let pid = trial.pid();
     let is_alive = !matches!(trial.standing(), Standing::Ended(_));
@@ -189,6 +191,7 @@ async fn silent(
         limit: shown(had),
         longer: shown((2 * had).max(FIRST_START)).replace(' ', ""),
         unread_bytes: trial.unread_bytes(),
+        is_mawk,
         waits_for_input: waits_for_input(pid).filter(|_| is_alive),
         is_running: is_alive && is_tree_runnable(pid),
         ..Silent::default()

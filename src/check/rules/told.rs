@@ -87,12 +87,20 @@ pub(in crate::check) fn stray(session: &mut Session<'_>) -> Finding {
         1 => "1 line on stdout is no reply".to_owned(),
         count => format!("{count} lines on stdout are no replies"),
     };
-    let cause = match session.facts.stray_lines.iter().any(|line| is_log(line)) {
-        true => {
+    let is_log = session.facts.stray_lines.iter().any(|line| is_log(line));
+    let cause = match (count, is_log) {
+        (1, true) => {
+            "It is a log line in JSON. It is logged and answers nothing, but without ids a log line \
+             with a result or an error may be taken for a reply."
+        }
+        (_, true) => {
             "They are log lines in JSON. They are logged and answer nothing, but without ids a log \
              line with a result or an error may be taken for a reply."
         }
-        false => {
+        (1, false) => {
+            "It is logged and answers nothing, but a printed payload may hold a line like a reply."
+        }
+        (_, false) => {
             "They are logged and answer nothing, but a printed payload may hold a line like a reply."
         }
     };
