@@ -25,6 +25,9 @@ const MORE_ROUNDS: usize = 2;
 const GROWTH_A_REQUEST: u64 = 1024;
 const GROWTH: u64 = 4 << 20;
 
+/// Growth that counts even after few requests: bytes a request.
+const LARGE_GROWTH_A_REQUEST: u64 = 64 << 10;
+
 /// Resident memory around a half of a round, and the requests in it.
 #[derive(Debug, Clone, Copy)]
 struct Half {
@@ -79,7 +82,7 @@ pub(in crate::check) async fn many(session: &mut Session<'_>) -> Result<Finding,
     let rate = answered as f64 / begun.elapsed().as_secs_f64();
     let summary = format!("{answered} requests, {rate:.0} a second");
     let halves = &halves[1..];
-    if !is_growing(halves) {
+    if !is_leak(halves) {
         return Ok(Finding::ok(Rule::Many, summary));
     }
     let growth: u64 = halves.iter().map(|half| half.growth()).sum();
@@ -98,6 +101,15 @@ pub(in crate::check) async fn many(session: &mut Session<'_>) -> Result<Finding,
 fn is_growing(halves: &[Half]) -> bool {
     let growth: u64 = halves.iter().map(|half| half.growth()).sum();
     growth > GROWTH && halves.iter().all(|half| half.grows())
+}
+
+/// True when growth over these halves is a leak. After few requests only a large growth is: a runtime
+/// that collects garbage has had no reason to do so.
+fn is_leak(halves: &[Half]) -> bool {
+    let growth: u64 = halves.iter().map(|half| half.growth()).sum();
+    let requests: u64 = halves.iter().map(|half| half.requests).sum();
+    let tells = requests >= REQUESTS as u64 || growth > LARGE_GROWTH_A_REQUEST * requests;
+    tells && is_growing(halves)
 }
 
 /// Half a round; gives how many requests were answered, or what went wrong.
@@ -158,5 +170,17 @@ mod tests {
         // A cache is full.
         assert!(!is_growing(&[half(20, 36), half(36, 37)]));
         assert!(!is_growing(&[half(20, 23)]));
+    }
+
+    #[test]
+    fn growth_over_few_requests_is_a_leak_only_if_it_is_large() {
+        let half = |requests, mib: u64| Half {
+            before: 0,
+            after: mib << 20,
+            requests,
+        };
+        assert!(is_leak(&[half(5000, 20), half(5000, 20)]));
+        assert!(!is_leak(&[half(500, 5), half(500, 5)]));
+        assert!(is_leak(&[half(50, 5), half(50, 5)]));
     }
 }
