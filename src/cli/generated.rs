@@ -35,6 +35,11 @@ const LANGUAGES: [&str; 17] = [
 pub(super) fn print_completions(shell: Shell) {
     let mut script = Vec::new();
     generate(shell, &mut with_values(), "faas-worker", &mut script);
+    if shell == Shell::Bash {
+        // The generator gives commands of a program with a hyphen two names, and finds none.
+        let text = String::from_utf8_lossy(&script);
+        script = text.replace("faas__subcmd__worker", "faas__worker").into();
+    }
     print(&script);
 }
 
