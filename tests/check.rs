@@ -512,6 +512,9 @@ fn a_wrong_encoding_is_found_by_its_first_character() {
     let ascii = "payload = payload.encode('ascii', 'replace').decode()\n".to_owned() + ECHO;
     let report = check_python(&options, &answering(&ascii)).unwrap();
     report.assert_found("unicode", "fail", &["U+0085 came back as U+003F"]);
+    let half = "print('{\"id\":%d,\"result\":\"echo-\\\\ud800\"}' % id, flush=True)";
+    let report = check_python(&options, &answering(half)).unwrap();
+    report.assert_found("unicode", "fail", &["half a surrogate pair", "UTF-8"]);
     let mark = "sys.stdout.buffer.write(b'\\xef\\xbb\\xbf' + json.dumps({'id': id, 'result': payload})\
         .encode() + b'\\n'); sys.stdout.flush()";
     let report = check_python(&options, &answering(mark)).unwrap();

@@ -8,7 +8,7 @@ const QUESTION_MARKS: &str = "????";
 /// Damage that no function does on purpose.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Damage {
-    /// A character came back as other ones: its code point, and theirs.
+    /// A character came back as other characters: it, and these.
     Character(char, Vec<char>),
     /// UTF-8 was decoded as another encoding, and encoded again.
     EncodedTwice(char),
@@ -61,7 +61,7 @@ impl Damage {
     }
 }
 
-/// The damage in a text that came back changed; `None`: the function changes it.
+/// The damage in a text that came back changed; `None`: its function changes it.
 pub(super) fn damage(sent: &str, came: &str) -> Option<Damage> {
     // Where the text is the same up to a character beyond ASCII, that character shows its damage.
     let mut behind = came.chars();

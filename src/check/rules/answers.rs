@@ -112,7 +112,7 @@ fn ended(session: &mut Session<'_>, output: &[u8]) -> Finding {
         Standing::Sound | Standing::Faulty(_) => "it closed its pipes".to_owned(),
     };
     let stderr = session.trial().last_error_line();
-    // What a process has not read cannot have ended it.
+    // A request that was not read cannot have ended its process.
     let is_unread = session.trial().left_unread();
     let summary = format!("the process ended without a reply ({status})");
     let finding = Finding::broken(Rule::Answers, Level::Must, summary);
