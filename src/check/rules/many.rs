@@ -2,6 +2,7 @@
 
 use super::is_answered;
 use crate::check::finding::Finding;
+use crate::check::language::Language;
 use crate::check::mend::Mend;
 use crate::check::rule::{Level, Rule};
 use crate::check::session::Session;
@@ -27,6 +28,10 @@ const GROWTH: u64 = 4 << 20;
 
 /// Growth that counts even after few requests: bytes a request.
 const LARGE_GROWTH_A_REQUEST: u64 = 64 << 10;
+
+/// Growth of a Java process that is no leak: its heap grows to a first size, a 64th of the machine's
+/// memory and more, before it is collected.
+const GROWTH_OF_JAVA: u64 = 512 << 20;
 
 /// Resident memory around a half of a round, and the requests in it.
 #[derive(Debug, Clone, Copy)]
@@ -82,7 +87,11 @@ pub(in crate::check) async fn many(session: &mut Session<'_>) -> Result<Finding,
     let rate = answered as f64 / begun.elapsed().as_secs_f64();
     let summary = format!("{answered} requests, {rate:.0} a second");
     let halves = &halves[1..];
-    if !is_leak(halves) {
+    let least = match session.language {
+        Language::Java => GROWTH_OF_JAVA,
+        _ => GROWTH,
+    };
+    if !is_leak(halves, least) {
         return Ok(Finding::ok(Rule::Many, summary));
     }
     let growth: u64 = halves.iter().map(|half| half.growth()).sum();
@@ -103,13 +112,13 @@ fn is_growing(halves: &[Half]) -> bool {
     growth > GROWTH && halves.iter().all(|half| half.grows())
 }
 
-/// True when growth over these halves is a leak. After few requests only a large growth is: a runtime
+/// True when growth over these halves, of at least so many bytes, is a leak. After few requests only a large growth is: a runtime
 /// that collects garbage has had no reason to do so.
-fn is_leak(halves: &[Half]) -> bool {
+fn is_leak(halves: &[Half], least: u64) -> bool {
     let growth: u64 = halves.iter().map(|half| half.growth()).sum();
     let requests: u64 = halves.iter().map(|half| half.requests).sum();
     let tells = requests >= REQUESTS as u64 || growth > LARGE_GROWTH_A_REQUEST * requests;
-    tells && is_growing(halves)
+    tells && growth > least && is_growing(halves)
 }
 
 /// Half a round; gives how many requests were answered, or what went wrong.
@@ -179,8 +188,10 @@ mod tests {
             after: mib << 20,
             requests,
         };
-        assert!(is_leak(&[half(5000, 20), half(5000, 20)]));
-        assert!(!is_leak(&[half(500, 5), half(500, 5)]));
-        assert!(is_leak(&[half(50, 5), half(50, 5)]));
+        assert!(is_leak(&[half(5000, 20), half(5000, 20)], GROWTH));
+        assert!(!is_leak(&[half(500, 5), half(500, 5)], GROWTH));
+        assert!(is_leak(&[half(50, 5), half(50, 5)], GROWTH));
+        assert!(!is_leak(&[half(5000, 60), half(5000, 60)], GROWTH_OF_JAVA));
+        assert!(is_leak(&[half(5000, 300), half(5000, 300)], GROWTH_OF_JAVA));
     }
 }
