@@ -479,7 +479,9 @@ fn a_broken_order_is_told_as_such_in_a_row_and_no_order_of_one() {
         return;
     };
     report.assert_found("order", "fail", &["strictly in the order"]);
-    report.assert_found("many", "fail", &["strictly in the order"]);
+    // What the process does with requests in a row is no end of it.
+    let many = report.finding("many").to_string();
+    assert!(!many.contains("for line in sys.stdin"), "{many}");
     let slow = "import time\n".to_owned() + &source;
     let slow = slow + &answering(&format!("time.sleep(0.02)\n{ECHO}"));
     let report = check_python(&["--only", "order"], &slow).unwrap();

@@ -62,24 +62,7 @@ pub(super) fn explain(silent: &Silent) -> Explanation {
         );
     }
     if last_reply(&silent.output_at_end).is_some() {
-        let summary = format!("no reply within {limit}, but it came when stdin was closed");
-        if silent.is_mawk {
-            return explanation(summary, "", vec![Mend::Mawk]);
-        }
-        return match silent.overflows {
-            true => explanation(
-                summary,
-                "The process wrote its reply into a buffer and did not flush it: with many requests \
-                 at once, replies came when the buffer was full.",
-                vec![Mend::Flush],
-            ),
-            false => explanation(
-                summary,
-                "The process reads its stdin to the end, or in large blocks, before it works: not \
-                 even 2,000 requests at once made it answer while its stdin was open.",
-                vec![Mend::ReadLines],
-            ),
-        };
+        return answered_at_the_end(silent);
     }
     if let Some(Mistake { summary, mend }) = mistake_in(&silent.output_at_end) {
         let summary = format!("no reply within {limit}; when stdin was closed: {summary}");
@@ -100,6 +83,29 @@ pub(super) fn explain(silent: &Silent) -> Explanation {
         );
     }
     without_output(silent)
+}
+
+/// Explains a process that answered when its stdin was closed, and was not slow.
+fn answered_at_the_end(silent: &Silent) -> Explanation {
+    let (cause, mistake) = match (silent.is_mawk, silent.overflows) {
+        (true, _) => ("", Mend::Mawk),
+        (false, true) => (
+            "The process wrote its reply into a buffer and did not flush it: with many requests \
+             at once, replies came when the buffer was full.",
+            Mend::Flush,
+        ),
+        (false, false) => (
+            "The process reads its stdin to the end, or in large blocks, before it works: not \
+             even 2,000 requests at once made it answer while its stdin was open.",
+            Mend::ReadLines,
+        ),
+    };
+    let limit = &silent.limit;
+    Explanation {
+        summary: format!("no reply within {limit}, but it came when stdin was closed"),
+        cause: cause.to_owned(),
+        mends: vec![mistake],
+    }
 }
 
 /// Explains a process that wrote nothing that helps.

@@ -81,15 +81,19 @@ pub(in crate::check) async fn unicode(session: &mut Session<'_>) -> Result<Findi
             .mended(session.mend(Mend::ByteOrderMark))
             .seeing("stdout", &session.facts.first.output));
     }
-    let summary = match (planes, nul) {
+    Ok(Finding::ok(Rule::Unicode, undamaged(&planes, &nul)))
+}
+
+/// What came back of a text with all planes, and of one with U+0000, where neither was damaged.
+fn undamaged(planes: &Repeated, nul: &Repeated) -> &'static str {
+    match (planes, nul) {
         (Repeated::Same, Repeated::Same) => "each character came back",
         (Repeated::Same, _) => {
             "each character came back, but for U+0000, which was answered without it"
         }
         (Repeated::Changed, _) => "the function changes the text, not compared",
         (_, _) => "answered; the text does not come back, and was not compared",
-    };
-    Ok(Finding::ok(Rule::Unicode, summary))
+    }
 }
 
 /// Long lines come through, in any pieces.

@@ -74,24 +74,27 @@ pub(in crate::check) async fn order(session: &mut Session<'_>) -> Result<Finding
         let why = "the process never had two requests at once, so nothing was seen";
         return Ok(Finding::skip(Rule::Order, why));
     }
-    let calls = before
-        .zip(after)
-        .map(|(before, after)| after.saturating_sub(before));
+    let calls = before.zip(after);
+    Ok(flushed(
+        session,
+        calls.map(|(before, after)| after.saturating_sub(before)),
+    ))
+}
+
+/// The finding about replies in order that were written by so many calls of write(2).
+fn flushed(session: &Session<'_>, calls: Option<u64>) -> Finding {
     match calls {
         Some(calls) if calls < AHEAD as u64 => {
             let summary = format!("{AHEAD} replies were written in {calls} pieces");
-            Ok(Finding::broken(Rule::Order, Level::Must, summary)
+            Finding::broken(Rule::Order, Level::Must, summary)
                 .because(
                     "\"concurrency\":1 promises that each reply is flushed before the next request is \
                      begun: else a process that dies takes finished work with it, which is run again.",
                 )
-                .mended(session.mend(Mend::FlushEach)))
+                .mended(session.mend(Mend::FlushEach))
         }
-        Some(_) => Ok(Finding::ok(
-            Rule::Order,
-            "200 replies in order, each flushed",
-        )),
-        None => Ok(Finding::ok(Rule::Order, "200 replies in order")),
+        Some(_) => Finding::ok(Rule::Order, "200 replies in order, each flushed"),
+        None => Finding::ok(Rule::Order, "200 replies in order"),
     }
 }
 
