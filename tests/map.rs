@@ -490,6 +490,27 @@ fn failed_items_are_done_again_when_asked() {
     assert_eq!(resumed.output().lines().count(), 4);
 }
 
+/// With `--raw` a failed item has no reply line, so that the last lines may be of the job log alone.
+#[test]
+fn a_failed_last_item_without_a_reply_line_is_logged() {
+    for flags in [
+        &["--raw"][..],
+        &["--raw", "--halt", "now,fail=1", "--window", "1"],
+    ] {
+        let resumed = Resumed::new("a\nexit 3\n".to_owned());
+        let (out, err, status) = told(&run(resumed.command(flags), ""));
+        assert_eq!((out.len(), status), (0, Some(1)), "{err}");
+        assert_eq!(resumed.output(), "a\n");
+        let log = std::fs::read_to_string(resumed.scratch.path("log")).unwrap();
+        let codes: Vec<_> = log
+            .lines()
+            .skip(2)
+            .map(|line| line.split('\t').nth(8))
+            .collect();
+        assert_eq!(codes, [Some("ok"), Some("handler_exited")], "{log}");
+    }
+}
+
 #[test]
 fn replies_that_the_job_log_does_not_have_are_cut_off() {
     let resumed = Resumed::new(lines(9, |n| format!("line {n}")));

@@ -25,6 +25,17 @@ pub(super) struct Lines {
     pub(super) log: Vec<u8>,
 }
 
+impl Lines {
+    /// Bytes of all lines.
+    pub(super) fn length(&self) -> usize {
+        self.replies.len() + self.log.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.length() == 0
+    }
+}
+
 /// A file that is written, with its name in messages.
 #[derive(Debug)]
 pub(super) struct Sink {
@@ -111,7 +122,7 @@ fn write_all(mut files: Files, mut received: mpsc::Receiver<Lines>) -> io::Resul
             log.write(&lines.log)?;
         }
         // Without lines, the message asks to force the files to the disk.
-        let is_asked = lines.replies.is_empty() && lines.log.is_empty();
+        let is_asked = lines.is_empty();
         if is_asked || synced.elapsed() >= SYNC_PERIOD {
             sync(&files)?;
             synced = Instant::now();

@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-/// Bytes of replies beyond which no further item is looked at before they are written.
+/// Bytes of replies and log beyond which no further item is looked at before they are written.
 const MOST_UNWRITTEN: usize = 256 * 1024;
 
 /// Until a signal that ended a process has come to the worker, if it was for both.
@@ -136,7 +136,7 @@ impl<'a> Run<'a> {
             let rest = shutdown.run_until(Stage::Draining, rest).await;
             self.unfinished += rest.unwrap_or(0);
         }
-        if end != End::Closed && !self.unwritten.replies.is_empty() {
+        if end != End::Closed && !self.unwritten.is_empty() {
             let lines = std::mem::take(&mut self.unwritten);
             // Cancel-safe: the program ends. The thread that writes tells why it has ended.
             tokio::select! {
@@ -165,8 +165,8 @@ impl<'a> Run<'a> {
                 return end;
             }
             let wants_more = self.reads_on && self.waiting.is_empty();
-            let may_look = self.unwritten.replies.len() < MOST_UNWRITTEN;
-            let is_unwritten = !self.unwritten.replies.is_empty() || !self.unwritten.log.is_empty();
+            let may_look = self.unwritten.length() < MOST_UNWRITTEN;
+            let is_unwritten = !self.unwritten.is_empty();
             // Cancel-safe: items stay in the window, batches in their channels.
             tokio::select! {
                 biased;
