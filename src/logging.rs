@@ -17,6 +17,7 @@ use std::fmt::{self, Write as _};
 use std::io::{self, IsTerminal, Write as _};
 use std::sync::OnceLock;
 use std::time::Duration;
+pub(crate) use text::Printable;
 use text::{Colours, TextFormat};
 use timestamp::Timestamp;
 use tracing::{Level, error};
@@ -120,7 +121,6 @@ fn can_disguise(c: char) -> bool {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use super::text::Printable;
     use super::*;
     use std::io::Write;
     use std::sync::Arc;

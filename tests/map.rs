@@ -526,6 +526,77 @@ fn replies_that_the_job_log_does_not_have_are_cut_off() {
     assert_eq!(resumed.ledger.entries().len(), 10);
 }
 
+/// A log that was sorted, edited or is another output's would have replies cut off.
+#[test]
+fn a_job_log_that_does_not_fit_the_output_is_refused_and_nothing_is_cut() {
+    let resumed = Resumed::new(lines(20, |n| format!("line {n}")));
+    assert!(run(resumed.command(&[]), "").status.success());
+    let whole = resumed.output();
+    let log = resumed.scratch.path("log");
+    let text = std::fs::read_to_string(&log).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    let (head, items) = lines.split_at(2);
+    let mut sorted = items.to_vec();
+    sorted.sort_unstable();
+    let end = items[19].rsplit_once('\t').unwrap().0.to_owned();
+    let [to_zero, within] = ["0", "300"].map(|to| format!("{end}\t{to}"));
+    let with_last = |last| [&items[..19], &[last]].concat();
+    let other = format!("{{\"precious\":{}}}\n", "1".repeat(2_000));
+    for (items, output, why) in [
+        (
+            items.iter().rev().copied().collect(),
+            &whole,
+            "log: line 3 ",
+        ),
+        (sorted, &whole, "log: line 4 "),
+        (with_last(&to_zero), &whole, "log: line 22 "),
+        (with_last(&within), &whole, "log: line 22 "),
+        (
+            [&items[..9], &items[10..]].concat(),
+            &whole,
+            "log: line 12 ",
+        ),
+        (items.to_vec(), &other, "log: line 3 has the End "),
+    ] {
+        let text = [head, &items, &[""]].concat().join("\n");
+        std::fs::write(&log, &text).unwrap();
+        std::fs::write(resumed.scratch.path("output"), output).unwrap();
+        let (_, err, status) = told(&run(resumed.command(&["--resume"]), ""));
+        assert_eq!(status, Some(2), "{err}");
+        assert!(err.contains(why), "{err}");
+        assert_eq!(resumed.output(), *output, "{err}");
+        assert_eq!(std::fs::read_to_string(&log).unwrap(), text);
+    }
+}
+
+#[test]
+fn a_run_goes_on_with_its_flags_alone_and_tells_of_another_command() {
+    let resumed = Resumed::new(lines(9, |n| format!("{n}")));
+    assert!(run(resumed.command(&["--json"]), "").status.success());
+    let whole = resumed.output();
+    for flags in [
+        &[][..],
+        &["--json", "--raw"],
+        &["--json", "--with-input"],
+        &["--field", "a"],
+    ] {
+        let command = resumed.command(&[flags, &["--resume"]].concat());
+        let (_, err, status) = told(&run(command, ""));
+        assert_eq!(status, Some(2), "{err}");
+        let why = "line 1: the run was begun with --json, and this one has ";
+        assert!(err.contains(why), "{err}");
+        assert_eq!(resumed.output(), whole);
+    }
+    let mut other = resumed.command(&["--json", "--resume"]);
+    other.arg("--threads");
+    let (_, err, status) = told(&run(other, ""));
+    assert_eq!(status, Some(0), "{err}");
+    assert!(
+        err.contains("the runs before had another command: "),
+        "{err}"
+    );
+}
+
 #[test]
 fn a_signal_gives_up_items_that_no_process_has() {
     let resumed = Resumed::new(lines(20, |n| format!("sleep 1000 #{n}")));

@@ -159,7 +159,7 @@ impl fmt::Display for TextValue<'_> {
 
 /// Text with an escape in place of each character that can disguise: no forged line, no terminal
 /// tricks.
-pub(super) struct Printable<'a>(pub(super) &'a str);
+pub(crate) struct Printable<'a>(pub(crate) &'a str);
 
 impl fmt::Display for Printable<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

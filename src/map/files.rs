@@ -1,15 +1,15 @@
 //! Opens the output and the job log, at their beginning or where an earlier run ended.
 
 use super::input::Source;
-use super::job_log::{Logged, Past, head};
+use super::job_log::{Head, Logged, Past};
 use super::output::{Files, Sink};
 use super::tell;
-use crate::config::map::{MapConfig, Resume};
+use crate::config::map::{InputForm, MapConfig, Resume};
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufReader, Seek, SeekFrom, Write};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 
 /// The files of a run, and what an earlier run has done.
@@ -40,7 +40,7 @@ pub(super) fn open(
     let written = written.map(|sink| (sink.name.as_str(), &sink.file));
     check_distinct(&inputs.collect::<Vec<_>>(), &written.collect::<Vec<_>>())?;
     match log {
-        Some(log) => with_log(config, output, log, command),
+        Some(log) => with_log(config, output, log, &Head::new(&flags(config), command)),
         None => without_log(config, output),
     }
 }
@@ -123,15 +123,15 @@ fn with_log(
     config: &MapConfig,
     mut output: Sink,
     mut log: Sink,
-    command: &str,
+    head: &Head,
 ) -> Result<Opened, String> {
     let past = match config.resume {
         Resume::No => Past::default(),
-        Resume::Rest | Resume::RestAndFailed => past(config, &output, &log)?,
+        Resume::Rest | Resume::RestAndFailed => past(config, &output, &log, head)?,
     };
     cut(&mut log, past.log_length)?;
     if past.log_length == 0 {
-        let written = log.file.write_all(head(command).as_bytes());
+        let written = log.file.write_all(head.lines().as_bytes());
         written.map_err(|error| format!("{}: {error}", log.name))?;
     }
     if config.output.is_some() {
@@ -153,7 +153,7 @@ fn with_log(
 }
 
 /// What the job log tells of the run before.
-fn past(config: &MapConfig, output: &Sink, log: &Sink) -> Result<Past, String> {
+fn past(config: &MapConfig, output: &Sink, log: &Sink, head: &Head) -> Result<Past, String> {
     let output_length = match config.output {
         Some(_) => length(output)?,
         None => None,
@@ -162,10 +162,21 @@ fn past(config: &MapConfig, output: &Sink, log: &Sink) -> Result<Past, String> {
         tell("map: --resume without -o FILE: replies that were written and not logged come again");
     }
     let past = match length(log)? {
-        Some(_) => Past::read(BufReader::new(&log.file), output_length, config.resume)
-            .map_err(|why| format!("{}: {why}", log.name))?,
+        Some(_) => Past::read(
+            BufReader::new(&log.file),
+            output_length,
+            config.resume,
+            head,
+        )
+        .map_err(|why| format!("{}: {why}", log.name))?,
         None => Past::default(),
     };
+    find_replies(&past, output).map_err(|why| format!("{}: {why}", log.name))?;
+    if let Some(logged) = &past.other_command {
+        tell(&format!(
+            "map: --resume: the runs before had another command: {logged}"
+        ));
+    }
     let would_be_lost = output_length.filter(|length| *length > 0 && past.log_length == 0);
     match would_be_lost {
         Some(bytes) => Err(format!(
@@ -175,6 +186,39 @@ fn past(config: &MapConfig, output: &Sink, log: &Sink) -> Result<Past, String> {
         )),
         None => Ok(past),
     }
+}
+
+/// Looks for the last logged replies in the output, of which each ends with a line feed.
+fn find_replies(past: &Past, output: &Sink) -> Result<(), String> {
+    for (number, end) in &past.last_ends {
+        let Some(at) = end.checked_sub(1) else {
+            continue;
+        };
+        let mut last = [0];
+        let read = output.file.read_exact_at(&mut last, at);
+        read.map_err(|error| format!("{}: cannot be read: {error}", output.name))?;
+        if last != *b"\n" {
+            return Err(format!(
+                "line {number} has the End {end}, and no line of {} ends there: give the job log of \
+                 that output, or begin anew without --resume",
+                output.name
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// The flags on which payloads and reply lines depend, in one order.
+fn flags(config: &MapConfig) -> String {
+    let form = match &config.form {
+        InputForm::Text => None,
+        InputForm::Json => Some("--json".to_owned()),
+        InputForm::Field(name) => Some(format!("--field {name:?}")),
+    };
+    let with_input = config.with_input.then(|| "--with-input".to_owned());
+    let raw = config.raw.then(|| "--raw".to_owned());
+    let flags = [form, with_input, raw].into_iter().flatten();
+    flags.collect::<Vec<_>>().join(" ")
 }
 
 /// Bytes of a regular file.

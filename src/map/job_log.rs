@@ -1,10 +1,15 @@
 //! The job log: a line for each item that has ended, in the columns of GNU parallel and two more.
 
 use crate::config::map::Resume;
+use crate::logging::Printable;
+use std::collections::VecDeque;
 use std::io::{BufRead, Read, Write};
 
 /// The beginning of each job log, with the version of its format.
-const FORMAT: &str = "# faas-worker map 1";
+const FORMAT: &str = "# faas-worker map 2";
+
+/// Items at the end of the log whose replies are looked for in the output.
+const LOOKED_FOR: usize = 100;
 
 /// Bytes of a line beyond which the file is no job log; the first line has the handler's command.
 const LONGEST: u64 = 1 << 20;
@@ -40,10 +45,53 @@ pub(super) struct Entry<'a> {
     pub(super) end: u64,
 }
 
-/// The first lines of a job log.
-pub(super) fn head(command: &str) -> String {
-    let command = command.replace(['\n', '\r'], " ");
-    format!("{FORMAT}\t{command}\n{COLUMNS}")
+/// The first line of a job log: how the run was begun.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Head {
+    /// The flags on which payloads and reply lines depend.
+    flags: String,
+    /// The handler's command.
+    command: String,
+}
+
+impl Head {
+    pub(super) fn new(flags: &str, command: &str) -> Head {
+        let column = |text: &str| Printable(text).to_string().replace('\t', "\\t");
+        Head {
+            flags: column(flags),
+            command: column(command).trim_end().to_owned(),
+        }
+    }
+
+    /// The first lines of a job log.
+    pub(super) fn lines(&self) -> String {
+        format!("{FORMAT}\t{}\t{}\n{COLUMNS}", self.flags, self.command)
+    }
+
+    /// Reads a first line, without its end.
+    fn read(line: &str) -> Option<Head> {
+        let mut columns = line.splitn(3, '\t');
+        let format = columns.next()?;
+        let (flags, command) = (columns.next()?, columns.next().unwrap_or_default());
+        (format == FORMAT).then(|| Head::new(flags, command))
+    }
+
+    /// Refuses a run whose reply lines, or payloads, differ from the logged run's.
+    fn check(&self, logged: &Head) -> Result<(), String> {
+        let shown = |head: &Head| match head.flags.as_str() {
+            "" => "none of --json, --field, --with-input and --raw".to_owned(),
+            flags => flags.to_owned(),
+        };
+        match self.flags == logged.flags {
+            true => Ok(()),
+            false => Err(format!(
+                "line 1: the run was begun with {}, and this one has {}: give the flags of the first \
+                 run, or begin anew without --resume",
+                shown(logged),
+                shown(self)
+            )),
+        }
+    }
 }
 
 impl Entry<'_> {
@@ -90,8 +138,23 @@ pub(super) struct Past {
     pub(super) log_length: u64,
     /// The bytes of the output that count.
     pub(super) output_length: u64,
+    /// Lines of the log with the ends of their replies in the output: the last ones that count.
+    pub(super) last_ends: VecDeque<(u64, u64)>,
+    /// The command of the log, if it is another one.
+    pub(super) other_command: Option<String>,
     /// Lines that count.
     entries: u64,
+}
+
+/// A line of a job log, as to its place in the log.
+#[derive(Debug, PartialEq, Eq)]
+enum Judged {
+    Counts,
+    /// The reply is not in the output.
+    IsBeyond,
+    /// The reply does not begin at the end of the reply before it.
+    IsOutOfPlace,
+    IsForeign,
 }
 
 impl Past {
@@ -100,11 +163,13 @@ impl Past {
     ///
     /// # Errors
     ///
-    /// When the log cannot be read, or is no job log of this format.
+    /// When the log cannot be read, is no job log of this format, was begun with other flags, or has
+    /// lines that are not in the order of the replies in the output.
     pub(super) fn read(
         mut log: impl BufRead,
         output: Option<u64>,
         resume: Resume,
+        head: &Head,
     ) -> Result<Past, String> {
         let mut past = Past::default();
         past.logged.redoes_failed = resume == Resume::RestAndFailed;
@@ -116,21 +181,18 @@ impl Past {
             if line.last() != Some(&b'\n') && length as u64 != LONGEST {
                 break;
             }
-            let text = std::str::from_utf8(&line).unwrap_or("").trim_end();
-            let is_right = match number {
-                1 => text.split('\t').next() == Some(FORMAT),
-                2 => text == COLUMNS.trim_end(),
-                _ => match past.add(text, output) {
-                    Some(true) => true,
-                    Some(false) => break,
-                    None => false,
-                },
+            let text = std::str::from_utf8(&line).unwrap_or("");
+            let text = text.trim_end_matches(['\n', '\r']);
+            let judged = match number {
+                1 => past.begin(text, head)?,
+                2 if text == COLUMNS.trim_end() => Judged::Counts,
+                2 => Judged::IsForeign,
+                _ => past.add(number, text, output).unwrap_or(Judged::IsForeign),
             };
-            if !is_right {
-                return Err(format!(
-                    "line {number} is not of a job log of this version, which begins with {FORMAT:?} and \
-                     has lines of {WIDTH} columns"
-                ));
+            match judged {
+                Judged::Counts => {}
+                Judged::IsBeyond => break,
+                Judged::IsOutOfPlace | Judged::IsForeign => return Err(refusal(number, &judged)),
             }
             has_columns |= number == 2;
             past.entries += u64::from(number > 2);
@@ -143,10 +205,21 @@ impl Past {
         Ok(past)
     }
 
-    /// Adds a line; false if its reply is not in the output. `None` if it is no line of a job log.
-    fn add(&mut self, line: &str, output: Option<u64>) -> Option<bool> {
+    /// Compares the first line with the run's.
+    fn begin(&mut self, line: &str, head: &Head) -> Result<Judged, String> {
+        let Some(logged) = Head::read(line) else {
+            return Ok(Judged::IsForeign);
+        };
+        head.check(&logged)?;
+        let is_other = logged.command != head.command;
+        self.other_command = is_other.then_some(logged.command);
+        Ok(Judged::Counts)
+    }
+
+    /// Adds a line. `None` if it is no line of a job log.
+    fn add(&mut self, line_number: u64, line: &str, output: Option<u64>) -> Option<Judged> {
         let columns: Vec<&str> = line.split('\t').collect();
-        let [number, _, _, _, _, _, exit, _, _, hash, end] = columns[..] else {
+        let [number, _, _, _, _, received, exit, _, _, hash, end] = columns[..] else {
             return None;
         };
         let number: u64 = number.parse().ok()?;
@@ -154,14 +227,23 @@ impl Past {
         let is_near = (1..=self.entries + MOST_AHEAD).contains(&number);
         let number = usize::try_from(number).ok().filter(|_| is_near)?;
         let hash = u64::from_str_radix(hash, 16).ok()?;
-        let end: u64 = end.parse().ok()?;
+        let (received, end): (u64, u64) = (received.parse().ok()?, end.parse().ok()?);
         let ended = match exit {
             "0" => Ended::Well,
             "1" => Ended::Failed,
             _ => return None,
         };
-        if output.is_some_and(|length| end > length) {
-            return Some(false);
+        if let Some(length) = output {
+            if self.output_length.checked_add(received) != Some(end) {
+                return Some(Judged::IsOutOfPlace);
+            }
+            if end > length {
+                return Some(Judged::IsBeyond);
+            }
+            if self.last_ends.len() == LOOKED_FOR {
+                self.last_ends.pop_front();
+            }
+            self.last_ends.push_back((line_number, end));
         }
         let logged = &mut self.logged;
         if logged.hashes.len() < number {
@@ -171,7 +253,21 @@ impl Past {
         logged.hashes[number - 1] = hash;
         logged.ended[number - 1] = ended;
         self.output_length = end;
-        Some(true)
+        Some(Judged::Counts)
+    }
+}
+
+/// Why a log with this line is refused.
+fn refusal(number: u64, judged: &Judged) -> String {
+    match judged {
+        Judged::IsOutOfPlace => format!(
+            "line {number} is out of place: its End is not the End of the line before it and its \
+             Receive; restore the log as it was written, or begin anew without --resume"
+        ),
+        _ => format!(
+            "line {number} is not of a job log of this version, which begins with {FORMAT:?} and has \
+             lines of {WIDTH} columns"
+        ),
     }
 }
 
@@ -179,6 +275,16 @@ impl Logged {
     /// The last line of the input that is logged.
     pub(super) fn len(&self) -> u64 {
         self.hashes.len() as u64
+    }
+
+    /// Items that are not done again.
+    pub(super) fn done(&self) -> u64 {
+        let is_done_before = |ended: &&Ended| match ended {
+            Ended::Not => false,
+            Ended::Well => true,
+            Ended::Failed => !self.redoes_failed,
+        };
+        self.ended.iter().filter(is_done_before).count() as u64
     }
 
     /// Items that failed, and are not done again.
@@ -222,15 +328,23 @@ mod tests {
             began: 1.5,
             took: 0.25,
             sent: 3,
-            received: 14,
+            received: 10,
             outcome,
             hash: number * 7,
             end,
         }
     }
 
+    fn head() -> Head {
+        Head::new("--raw", "sh -c 'a\nb'")
+    }
+
+    fn read(log: &[u8], output: Option<u64>, resume: Resume) -> Result<Past, String> {
+        Past::read(log, output, resume, &head())
+    }
+
     fn log(entries: &[Entry<'_>]) -> Vec<u8> {
-        let mut log = head("sh -c 'a\nb'").into_bytes();
+        let mut log = head().lines().into_bytes();
         for entry in entries {
             entry.write(&mut log);
         }
@@ -241,10 +355,10 @@ mod tests {
     fn a_line_has_the_columns_of_gnu_parallel_first() {
         let text = String::from_utf8(log(&[entry(2, "handler_error", 20)])).unwrap();
         let lines: Vec<&str> = text.lines().collect();
-        assert_eq!(lines[0], "# faas-worker map 1\tsh -c 'a b'");
+        assert_eq!(lines[0], "# faas-worker map 2\t--raw\tsh -c 'a\\nb'");
         assert_eq!(
             lines[2],
-            "2\t:\t1.500\t0.250\t3\t14\t1\t0\thandler_error\t000000000000000e\t20"
+            "2\t:\t1.500\t0.250\t3\t10\t1\t0\thandler_error\t000000000000000e\t20"
         );
     }
 
@@ -265,9 +379,9 @@ mod tests {
             (whole.len(), Some(5), 0, 0),
             (0, Some(9), 0, 0),
             (5, Some(9), 0, 0),
-            (head("").len() + 7, Some(9), 0, 0),
+            (head().lines().len() + 7, Some(9), 0, 0),
         ] {
-            let past = Past::read(&whole[..length], output, Resume::Rest).unwrap();
+            let past = read(&whole[..length], output, Resume::Rest).unwrap();
             let done = past.logged.ended.iter();
             let done = done.filter(|ended| **ended != Ended::Not).count();
             assert_eq!(
@@ -276,7 +390,7 @@ mod tests {
                 "{length} {output:?}"
             );
             let again = &whole[..usize::try_from(past.log_length).unwrap()];
-            let again = Past::read(again, output, Resume::Rest).unwrap();
+            let again = read(again, output, Resume::Rest).unwrap();
             assert_eq!(again.output_length, end);
         }
     }
@@ -290,7 +404,7 @@ mod tests {
         let ends: Vec<usize> = (0..6).map(|count| log(&entries[..count]).len()).collect();
         for length in 0..=whole.len() {
             for output in 0..=55 {
-                let past = Past::read(&whole[..length], Some(output), Resume::Rest).unwrap();
+                let past = read(&whole[..length], Some(output), Resume::Rest).unwrap();
                 let logged = ends.iter().filter(|end| **end <= length).count();
                 let both = (logged.max(1) as u64 - 1).min(output / 10);
                 let log_length = match logged {
@@ -311,13 +425,13 @@ mod tests {
         for (text, number) in [
             ("Seq\n", 1),
             (endless.as_str(), 1),
-            ("# faas-worker map 2\n", 1),
-            ("# faas-worker map 1\nx\n", 2),
+            ("# faas-worker map 1\n", 1),
+            ("# faas-worker map 2\t--raw\nx\n", 2),
             (&whole.replace("\t10\n", "\n"), 3),
             (&whole.replace("\t0\t0\t", "\t7\t0\t"), 3),
             (&far, 3),
         ] {
-            let why = Past::read(text.as_bytes(), None, Resume::Rest).unwrap_err();
+            let why = read(text.as_bytes(), None, Resume::Rest).unwrap_err();
             assert!(why.starts_with(&format!("line {number} ")), "{why}");
         }
     }
@@ -326,12 +440,64 @@ mod tests {
     fn a_changed_line_is_named_and_failed_items_are_done_again_when_asked() {
         let log = log(&[entry(1, "ok", 10), entry(2, "handler_error", 20)]);
         for (resume, second) in [(Resume::Rest, true), (Resume::RestAndFailed, false)] {
-            let logged = Past::read(&log[..], None, resume).unwrap().logged;
+            let logged = read(&log, None, resume).unwrap().logged;
             assert_eq!(logged.is_done(1, 7), Ok(true));
             assert_eq!(logged.is_done(2, 14), Ok(second));
             assert_eq!(logged.is_done(3, 1), Ok(false));
             let why = logged.is_done(2, 15).unwrap_err();
             assert!(why.contains("line 2 of the input"), "{why}");
+        }
+    }
+
+    #[test]
+    fn lines_out_of_their_order_are_named_if_there_is_an_output() {
+        let whole: Vec<_> = (1..6)
+            .map(|number| entry(number, "ok", number * 10))
+            .collect();
+        let reversed: Vec<_> = whole.iter().copied().rev().collect();
+        let without_third = [&whole[..2], &whole[3..]].concat();
+        let doubled = [&whole[..2], &whole[1..]].concat();
+        let with_end = |end| [&whole[..4], &[entry(5, "ok", end)]].concat();
+        for (entries, number) in [
+            (reversed, 3),
+            (without_third, 5),
+            (doubled, 5),
+            (with_end(0), 7),
+            (with_end(45), 7),
+            (with_end(u64::MAX), 7),
+        ] {
+            let log = log(&entries);
+            let why = read(&log, Some(50), Resume::Rest).unwrap_err();
+            assert!(
+                why.starts_with(&format!("line {number} is out of place")),
+                "{why}"
+            );
+            assert!(read(&log, None, Resume::Rest).is_ok());
+        }
+        let ends = read(&log(&whole), Some(30), Resume::Rest)
+            .unwrap()
+            .last_ends;
+        assert_eq!(ends, [(3, 10), (4, 20), (5, 30)]);
+    }
+
+    #[test]
+    fn a_run_with_other_flags_is_refused_and_another_command_is_told() {
+        let log = Head::new("--field \"a\tb\"", "x\u{1b} ").lines();
+        let read = |flags, command| {
+            let head = Head::new(flags, command);
+            Past::read(log.as_bytes(), None, Resume::Rest, &head).map(|past| past.other_command)
+        };
+        assert_eq!(read("--field \"a\tb\"", "x\u{1b}"), Ok(None));
+        assert_eq!(
+            read("--field \"a\tb\"", "y"),
+            Ok(Some("x\\u{1b}".to_owned()))
+        );
+        for flags in ["", "--raw", "--field \"ab\""] {
+            let why = read(flags, "x").unwrap_err();
+            assert!(
+                why.starts_with("line 1: the run was begun with --field"),
+                "{why}"
+            );
         }
     }
 }
