@@ -17,12 +17,14 @@ mod reply;
 mod retry;
 mod run;
 mod size;
+mod stderr;
 mod window;
 
 use crate::budget::MemoryBudget;
 use crate::config::map::MapConfig;
 use crate::config::{Command, Config};
 use crate::error::StartError;
+use crate::logging::Printable;
 use crate::metrics::Metrics;
 use crate::pool::Pool;
 use crate::process::reaping::{end_orphans, reap_in_time};
@@ -33,9 +35,10 @@ use input::Input;
 use output::Output;
 use progress::{Progress, Tally};
 use run::{End, Run};
-use std::io::Write;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use stderr::{Stderr, Teller};
+use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 
 /// Exit status of a run with failed items, or whose replies could not be written.
@@ -50,12 +53,6 @@ const BROKEN_PIPE: u8 = 141;
 /// Longest wait for killed processes to be gone.
 const KILLED_ARE_GONE_WITHIN: Duration = Duration::from_millis(250);
 
-/// Writes a line to standard error.
-fn tell(line: &str) {
-    // A closed standard error leaves no place for the line.
-    drop(writeln!(std::io::stderr(), "{line}"));
-}
-
 /// Runs a batch to its end; returns the exit status. From [`Stage::Draining`] on no line is read, and
 /// items in hand are finished; [`Stage::Killing`] ends the run at once.
 ///
@@ -68,21 +65,44 @@ pub async fn map(
     shutdown: Shutdown,
     threads: Threads,
 ) -> Result<u8, StartError> {
-    let refused = |why: String| {
-        tell(&format!("map: {why}"));
-        Ok(USAGE)
+    let stderr = Stderr::start().map_err(|source| StartError::Runtime {
+        what: "the thread that writes to standard error",
+        source,
+    })?;
+    let opened = open_apart(&config, &map, stderr.teller());
+    // Cancel-safe: the program ends. A pipe without its other end opens when that end does.
+    let (status, last_lines) = match shutdown.run_until(Stage::Draining, opened).await {
+        None => (0, vec![ended_by_signal(&map)]),
+        Some(Err(why)) => (USAGE, vec![format!("map: {why}")]),
+        Some(Ok(opened)) => {
+            let teller = stderr.teller();
+            run(opened, &teller, &config, &map, &shutdown, &threads).await?
+        }
     };
-    let (mut input, output, before) = match open(&config, &map) {
-        Ok(opened) => opened,
-        Err(why) => return refused(why),
-    };
+    stderr.finish(&last_lines, &shutdown).await;
+    Ok(status)
+}
+
+/// Runs a batch whose files are open; returns the exit status and the last lines.
+async fn run(
+    (mut input, output, before): (Input, Output, Before),
+    teller: &Teller,
+    config: &Config,
+    map: &MapConfig,
+    shutdown: &Shutdown,
+    threads: &Threads,
+) -> Result<(u8, Vec<String>), StartError> {
+    for warning in &before.warnings {
+        teller.tell(warning);
+    }
     let began = Instant::now();
     // Without a line no process is started.
     let first = shutdown
         .run_until(Stage::Draining, input.batches.recv())
         .await
         .flatten();
-    let mut run = Run::new(&map, &output, Progress::new(map.progress, input.size));
+    let progress = Progress::new(map.progress, input.size, teller.clone());
+    let mut run = Run::new(map, &output, progress);
     run.offset = before.length;
     run.tally.failed_before = before.failed;
     let end = match first {
@@ -90,28 +110,28 @@ pub async fn map(
         Some(Err(why)) => End::Input(why),
         Some(Ok(lines)) => {
             run.waiting.extend(lines);
-            with_processes(&mut run, &mut input, &config, &shutdown, &threads).await?
+            with_processes(&mut run, &mut input, config, shutdown, threads).await?
         }
     };
-    run.progress.clear();
     let (tally, unfinished) = (run.tally, run.unfinished);
     // The thread that writes ends when no sender is left.
     drop(run);
-    let written = output.finish(&shutdown).await;
+    let written = output.finish(shutdown).await;
+    let mut last_lines = Vec::new();
     if shutdown.is_at_least(Stage::Draining) && written.is_ok() {
-        tell(match map.job_log {
-            Some(_) => "map: ended by a signal; --resume goes on",
-            None => "map: ended by a signal, before the end of its input",
-        });
+        last_lines.push(ended_by_signal(map));
     }
-    Ok(finish(
-        &map,
-        &end,
-        tally,
-        unfinished,
-        began.elapsed(),
-        written,
-    ))
+    let (status, lines) = finish(map, &end, tally, unfinished, began.elapsed(), written);
+    last_lines.extend(lines);
+    Ok((status, last_lines))
+}
+
+fn ended_by_signal(map: &MapConfig) -> String {
+    match map.job_log {
+        Some(_) => "map: ended by a signal; --resume goes on",
+        None => "map: ended by a signal, before the end of its input",
+    }
+    .to_owned()
 }
 
 /// What the runs before have left.
@@ -120,19 +140,39 @@ struct Before {
     length: u64,
     /// Items that failed, and are not done again.
     failed: u64,
+    /// What is to be told before the run.
+    warnings: Vec<String>,
+}
+
+/// Opens all files on a thread of their own, because a pipe without its other end holds it up.
+async fn open_apart(
+    config: &Config,
+    map: &MapConfig,
+    teller: Teller,
+) -> Result<(Input, Output, Before), String> {
+    let command = config.command.as_ref().map(Command::shown);
+    let (command, map) = (command.unwrap_or_default(), map.clone());
+    let (done, opened) = oneshot::channel();
+    std::thread::Builder::new()
+        .name("map-open".to_owned())
+        // The receiver goes with a signal.
+        .spawn(move || drop(done.send(open(&command, &map, teller))))
+        .map_err(|error| format!("cannot start the thread that opens files: {error}"))?;
+    let panicked = |_| Err("the thread that opens files has panicked".to_owned());
+    opened.await.unwrap_or_else(panicked)
 }
 
 /// Opens all files, and starts the threads that read and write.
-fn open(config: &Config, map: &MapConfig) -> Result<(Input, Output, Before), String> {
+fn open(command: &str, map: &MapConfig, teller: Teller) -> Result<(Input, Output, Before), String> {
     let sources = input::open(map)?;
-    let command = config.command.as_ref().map(Command::shown);
-    let opened = files::open(map, &sources, &command.unwrap_or_default())?;
+    let opened = files::open(map, &sources, command)?;
     let before = Before {
         length: opened.length,
         failed: opened.logged.failed(),
+        warnings: opened.warnings,
     };
     let input = input::start(map, sources, opened.logged)?;
-    let output = Output::start(opened.files)
+    let output = Output::start(opened.files, teller)
         .map_err(|error| format!("cannot start the thread that writes replies: {error}"))?;
     Ok((input, output, before))
 }
@@ -165,7 +205,7 @@ async fn with_processes(
     Ok(end)
 }
 
-/// Tells how the run ended; returns the exit status.
+/// Returns the exit status, and lines that tell how the run ended.
 fn finish(
     map: &MapConfig,
     end: &End,
@@ -173,27 +213,27 @@ fn finish(
     unfinished: usize,
     took: Duration,
     written: std::io::Result<()>,
-) -> u8 {
+) -> (u8, Vec<String>) {
+    let last = tally.last_line(took);
     if let Err(error) = written {
-        if error.kind() == std::io::ErrorKind::BrokenPipe {
-            return BROKEN_PIPE;
-        }
-        tell(&format!("map: cannot write: {error}"));
-        tell(&tally.last_line(took));
-        return FAILED;
+        return match error.kind() {
+            std::io::ErrorKind::BrokenPipe => (BROKEN_PIPE, Vec::new()),
+            _ => (FAILED, vec![format!("map: cannot write: {error}"), last]),
+        };
     }
-    match end {
-        End::Whole | End::Closed | End::Killed => {}
-        End::HaltedSoon | End::HaltedNow => tell("map: ended by --halt"),
-        End::Input(why) => tell(&format!("map: {why}")),
-        End::HandlerLost(why) => tell(&format!(
-            "map: the handler cannot be started, or keeps dying: {why}\nmap: {unfinished} items have \
-             no reply"
+    let why = match end {
+        End::Whole | End::Closed | End::Killed => None,
+        End::HaltedSoon | End::HaltedNow => Some("map: ended by --halt".to_owned()),
+        End::Input(why) => Some(format!("map: {why}")),
+        End::HandlerLost(why) => Some(format!(
+            "map: the handler cannot be started, or keeps dying: {}\nmap: {unfinished} items have \
+             no reply",
+            Printable(why)
         )),
-    }
-    tell(&tally.last_line(took));
+    };
     let has_failed = tally.failed + tally.failed_before > 0;
-    status(end, has_failed && !map.exit_zero)
+    let status = status(end, has_failed && !map.exit_zero);
+    (status, why.into_iter().chain([last]).collect())
 }
 
 /// The exit status of a run that no signal ended.

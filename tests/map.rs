@@ -352,12 +352,7 @@ fn run_that_nobody_reads(items: usize) -> (Batch, ChildStdout) {
 #[test]
 fn a_second_signal_ends_a_run_whose_replies_are_not_taken() {
     let (mut batch, stdout) = run_that_nobody_reads(3_000);
-    let ended = within(PATIENCE, "the run ends", || {
-        // Two that come at once would count as one.
-        signal(&batch.0, Signal::TERM);
-        batch.0.try_wait().unwrap()
-    });
-    assert_eq!(ended.code(), Some(143));
+    assert_eq!(ended_by_signals(&mut batch), Some(143));
     drop(stdout);
 }
 
@@ -382,20 +377,100 @@ fn a_first_signal_loses_no_reply_that_is_still_to_be_taken() {
     assert_eq!(ended.code(), Some(143));
 }
 
-#[test]
-fn a_signal_ends_a_run_that_waits_for_its_first_line() {
-    let mut batch = Batch(map(&[], &["cat"]).spawn().unwrap());
-    let stdin = batch.0.stdin.take();
+fn wait_until_it_listens_to_signals(child: &Child) {
     eventually("it listens to signals", || {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", batch.0.id())).unwrap();
+        let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
         let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
         let caught = u64::from_str_radix(caught.unwrap().trim(), 16).unwrap();
         (caught & (1 << (15 - 1)) != 0).then_some(())
     });
+}
+
+/// Its end by signals, of which two that come at once would count as one.
+fn ended_by_signals(batch: &mut Batch) -> Option<i32> {
+    within(PATIENCE, "the run ends", || {
+        signal(&batch.0, Signal::TERM);
+        batch.0.try_wait().unwrap()
+    })
+    .code()
+}
+
+#[test]
+fn a_signal_ends_a_run_that_waits_for_its_first_line() {
+    let mut batch = Batch(map(&[], &["cat"]).spawn().unwrap());
+    let stdin = batch.0.stdin.take();
+    wait_until_it_listens_to_signals(&batch.0);
     signal(&batch.0, Signal::TERM);
     let ended = within(PATIENCE, "the run ends", || batch.0.try_wait().unwrap());
     assert_eq!(ended.code(), Some(143));
     drop(stdin);
+}
+
+#[test]
+fn a_first_signal_ends_a_run_that_waits_for_the_other_end_of_a_pipe() {
+    let scratch = Scratch::new();
+    let [pipe, log] = ["pipe", "log"].map(|name| scratch.path(name));
+    let input = scratch.file("input", 0o600, "a\n");
+    assert!(
+        Command::new("mkfifo")
+            .arg(&pipe)
+            .status()
+            .unwrap()
+            .success()
+    );
+    for (flags, number, status) in [
+        (&["-i", &pipe][..], Signal::TERM, 143),
+        (&["-i", &input, "-o", &pipe], Signal::INT, 130),
+        (
+            &["-i", &input, "-o", &log, "--job-log", &pipe],
+            Signal::TERM,
+            143,
+        ),
+    ] {
+        let mut batch = Batch(map(flags, &["cat"]).spawn().unwrap());
+        wait_until_it_listens_to_signals(&batch.0);
+        let opens = |stat: &str| stat.contains("(map-open) S");
+        eventually("it waits to open the pipe", || {
+            let threads = std::fs::read_dir(format!("/proc/{}/task", batch.0.id())).unwrap();
+            threads
+                .filter_map(|thread| std::fs::read_to_string(thread.ok()?.path().join("stat")).ok())
+                .any(|stat| opens(&stat))
+                .then_some(())
+        });
+        signal(&batch.0, number);
+        let ended = within(PATIENCE, "the run ends", || batch.0.try_wait().unwrap());
+        assert_eq!(ended.code(), Some(status), "{flags:?}");
+    }
+}
+
+/// Lines that are no JSON are failures without a process.
+#[test]
+fn signals_end_a_run_whose_standard_error_is_not_read() {
+    let scratch = Scratch::new();
+    let input = scratch.file("input", 0o600, "no\n".repeat(20_000));
+    let command = &mut map(&["-i", &input, "--json", "--raw"], &["cat"]);
+    let mut batch = Batch(command.spawn().unwrap());
+    let stderr = batch.0.stderr.take().unwrap();
+    eventually("the pipe is full", || {
+        let unread = rustix::io::ioctl_fionread(&stderr).unwrap();
+        (unread > 60_000).then_some(())
+    });
+    assert_eq!(ended_by_signals(&mut batch), Some(143));
+    drop(stderr);
+}
+
+#[test]
+fn signals_end_a_run_whose_standard_error_is_full_from_the_start() {
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    rustix::io::ioctl_fionbio(&writer, true).unwrap();
+    while writer.write(&[b'x'; 4096]).is_ok() {}
+    rustix::io::ioctl_fionbio(&writer, false).unwrap();
+    let resumed = Resumed::new("a\n".to_owned());
+    let mut command = resumed.command(&["--progress", "always"]);
+    let mut batch = Batch(command.stderr(writer).spawn().unwrap());
+    resumed.wait_for_replies(&mut batch.0, 1);
+    assert_eq!(ended_by_signals(&mut batch), Some(143));
+    drop(reader);
 }
 
 #[test]

@@ -3,7 +3,6 @@
 use super::input::Source;
 use super::job_log::{Head, Logged, Past};
 use super::output::{Files, Sink};
-use super::tell;
 use crate::config::map::{InputForm, MapConfig, Resume};
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
@@ -19,6 +18,8 @@ pub(super) struct Opened {
     pub(super) logged: Logged,
     /// Bytes of the output.
     pub(super) length: u64,
+    /// What is to be told before the run.
+    pub(super) warnings: Vec<String>,
 }
 
 /// Opens the files. With `--resume` the output and the job log are cut back to the last item that
@@ -116,6 +117,7 @@ fn without_log(config: &MapConfig, mut output: Sink) -> Result<Opened, String> {
         files,
         logged: Logged::default(),
         length: 0,
+        warnings: Vec::new(),
     })
 }
 
@@ -125,10 +127,25 @@ fn with_log(
     mut log: Sink,
     head: &Head,
 ) -> Result<Opened, String> {
+    let mut warnings = Vec::new();
+    let is_file = config.output.is_some() && length(&output)?.is_some();
     let past = match config.resume {
         Resume::No => Past::default(),
-        Resume::Rest | Resume::RestAndFailed => past(config, &output, &log, head)?,
+        Resume::Rest | Resume::RestAndFailed => {
+            if !is_file {
+                warnings.push(
+                    "map: --resume without -o FILE: replies that were written and not logged come again"
+                        .to_owned(),
+                );
+            }
+            past(config, &output, &log, head)?
+        }
     };
+    if let Some(logged) = &past.other_command {
+        warnings.push(format!(
+            "map: --resume: the runs before had another command: {logged}"
+        ));
+    }
     cut(&mut log, past.log_length)?;
     if past.log_length == 0 {
         let written = log.file.write_all(head.lines().as_bytes());
@@ -137,7 +154,6 @@ fn with_log(
     if config.output.is_some() {
         cut(&mut output, past.output_length)?;
     }
-    let is_file = length(&output)?.is_some();
     let files = Files {
         output,
         job_log: Some(log),
@@ -145,10 +161,11 @@ fn with_log(
     Ok(Opened {
         files,
         logged: past.logged,
-        length: match is_file && config.output.is_some() {
+        length: match is_file {
             true => past.output_length,
             false => 0,
         },
+        warnings,
     })
 }
 
@@ -158,9 +175,6 @@ fn past(config: &MapConfig, output: &Sink, log: &Sink, head: &Head) -> Result<Pa
         Some(_) => length(output)?,
         None => None,
     };
-    if output_length.is_none() {
-        tell("map: --resume without -o FILE: replies that were written and not logged come again");
-    }
     let past = match length(log)? {
         Some(_) => Past::read(
             BufReader::new(&log.file),
@@ -172,11 +186,6 @@ fn past(config: &MapConfig, output: &Sink, log: &Sink, head: &Head) -> Result<Pa
         None => Past::default(),
     };
     find_replies(&past, output).map_err(|why| format!("{}: {why}", log.name))?;
-    if let Some(logged) = &past.other_command {
-        tell(&format!(
-            "map: --resume: the runs before had another command: {logged}"
-        ));
-    }
     let would_be_lost = output_length.filter(|length| *length > 0 && past.log_length == 0);
     match would_be_lost {
         Some(bytes) => Err(format!(

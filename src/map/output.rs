@@ -1,5 +1,6 @@
 //! The thread that writes replies and the job log.
 
+use super::stderr::Teller;
 use crate::shutdown::{Shutdown, Stage};
 use std::fs::File;
 use std::io::{self, Write};
@@ -13,8 +14,9 @@ const BATCHES: usize = 2;
 /// How often replies and job log are forced to the disk.
 pub(super) const SYNC_PERIOD: Duration = Duration::from_secs(1);
 
-/// How long replies are still written after a second signal.
-const WRITES_AFTER_KILLING: Duration = Duration::from_secs(2);
+/// How long replies, and lines for standard error, are still written after a second signal. The log may
+/// take another second.
+const WRITES_AFTER_KILLING: Duration = Duration::from_millis(500);
 
 /// Whole lines to be written.
 #[derive(Debug, Default)]
@@ -23,12 +25,14 @@ pub(super) struct Lines {
     pub(super) replies: Vec<u8>,
     /// Lines of the job log.
     pub(super) log: Vec<u8>,
+    /// Lines for standard error.
+    pub(super) told: Vec<u8>,
 }
 
 impl Lines {
     /// Bytes of all lines.
     pub(super) fn length(&self) -> usize {
-        self.replies.len() + self.log.len()
+        self.replies.len() + self.log.len() + self.told.len()
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -79,12 +83,12 @@ pub(super) struct Output {
 
 impl Output {
     /// Starts the thread.
-    pub(super) fn start(files: Files) -> io::Result<Output> {
+    pub(super) fn start(files: Files, teller: Teller) -> io::Result<Output> {
         let (lines, received) = mpsc::channel(BATCHES);
         let (ended, written) = oneshot::channel();
         let thread = std::thread::Builder::new().name("map-output".to_owned());
         // The receiver may have gone, after a second signal.
-        thread.spawn(move || drop(ended.send(write_all(files, received))))?;
+        thread.spawn(move || drop(ended.send(write_all(files, received, &teller))))?;
         Ok(Output { lines, written })
     }
 
@@ -114,10 +118,17 @@ pub(super) async fn is_too_late(shutdown: &Shutdown) {
 }
 
 /// Writes replies before their lines of the job log, so that no item is logged without its reply.
-fn write_all(mut files: Files, mut received: mpsc::Receiver<Lines>) -> io::Result<()> {
+fn write_all(
+    mut files: Files,
+    mut received: mpsc::Receiver<Lines>,
+    teller: &Teller,
+) -> io::Result<()> {
     let mut synced = Instant::now();
     while let Some(lines) = received.blocking_recv() {
         files.output.write(&lines.replies)?;
+        if !lines.told.is_empty() {
+            teller.tell_in_time(&lines.told);
+        }
         if let Some(log) = &mut files.job_log {
             log.write(&lines.log)?;
         }

@@ -1,5 +1,6 @@
 //! The progress of a run: the last line, and the bar on a terminal.
 
+use super::stderr::{Look, Teller};
 use crate::config::map::ShowProgress;
 use crate::logging::replace_bar;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -54,83 +55,89 @@ pub(super) fn counted(items: u64) -> String {
     }
 }
 
-/// The bar, if there is one.
+/// How progress is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Bar,
+    /// Without a terminal nothing is redrawn: each look is a line.
+    Lines,
+}
+
+/// What is shown of the progress, and how.
 #[derive(Debug)]
 pub(super) struct Progress {
-    bar: Option<ProgressBar>,
+    form: Option<Form>,
     size: Option<u64>,
+    teller: Teller,
 }
 
 impl Progress {
-    pub(super) fn new(show: ShowProgress, size: Option<u64>) -> Progress {
-        let is_shown = match show {
-            ShowProgress::Auto => std::io::stderr().is_terminal(),
-            ShowProgress::Always => true,
-            ShowProgress::Never => false,
+    pub(super) fn new(show: ShowProgress, size: Option<u64>, teller: Teller) -> Progress {
+        let form = match (show, std::io::stderr().is_terminal()) {
+            (ShowProgress::Never, _) | (ShowProgress::Auto, false) => None,
+            (ShowProgress::Auto | ShowProgress::Always, true) => Some(Form::Bar),
+            (ShowProgress::Always, false) => Some(Form::Lines),
         };
-        let bar = is_shown.then(|| {
-            let target = match std::io::stderr().is_terminal() {
-                true => ProgressDrawTarget::stderr(),
-                // Without a terminal nothing is redrawn: each look is a line.
-                false => ProgressDrawTarget::hidden(),
-            };
-            let form = match size {
-                Some(_) => "▕{bar:20}▏ {percent:>3}% {msg}",
-                None => "{spinner} {msg}",
-            };
-            let style = ProgressStyle::with_template(form)
-                .unwrap_or_else(|_| ProgressStyle::default_bar())
-                .progress_chars("█▉▊▋▌▍▎▏ ");
-            let bar = ProgressBar::with_draw_target(size, target).with_style(style);
-            replace_bar(!bar.is_hidden());
-            bar
-        });
-        Progress { bar, size }
+        Progress { form, size, teller }
     }
 
     /// How often to draw: lines that stay, as in the log of a batch system, come more rarely.
     pub(super) fn period(&self) -> Duration {
-        match self.bar.as_ref().is_some_and(ProgressBar::is_hidden) {
-            true => LINE_PERIOD,
-            false => DRAW_PERIOD,
+        match self.form {
+            Some(Form::Lines) => LINE_PERIOD,
+            Some(Form::Bar) | None => DRAW_PERIOD,
         }
     }
 
     /// Whether there is something to draw.
     pub(super) fn is_shown(&self) -> bool {
-        self.bar.is_some()
+        self.form.is_some()
     }
 
     /// Draws the bar.
     pub(super) fn draw(&self, tally: Tally, position: u64, took: Duration) {
-        let Some(bar) = &self.bar else { return };
-        let text = text(tally, position, self.size, took);
-        if bar.is_hidden() {
-            let percent = self.size.map_or_else(String::new, |size| {
-                format!("{}% ", position * 100 / size.max(1))
-            });
-            super::tell(&format!("map: {percent}{text}"));
-            return;
-        }
-        bar.set_position(position);
-        bar.set_message(text);
-        bar.tick();
+        self.teller.draw(Look {
+            position,
+            size: self.size,
+            text: text(tally, position, self.size, took),
+            is_bar: self.form == Some(Form::Bar),
+        });
+    }
+}
+
+/// The bar on a terminal.
+#[derive(Debug)]
+pub(super) struct Bar(ProgressBar);
+
+impl Bar {
+    pub(super) fn new(size: Option<u64>) -> Bar {
+        let form = match size {
+            Some(_) => "▕{bar:20}▏ {percent:>3}% {msg}",
+            None => "{spinner} {msg}",
+        };
+        let style = ProgressStyle::with_template(form)
+            .unwrap_or_else(|_| ProgressStyle::default_bar())
+            .progress_chars("█▉▊▋▌▍▎▏ ");
+        let target = ProgressDrawTarget::stderr();
+        replace_bar(true);
+        Bar(ProgressBar::with_draw_target(size, target).with_style(style))
+    }
+
+    pub(super) fn draw(&self, look: &Look) {
+        self.0.set_position(look.position);
+        self.0.set_message(look.text.clone());
+        self.0.tick();
+    }
+
+    /// Takes the bar away while lines are written in its place.
+    pub(super) fn hide_while(&self, write: impl FnOnce()) {
+        self.0.suspend(write);
     }
 
     /// Takes the bar away.
-    pub(super) fn clear(&self) {
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
-            replace_bar(false);
-        }
-    }
-
-    /// Writes a line to standard error, above the bar.
-    pub(super) fn tell_above(&self, line: &str) {
-        match &self.bar {
-            Some(bar) if !bar.is_hidden() => bar.println(line),
-            Some(_) | None => super::tell(line),
-        }
+    pub(super) fn clear(self) {
+        self.0.finish_and_clear();
+        replace_bar(false);
     }
 }
 

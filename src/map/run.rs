@@ -322,7 +322,8 @@ impl<'a> Run<'a> {
             .form
             .write(&mut self.unwritten.replies, &done.line, &done.outcome);
         if let Some(told) = told {
-            self.progress.tell_above(&told);
+            self.unwritten.told.extend_from_slice(told.as_bytes());
+            self.unwritten.told.push(b'\n');
         }
         let received = self.unwritten.replies.len() - before;
         self.position = self.position.max(done.line.position);
