@@ -31,7 +31,7 @@ use crate::process::reaping::{end_orphans, reap_in_time};
 use crate::shutdown::{Shutdown, Stage};
 use crate::threads::Threads;
 use crate::worker::prepare_system;
-use input::Input;
+use input::{Input, Source};
 use output::Output;
 use progress::{Progress, Tally};
 use run::{End, Run};
@@ -69,6 +69,12 @@ pub async fn map(
         what: "the thread that writes to standard error",
         source,
     })?;
+    if map.output.is_none() && output::was_closed(std::io::stdout()) {
+        let why = "map: cannot write: standard output is closed, or is /dev/null opened to be read too: give \
+                   -o FILE, or -o /dev/null to drop replies";
+        stderr.finish(&[why.to_owned()], &shutdown).await;
+        return Ok(FAILED);
+    }
     let opened = open_apart(&config, &map, stderr.teller());
     // Cancel-safe: the program ends. A pipe without its other end opens when that end does.
     let (status, last_lines) = match shutdown.run_until(Stage::Draining, opened).await {
@@ -104,11 +110,13 @@ async fn run(
     let progress = Progress::new(map.progress, input.size, teller.clone());
     let mut run = Run::new(map, &output, progress);
     run.offset = before.length;
+    run.tally.done_before = before.done;
     run.tally.failed_before = before.failed;
     let end = match first {
         None => End::Whole,
         Some(Err(why)) => End::Input(why),
         Some(Ok(lines)) => {
+            run.begin_at(&lines);
             run.waiting.extend(lines);
             with_processes(&mut run, &mut input, config, shutdown, threads).await?
         }
@@ -138,7 +146,9 @@ fn ended_by_signal(map: &MapConfig) -> String {
 struct Before {
     /// Bytes of the output.
     length: u64,
-    /// Items that failed, and are not done again.
+    /// Items that are not done again.
+    done: u64,
+    /// Items of these that failed.
     failed: u64,
     /// What is to be told before the run.
     warnings: Vec<String>,
@@ -166,11 +176,16 @@ async fn open_apart(
 fn open(command: &str, map: &MapConfig, teller: Teller) -> Result<(Input, Output, Before), String> {
     let sources = input::open(map)?;
     let opened = files::open(map, &sources, command)?;
-    let before = Before {
+    let mut before = Before {
         length: opened.length,
+        done: opened.logged.done(),
         failed: opened.logged.failed(),
         warnings: opened.warnings,
     };
+    if sources.iter().any(Source::is_terminal) {
+        let typed = "map: reading from the terminal, up to Ctrl-D";
+        before.warnings.push(typed.to_owned());
+    }
     let input = input::start(map, sources, opened.logged)?;
     let output = Output::start(opened.files, teller)
         .map_err(|error| format!("cannot start the thread that writes replies: {error}"))?;
@@ -226,9 +241,12 @@ fn finish(
         End::HaltedSoon | End::HaltedNow => Some("map: ended by --halt".to_owned()),
         End::Input(why) => Some(format!("map: {why}")),
         End::HandlerLost(why) => Some(format!(
-            "map: the handler cannot be started, or keeps dying: {}\nmap: {unfinished} items have \
-             no reply",
-            Printable(why)
+            "map: the handler cannot be started, or keeps dying: {}\nmap: {} no reply",
+            Printable(why),
+            match unfinished {
+                1 => "1 item has".to_owned(),
+                count => format!("{count} items have"),
+            }
         )),
     };
     let has_failed = tally.failed + tally.failed_before > 0;

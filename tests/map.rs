@@ -491,6 +491,21 @@ fn a_closed_stdout_ends_it_quietly() {
     wait_until_gone(&processes);
 }
 
+#[test]
+fn a_standard_output_that_is_closed_from_the_start_is_told() {
+    let program = env!("CARGO_BIN_EXE_faas-worker");
+    let mut command = Command::new("sh");
+    command.args(["-c", "exec \"$@\" >&-", "sh", program, "map", "--", "cat"]);
+    let command = command.stdin(Stdio::piped()).stderr(Stdio::piped());
+    let output = command.spawn().unwrap().wait_with_output().unwrap();
+    let (_, err, status) = told(&output);
+    assert_eq!(status, Some(1), "{err}");
+    assert!(
+        err.contains("cannot write: standard output is closed"),
+        "{err}"
+    );
+}
+
 /// A run over one input that is begun again and again.
 struct Resumed {
     scratch: Scratch,
@@ -599,6 +614,49 @@ fn replies_that_the_job_log_does_not_have_are_cut_off() {
     assert!(run(resumed.command(&["--resume"]), "").status.success());
     assert_eq!(resumed.output(), whole);
     assert_eq!(resumed.ledger.entries().len(), 10);
+}
+
+#[test]
+fn an_output_that_another_program_cuts_ends_the_run() {
+    let resumed = Resumed::new(lines(40, |n| format!("sleep 50 #{n}")));
+    let mut child = Batch(resumed.command(&[]).spawn().unwrap());
+    resumed.wait_for_replies(&mut child.0, 2);
+    std::fs::write(resumed.scratch.path("output"), "").unwrap();
+    let stderr = read_all(child.0.stderr.take());
+    let ended = within(PATIENCE, "the run ends", || child.0.try_wait().unwrap());
+    let err = String::from_utf8(stderr.join().unwrap()).unwrap();
+    assert_eq!(ended.code(), Some(1), "{err}");
+    assert!(err.contains("another program has cut it"), "{err}");
+    assert_eq!(resumed.output(), "");
+}
+
+#[test]
+fn a_resumed_run_tells_how_many_items_were_done_before() {
+    let resumed = Resumed::new(lines(9, |n| format!("line {n}")));
+    assert!(run(resumed.command(&[]), "").status.success());
+    let log = resumed.scratch.path("log");
+    let text = std::fs::read_to_string(&log).unwrap();
+    std::fs::write(&log, &text[..text.len() - 5]).unwrap();
+    let (_, err, status) = told(&run(resumed.command(&["--resume"]), ""));
+    assert_eq!(status, Some(0), "{err}");
+    assert!(err.starts_with("map: 1 item, 1 ok, 0 failed, "), "{err}");
+    assert!(err.ends_with("/s; 8 done before\n"), "{err}");
+}
+
+#[test]
+fn what_a_lost_handler_wrote_changes_no_terminal() {
+    let script = "printf '\\033[31mred\\n' >&2; exit 1";
+    let (_, err, status) = told(&run(
+        map(&["--log-level", "error"], &["sh", "-c", script]),
+        "a\n",
+    ));
+    assert_eq!(status, Some(3), "{err}");
+    let told = err.lines().find(|line| line.contains("cannot be started"));
+    let told = told.unwrap_or_default();
+    assert!(
+        told.contains("\\u{1b}[31mred") && !told.contains('\u{1b}'),
+        "{err}"
+    );
 }
 
 /// A log that was sorted, edited or is another output's would have replies cut off.
@@ -833,6 +891,29 @@ fn memory_does_not_grow_with_the_input() {
     memory_over(100_000);
 }
 
+/// Each line in hand takes more memory than its text.
+#[test]
+fn empty_lines_take_no_more_memory_than_others() {
+    let scratch = Scratch::new();
+    let input = scratch.file("input", 0o600, "\n".repeat(1_000_000));
+    let mut batch = Batch(
+        map(&["-i", &input], &[&rust_example("echo")])
+            .spawn()
+            .unwrap(),
+    );
+    let mut stdout = BufReader::new(batch.0.stdout.take().unwrap());
+    let mut line = String::new();
+    let mut most = 0;
+    for number in 0..1_000_000 {
+        line.clear();
+        stdout.read_line(&mut line).unwrap();
+        if number % 100_000 == 50_000 {
+            most = most.max(resident_kib(batch.0.id()));
+        }
+    }
+    assert!(most < 30 * 1024, "{most} KiB");
+}
+
 #[test]
 #[ignore = "takes a minute: cargo test --test it map:: -- --ignored"]
 fn memory_does_not_grow_over_a_million_lines() {
@@ -844,7 +925,7 @@ fn progress_is_told_on_standard_error_alone() {
     let input = lines(5, |n| format!("sleep 500 #{n}"));
     let (out, err, _) = misbehave(&["--progress", "always"], &[], &input);
     assert_eq!(out.len(), 5);
-    // The first look, others each second, and the end.
+    // A look each second, and the end.
     let told = err.lines().filter(|line| line.contains("/s")).count();
     assert!((2..6).contains(&told), "{err}");
     let (_, err, _) = misbehave(&["--progress", "never"], &[], "a\n");

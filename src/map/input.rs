@@ -6,7 +6,7 @@ use super::payload::Line;
 use crate::config::map::{InputForm, MapConfig};
 use bytes::Bytes;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, IsTerminal, Read};
 use std::path::{Path, PathBuf};
 use tokio::sync::mpsc;
 
@@ -18,6 +18,9 @@ const COPIED_BELOW: usize = CHUNK / 4;
 
 /// Batches of lines that wait to be taken.
 const BATCHES: usize = 2;
+
+/// Lines of a batch at most: of short lines, a chunk has many, and each takes more memory than its text.
+const BATCH_LINES: usize = 4096;
 
 /// Lines that were read at once, or why there are no more.
 pub(super) type Batch = Result<Vec<Line>, String>;
@@ -92,6 +95,11 @@ impl Source {
         }
     }
 
+    /// Whether lines are typed.
+    pub(super) fn is_terminal(&self) -> bool {
+        self.file.is_terminal()
+    }
+
     fn size(&self) -> Option<u64> {
         let metadata = self.file.metadata().ok()?;
         metadata.is_file().then_some(metadata.len())
@@ -163,7 +171,7 @@ impl Reader {
 
     /// Sends the lines that are to be done; false when they are not wanted any more.
     fn send(&mut self, raw: &mut Vec<RawLine>) -> bool {
-        let mut lines = Vec::with_capacity(raw.len());
+        let mut lines = Vec::with_capacity(raw.len().min(BATCH_LINES));
         for raw in raw.drain(..) {
             self.number += 1;
             self.position += raw.length() as u64 + 1;
@@ -177,8 +185,15 @@ impl Reader {
                     return false;
                 }
             }
+            if lines.len() == BATCH_LINES && !self.send_batch(&mut lines) {
+                return false;
+            }
         }
-        lines.is_empty() || self.sender.blocking_send(Ok(lines)).is_ok()
+        lines.is_empty() || self.send_batch(&mut lines)
+    }
+
+    fn send_batch(&self, lines: &mut Vec<Line>) -> bool {
+        self.sender.blocking_send(Ok(std::mem::take(lines))).is_ok()
     }
 
     fn fail(&self, why: String) {

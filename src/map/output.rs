@@ -2,8 +2,10 @@
 
 use super::stderr::Teller;
 use crate::shutdown::{Shutdown, Stage};
+use rustix::fs::OFlags;
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Seek, Write};
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep;
@@ -49,8 +51,29 @@ pub(super) struct Sink {
 
 impl Sink {
     fn write(&mut self, lines: &[u8]) -> io::Result<()> {
+        if lines.is_empty() {
+            return Ok(());
+        }
+        self.check_length()?;
         let written = self.file.write_all(lines);
         written.map_err(|error| self.named(&error))
+    }
+
+    /// Refuses a regular file that has become shorter than what was written: what another program has
+    /// cut off would be zeros.
+    fn check_length(&mut self) -> io::Result<()> {
+        let metadata = self.file.metadata()?;
+        if !metadata.is_file() {
+            return Ok(());
+        }
+        let (written, length) = (self.file.stream_position()?, metadata.len());
+        match length < written {
+            true => Err(io::Error::other(format!(
+                "{}: has {length} of the {written} bytes that were written: another program has cut it",
+                self.name
+            ))),
+            false => Ok(()),
+        }
     }
 
     /// Forces a regular file to the disk.
@@ -64,6 +87,15 @@ impl Sink {
     fn named(&self, error: &io::Error) -> io::Error {
         io::Error::new(error.kind(), format!("{}: {error}", self.name))
     }
+}
+
+/// Whether standard output was closed when the program started: Rust's runtime then opens `/dev/null`,
+/// for reading too, which `>/dev/null` of a shell does not.
+pub(super) fn was_closed(stdout: impl AsFd) -> bool {
+    let flags = rustix::fs::fcntl_getfl(&stdout);
+    let is_read = flags.is_ok_and(|flags| flags & OFlags::RWMODE == OFlags::RDWR);
+    let null = rustix::fs::makedev(1, 3);
+    is_read && rustix::fs::fstat(&stdout).is_ok_and(|stat| stat.st_rdev == null)
 }
 
 /// The files of a run.
@@ -139,6 +171,10 @@ fn write_all(
             synced = Instant::now();
         }
     }
+    files.output.check_length()?;
+    if let Some(log) = &mut files.job_log {
+        log.check_length()?;
+    }
     sync(&files)
 }
 
@@ -149,4 +185,23 @@ fn sync(files: &Files) -> io::Result<()> {
     };
     files.output.sync()?;
     log.sync()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_closed_standard_output_is_no_other_device_or_file() {
+        let mut options = File::options();
+        let to_read_too = options.read(true).write(true).to_owned();
+        let to_write = File::options().write(true).to_owned();
+        for (path, options, expected) in [
+            ("/dev/null", &to_read_too, true),
+            ("/dev/null", &to_write, false),
+            ("/dev/zero", &to_read_too, false),
+        ] {
+            assert_eq!(was_closed(options.open(path).unwrap()), expected, "{path}");
+        }
+    }
 }

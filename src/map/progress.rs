@@ -5,6 +5,7 @@ use crate::config::map::ShowProgress;
 use crate::logging::replace_bar;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::IsTerminal;
+use std::ops::Range;
 use std::time::Duration;
 
 /// How often the bar is drawn.
@@ -18,7 +19,9 @@ const LINE_PERIOD: Duration = Duration::from_secs(1);
 pub(super) struct Tally {
     pub(super) well: u64,
     pub(super) failed: u64,
-    /// Items that failed in the runs before, and are not done again.
+    /// Items that the runs before have done, and this one skips.
+    pub(super) done_before: u64,
+    /// Items of these that failed.
     pub(super) failed_before: u64,
 }
 
@@ -29,21 +32,25 @@ impl Tally {
 
     /// The last line of a run.
     pub(super) fn last_line(self, took: Duration) -> String {
-        let Tally {
-            well,
-            failed,
-            failed_before,
-        } = self;
         let (items, seconds) = (self.ended(), took.as_secs_f64());
         let rate = items as f64 / seconds.max(0.001);
-        let before = match failed_before {
-            0 => String::new(),
-            count => format!("; {count} failed in earlier runs, --resume-failed does them again"),
-        };
+        let Tally { well, failed, .. } = self;
+        let before = self.before();
         format!(
             "map: {}, {well} ok, {failed} failed, {seconds:.1} s, {rate:.0}/s{before}",
             counted(items)
         )
+    }
+
+    /// The part of the last line about the runs before.
+    fn before(self) -> String {
+        match (self.done_before, self.failed_before) {
+            (0, _) => String::new(),
+            (done, 0) => format!("; {done} done before"),
+            (done, failed) => format!(
+                "; {done} done before, {failed} of them failed, --resume-failed does them again"
+            ),
+        }
     }
 }
 
@@ -95,11 +102,11 @@ impl Progress {
     }
 
     /// Draws the bar.
-    pub(super) fn draw(&self, tally: Tally, position: u64, took: Duration) {
+    pub(super) fn draw(&self, tally: Tally, positions: Range<u64>, took: Duration) {
         self.teller.draw(Look {
-            position,
+            position: positions.end,
             size: self.size,
-            text: text(tally, position, self.size, took),
+            text: text(tally, positions, self.size, took),
             is_bar: self.form == Some(Form::Bar),
         });
     }
@@ -141,15 +148,18 @@ impl Bar {
     }
 }
 
-/// The words beside the bar: `412k 41.2k/s 0:22 left, 3 failed`.
-fn text(tally: Tally, position: u64, size: Option<u64>, took: Duration) -> String {
+/// The words beside the bar: `412k 41.2k/s 0:22 left, 3 failed`. Items count with those of the runs
+/// before, as the bar does; rate and time are of this run, which has gone through `positions`.
+fn text(tally: Tally, positions: Range<u64>, size: Option<u64>, took: Duration) -> String {
     let seconds = took.as_secs_f64().max(0.001);
     let rate = tally.ended() as f64 / seconds;
-    let mut text = format!("{} {}/s", short(tally.ended() as f64), short(rate));
+    let items = tally.ended() + tally.done_before;
+    let mut text = format!("{} {}/s", short(items as f64), short(rate));
+    let done = positions.end.saturating_sub(positions.start);
     if let Some(size) = size
-        && position > 0
+        && done > 0
     {
-        let left = seconds * size.saturating_sub(position) as f64 / position as f64;
+        let left = seconds * size.saturating_sub(positions.end) as f64 / done as f64;
         let left = Duration::from_secs_f64(left).as_secs();
         text.push_str(&format!(" {}:{:02} left", left / 60, left % 60));
     }
@@ -189,23 +199,46 @@ mod tests {
             assert_eq!(short(number), expected);
         }
         let tally = Tally {
+            done_before: 0,
             failed_before: 0,
             well: 411_997,
             failed: 3,
         };
         let ten = Duration::from_secs(10);
         assert_eq!(
-            text(tally, 31, Some(100), ten),
+            text(tally, 0..31, Some(100), ten),
             "412k 41.2k/s 0:22 left, 3 failed"
         );
-        assert_eq!(text(tally, 31, None, ten), "412k 41.2k/s, 3 failed");
+        assert_eq!(text(tally, 0..31, None, ten), "412k 41.2k/s, 3 failed");
         let line = "map: 412000 items, 411997 ok, 3 failed, 10.0 s, 41200/s";
         assert_eq!(tally.last_line(ten), line);
+        for (done_before, failed_before, before) in [
+            (5, 0, "; 5 done before"),
+            (
+                5,
+                2,
+                "; 5 done before, 2 of them failed, --resume-failed does them again",
+            ),
+        ] {
+            let resumed = Tally {
+                done_before,
+                failed_before,
+                ..tally
+            };
+            assert_eq!(resumed.last_line(ten), format!("{line}{before}"));
+        }
         let resumed = Tally {
-            failed_before: 2,
+            done_before: 88_000,
             ..tally
         };
-        let before = "; 2 failed in earlier runs, --resume-failed does them again";
-        assert_eq!(resumed.last_line(ten), format!("{line}{before}"));
+        assert_eq!(
+            text(resumed, 50..75, Some(100), ten),
+            "500k 41.2k/s 0:10 left, 3 failed"
+        );
+        let one = Tally {
+            well: 1,
+            ..Tally::default()
+        };
+        assert!(one.last_line(ten).starts_with("map: 1 item, 1 ok, "));
     }
 }

@@ -21,7 +21,7 @@ use std::future::poll_fn;
 use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{MissedTickBehavior, interval_at, timeout};
 
 /// Bytes of replies and log beyond which no further item is looked at before they are written.
 const MOST_UNWRITTEN: usize = 256 * 1024;
@@ -82,6 +82,8 @@ pub(super) struct Run<'a> {
     input_fault: Option<String>,
     /// Bytes of the input up to the last item that has ended.
     position: u64,
+    /// Bytes of the input up to the first item.
+    begun_at: u64,
     drawn: Instant,
     began: Instant,
     /// `began` in seconds since 1970.
@@ -112,10 +114,21 @@ impl<'a> Run<'a> {
             ),
             input_fault: None,
             position: 0,
+            begun_at: 0,
             drawn: Instant::now(),
             began: Instant::now(),
             began_1970: seconds_since_1970(),
         }
+    }
+
+    /// Begins behind the lines that runs before have done.
+    pub(super) fn begin_at(&mut self, lines: &[Line]) {
+        let length = |line: &Line| line.text.len() as u64 + 1;
+        let first = lines
+            .first()
+            .map(|line| line.position.saturating_sub(length(line)));
+        self.begun_at = first.unwrap_or(0);
+        self.position = self.begun_at;
     }
 
     /// Runs until all is done, or no more can be done.
@@ -155,7 +168,10 @@ impl<'a> Run<'a> {
         shutdown: &Shutdown,
     ) -> End {
         let mut done = Vec::new();
-        let [mut syncs, mut draws] = [SYNC_PERIOD, self.progress.period()].map(interval);
+        let periods = [SYNC_PERIOD, self.progress.period()];
+        // A run that is over soon has no bar, which would stand above what another program writes.
+        let [mut syncs, mut draws] =
+            periods.map(|period| interval_at(tokio::time::Instant::now() + period, period));
         for ticks in [&mut syncs, &mut draws] {
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         }
@@ -367,8 +383,11 @@ impl<'a> Run<'a> {
 
     fn draw(&mut self) {
         self.drawn = Instant::now();
-        self.progress
-            .draw(self.tally, self.position, self.began.elapsed());
+        self.progress.draw(
+            self.tally,
+            self.begun_at..self.position,
+            self.began.elapsed(),
+        );
     }
 }
 
