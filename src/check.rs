@@ -3,6 +3,12 @@
 //! A check starts processes as the worker does and talks to them through the worker's own owner and
 //! conversation ([`crate::process`]), so that both find the same. It owns the rules, their trials and
 //! the words of its findings; it never serves callers, and knows neither the pool nor HTTP.
+//!
+//! Modules: `session` (the rules in turn, and what is known by then), `rules` (one trial for each),
+//! `trial` (a process that is tried, its requests and replies), `desk` (its request source and
+//! observer), `reply`, `lines`, `payloads` and `damage` (what is wrong with output), `silence`,
+//! `flood` and `relay` (why there is none), `orphans` (processes left behind), `rule`, `finding`,
+//! `mend` and `language` (what is said).
 
 mod damage;
 mod desk;

@@ -112,7 +112,7 @@ impl<'a> Session<'a> {
         }
         self.end_trial().await;
         if let Some(mut second) = self.second.take() {
-            second.finish().await;
+            second.kill_and_reap().await;
         }
     }
 
@@ -232,7 +232,7 @@ impl<'a> Session<'a> {
     pub(super) async fn end_trial(&mut self) {
         self.count_strays();
         if let Some(mut trial) = self.trial.take() {
-            trial.finish().await;
+            trial.kill_and_reap().await;
         }
     }
 

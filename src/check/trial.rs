@@ -223,7 +223,7 @@ impl Trial {
     /// Closes the stdin of the process behind the lines that are written, and lists the processes
     /// that it leaves behind.
     pub(super) async fn end_unasked(&mut self, limit: Duration) -> Last {
-        self.owner.take_no_more();
+        self.owner.end_input();
         let begun = Instant::now();
         let has_ended = self.ends_within(limit).await;
         let took = begun.elapsed();
@@ -284,7 +284,7 @@ impl Trial {
     }
 
     /// Kills the group of the process and reaps it, unless it is reaped.
-    pub(super) async fn finish(&mut self) {
+    pub(super) async fn kill_and_reap(&mut self) {
         if matches!(self.standing, Standing::Ended(_)) {
             return;
         }
@@ -348,7 +348,7 @@ impl Trial {
         if has_ended {
             self.reap().await;
         } else if self.owner.is_awaited() {
-            self.finish().await;
+            self.kill_and_reap().await;
         }
     }
 

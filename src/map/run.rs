@@ -71,7 +71,7 @@ pub(super) struct Run<'a> {
     pub(super) offset: u64,
     unwritten: Lines,
     is_unsynced: bool,
-    /// No further line is read.
+    /// Whether further lines are read.
     reads_on: bool,
     is_halted: bool,
     has_stopped: bool,

@@ -24,6 +24,7 @@ use crate::pool::status::SlotFacts;
 use crate::process::conversation::{Fault, UP_AFTER};
 use crate::process::launch::Launcher;
 use crate::process::output_log::LogAllowance;
+use crate::process::owner::RequestSource as _;
 use crate::process::repeats::StartEnd;
 use crate::shutdown::Stage;
 use backoff::Backoff;
@@ -284,7 +285,7 @@ impl Slot {
 
     /// Stops a process while the slot goes on with the next one.
     fn stop_aside(&mut self, mut running: Box<LiveProcess>, reason: StopReason) {
-        running.member_mut().take_no_more();
+        running.member_mut().leave();
         if !matches!(reason, StopReason::Stopped | StopReason::Ended) {
             // An earlier process that still ignores SIGTERM has had its time.
             self.hurry.cancel();

@@ -165,7 +165,7 @@ impl<S: RequestSource + ProcessObserver> Owner<S> {
     }
 
     /// From now on the process is given no request; its stdin is closed when all lines are written.
-    pub fn take_no_more(&mut self) {
+    pub fn end_input(&mut self) {
         self.takes_no_more = true;
         self.source.leave();
         self.close_stdin_when_written();

@@ -210,7 +210,7 @@ async fn silent(
     silent.output_at_end = all.get(output.len()..).unwrap_or_default().to_vec();
     silent.output = output;
     let stderr = trial.last_error_line();
-    trial.finish().await;
+    trial.kill_and_reap().await;
     // Stray lines behind the end of stdin say nothing of a process that serves.
     trial.take_strays();
     if mistake_in(&silent.output).is_none() {

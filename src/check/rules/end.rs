@@ -81,7 +81,7 @@ async fn end_of_input(session: &mut Session<'_>) -> Result<EndOfInput, LaunchErr
         Standing::Ended(status) => Some(status.clone()),
         Standing::Sound | Standing::Faulty(_) => None,
     };
-    trial.finish().await;
+    trial.kill_and_reap().await;
     let end = EndOfInput {
         is_answered: (!is_mute).then_some(is_answered),
         ended,
@@ -121,7 +121,7 @@ pub(in crate::check) async fn sigterm(session: &mut Session<'_>) -> Result<Findi
         trial.reap().await;
     }
     let standing = trial.standing().clone();
-    trial.finish().await;
+    trial.kill_and_reap().await;
     let summary = match standing {
         Standing::Ended(_) if is_put_off && is_ignored => "the process ignores SIGTERM".to_owned(),
         Standing::Ended(status) => {

@@ -242,7 +242,7 @@ impl LiveProcess {
 
     /// Asks the process to end by closing its stdin; true if it ends within half the grace.
     async fn ask_by_stdin(&mut self, policy: &StopPolicy) -> bool {
-        self.owner.take_no_more();
+        self.owner.end_input();
         let ends = self.ends_within(policy.grace / 2, &policy.hurry);
         // Cancel-safe: all progress lives in self.
         let ended = policy.shutdown.run_until(Stage::Terminating, ends).await;

@@ -143,11 +143,6 @@ impl Member {
         self.role == Role::OnTrial
     }
 
-    /// The process takes no more calls.
-    pub(super) fn take_no_more(&mut self) {
-        self.leave();
-    }
-
     /// The process no longer counts as starting; another may start.
     pub(super) fn end_start(&mut self) {
         self.permit = None;

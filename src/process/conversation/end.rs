@@ -35,15 +35,15 @@ impl<T: Ticket> Conversation<T> {
         let read = total_sent.checked_sub(unread.len() as u64);
         let read = read.filter(|read| self.is_end_of_what_was_sent(unread, *read));
         let read = read.unwrap_or(total_sent);
-        let may_have_started = match (self.promise, holders) {
-            (Promise::Order, PipeHolders::Gone) => self.may_have_started(),
+        let started_at_most = match (self.promise, holders) {
+            (Promise::Order, PipeHolders::Gone) => self.started_at_most(),
             (Promise::Order, PipeHolders::Possible) => usize::MAX,
             (Promise::Nothing | Promise::Concurrency(_) | Promise::Broken, _) => usize::MAX,
         };
         let flights = self.flights.drain(..).enumerate();
         flights
             .filter_map(|(index, flight)| {
-                let is_untouched = flight.line.start >= read || index >= may_have_started;
+                let is_untouched = flight.line.start >= read || index >= started_at_most;
                 let open = match is_untouched {
                     true => OpenRequest::NeverStarted,
                     false => OpenRequest::MayHaveStarted,
@@ -84,7 +84,7 @@ impl<T: Ticket> Conversation<T> {
     }
 
     /// How many requests a process that keeps its promise of order may have started on.
-    pub(super) fn may_have_started(&self) -> usize {
+    pub(super) fn started_at_most(&self) -> usize {
         // A reply without its line end counts, too.
         let half = line::replies_at_most(self.framer.partial());
         self.possible_replies.saturating_add(half).saturating_add(1)

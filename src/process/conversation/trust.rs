@@ -124,7 +124,7 @@ impl<T: Ticket> Conversation<T> {
         if self.ids == Ids::Repeated {
             // A request ahead that the process has not started on is given to another one; so the
             // process must not go on to start on it.
-            let mut flights = self.flights.iter().skip(self.may_have_started());
+            let mut flights = self.flights.iter().skip(self.started_at_most());
             let keeps_order = self.promise == Promise::Order;
             if keeps_order && flights.any(|flight| flight.ticket.is_some()) {
                 return self.condemn(fault);

@@ -60,7 +60,7 @@ impl<S: RequestSource + ProcessObserver> Owner<S> {
                         process,
                         began,
                         ended,
-                        is_first: !self.has_handed_on,
+                        is_first: !std::mem::replace(&mut self.has_handed_on, true),
                     };
                     request
                         .into()
