@@ -109,6 +109,8 @@ pub mod processors;
 #[cfg(feature = "worker")]
 pub mod procfs;
 #[cfg(feature = "worker")]
+pub mod regular_file;
+#[cfg(feature = "worker")]
 mod reload;
 #[cfg(feature = "worker")]
 pub mod service_manager;

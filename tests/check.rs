@@ -332,6 +332,14 @@ fn a_command_that_cannot_be_started_is_status_3() {
     assert_eq!(report.totals["skipped"], 14);
 }
 
+#[test]
+fn a_pipe_is_no_command() {
+    let scratch = Scratch::new();
+    let report = check(&[], &[&scratch.pipe("handler")]);
+    assert_eq!(report.status, 3);
+    report.assert_found("start", "fail", &["not a program: a pipe"]);
+}
+
 // ---- Mistakes: ids, and how many replies --------------------------------------------------------
 
 #[test]

@@ -78,6 +78,10 @@ fn a_lock_file_that_cannot_be_written_is_told_and_no_more() {
     worker
         .log
         .wait_for(&["lock file not written", "/no/such/folder/.lock"]);
+    let worker = openfaas(&scratch).environment("FAAS_LOCK_FILE", &scratch.pipe("lock"));
+    let worker = worker.start();
+    assert_result(&worker.post("x"), "x");
+    worker.log.wait_for(&["lock file not written", "a pipe"]);
 }
 
 #[test]

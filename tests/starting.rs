@@ -63,6 +63,19 @@ fn a_directory_or_a_plain_file_is_no_command() {
 
 /// A1.
 #[test]
+fn a_pipe_is_no_command_and_gives_way_to_one() {
+    let scratch = Scratch::new();
+    let pipe = scratch.pipe("handler");
+    assert_not_loaded(&pipe, &["not a program: a pipe"]);
+    let worker = Builder::new(vec![pipe]).start();
+    assert_error(&worker.post("x"), 500, "handler_not_loaded", "no");
+    let script = "#!/bin/sh\nwhile read -r line; do echo '{\"result\":1}'; done\n";
+    scratch.file("handler", 0o755, script);
+    eventually("answers", || (worker.post("x").status == 200).then_some(()));
+}
+
+/// A1.
+#[test]
 fn a_command_that_appears_later_is_found() {
     let scratch = Scratch::new();
     let worker = Builder::new(vec![scratch.path("handler")]).start();

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 /// Each part with the parts that it may use; the parts that all may use are below.
-const MAY_USE: [(&str, &[&str]); 33] = [
+const MAY_USE: [(&str, &[&str]); 34] = [
     (
         "main",
         &[
@@ -121,12 +121,20 @@ const MAY_USE: [(&str, &[&str]); 33] = [
     ("cause", &[]),
     ("error", &[]),
     ("logging", &["config", "json_string"]),
+    ("regular_file", &[]),
     ("shutdown", &[]),
     ("trace_context", &[]),
     ("traces", &["metrics", "pool", "trace_context"]),
     ("version", &[]),
 ];
-const ALL_MAY_USE: [&str; 5] = ["cause", "error", "logging", "shutdown", "version"];
+const ALL_MAY_USE: [&str; 6] = [
+    "cause",
+    "error",
+    "logging",
+    "regular_file",
+    "shutdown",
+    "version",
+];
 
 /// Each source file with the part that it belongs to.
 fn sources() -> Vec<(String, String, String)> {

@@ -1,8 +1,8 @@
 //! Which language a handler is written in, as far as its command tells.
 
 use crate::config::Command;
+use crate::regular_file;
 use std::ffi::{OsStr, OsString};
-use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -208,7 +208,7 @@ pub(super) fn is_mawk(command: &Command) -> bool {
 /// The first bytes of the file of a program; none if it cannot be read.
 fn beginning_of(program: &OsStr, directory: &Path) -> Vec<u8> {
     let mut beginning = Vec::new();
-    if let Ok(file) = File::open(file_of(program, directory)) {
+    if let Ok(file) = regular_file::open(&file_of(program, directory)) {
         // A file that ends or fails earlier tells as much as it has.
         let _ = file.take(BEGINNING as u64).read_to_end(&mut beginning);
     }

@@ -4,6 +4,7 @@
 //! the kubelet, shows as a change of the file behind it. Reads the content of small and recent
 //! files only, and never opens a pipe or a device.
 
+use crate::regular_file;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ffi::{OsStr, OsString};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -270,7 +271,7 @@ impl Fingerprint {
 
 fn content(file: &Path) -> io::Result<u64> {
     let mut bytes = Vec::new();
-    fs::File::open(file)?
+    regular_file::open(file)?
         .take(SHORT_FILE_BYTES)
         .read_to_end(&mut bytes)?;
     let mut hasher = DefaultHasher::new();

@@ -1,5 +1,6 @@
 //! A file that is there while the worker takes requests, for platforms that look for one.
 
+use crate::regular_file;
 use std::path::{Path, PathBuf};
 use tracing::{info, warn};
 
@@ -10,8 +11,8 @@ pub(super) struct LockFile(PathBuf);
 impl LockFile {
     /// Makes the file. Without it the worker serves all the same.
     pub(super) fn create(path: &Path) -> Option<LockFile> {
-        match std::fs::write(path, "") {
-            Ok(()) => {
+        match regular_file::create(path) {
+            Ok(_) => {
                 info!(path = %path.display(), "lock file written");
                 Some(LockFile(path.to_owned()))
             }

@@ -90,6 +90,14 @@ impl Scratch {
         self.0.join(name).display().to_string()
     }
 
+    /// A pipe that everyone may execute, and that has no other end.
+    pub(crate) fn pipe(&self, name: &str) -> String {
+        let path = self.path(name);
+        let mode = rustix::fs::Mode::from_raw_mode(0o755);
+        rustix::fs::mkfifoat(rustix::fs::CWD, &path, mode).unwrap();
+        path
+    }
+
     /// A file with this content and mode, in place at once.
     pub(crate) fn file(&self, name: &str, mode: u32, content: impl AsRef<[u8]>) -> String {
         use std::os::unix::fs::PermissionsExt;

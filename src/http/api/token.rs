@@ -5,11 +5,10 @@
 //! of a token is ever logged or repeated in an error.
 
 use crate::error::{RequestFailure, StartError};
+use crate::regular_file;
 use hyper::header::{AUTHORIZATION, HeaderMap};
-use rustix::fs::OFlags;
-use std::fs::OpenOptions;
 use std::io::{self, Read};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock};
 use subtle::{Choice, ConstantTimeEq};
@@ -103,17 +102,8 @@ fn bearer(value: &[u8]) -> Option<&[u8]> {
 }
 
 fn read(path: &Path) -> io::Result<Vec<Vec<u8>>> {
-    // Without waiting for a writer, should the path be a pipe: the worker reads it while it serves.
-    let flags = OFlags::NONBLOCK.bits().cast_signed();
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags(flags)
-        .open(path)?;
-    let metadata = file.metadata()?;
-    if !metadata.is_file() {
-        return Err(io::Error::other("not a regular file"));
-    }
-    let mode = metadata.permissions().mode();
+    let file = regular_file::open(path)?;
+    let mode = file.metadata()?.permissions().mode();
     let mut bytes = Vec::new();
     file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > MAX_FILE_BYTES {

@@ -4,6 +4,7 @@ use super::platform::is_lasting;
 use super::search_path::search_path;
 use crate::cause::Cause;
 use crate::config::Command;
+use crate::regular_file;
 use rustix::io::Errno;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -146,10 +147,12 @@ fn how_to_run(name: &str) -> String {
 /// Explains a command whose file exists.
 fn explain_file(file: &Path, error: &io::Error) -> String {
     let shown = file.display();
-    if file.is_dir() {
-        return format!("\"{shown}\" is a directory");
-    }
     match std::fs::metadata(file) {
+        Ok(metadata) if metadata.is_dir() => return format!("\"{shown}\" is a directory"),
+        Ok(metadata) if !metadata.is_file() => {
+            let kind = regular_file::other_kind(metadata.file_type()).unwrap_or_default();
+            return format!("\"{shown}\" is not a program: {kind}");
+        }
         Ok(metadata) if metadata.permissions().mode() & 0o111 == 0 => {
             let name = shown.to_string();
             let hint = match interpreter_of(&name) {
@@ -232,7 +235,7 @@ fn before_the_interpreter(file: &Path) -> Option<&'static str> {
 
 fn beginning(file: &Path) -> io::Result<Vec<u8>> {
     let mut beginning = Vec::new();
-    std::fs::File::open(file)?
+    regular_file::open(file)?
         .take(256)
         .read_to_end(&mut beginning)?;
     Ok(beginning)
@@ -423,6 +426,17 @@ mod tests {
             said.contains("is one word") && said.contains("--env-file"),
             "{said}"
         );
+    }
+
+    #[test]
+    fn a_pipe_is_named_and_not_opened() {
+        let folder = std::env::temp_dir().join(format!("faas-pipe-{}", fastrand::u64(..)));
+        std::fs::create_dir(&folder).unwrap();
+        let mode = rustix::fs::Mode::from_raw_mode(0o755);
+        rustix::fs::mkfifoat(rustix::fs::CWD, folder.join("pipe"), mode).unwrap();
+        let said = said("./pipe", "/bin", &folder, io::ErrorKind::PermissionDenied);
+        assert!(said.ends_with("/pipe\" is not a program: a pipe"), "{said}");
+        std::fs::remove_dir_all(&folder).unwrap();
     }
 
     #[test]
