@@ -53,7 +53,9 @@ pub fn files(unified: &str, memory: &str) -> Vec<PathBuf> {
 
 /// The worker's groups: the lines of `/proc/self/cgroup`.
 fn own_groups() -> String {
-    fs::read_to_string("/proc/self/cgroup").unwrap_or_default()
+    let groups = fs::read("/proc/self/cgroup").unwrap_or_default();
+    // A name may be any bytes, and lies on a line of its own.
+    String::from_utf8_lossy(&groups).into_owned()
 }
 
 /// The paths of a file, from the lines of `/proc/self/cgroup`. The file is called `unified` in

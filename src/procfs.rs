@@ -109,15 +109,18 @@ pub fn tree_write_calls(pid: u32) -> Option<u64> {
 
 /// True when a process ignores SIGTERM, and has no handler for it.
 pub fn ignores_sigterm(pid: u32) -> bool {
-    let status = fs::read_to_string(format!("/proc/{pid}/status"));
-    let ignored = status.ok().as_deref().and_then(ignored_signals);
+    let status = fs::read(format!("/proc/{pid}/status")).unwrap_or_default();
+    // It holds the name of the process, which may be any bytes.
+    let ignored = ignored_signals(&String::from_utf8_lossy(&status));
     ignored.is_some_and(|ignored| ignored >> (Signal::TERM.as_raw() - 1) & 1 == 1)
 }
 
-/// The name of a process, as `ps` shows it.
+/// The name of a process, which may hold control characters; U+FFFD stands for bytes that are not
+/// UTF-8.
 pub fn name(pid: u32) -> Option<String> {
-    let name = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
-    Some(name.trim_end().to_owned())
+    let name = fs::read(format!("/proc/{pid}/comm")).ok()?;
+    let name = name.strip_suffix(b"\n").unwrap_or(&name);
+    Some(String::from_utf8_lossy(name).into_owned())
 }
 
 /// The mask of ignored signals in `/proc/PID/status`.
@@ -346,6 +349,24 @@ mod tests {
         assert_eq!(tree_write_calls(u32::MAX), None);
         assert_eq!(waits_for_input(u32::MAX), None);
         assert!(name(std::process::id()).is_some());
+    }
+
+    #[test]
+    fn a_process_may_have_any_name() {
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let (end, ended) = std::sync::mpsc::channel::<()>();
+        let thread = std::thread::spawn(move || {
+            let name = c"a\xff\x1b\n";
+            rustix::thread::set_name(name).unwrap();
+            sender.send(rustix::thread::gettid()).unwrap();
+            // Ends with the sender.
+            let _ = ended.recv();
+        });
+        let thread_id = receiver.recv().unwrap().as_raw_pid().unsigned_abs();
+        assert_eq!(name(thread_id).as_deref(), Some("a\u{fffd}\u{1b}\n"));
+        assert!(!ignores_sigterm(thread_id));
+        drop(end);
+        thread.join().unwrap();
     }
 
     #[test]

@@ -168,8 +168,9 @@ impl Signals {
 
 /// Whether the signal was ignored at the start of this program.
 fn is_ignored(signal: i32) -> bool {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    is_in_mask(&status, "SigIgn:", signal)
+    let status = std::fs::read("/proc/self/status").unwrap_or_default();
+    // It holds the name of this process, which may be any bytes.
+    is_in_mask(&String::from_utf8_lossy(&status), "SigIgn:", signal)
 }
 
 fn is_in_mask(status: &str, name: &str, signal: i32) -> bool {

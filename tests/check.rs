@@ -687,6 +687,29 @@ fn processes_of_one_name_are_counted() {
 }
 
 #[test]
+fn the_name_of_a_process_left_behind_may_be_any_bytes() {
+    let source = "import os, time\n\
+                  name = open('/proc/self/comm', 'wb', buffering=0)\n\
+                  name.write(b'a\\x1b[2J\\xff\\xc2\\x9b\\xe2\\x80\\xae')\n\
+                  if os.fork() == 0:\n    \
+                  [os.close(number) for number in (0, 1, 2)]\n    time.sleep(300)\n"
+        .to_owned()
+        + &answering(ECHO);
+    let Some(python) = interpreter("python3") else {
+        return;
+    };
+    let scratch = Scratch::new();
+    let file = scratch.file("handler.py", 0o644, &source);
+    for form in ["text", "tap", "json", "junit"] {
+        let printed = output(&["--only", "children", "--format", form], &[&python, &file]);
+        let text = String::from_utf8(printed.stdout).unwrap();
+        assert!(text.contains("u{1b}"), "{form}: {text}");
+        let is_raw = |c: char| c.is_control() && c != '\n' || c == '\u{202e}';
+        assert!(!text.contains(is_raw), "{form}: {text:?}");
+    }
+}
+
+#[test]
 fn payloads_that_must_fail_are_shown_with_their_status() {
     let part = "if payload == 'bad': print(json.dumps({'id': id, 'error': {'message': 'no', 'status': 422}}), flush=True)\n\
         else: print(json.dumps({'id': id, 'result': 1}), flush=True)";

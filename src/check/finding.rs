@@ -40,9 +40,9 @@ pub struct Finding {
     pub level: Level,
     /// Whether the rule is kept.
     pub verdict: Verdict,
-    /// The finding in a few words.
+    /// The finding in a few words, escaped.
     pub summary: String,
-    /// The cause, in sentences.
+    /// The cause, in sentences, escaped.
     pub cause: String,
     /// How to mend it, in the words of the handler's language where that is known.
     pub mend: Vec<String>,
@@ -59,7 +59,7 @@ impl Finding {
             rule,
             level: rule.level(),
             verdict: Verdict::Ok,
-            summary: summary.into(),
+            summary: escaped(&summary.into()),
             cause: String::new(),
             mend: Vec::new(),
             seen: Vec::new(),
@@ -90,7 +90,7 @@ impl Finding {
 
     /// With a cause.
     pub fn because(self, cause: impl Into<String>) -> Finding {
-        let cause = cause.into();
+        let cause = escaped(&cause.into());
         Finding { cause, ..self }
     }
 
@@ -123,22 +123,26 @@ pub(super) fn quoted(text: &[u8]) -> String {
     // A character takes four bytes at most.
     let beginning = &text[..text.len().min(4 * QUOTED + 4)];
     let decoded = String::from_utf8_lossy(beginning);
-    let mut quoted = String::new();
-    for (index, character) in decoded.chars().enumerate() {
-        if index == QUOTED {
-            break;
-        }
-        match character {
-            '\t' | '\n' | '\r' => quoted.extend(character.escape_default()),
-            ' '..='~' => quoted.push(character),
-            '\u{a0}'.. if is_visible(character) => quoted.push(character),
-            other => quoted.extend(other.escape_unicode()),
-        }
-    }
+    let shown: String = decoded.chars().take(QUOTED).collect();
+    let mut quoted = escaped(&shown);
     if decoded.chars().count() > QUOTED || text.len() > beginning.len() {
         quoted += &format!("… ({} bytes)", text.len());
     }
     quoted
+}
+
+/// The text with control characters escaped. A text that is escaped already stays as it is.
+fn escaped(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '\t' | '\n' | '\r' => escaped.extend(character.escape_default()),
+            ' '..='~' => escaped.push(character),
+            '\u{a0}'.. if is_visible(character) => escaped.push(character),
+            other => escaped.extend(other.escape_unicode()),
+        }
+    }
+    escaped
 }
 
 /// False for characters that a terminal obeys or does not show: separators, marks of direction,
@@ -147,6 +151,7 @@ fn is_visible(character: char) -> bool {
     !matches!(
         character,
         '\u{ad}'
+            | '\u{61c}'
             | '\u{200b}'..='\u{200f}'
             | '\u{2028}'..='\u{202e}'
             | '\u{2060}'..='\u{206f}'
@@ -175,6 +180,22 @@ mod tests {
         assert!(long.ends_with("é… (10000 bytes)"), "{long}");
         assert_eq!(long.chars().filter(|c| *c == 'é').count(), QUOTED);
         assert_eq!(quoted(&[b'x'; QUOTED]), "x".repeat(QUOTED));
+    }
+
+    #[test]
+    fn summaries_and_causes_hold_no_control_characters() {
+        let raw = "é\x1b[2J\n\u{9b}31m\u{7f}\u{202e}\u{61c}";
+        let shown = "é\\u{1b}[2J\\n\\u{9b}31m\\u{7f}\\u{202e}\\u{61c}";
+        for finding in [
+            Finding::ok(Rule::Children, raw),
+            Finding::skip(Rule::Children, raw),
+            Finding::broken(Rule::Children, Level::Should, raw),
+            Finding::ok(Rule::Children, shown),
+        ] {
+            assert_eq!(finding.summary, shown);
+        }
+        let finding = Finding::ok(Rule::Start, "").because(raw);
+        assert_eq!(finding.cause, shown);
     }
 
     #[test]
