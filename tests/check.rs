@@ -207,6 +207,17 @@ fn mawk_is_told_to_read_lines() {
 }
 
 #[test]
+fn output_without_end_is_no_buffer_of_replies() {
+    let source = "import os\nwhile True: os.write(1, b'x' * 65536)\n";
+    let Some(report) = check_python(&["--timeout", "1s", "--only", "answers"], source) else {
+        return;
+    };
+    report.assert_found("answers", "fail", &[]);
+    let text = report.finding("answers").to_string();
+    assert!(!text.contains("flush"), "{text}");
+}
+
+#[test]
 fn a_reply_without_a_newline_is_quoted() {
     let part = "sys.stdout.write(json.dumps({'id': id, 'result': payload})); sys.stdout.flush()";
     let Some(report) = check_python(SILENT, &answering(part)) else {
@@ -371,6 +382,19 @@ fn ids_that_are_no_integers_break_a_must_and_missing_ids_a_should() {
     let report = check_python(&["--only", "ids", "--strict"], &answering(part)).unwrap();
     report.assert_found("ids", "fail", &["has no id"]);
     assert_eq!(report.status, 1);
+}
+
+#[test]
+fn an_id_is_found_in_a_reply_longer_than_the_record() {
+    let part = "print(json.dumps({'id': id, 'result': 'x' * 300_000}), flush=True)";
+    let Some(report) = check_python(&["--only", "answers,ids,one-each"], &answering(part)) else {
+        return;
+    };
+    report.assert_found("ids", "ok", &["repeated"]);
+    report.assert_broken(&[]);
+    let part = part.replace("'id': id, ", "");
+    let report = check_python(&["--only", "ids"], &answering(&part)).unwrap();
+    report.assert_found("ids", "skip", &["too long"]);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 /// Most bytes of stdout that are recorded of one exchange.
-const RECORDED_BYTES: usize = 256 * 1024;
+pub(super) const RECORDED_BYTES: usize = 256 * 1024;
 
 /// Most stray lines that are recorded of one process.
 const RECORDED_LINES: usize = 8;

@@ -14,13 +14,13 @@ use tokio::time::sleep;
 /// languages.
 const REQUESTS: u64 = 2000;
 
-/// Output of this length, in bytes, is no banner.
-const ENOUGH: usize = 1000;
+/// So many lines in braces are no banner.
+const ENOUGH: u64 = 10;
 
 /// A process that neither writes nor runs for this long will not answer.
 const SILENCE: Duration = Duration::from_millis(500);
 
-/// True when a process writes more than a banner after it was sent many requests and before its
+/// True when a process answers, rather than writes a banner or other text, after it was sent many requests and before its
 /// stdin ends.
 pub(super) async fn overflows(
     launcher: &Launcher,
@@ -64,16 +64,16 @@ pub(super) async fn overflows(
     Ok(overflows)
 }
 
-/// True when enough output comes before the limit, or before a silence.
+/// True when enough replies come before the limit, or before a silence.
 async fn answers(stdout: &mut Receiver, pid: u32, limit: Duration) -> bool {
     let end = Instant::now() + limit;
-    let (mut block, mut found) = ([0; 4096], 0);
+    let (mut block, mut replies) = ([0; 4096], Replies::default());
     let mut silent_since = Instant::now();
-    while found < ENOUGH && Instant::now() < end && silent_since.elapsed() < SILENCE {
+    while replies.count < ENOUGH && Instant::now() < end && silent_since.elapsed() < SILENCE {
         // Cancel-safe: a read that is dropped has read nothing.
         tokio::select! {
             read = stdout.read(&mut block) => match read {
-                Ok(length @ 1..) => found += length,
+                Ok(length @ 1..) => replies.feed(&block[..length]),
                 Ok(0) | Err(_) => break,
             },
             () = sleep(SILENCE / 10) => {
@@ -84,7 +84,34 @@ async fn answers(stdout: &mut Receiver, pid: u32, limit: Duration) -> bool {
         }
         silent_since = Instant::now();
     }
-    found >= ENOUGH
+    replies.count >= ENOUGH
+}
+
+/// Count of the lines in braces in an output: replies, right or wrong, that may lack their newlines.
+#[derive(Debug, Default)]
+struct Replies {
+    count: u64,
+    /// The first character of the line that has not ended.
+    first: Option<u8>,
+    /// Its last character so far.
+    last: Option<u8>,
+}
+
+impl Replies {
+    /// Counts on, in the next part of the output.
+    fn feed(&mut self, output: &[u8]) {
+        for byte in output {
+            let is_next = *byte == b'{' && self.last == Some(b'}');
+            if *byte == b'\n' || is_next {
+                self.count += u64::from((self.first, self.last) == (Some(b'{'), Some(b'}')));
+                (self.first, self.last) = (None, None);
+            }
+            if !byte.is_ascii_whitespace() {
+                self.first.get_or_insert(*byte);
+                self.last = Some(*byte);
+            }
+        }
+    }
 }
 
 fn lines(payload: &str) -> Vec<u8> {
@@ -97,4 +124,33 @@ fn lines(payload: &str) -> Vec<u8> {
         encode_request(&mut lines, &id, inside, &RequestContext::default());
     }
     lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replies_are_counted_and_other_output_is_not() {
+        for (output, count) in [
+            ("", 0),
+            (&"x".repeat(5000), 0),
+            (&"x\n".repeat(5000), 0),
+            (&"{".repeat(5000), 0),
+            ("{\"a\":1}\n{\"a\":2}\n", 2),
+            ("{\"a\":1}\r\n {\"a\":2} \n\n", 2),
+            ("banner\n{\"a\":1}\n{\"a\":2", 1),
+            ("{\"a\":1}{\"a\":2}{\"a\":3}", 2),
+            ("got {\"a\":1}\n", 0),
+        ] {
+            for size in [1, 7, 4096] {
+                let mut replies = Replies::default();
+                output
+                    .as_bytes()
+                    .chunks(size)
+                    .for_each(|part| replies.feed(part));
+                assert_eq!(replies.count, count, "{output:?} by {size}");
+            }
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! Typical mistakes that one line of a handler's output shows.
 
+use super::desk::RECORDED_BYTES;
 use super::mend::Mend;
 use crate::process::line::{ExtraMembers, Id, Parsed, ReplyBody, is_braced, parse};
 
@@ -17,6 +18,21 @@ pub(super) fn split(output: &[u8]) -> (Vec<&[u8]>, &[u8]) {
     let mut lines: Vec<&[u8]> = output.split(|byte| *byte == b'\n').collect();
     let rest = lines.pop().unwrap_or_default();
     (lines, rest)
+}
+
+/// An output without its last line, where the record has cut that line.
+fn whole_lines(output: &[u8]) -> &[u8] {
+    match memchr::memrchr(b'\n', output) {
+        _ if output.len() < RECORDED_BYTES => output,
+        Some(end) => &output[..=end],
+        None => b"",
+    }
+}
+
+/// The line that the record has cut, if it has cut one.
+pub(super) fn cut_line(output: &[u8]) -> Option<&[u8]> {
+    let cut = &output[whole_lines(output).len()..];
+    (!cut.is_empty()).then_some(cut)
 }
 
 /// True for a line that would answer a request.
@@ -46,7 +62,7 @@ pub(super) fn mistake_in(output: &[u8]) -> Option<Mistake> {
             Mend::ByteOrderMark,
         );
     }
-    let (lines, rest) = split(output);
+    let (lines, rest) = split(whole_lines(output));
     if lines.iter().any(|line| is_log_of_no_error(line)) {
         return mistake(
             "a line without an id has \"error\":null, as log lines have, and counts as a reply",
@@ -253,6 +269,22 @@ mod tests {
         }
         assert_eq!(mistake_in(b""), None);
         assert_eq!(mistake_in(b"hello\n"), None);
+    }
+
+    #[test]
+    fn a_line_that_the_record_has_cut_shows_no_mistake() {
+        let mut output = b"{\"id\":7,\"result\":\"".to_vec();
+        output.resize(RECORDED_BYTES - 1, b'x');
+        let mistake = mistake_in(&output).unwrap();
+        assert!(mistake.summary.contains("half a reply"), "{mistake:?}");
+        assert_eq!(cut_line(&output), None);
+        output.push(b'x');
+        assert_eq!(mistake_in(&output), None);
+        assert_eq!(cut_line(&output), Some(output.as_slice()));
+        output[..9].copy_from_slice(b"{\"id\":7}\n");
+        let mistake = mistake_in(&output).unwrap();
+        assert!(mistake.summary.contains("neither result"), "{mistake:?}");
+        assert_eq!(cut_line(&output), Some(&output[9..]));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The rules `ids` and `one-each`: which request a reply is for, and how many there are.
 
 use crate::check::finding::{Finding, quoted};
-use crate::check::lines::{is_reply, last_reply, split};
+use crate::check::lines::{cut_line, is_reply, last_reply, split};
 use crate::check::mend::Mend;
 use crate::check::reply::Standing;
 use crate::check::rule::{Level, Rule};
@@ -31,15 +31,28 @@ pub(in crate::check) fn ids(session: &mut Session<'_>) -> Finding {
             .mended(session.mend(Mend::RepeatId))
             .seeing("stdout", line);
     }
-    match parse(&line) {
-        Parsed::Reply(Id::Integer(_), _) => Finding::ok(Rule::Ids, "repeated, as an integer"),
-        _ => Finding::broken(Rule::Ids, Level::Should, "the reply has no id")
+    match has_id(&first.output, sent) {
+        Some(true) => Finding::ok(Rule::Ids, "repeated, as an integer"),
+        None => Finding::skip(Rule::Ids, "the reply is too long to be looked at"),
+        Some(false) => Finding::broken(Rule::Ids, Level::Should, "the reply has no id")
             .because(
                 "The worker gives this process one request at a time, waits for silence on its stdout \
                  in between, and cannot tell a late second reply from the next one.",
             )
             .mended(session.mend(Mend::RepeatId))
             .seeing("stdout", line),
+    }
+}
+
+/// Whether the reply that was accepted names the request with this id; `None` where the record has
+/// cut the reply before that shows.
+fn has_id(output: &[u8], sent: u64) -> Option<bool> {
+    let whole = last_reply(output).map(parse);
+    match (whole, cut_line(output).map(parse)) {
+        (Some(Parsed::Reply(Id::Integer(_), _)), _) => Some(true),
+        (None, Some(Parsed::Malformed(id, _))) if id == sent => Some(true),
+        (None, Some(_)) => None,
+        _ => Some(false),
     }
 }
 
@@ -88,4 +101,27 @@ pub(in crate::check) async fn one_each(session: &mut Session<'_>) -> Result<Find
         }
     }
     Ok(Finding::ok(Rule::OneEach, "one reply to each request"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::desk::RECORDED_BYTES;
+
+    #[test]
+    fn the_id_is_looked_for_in_a_reply_that_the_record_has_cut() {
+        for (output, whole, cut) in [
+            ("{\"id\":7,\"result\":\"x\"}\n", Some(true), Some(true)),
+            ("{\"result\":\"x\"}\n", Some(false), Some(false)),
+            ("{\"id\":7,\"result\":\"x", Some(false), Some(true)),
+            ("{\"id\": 7, \"result\": \"x", Some(false), Some(true)),
+            ("{\"result\":\"x", Some(false), None),
+            ("log\n{\"result\":\"x", Some(false), None),
+        ] {
+            let mut bytes = output.as_bytes().to_vec();
+            assert_eq!(has_id(&bytes, 7), whole, "{output}");
+            bytes.resize(RECORDED_BYTES, b'x');
+            assert_eq!(has_id(&bytes, 7), cut, "{output} and more");
+        }
+    }
 }
