@@ -147,8 +147,10 @@ fn a_misspelt_variable_is_told_with_the_one_that_was_meant() {
         .environment("FAAS_WORKER_SERVICE_HOST", "10.0.0.1")
         .environment("FAAS_WORKER_PORT", "tcp://10.0.0.1:80")
         .environment("FAAS_ADMIN_PORT", "9000")
+        .environment("FAAS_PORT", "8000")
         .start();
     let log = worker.log.text();
+    assert!(log.contains("is PORT meant?"), "{log}");
     assert!(log.contains("is FAAS_PROCESSES meant?"), "{log}");
     assert!(log.contains("FAAS_COLOUR_OF_THE_SKY"), "{log}");
     assert!(log.contains("--help lists them"), "{log}");

@@ -6,6 +6,7 @@ use clap::builder::ValueParser;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, CommandFactory};
 use std::any::TypeId;
+use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -43,7 +44,8 @@ fn message(error: &clap::Error, words: &[OsString]) -> Option<String> {
         ErrorKind::UnknownArgument => {
             let argument = argument?;
             if argument.starts_with('-') {
-                Some(bad_flag(argument, context(ContextKind::SuggestedArg)))
+                let suggested = context(ContextKind::SuggestedArg);
+                Some(bad_flag(argument, suggested, words))
             } else {
                 Some(bad_word(argument, words))
             }
@@ -57,7 +59,11 @@ fn message(error: &clap::Error, words: &[OsString]) -> Option<String> {
 
 /// The message about a bad value, with its flag, its variable and the value.
 fn bad_value(argument: &str, value: &str, error: &clap::Error) -> Option<String> {
-    let flag = argument.split([' ', '=', '[']).next()?;
+    let flag = match argument.strip_prefix(['[', '<']) {
+        // An argument without a flag, such as [ADDRESS].
+        Some(name) => name.split([']', '>']).next()?,
+        None => argument.split([' ', '=', '[']).next()?,
+    };
     let why = std::error::Error::source(error);
     let why = why.map_or_else(
         || match error.get(ContextKind::ValidValue) {
@@ -105,13 +111,15 @@ fn is_path(parser: &ValueParser) -> bool {
 }
 
 /// Flags of other programs, with the flag of this one.
-const OTHER_NAMES: [(&str, &str); 17] = [
+const OTHER_NAMES: [(&str, &str); 19] = [
     ("--workers", "--processes"),
     ("--worker", "--processes"),
     ("--instances", "--processes"),
     ("--replicas", "--processes"),
     ("-w", "--processes"),
     ("-n", "--processes"),
+    ("--jobs", "--processes"),
+    ("-j", "--processes"),
     ("--concurrency", "--max-concurrency"),
     ("--bind", "--host and --port"),
     ("--listen", "--host and --port"),
@@ -125,9 +133,16 @@ const OTHER_NAMES: [(&str, &str); 17] = [
     ("-v", "--version"),
 ];
 
-fn bad_flag(flag: &str, suggested: Option<&str>) -> String {
+fn bad_flag(flag: &str, suggested: Option<&str>, words: &[OsString]) -> String {
     let other = OTHER_NAMES.iter().find(|(name, _)| *name == flag);
-    let meant = other.map(|(_, meant)| *meant).or(suggested);
+    if let Some(message) = split_handler(flag, words).filter(|_| other.is_none()) {
+        return message;
+    }
+    let meant = match other {
+        Some((_, "--processes")) if is_batch(words) => Some("--processes (-j)"),
+        Some((_, meant)) => Some(*meant),
+        None => suggested,
+    };
     let meant = meant.map_or_else(String::new, |meant| format!(", did you mean {meant}?"));
     format!("unexpected flag {flag}{meant} (faas-worker --help lists them)")
 }
@@ -140,6 +155,14 @@ fn bad_word(word: &str, words: &[OsString]) -> String {
     if let Some(flag) = before.and_then(|flag| joined_flag(flag)) {
         return format!("unexpected word {word:?}: did you mean {flag}={word}?");
     }
+    if let Some(message) = split_handler(word, words) {
+        return message;
+    }
+    if is_batch(words) && words.iter().any(|word| word == "--") {
+        return format!(
+            "unexpected word {word:?}: an input file is given with -i, as in: -i {word}"
+        );
+    }
     let is_first = at == Some(1);
     let meant = near_miss(word);
     if is_first && !meant.is_empty() {
@@ -149,6 +172,31 @@ fn bad_word(word: &str, words: &[OsString]) -> String {
         return format!("unexpected word {word:?} (faas-worker {name} --help lists the options)");
     }
     format!("unexpected word {word:?}: a command is given after --, as in: -- {word} ...")
+}
+
+fn is_batch(words: &[OsString]) -> bool {
+    words.get(1).is_some_and(|first| first == "map")
+}
+
+/// The message about a word behind the value of `--handler`: most likely a part of the command, which
+/// that flag takes as one word.
+fn split_handler(word: &str, words: &[OsString]) -> Option<String> {
+    let at = words.iter().position(|typed| typed == word)?;
+    let before = words.get(at.checked_sub(1)?)?.to_str()?;
+    let program = match before.strip_prefix("--handler=") {
+        Some(program) => program,
+        None if words.get(at.checked_sub(2)?)? == "--handler" => before,
+        None => return None,
+    };
+    let rest = words[at..].iter().map(|word| word.to_string_lossy());
+    let rest = rest.take_while(|word| !word.starts_with("--"));
+    let rest: Vec<String> = rest.map(Cow::into_owned).collect();
+    let command = format!("{program} {}", shell_words::join(rest));
+    let quoted = shell_words::quote(&command);
+    Some(format!(
+        "unexpected word {word:?}: --handler takes the whole command as one word: \
+         --handler {quoted}, or -- {command}"
+    ))
 }
 
 /// The name of the command that was typed, if it takes no handler after `--`.
@@ -258,6 +306,36 @@ mod tests {
             (
                 &["-w", "3"],
                 "unexpected flag -w, did you mean --processes? (faas-worker --help lists them)",
+            ),
+            (
+                &["map", "--jobs", "4"],
+                "unexpected flag --jobs, did you mean --processes (-j)? (faas-worker --help lists them)",
+            ),
+            (
+                &["-j", "4"],
+                "unexpected flag -j, did you mean --processes? (faas-worker --help lists them)",
+            ),
+            (
+                &["map", "in.txt", "--", "cat"],
+                "unexpected word \"in.txt\": an input file is given with -i, as in: -i in.txt",
+            ),
+            (
+                &["map", "cat"],
+                "unexpected word \"cat\": a command is given after --, as in: -- cat ...",
+            ),
+            (
+                &["--handler", "perl", "stats.pl", "--port", "80"],
+                "unexpected word \"stats.pl\": --handler takes the whole command as one word: \
+                 --handler 'perl stats.pl', or -- perl stats.pl",
+            ),
+            (
+                &["serve", "--handler=python3", "-u", "x.py"],
+                "unexpected word \"-u\": --handler takes the whole command as one word: \
+                 --handler 'python3 -u x.py', or -- python3 -u x.py",
+            ),
+            (
+                &["top", "localhost"],
+                "ADDRESS: not an address with a port, expected e.g. 127.0.0.1:9000: \"localhost\"",
             ),
             (
                 &["--prot", "80"],

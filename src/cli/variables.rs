@@ -11,7 +11,7 @@ const PREFIX: &str = "FAAS_";
 pub struct UnknownVariable {
     /// Its name.
     pub name: String,
-    /// A setting whose name differs only by a typing error.
+    /// A setting whose name differs only by a typing error, or by the prefix.
     pub meant: Option<String>,
     /// Whether the variable is withheld from handlers.
     pub is_withheld: bool,
@@ -37,7 +37,10 @@ fn unknown(name: &str, value: &str, known: &[&str]) -> Option<UnknownVariable> {
         return None;
     }
     let is_withheld = name.starts_with(PREFIX);
-    let meant = closest(name, known);
+    let bare = name
+        .strip_prefix(PREFIX)
+        .filter(|bare| known.contains(bare));
+    let meant = bare.map(str::to_owned).or_else(|| closest(name, known));
     // HOST and PORT are too short for this: many a name is near.
     let is_near = meant
         .as_ref()
@@ -144,6 +147,9 @@ mod tests {
             meant("HANDLER_FUNCTON"),
             Some(Some("HANDLER_FUNCTION".to_owned()))
         );
+        for bare in ["HOST", "PORT", "HANDLER_FUNCTION"] {
+            assert_eq!(meant(&format!("FAAS_{bare}")), Some(Some(bare.to_owned())));
+        }
         assert_eq!(meant("FAAS_DB_URL"), Some(None));
         assert_eq!(meant("FAAS_TIMEOUT"), None);
         assert_eq!(meant("HOME"), None);

@@ -6,7 +6,7 @@
 mod dockerfile;
 mod languages;
 
-use languages::{LANGUAGES, Language, language, names};
+use languages::{LANGUAGES, Language, closest, language, names};
 use std::fmt::Write as _;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
@@ -32,8 +32,10 @@ pub fn list() -> ExitCode {
 pub fn new(name: &str, directory: &Path) -> ExitCode {
     let Some(language) = language(name) else {
         let names: Vec<&str> = names().collect();
+        let meant =
+            closest(name).map_or_else(String::new, |meant| format!(" (did you mean {meant}?)"));
         eprintln!(
-            "error: no language {name:?}; there are {}",
+            "error: no language {name:?}{meant}; there are {}",
             names.join(", ")
         );
         return ExitCode::from(2);

@@ -252,6 +252,21 @@ pub(super) fn language(word: &str) -> Option<&'static Language> {
         .find(|language| language.name == word || language.aliases.contains(&&*word))
 }
 
+/// The language whose name or alias differs from the word only by a typing error.
+pub(super) fn closest(word: &str) -> Option<&'static str> {
+    let word = word.to_lowercase();
+    let distances = LANGUAGES.iter().flat_map(|language| {
+        let names = language.aliases.iter().copied().chain([language.name]);
+        let word = &word;
+        names.filter_map(move |name| {
+            let distance = strsim::damerau_levenshtein(name, word);
+            // In a name of two letters, any difference is another name.
+            (distance <= (name.len() / 3).min(2)).then_some((distance, language.name))
+        })
+    });
+    Some(distances.min_by_key(|(distance, _)| *distance)?.1)
+}
+
 /// The names of all languages.
 pub(super) fn names() -> impl Iterator<Item = &'static str> {
     LANGUAGES.iter().map(|language| language.name)
@@ -260,6 +275,20 @@ pub(super) fn names() -> impl Iterator<Item = &'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_misspelt_language_is_told() {
+        for (word, meant) in [
+            ("pyton", Some("python")),
+            ("Pyhton", Some("python")),
+            ("pythno3", Some("python")),
+            ("cobol", None),
+            ("q", None),
+            ("", None),
+        ] {
+            assert_eq!(closest(word), meant, "{word}");
+        }
+    }
 
     #[test]
     fn each_word_means_one_language() {
