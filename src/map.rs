@@ -35,6 +35,7 @@ use input::{Input, Source};
 use output::Output;
 use progress::{Progress, Tally};
 use run::{End, Run};
+use std::io::IsTerminal;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use stderr::{Stderr, Teller};
@@ -70,10 +71,9 @@ pub async fn map(
         source,
     })?;
     if map.output.is_none() && output::was_closed(std::io::stdout()) {
-        let why = "map: cannot write: standard output is closed, or is /dev/null opened to be read too: give \
-                   -o FILE, or -o /dev/null to drop replies";
-        stderr.finish(&[why.to_owned()], &shutdown).await;
-        return Ok(FAILED);
+        stderr.teller().tell(
+            "map: standard output is closed, or is /dev/null: replies go nowhere; -o FILE keeps them",
+        );
     }
     let opened = open_apart(&config, &map, stderr.teller());
     // Cancel-safe: the program ends. A pipe without its other end opens when that end does.
@@ -107,7 +107,8 @@ async fn run(
         .run_until(Stage::Draining, input.batches.recv())
         .await
         .flatten();
-    let progress = Progress::new(map.progress, input.size, teller.clone());
+    let is_in_the_way = map.output.is_none() && std::io::stdout().is_terminal();
+    let progress = Progress::new(map.progress, is_in_the_way, input.size, teller.clone());
     let mut run = Run::new(map, &output, progress);
     run.offset = before.length;
     run.tally.done_before = before.done;

@@ -20,7 +20,7 @@ const COPIED_BELOW: usize = CHUNK / 4;
 const BATCHES: usize = 2;
 
 /// Lines of a batch at most: of short lines, a chunk has many, and each takes more memory than its text.
-const BATCH_LINES: usize = 4096;
+const BATCH_LINES: usize = 1024;
 
 /// Lines that were read at once, or why there are no more.
 pub(super) type Batch = Result<Vec<Line>, String>;

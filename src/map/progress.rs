@@ -3,13 +3,16 @@
 use super::stderr::{Look, Teller};
 use crate::config::map::ShowProgress;
 use crate::logging::replace_bar;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use std::io::IsTerminal;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle, TermLike};
+use std::io::{self, IsTerminal, Write};
 use std::ops::Range;
 use std::time::Duration;
 
 /// How often the bar is drawn.
 const DRAW_PERIOD: Duration = Duration::from_millis(200);
+
+/// Columns right of the bar, in which a terminal writes `^C`.
+const FREE_COLUMNS: u16 = 4;
 
 /// How often progress is told in a line of its own, without a terminal.
 const LINE_PERIOD: Duration = Duration::from_secs(1);
@@ -79,9 +82,15 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    pub(super) fn new(show: ShowProgress, size: Option<u64>, teller: Teller) -> Progress {
+    pub(super) fn new(
+        show: ShowProgress,
+        is_in_the_way: bool,
+        size: Option<u64>,
+        teller: Teller,
+    ) -> Progress {
         let form = match (show, std::io::stderr().is_terminal()) {
             (ShowProgress::Never, _) | (ShowProgress::Auto, false) => None,
+            (ShowProgress::Auto, true) if is_in_the_way => None,
             (ShowProgress::Auto | ShowProgress::Always, true) => Some(Form::Bar),
             (ShowProgress::Always, false) => Some(Form::Lines),
         };
@@ -112,6 +121,66 @@ impl Progress {
     }
 }
 
+/// A terminal whose cursor stays behind the bar. The library fills the line up with blanks, so that the
+/// `^C` of a terminal would begin a line, and that line would be cleared in place of the bar.
+#[derive(Debug)]
+struct Terminal;
+
+impl Terminal {
+    fn write(text: &str) -> io::Result<()> {
+        io::stderr().write_all(text.as_bytes())
+    }
+
+    /// Moves the cursor, if at all.
+    fn step(count: usize, direction: char) -> io::Result<()> {
+        match count {
+            0 => Ok(()),
+            _ => Terminal::write(&format!("\x1b[{count}{direction}")),
+        }
+    }
+}
+
+impl TermLike for Terminal {
+    fn width(&self) -> u16 {
+        let size = rustix::termios::tcgetwinsize(io::stderr());
+        let columns = size.map_or(0, |size| size.ws_col);
+        let columns = if columns == 0 { 80 } else { columns };
+        columns.saturating_sub(FREE_COLUMNS).max(1)
+    }
+
+    fn move_cursor_up(&self, count: usize) -> io::Result<()> {
+        Terminal::step(count, 'A')
+    }
+
+    fn move_cursor_down(&self, count: usize) -> io::Result<()> {
+        Terminal::step(count, 'B')
+    }
+
+    fn move_cursor_right(&self, count: usize) -> io::Result<()> {
+        Terminal::step(count, 'C')
+    }
+
+    fn move_cursor_left(&self, count: usize) -> io::Result<()> {
+        Terminal::step(count, 'D')
+    }
+
+    fn write_line(&self, text: &str) -> io::Result<()> {
+        Terminal::write(&format!("{text}\n"))
+    }
+
+    fn write_str(&self, text: &str) -> io::Result<()> {
+        Terminal::write(text)
+    }
+
+    fn clear_line(&self) -> io::Result<()> {
+        Terminal::write("\r\x1b[2K")
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// The bar on a terminal.
 #[derive(Debug)]
 pub(super) struct Bar(ProgressBar);
@@ -125,7 +194,7 @@ impl Bar {
         let style = ProgressStyle::with_template(form)
             .unwrap_or_else(|_| ProgressStyle::default_bar())
             .progress_chars("█▉▊▋▌▍▎▏ ");
-        let target = ProgressDrawTarget::stderr();
+        let target = ProgressDrawTarget::term_like(Box::new(Terminal));
         replace_bar(true);
         Bar(ProgressBar::with_draw_target(size, target).with_style(style))
     }

@@ -29,6 +29,9 @@ const MOST_UNWRITTEN: usize = 256 * 1024;
 /// Until a signal that ended a process has come to the worker, if it was for both.
 const SIGNALS_COME_WITHIN: Duration = Duration::from_millis(200);
 
+/// Until progress is shown of a run without an item that has ended.
+const FIRST_LOOK_WITHIN: Duration = Duration::from_secs(2);
+
 /// How a run ended.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum End {
@@ -382,6 +385,10 @@ impl<'a> Run<'a> {
     }
 
     fn draw(&mut self) {
+        // `head` ends a run soon after its first items.
+        if self.tally.ended() == 0 && self.began.elapsed() < FIRST_LOOK_WITHIN {
+            return;
+        }
         self.drawn = Instant::now();
         self.progress.draw(
             self.tally,
