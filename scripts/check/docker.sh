@@ -245,7 +245,7 @@ new_handlers_answer() {
         build --tag "$image:new-$language" "$directory"
         start "new-$language" --env FAAS_ALLOW_HOST=localhost "$image:new-$language"
         python3 "$client" until "$(address "new-$language")" dev-1,42.5,1678886400 \
-            '"device":"dev-1"' >/dev/null
+            1678886400 >/dev/null
         healthy "$name-new-$language"
     done
     bounded docker run --rm --label "$name=1" --entrypoint cat "$image:latest" \
