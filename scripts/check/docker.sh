@@ -23,7 +23,7 @@ fleet=(-f docker-compose.yaml)
 dev=(-f docker-compose.yaml -f examples/deploy/compose/dev.yaml)
 
 # The goals, in bytes.
-most_image=$((12 * 1024 * 1024))
+most_image=$((13 * 1024 * 1024))
 most_binary=$((8 * 1024 * 1024))
 
 # shellcheck source=/dev/null
@@ -73,7 +73,7 @@ image_is_small() {
     binary=$(bounded docker run --rm --label "$name=1" --entrypoint stat "$image" \
         --format %s /usr/local/bin/faas-worker)
     echo "$(mebibytes "$above") above $base, program $(mebibytes "$binary")"
-    [ "$above" -le "$most_image" ] || fail 'the image is over 12 MiB above its base'
+    [ "$above" -le "$most_image" ] || fail 'the image is over 13 MiB above its base'
     [ "$binary" -le "$most_binary" ] || fail 'the program is over 8 MiB'
 }
 
