@@ -376,16 +376,21 @@ fn connections_that_the_runtime_api_closes_are_replaced() {
 #[test]
 fn events_that_have_come_are_answered_before_the_worker_ends() {
     let api = RuntimeApi::start();
-    let mut worker = lambda(misbehave(&["--ready"]), &api).start_without_address();
-    let id = api.push(&json!({"payload": "sleep 1500"}));
-    api.wait_for_open(1);
+    let worker = lambda(misbehave(&["--ready"]), &api);
+    let mut worker = worker
+        .environment("AWS_LAMBDA_MAX_CONCURRENCY", "2")
+        .start_without_address();
+    // The first is answered while the second still runs, and there is time for a further question.
+    let ids = ["sleep 1000", "sleep 2500"].map(|payload| api.push(&json!({"payload": payload})));
+    api.wait_for_open(2);
     let asked = api.asked().len();
     worker.signal(Signal::TERM);
-    assert_eq!(api.answer(&id).result(), "sleep 1500");
+    assert_eq!(api.answer(&ids[0]).result(), "sleep 1000");
+    assert_eq!(api.answer(&ids[1]).result(), "sleep 2500");
     assert!(worker.wait_for_end(PATIENCE).success());
     assert_eq!(
         api.asked().len(),
-        asked + 1,
+        asked + 2,
         "no further question: {:?}",
         api.asked()
     );
