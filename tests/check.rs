@@ -1,9 +1,9 @@
 //! `faas-worker check`: each typical mistake is named, with a mend in the words of its language, and
 //! good handlers keep all rules.
 
-use crate::support::{Scratch, interpreter, rust_example};
+use crate::support::{Scratch, interpreter, program, rust_example};
 use serde_json::Value;
-use std::process::{Command, Output};
+use std::process::Output;
 
 /// The findings of one check.
 struct Report {
@@ -42,12 +42,11 @@ impl Report {
 }
 
 fn output(options: &[&str], command: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_faas-worker"))
+    program()
         .arg("check")
         .args(options)
         .arg("--")
         .args(command)
-        .env_remove("HANDLER_FUNCTION")
         .output()
         .unwrap()
 }
@@ -801,14 +800,7 @@ fn tap_and_junit_have_a_case_for_each_rule() {
 
 #[test]
 fn rules_are_listed_and_explained() {
-    let run = |words: &[&str]| {
-        let mut program = Command::new(env!("CARGO_BIN_EXE_faas-worker"));
-        program
-            .arg("check")
-            .args(words)
-            .env_remove("HANDLER_FUNCTION");
-        program.output().unwrap()
-    };
+    let run = |words: &[&str]| program().arg("check").args(words).output().unwrap();
     let list = run(&["--list"]);
     assert!(list.status.success());
     assert_eq!(String::from_utf8(list.stdout).unwrap().lines().count(), 15);
@@ -833,10 +825,7 @@ fn rules_are_listed_and_explained() {
 
 #[test]
 fn the_page_has_each_rule_with_its_level() {
-    let list = Command::new(env!("CARGO_BIN_EXE_faas-worker"))
-        .args(["check", "--list"])
-        .output()
-        .unwrap();
+    let list = program().args(["check", "--list"]).output().unwrap();
     let page = include_str!("../docs/check.md");
     let list = String::from_utf8(list.stdout).unwrap();
     for line in list.lines() {

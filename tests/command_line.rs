@@ -1,6 +1,6 @@
 //! The command line: its help, and the messages about mistakes.
 
-use crate::support::{Builder, Scratch, assert_result, misbehave};
+use crate::support::{Builder, Scratch, assert_result, misbehave, without_settings};
 use std::process::{Command, Output};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_faas-worker");
@@ -35,10 +35,8 @@ fn said_by(output: Output, what: impl std::fmt::Debug) -> String {
 /// Runs a command line of sh on a terminal of its own, and gives its exit status and output; `None`
 /// where there is no `script` to make a terminal.
 fn on_a_terminal(line: &str) -> Option<(i32, String)> {
-    let mut script = Command::new("script");
-    script
-        .args(["-qec", line, "/dev/null"])
-        .env_remove("HANDLER_FUNCTION");
+    let mut script = without_settings(Command::new("script"));
+    script.args(["-qec", line, "/dev/null"]);
     match script.output() {
         Ok(output) => {
             let seen = String::from_utf8(output.stdout).unwrap();

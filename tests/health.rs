@@ -1,11 +1,11 @@
 //! `faas-worker health`: one line and an exit status, for any peer.
 
-use crate::support::{Builder, misbehave, processes, within};
+use crate::support::{Builder, misbehave, processes, program, within};
 use rustix::net::{AddressFamily, SocketType};
 use rustix::process::Signal;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -251,7 +251,7 @@ fn the_exit_status_holds_when_nobody_can_read_the_line() {
 fn a_health_check_that_was_stopped_for_a_moment_goes_on() {
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let port = listener.local_addr().unwrap().port();
-    let child = Command::new(env!("CARGO_BIN_EXE_faas-worker"))
+    let child = program()
         .args(["health", "--port", &port.to_string()])
         .stdout(Stdio::piped())
         .spawn()

@@ -3,7 +3,7 @@
 
 use crate::support::{
     Builder, Ledger, Scratch, Worker, assert_error, assert_result, eventually, misbehave,
-    processes, rust_example, sh, within,
+    processes, program, rust_example, sh, within,
 };
 use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
 use std::process::Command;
@@ -450,11 +450,8 @@ fn a_group_that_is_killed_as_a_whole_is_warned_of() {
 /// Only the worker itself uses the launcher step.
 #[test]
 fn the_launcher_step_is_no_command_for_people() {
-    let output = Command::new(PROGRAM)
-        .args(["launch", "sh"])
-        .output()
-        .unwrap();
+    let output = program().args(["launch", "sh"]).output().unwrap();
     assert_eq!(output.status.code(), Some(2));
-    let help = Command::new(PROGRAM).arg("--help").output().unwrap();
+    let help = program().arg("--help").output().unwrap();
     assert!(!String::from_utf8(help.stdout).unwrap().contains("launch"));
 }

@@ -4,7 +4,9 @@
 //! Where the runtime of a language is missing, its test is skipped and says so; with
 //! `FAAS_TEST_LANGUAGES=all` it fails. The tests unset the locale, or set it to C: neither may change an answer.
 
-use crate::support::{Builder, PATIENCE, Scratch, Worker, assert_error, processes, within};
+use crate::support::{
+    Builder, PATIENCE, Scratch, Worker, assert_error, processes, program, within,
+};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Write};
@@ -465,7 +467,7 @@ fn assert_sigterm_ends(command: &[String]) {
 
 /// `faas-worker check --strict` finds nothing to mend.
 fn assert_rules_are_kept(command: &[String]) {
-    let output = Command::new(env!("CARGO_BIN_EXE_faas-worker"))
+    let output = program()
         .args(["check", "--strict", "--timeout", "20s"])
         .args([
             "--payload",

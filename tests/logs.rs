@@ -1,7 +1,7 @@
 //! The log: its events, their number, and their form.
 
 use crate::support::client::body_of;
-use crate::support::{Scratch, assert_result, eventually, misbehave, sh};
+use crate::support::{Scratch, assert_result, eventually, misbehave, sh, without_settings};
 use serde_json::Value;
 use std::time::{Duration, Instant};
 
@@ -162,7 +162,7 @@ fn the_log_on_a_terminal_has_colours_unless_they_are_refused() {
         let line = format!(
             "{environment} timeout -s TERM 1 '{program}' --port 0 -- sh -c 'echo oh >&2; cat' </dev/null"
         );
-        let output = std::process::Command::new("script")
+        let output = without_settings(std::process::Command::new("script"))
             .args(["-qec", &line, "/dev/null"])
             .env("TERM", "xterm")
             .env_remove("NO_COLOR")

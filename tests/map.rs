@@ -2,7 +2,8 @@
 
 use crate::support::processes::{children, resident_kib, wait_until_gone};
 use crate::support::{
-    Chance, Ledger, PATIENCE, Scratch, eventually, processes, rust_example, within,
+    Chance, Ledger, PATIENCE, Scratch, eventually, processes, program, rust_example, within,
+    without_settings,
 };
 use rustix::process::{Pid, Signal, kill_process};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -12,12 +13,7 @@ use std::thread::JoinHandle;
 
 /// `faas-worker map` with two processes, these flags and this handler.
 fn map(flags: &[&str], handler: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_faas-worker"));
-    for (name, _) in std::env::vars() {
-        if name.starts_with("FAAS_") || name == "HANDLER_FUNCTION" {
-            command.env_remove(name);
-        }
-    }
+    let mut command = program();
     command.args(["map", "-j", "2", "--grace", "500ms"]);
     command.args(flags).arg("--").args(handler);
     command
@@ -494,7 +490,7 @@ fn a_closed_stdout_ends_it_quietly() {
 #[test]
 fn a_standard_output_that_is_closed_from_the_start_is_told() {
     let program = env!("CARGO_BIN_EXE_faas-worker");
-    let mut command = Command::new("sh");
+    let mut command = without_settings(Command::new("sh"));
     command.args(["-c", "exec \"$@\" >&-", "sh", program, "map", "--", "cat"]);
     let command = command.stdin(Stdio::piped()).stderr(Stdio::piped());
     let output = command.spawn().unwrap().wait_with_output().unwrap();

@@ -1,18 +1,12 @@
 //! `faas-worker new`: what it writes runs as it says, and nothing is overwritten.
 
 use crate::languages::{LANGUAGES, is_there};
-use crate::support::{Builder, Scratch, assert_result};
+use crate::support::{Builder, Scratch, assert_result, program};
 use serde_json::{Value, json};
 use std::process::{Command, Output};
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_faas-worker");
-
 fn new(words: &[&str]) -> Output {
-    Command::new(PROGRAM)
-        .arg("new")
-        .args(words)
-        .output()
-        .unwrap()
+    program().arg("new").args(words).output().unwrap()
 }
 
 fn text(bytes: &[u8]) -> String {

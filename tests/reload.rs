@@ -3,7 +3,7 @@
 use crate::support::load::Load;
 use crate::support::{
     Builder, Chance, Ledger, Scratch, Worker, assert_error, assert_result, assert_within,
-    eventually, misbehave, processes,
+    eventually, misbehave, processes, program,
 };
 use rustix::process::Signal;
 use std::time::{Duration, Instant};
@@ -291,7 +291,7 @@ fn the_worker_s_own_log_is_no_change() {
     let scratch = Scratch::new();
     let handler = scratch.file("handler.sh", 0o755, version(1));
     let log = std::fs::File::create(scratch.path("worker.log")).unwrap();
-    let mut worker = std::process::Command::new(env!("CARGO_BIN_EXE_faas-worker"))
+    let mut worker = program()
         .args(["--port", "0", "--log-format", "json"])
         .arg(format!("--reload={}", scratch.path("")))
         .args(["--", &handler])

@@ -2,7 +2,7 @@
 //!
 //! The screens are kept in `top/` of the directory that cargo gives to tests, `target/tmp`.
 
-use crate::support::{Builder, PATIENCE, Worker, eventually, misbehave, within};
+use crate::support::{Builder, PATIENCE, Worker, eventually, misbehave, program, within};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::Signal;
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
@@ -13,7 +13,7 @@ use std::net::TcpListener;
 use std::num::NonZeroU16;
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -51,7 +51,7 @@ impl Terminal {
         };
         tcsetwinsize(&terminal, size).unwrap();
         let own = || Stdio::from(OwnedFd::from(terminal.try_clone().unwrap()));
-        let child = Command::new(env!("CARGO_BIN_EXE_faas-worker"))
+        let child = program()
             .args(["top", admin, "--interval", "100ms"])
             .env("TERM", "xterm-256color")
             .stdin(own())

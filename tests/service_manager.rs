@@ -1,7 +1,9 @@
 //! What a service manager (systemd) is told, and the sockets that it passes on.
 
 use crate::support::client::Connection;
-use crate::support::{PATIENCE, Scratch, assert_result, eventually, misbehave, processes, sh};
+use crate::support::{
+    PATIENCE, Scratch, assert_result, eventually, misbehave, processes, sh, without_settings,
+};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use rustix::process::Signal;
 use std::net::TcpListener;
@@ -115,7 +117,7 @@ fn activated(socket: &TcpListener, options: &[&str]) -> Child {
     let socket = OwnedFd::from(socket.try_clone().unwrap());
     // sh becomes the worker, and so has its number.
     let script = "exec 3<&0 </dev/null; export LISTEN_FDS=1 LISTEN_PID=$$; exec \"$0\" \"$@\"";
-    Command::new("sh")
+    without_settings(Command::new("sh"))
         .args(["-c", script, PROGRAM])
         .args(options)
         .args(["--drain-delay", "100ms", "--", "sh", "-c"])
@@ -166,15 +168,22 @@ fn a_restart_behind_a_socket_of_the_service_manager_loses_no_request() {
     });
 }
 
-#[test]
-fn what_is_no_socket_is_refused() {
-    let script = "exec 3</dev/null; export LISTEN_FDS=1 LISTEN_PID=$$; exec \"$0\" \"$@\"";
-    let output = Command::new("sh")
+/// What a worker says that this script of sh starts, and that ends over a wrong setting.
+#[track_caller]
+fn refused(script: &str, stdin: Stdio) -> String {
+    let output = without_settings(Command::new("sh"))
         .args(["-c", script, PROGRAM, "--", "cat"])
+        .stdin(stdin)
         .output()
         .unwrap();
     assert_eq!(output.status.code(), Some(2));
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn what_is_no_socket_is_refused() {
+    let script = "exec 3</dev/null; export LISTEN_FDS=1 LISTEN_PID=$$; exec \"$0\" \"$@\"";
+    let said = refused(script, Stdio::null());
     assert!(
         said.contains("LISTEN_FDS") && said.contains("no TCP socket"),
         "{said}"
@@ -190,25 +199,14 @@ fn a_socket_that_does_not_listen_is_refused() {
         None,
     );
     let script = "exec 3<&0 </dev/null; export LISTEN_FDS=1 LISTEN_PID=$$; exec \"$0\" \"$@\"";
-    let output = Command::new("sh")
-        .args(["-c", script, PROGRAM, "--", "cat"])
-        .stdin(Stdio::from(socket.unwrap()))
-        .output()
-        .unwrap();
-    assert_eq!(output.status.code(), Some(2));
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let said = refused(script, Stdio::from(socket.unwrap()));
     assert!(said.contains("accepts no connections"), "{said}");
 }
 
 #[test]
 fn more_sockets_than_can_be_open_are_refused() {
     let script = "export LISTEN_FDS=2147483647 LISTEN_PID=$$; exec \"$0\" \"$@\"";
-    let output = Command::new("sh")
-        .args(["-c", script, PROGRAM, "--", "cat"])
-        .output()
-        .unwrap();
-    assert_eq!(output.status.code(), Some(2));
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let said = refused(script, Stdio::null());
     assert!(said.contains("2147483647"), "{said}");
 }
 

@@ -2,7 +2,7 @@
 
 use crate::support::{
     Builder, Ledger, PATIENCE, Scratch, assert_result, eventually, interpreter, misbehave,
-    rust_example, sh,
+    rust_example, sh, without_settings,
 };
 use rustix::process::Signal;
 use std::process::Command;
@@ -151,7 +151,7 @@ fn on_a_terminal(wrapper: &[&str], asks: &str, handler: &[&str]) -> Option<(Stri
     let scratch = Scratch::new();
     let log = scratch.path("log");
     let script = format!("exec \"$@\" 2>{log}");
-    let output = Command::new(python)
+    let output = without_settings(Command::new(python))
         // nohup makes a file where it runs.
         .current_dir(scratch.path("."))
         .args(["-c", TERMINAL, &log, asks])

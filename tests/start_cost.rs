@@ -1,14 +1,13 @@
 //! The time that the launcher step adds to the start of a process. A measurement, which runs only
 //! when it is asked for: `scripts/bench/start.sh`.
 
-use crate::support::rust_example;
+use crate::support::{program, rust_example};
 use rustix::pipe::pipe;
 use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_faas-worker");
 const ROUNDS: usize = 300;
 
 /// Starts the handler `echo`, which ends at the end of its stdin, and waits for its end.
@@ -29,7 +28,7 @@ fn time(mut command: Command) -> Duration {
 fn launched(handler: &str, more: &[&str]) -> Duration {
     // Inherited, as the worker's end of the status pipe is.
     let (report, status) = pipe().unwrap();
-    let mut command = Command::new(PROGRAM);
+    let mut command = program();
     command
         .arg("launch")
         .arg(format!("status={}", status.as_raw_fd()))

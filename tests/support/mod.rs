@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 pub(crate) use client::{Connection, Response, assert_error, assert_result};
-pub(crate) use worker::{Builder, Worker, misbehave, rust_example, sh};
+pub(crate) use worker::{Builder, Worker, misbehave, program, rust_example, sh, without_settings};
 
 /// Long enough for anything that happens at all, on a machine with much else to do.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);

@@ -13,6 +13,24 @@ use std::time::{Duration, Instant};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_faas-worker");
 
+/// The worker's program, without settings from the environment that runs the tests.
+pub(crate) fn program() -> Command {
+    without_settings(Command::new(PROGRAM))
+}
+
+/// Takes the worker's settings out of the environment that a command inherits.
+pub(crate) fn without_settings(mut command: Command) -> Command {
+    for (name, _) in std::env::vars_os() {
+        let Some(name) = name.to_str() else { continue };
+        let prefixes = ["FAAS_", "AWS_LAMBDA_"];
+        let names = ["HANDLER_FUNCTION", "HOST", "PORT", "_HANDLER"];
+        if prefixes.iter().any(|prefix| name.starts_with(prefix)) || names.contains(&name) {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
 /// A worker to be started.
 #[derive(Clone)]
 pub(crate) struct Builder {
@@ -109,7 +127,7 @@ impl Builder {
     }
 
     fn command(&self) -> Command {
-        let mut command = match &self.preparation {
+        let command = match &self.preparation {
             None => Command::new(PROGRAM),
             Some(script) => {
                 let mut shell = Command::new("sh");
@@ -117,17 +135,10 @@ impl Builder {
                 shell
             }
         };
+        let mut command = without_settings(command);
         command.args(&self.options);
         if !self.handler.is_empty() {
             command.arg("--").args(&self.handler);
-        }
-        // The tests do not inherit settings from the environment that runs them.
-        for (name, _) in std::env::vars() {
-            let prefixes = ["FAAS_", "AWS_LAMBDA_"];
-            let names = ["HANDLER_FUNCTION", "HOST", "PORT", "_HANDLER"];
-            if prefixes.iter().any(|prefix| name.starts_with(prefix)) || names.contains(&&*name) {
-                command.env_remove(name);
-            }
         }
         // A build with the feature otlp would make spans, and look for a receiver on this machine.
         command.env("OTEL_SDK_DISABLED", "true");
