@@ -3,8 +3,9 @@
 //! A thread reads lines and finds their payloads (`input`, `lines`, `payload`); a bounded number of
 //! items is in hand at one time (`window`, `size`, `retry`); a thread writes replies (`reply`, `output`) and
 //! after them the job log (`job_log`), from which a later run goes on (`files`). `halt` and `progress`
-//! follow the items that have ended; `run` joins the parts.
+//! follow the items that have ended; `run` joins the parts, and `end` tells how a run ended.
 
+mod end;
 mod files;
 mod halt;
 mod input;
@@ -24,32 +25,23 @@ use crate::budget::MemoryBudget;
 use crate::config::map::MapConfig;
 use crate::config::{Command, Config};
 use crate::error::StartError;
-use crate::logging::Printable;
 use crate::metrics::Metrics;
 use crate::pool::Pool;
 use crate::process::reaping::{end_orphans, reap_in_time};
 use crate::shutdown::{Shutdown, Stage};
 use crate::threads::Threads;
 use crate::worker::prepare_system;
+use end::{End, USAGE, status_and_lines};
 use input::{Input, Source};
 use output::Output;
-use progress::{Progress, Tally};
-use run::{End, Run};
+use progress::Progress;
+use run::Run;
 use std::io::IsTerminal;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use stderr::{Stderr, Teller};
 use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
-
-/// Exit status of a run with failed items, or whose replies could not be written.
-const FAILED: u8 = 1;
-/// Exit status of a run that cannot begin as it was asked for, or go on with another input.
-const USAGE: u8 = 2;
-/// Exit status of a run whose handler cannot be started, or keeps dying.
-const HANDLER_LOST: u8 = 3;
-/// Exit status of a program that SIGPIPE has ended.
-const BROKEN_PIPE: u8 = 141;
 
 /// Longest wait for killed processes to be gone.
 const KILLED_ARE_GONE_WITHIN: Duration = Duration::from_millis(250);
@@ -130,7 +122,7 @@ async fn run(
     if shutdown.is_at_least(Stage::Draining) && written.is_ok() {
         last_lines.push(ended_by_signal(map));
     }
-    let (status, lines) = finish(map, &end, tally, unfinished, began.elapsed(), written);
+    let (status, lines) = status_and_lines(map, &end, tally, unfinished, began.elapsed(), written);
     last_lines.extend(lines);
     Ok((status, last_lines))
 }
@@ -221,52 +213,6 @@ async fn with_processes(
     Ok(end)
 }
 
-/// Returns the exit status, and lines that tell how the run ended.
-fn finish(
-    map: &MapConfig,
-    end: &End,
-    tally: Tally,
-    unfinished: usize,
-    took: Duration,
-    written: std::io::Result<()>,
-) -> (u8, Vec<String>) {
-    let last = tally.last_line(took);
-    if let Err(error) = written {
-        return match error.kind() {
-            std::io::ErrorKind::BrokenPipe => (BROKEN_PIPE, Vec::new()),
-            _ => (FAILED, vec![format!("map: cannot write: {error}"), last]),
-        };
-    }
-    let why = match end {
-        End::Whole | End::Closed | End::Killed => None,
-        End::HaltedSoon | End::HaltedNow => Some("map: ended by --halt".to_owned()),
-        End::Input(why) => Some(format!("map: {why}")),
-        End::HandlerLost(why) => Some(format!(
-            "map: the handler cannot be started, or keeps dying: {}\nmap: {} no reply",
-            Printable(why),
-            match unfinished {
-                1 => "1 item has".to_owned(),
-                count => format!("{count} items have"),
-            }
-        )),
-    };
-    let has_failed = tally.failed + tally.failed_before > 0;
-    let status = status(end, has_failed && !map.exit_zero);
-    (status, why.into_iter().chain([last]).collect())
-}
-
-/// The exit status of a run that no signal ended.
-fn status(end: &End, counts_as_failed: bool) -> u8 {
-    match end {
-        End::Input(_) => USAGE,
-        End::HandlerLost(_) => HANDLER_LOST,
-        End::Closed => BROKEN_PIPE,
-        End::Whole | End::HaltedSoon | End::HaltedNow | End::Killed => {
-            u8::from(counts_as_failed) * FAILED
-        }
-    }
-}
-
 /// Ends the processes: by the end of their stdin, after `grace` by SIGTERM, and after as long again by
 /// SIGKILL; at once by SIGKILL when the end is hasty or [`Stage::Killing`] is reached.
 async fn stop(
@@ -293,25 +239,4 @@ async fn stop(
     }
     ending.advance(Stage::Killing);
     drop(timeout(KILLED_ARE_GONE_WITHIN, stopped).await);
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_exit_status_tells_how_the_run_ended() {
-        let why = || "x".to_owned();
-        for (end, failed, expected) in [
-            (End::Whole, false, 0),
-            (End::Whole, true, 1),
-            (End::HaltedNow, true, 1),
-            (End::HaltedSoon, true, 1),
-            (End::Input(why()), true, 2),
-            (End::HandlerLost(why()), false, 3),
-            (End::Closed, true, 141),
-        ] {
-            assert_eq!(status(&end, failed), expected, "{end:?}");
-        }
-    }
 }

@@ -1,5 +1,6 @@
 //! Joins the parts of a run: lines go in, replies come out.
 
+use super::end::End;
 use super::halt::{Halted, halted};
 use super::input::{Batch, Input};
 use super::job_log::Entry;
@@ -21,7 +22,7 @@ use std::future::poll_fn;
 use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
-use tokio::time::{MissedTickBehavior, interval_at, timeout};
+use tokio::time::{Interval, MissedTickBehavior, interval_at, timeout};
 
 /// Bytes of replies and log beyond which no further item is looked at before they are written.
 const MOST_UNWRITTEN: usize = 256 * 1024;
@@ -31,32 +32,6 @@ const SIGNALS_COME_WITHIN: Duration = Duration::from_millis(200);
 
 /// Until progress is shown of a run without an item that has ended.
 const FIRST_LOOK_WITHIN: Duration = Duration::from_secs(2);
-
-/// How a run ended.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum End {
-    /// All items that were read have ended.
-    Whole,
-    /// Too many items have failed; the items in hand have ended.
-    HaltedSoon,
-    /// Too many items have failed.
-    HaltedNow,
-    /// Replies cannot be written any more.
-    Closed,
-    /// The end is wanted at once.
-    Killed,
-    /// The input cannot be read, or differs from the logged input; says why.
-    Input(String),
-    /// The handler cannot be started, or keeps dying; says why.
-    HandlerLost(String),
-}
-
-impl End {
-    /// Whether processes are not waited for.
-    pub(super) fn is_hasty(&self) -> bool {
-        matches!(self, End::HaltedNow | End::Closed | End::Killed)
-    }
-}
 
 /// A run.
 #[derive(Debug)]
@@ -171,13 +146,8 @@ impl<'a> Run<'a> {
         shutdown: &Shutdown,
     ) -> End {
         let mut done = Vec::new();
-        let periods = [SYNC_PERIOD, self.progress.period()];
         // A run that is over soon has no bar, which would stand above what another program writes.
-        let [mut syncs, mut draws] =
-            periods.map(|period| interval_at(tokio::time::Instant::now() + period, period));
-        for ticks in [&mut syncs, &mut draws] {
-            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        }
+        let [mut syncs, mut draws] = [SYNC_PERIOD, self.progress.period()].map(ticks_after);
         let output = self.output.clone();
         loop {
             if let Some(end) = self.begin_items(pool, window, input, shutdown) {
@@ -192,12 +162,7 @@ impl<'a> Run<'a> {
                 ended = poll_fn(|cx| window.poll_done(cx, &mut done)),
                     if window.len() > 0 && may_look =>
                 {
-                    if self.config.job_log.is_some() && done.iter().any(Done::was_told_to_end) {
-                        // The signal may have reached the process first.
-                        let stop = shutdown.reached(Stage::Draining);
-                        // Cancel-safe: the stage is asked for again.
-                        drop(timeout(SIGNALS_COME_WITHIN, stop).await);
-                    }
+                    self.wait_for_signal(&done, shutdown).await;
                     if let Some(end) = self.end_items(&mut done, ended, shutdown) {
                         return end;
                     }
@@ -307,6 +272,16 @@ impl<'a> Run<'a> {
         }
     }
 
+    /// Waits for the signal that has ended the process of an item, if it was for the worker too and
+    /// has reached the process first.
+    async fn wait_for_signal(&self, done: &[Done], shutdown: &Shutdown) {
+        if self.config.job_log.is_some() && done.iter().any(Done::was_told_to_end) {
+            let stop = shutdown.reached(Stage::Draining);
+            // Cancel-safe: the stage is asked for again.
+            drop(timeout(SIGNALS_COME_WITHIN, stop).await);
+        }
+    }
+
     /// Writes the replies of items; says how the run ends with them, if it does.
     fn end_items(
         &mut self,
@@ -396,6 +371,13 @@ impl<'a> Run<'a> {
             self.began.elapsed(),
         );
     }
+}
+
+/// Ticks with this period, the first one after a period. A late tick puts off the next ones.
+fn ticks_after(period: Duration) -> Interval {
+    let mut ticks = interval_at(tokio::time::Instant::now() + period, period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
 }
 
 /// Counts the lines that are left in the input.
