@@ -18,8 +18,9 @@ mod runtime_api;
 use crate::budget::MemoryBudget;
 use crate::config::{AccessLog, HttpConfig, LambdaConfig, LambdaStart};
 use crate::error::{Code, Executed, RETRY_SOON, RequestFailure};
+use crate::http::api::headers::passed;
 use crate::http::api::respond::Reader;
-use crate::logging::milliseconds;
+use crate::logging::{microseconds, milliseconds};
 use crate::metrics::{Metrics, OutcomeLabel};
 use crate::pool::{CallTimes, Job, Pool, RequestExtras};
 use crate::shutdown::{Shutdown, Stage};
@@ -270,9 +271,8 @@ impl Lambda {
     /// The job that an event asks for.
     fn job(&self, event: &Event) -> Result<Job, RequestFailure> {
         let payload = payload_of(event.body.as_ref().map_err(Clone::clone)?)?;
-        let headers = event.passed_headers(&self.http.pass_headers);
         let extras = RequestExtras {
-            headers,
+            headers: passed(&event.headers, &self.http.pass_headers),
             request_id: event.id.clone(),
             trace: None,
         };
@@ -309,11 +309,6 @@ impl Lambda {
     fn runtime_api(&self) -> RuntimeApi {
         RuntimeApi::new(self.config.runtime_api, self.http.max_body_bytes)
     }
-}
-
-/// A duration in whole microseconds.
-fn microseconds(duration: Duration) -> u64 {
-    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// Tells Lambda that the start failed; gives the reason back.

@@ -79,6 +79,11 @@ pub fn milliseconds(duration: Duration) -> f64 {
     duration.as_micros() as f64 / 1000.0
 }
 
+/// A duration in whole microseconds, for fields of events whose name ends in `_us`.
+pub fn microseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
 /// Several values as one field of an event: a text with commas.
 pub fn listed<T: fmt::Display>(values: impl IntoIterator<Item = T>) -> String {
     let mut list = String::new();

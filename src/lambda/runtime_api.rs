@@ -38,19 +38,8 @@ pub(super) struct Event {
     pub(super) latest: Option<Instant>,
     /// The event's text, or why it was not read.
     pub(super) body: Result<Bytes, RequestFailure>,
-    headers: HeaderMap,
-}
-
-impl Event {
-    /// The headers with these names that came with the event.
-    pub(super) fn passed_headers(&self, names: &[String]) -> Vec<(String, String)> {
-        let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
-        let passed = names.iter().filter_map(|name| {
-            let values: Vec<String> = self.headers.get_all(name).iter().map(text).collect();
-            (!values.is_empty()).then(|| (name.clone(), values.join(", ")))
-        });
-        passed.collect()
-    }
+    /// The headers that came with it.
+    pub(super) headers: HeaderMap,
 }
 
 /// Why the runtime API did not do what was asked.

@@ -7,7 +7,7 @@ use super::routes::{self, Target};
 use crate::config::{AccessLog, HttpConfig};
 use crate::error::{Code, Executed};
 use crate::http::server::RequestBody;
-use crate::logging::milliseconds;
+use crate::logging::{microseconds, milliseconds};
 use crate::metrics::OutcomeLabel;
 use crate::pool::CallTimes;
 use crate::trace_context::TraceContext;
@@ -18,7 +18,7 @@ use hyper::header::HeaderValue;
 use hyper::{Method, Request, StatusCode};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use tracing::{Level, debug, info};
 
 /// The record of one request. The log has it once in each of two forms, as far as they are wanted:
@@ -178,11 +178,6 @@ impl LogFacts {
             },
         })
     }
-}
-
-/// A duration in whole microseconds.
-fn microseconds(duration: Duration) -> u64 {
-    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// A request that is being answered. Dropped before [`InProgress::end`], it counts as one whose

@@ -120,6 +120,16 @@ impl<'a> Headers<'a> {
     }
 }
 
+/// The headers with these names, each with its values as one text.
+pub fn passed(headers: &HeaderMap, names: &[String]) -> Vec<(String, String)> {
+    let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+    let passed = names.iter().filter_map(|name| {
+        let values: Vec<String> = headers.get_all(name).iter().map(text).collect();
+        (!values.is_empty()).then(|| (name.clone(), values.join(", ")))
+    });
+    passed.collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

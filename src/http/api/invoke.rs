@@ -1,7 +1,7 @@
 //! `POST /`: from the body to the call and back.
 
 use super::exchange::Exchange;
-use super::headers::{Headers, RareHeader};
+use super::headers::{Headers, RareHeader, passed};
 use super::large_body::LargeBodies;
 use super::payload::{find_payload, find_plain_payload, is_json};
 use super::respond::{self, ApiResponse};
@@ -175,13 +175,8 @@ fn time_budget(
 }
 
 fn extras(config: &HttpConfig, head: &Headers<'_>, exchange: &Exchange) -> RequestExtras {
-    let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
-    let passed = config.pass_headers.iter().filter_map(|name| {
-        let values: Vec<String> = head.all().get_all(name).iter().map(text).collect();
-        (!values.is_empty()).then(|| (name.clone(), values.join(", ")))
-    });
     RequestExtras {
-        headers: passed.collect(),
+        headers: passed(head.all(), &config.pass_headers),
         request_id: exchange.id.clone(),
         trace: exchange.trace.clone(),
     }

@@ -7,7 +7,7 @@ mod exchange;
 mod failure_log;
 mod figures;
 mod guard;
-mod headers;
+pub mod headers;
 mod invoke;
 pub mod large_body;
 mod pages;
