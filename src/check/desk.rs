@@ -41,7 +41,6 @@ pub(super) struct Desk {
     waiting: VecDeque<Asked>,
     answers: Vec<Answer>,
     asked: usize,
-    last_taken: Option<usize>,
     in_flight: usize,
     record: Record,
 }
@@ -83,7 +82,6 @@ impl Desk {
             waiting: VecDeque::new(),
             answers: Vec::new(),
             asked: 0,
-            last_taken: None,
             in_flight: 0,
             record: Record {
                 at_once: 1,
@@ -97,12 +95,11 @@ impl Desk {
         &self.record
     }
 
-    /// Forgets the output so far, and gives the number of the next request.
-    pub(super) fn begin_exchange(&mut self) -> usize {
+    /// Forgets the output so far.
+    pub(super) fn begin_exchange(&mut self) {
         self.record.output.clear();
         self.record.order.clear();
         self.record.most_at_once = 0;
-        self.asked
     }
 
     /// Adds a request for the process.
@@ -135,7 +132,6 @@ impl RequestSource for Desk {
     fn poll_take(&mut self, _: &mut Context<'_>, _: Load) -> Poll<Asked> {
         // Requests are added between two polls of the owner only, so there is no waker to keep.
         let taken = self.waiting.pop_front();
-        self.last_taken = taken.as_ref().map(|asked| asked.number);
         self.in_flight += usize::from(taken.is_some());
         self.record.most_at_once = self.record.most_at_once.max(self.in_flight);
         taken.map_or(Poll::Pending, Poll::Ready)

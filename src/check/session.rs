@@ -8,7 +8,7 @@ use super::mend::{Mend, mend};
 use super::payloads::USUAL;
 use super::reply::{Reply, Standing};
 use super::rule::{Level, Rule};
-use super::trial::{Delivery, FIRST_START, Trial};
+use super::trial::{Delivery, Trial};
 use super::{CheckConfig, rules};
 use crate::process::launch::{Directory, LaunchError, Launcher};
 use std::time::{Duration, Instant};
@@ -88,17 +88,16 @@ impl<'a> Session<'a> {
     /// Tries all rules that are asked for.
     pub(super) async fn run(&mut self) {
         let begun = Instant::now();
-        match Trial::start(self.launcher, FIRST_START, Delivery::Plain).await {
+        match Trial::start(self.launcher, Delivery::Plain).await {
             Ok(trial) => self.trial = Some(trial),
             Err(error) => return self.could_not_start(&error, begun),
         }
         let launched = begun.elapsed();
-        let mut answers = self.timed(Rule::Answers).await;
+        let answers = self.timed(Rule::Answers).await;
         let start = rules::told::start(self, launched);
         self.tell(start);
         // A rule that others need is reported with them when it is broken.
         if answers.verdict == Verdict::Fail && !self.config.rules.contains(&Rule::Answers) {
-            answers.rule = Rule::Answers;
             (self.report)(&answers);
         }
         self.tell(answers);
@@ -188,7 +187,7 @@ impl<'a> Session<'a> {
         let is_spent = self.facts.ends_after_reply.is_some();
         if is_spent || !self.trial.as_ref().is_some_and(is_sound) {
             self.end_trial().await;
-            let trial = Trial::start(self.launcher, FIRST_START, Delivery::Plain).await?;
+            let trial = Trial::start(self.launcher, Delivery::Plain).await?;
             self.trial = Some(trial);
         }
         Ok(self.trial.as_mut().expect("a process was put there"))
@@ -213,7 +212,7 @@ impl<'a> Session<'a> {
         let is_spent = self.facts.ends_after_reply.is_some();
         match self.second.take().filter(|_| !is_spent) {
             Some(second) if *second.standing() == Standing::Sound => Ok(second),
-            Some(_) | None => Trial::start(self.launcher, FIRST_START, Delivery::Pieces).await,
+            Some(_) | None => Trial::start(self.launcher, Delivery::Pieces).await,
         }
     }
 

@@ -69,10 +69,9 @@ pub(super) struct Trial {
 }
 
 impl Trial {
-    /// Starts a process. It counts as overdue after `startup_timeout`.
+    /// Starts a process. It counts as overdue after [`FIRST_START`].
     pub(super) async fn start(
         launcher: &Launcher,
-        startup_timeout: Duration,
         delivery: Delivery,
     ) -> Result<Trial, LaunchError> {
         let Launched {
@@ -104,7 +103,7 @@ impl Trial {
             max_concurrency: MAX_CONCURRENCY,
             read_ahead: READ_AHEAD,
             wait_ready: false,
-            startup_timeout,
+            startup_timeout: FIRST_START,
             max_reply_bytes: MAX_REPLY_BYTES,
         };
         let budget = MemoryBudget::new(BUFFERED_BYTES);

@@ -132,14 +132,14 @@ pub(in crate::check) async fn concurrency(
     let is_in_order = order.windows(2).all(|pair| pair[0] < pair[1]);
     let seconds = took.as_secs_f64();
     let one_by_one = alone.as_secs_f64() * at_once as f64;
-    let did_not_overlap = is_in_order && seconds >= NO_OVERLAP * one_by_one;
     let times = format!("one took {}, {at_once} took {}", shown(alone), shown(took));
-    let did_not_overlap = alone >= WAITS_FROM && did_not_overlap;
+    let is_one_by_one = is_in_order && seconds >= NO_OVERLAP * one_by_one;
+    let did_not_overlap = alone >= WAITS_FROM && is_one_by_one;
     let computes = did_not_overlap && computes(session, &payloads).await?;
     if did_not_overlap && !computes {
         let summary = format!("announced {at_once}, never had 2 at once");
         return Ok(Finding::broken(Rule::Concurrency, Level::Must, summary)
-            .because(format!("{}.", sentence(&times).trim_end_matches('.')))
+            .because(sentence(&times))
             .mended(session.mend(Mend::Concurrency)));
     }
     if let Some(finding) = mixed_up(session, at_once).await? {
