@@ -3,7 +3,7 @@
 use super::{error_of, is_answered, result_of, shown, unanswered};
 use crate::answer::Outcome;
 use crate::check::damage::Damage;
-use crate::check::finding::Finding;
+use crate::check::finding::{Finding, Verdict};
 use crate::check::lines::{is_reply, split};
 use crate::check::mend::Mend;
 use crate::check::payloads::{Echo, MARK, echo, every_plane, long};
@@ -16,16 +16,6 @@ use std::time::Duration;
 /// Length of the line that comes byte by byte, and of the long one, in bytes.
 const SHORT_LINE: usize = 1000;
 const LONG_LINE: usize = 1 << 20;
-
-/// Whether a reply repeats a text of its payload.
-enum Repeated {
-    Same,
-    /// An error, or a result without the text.
-    No,
-    /// The function changes the text.
-    Changed,
-    Damaged(Damage),
-}
 
 /// Any text comes through.
 pub(in crate::check) async fn unicode(session: &mut Session<'_>) -> Result<Finding, LaunchError> {
@@ -40,40 +30,16 @@ pub(in crate::check) async fn unicode(session: &mut Session<'_>) -> Result<Findi
             .mended(session.mend(Mend::ReadLines))
             .seeing("stdout", output));
     }
-    if !is_answered(&reply) {
-        let what = "a payload with characters of every plane";
-        return Ok(session.unanswered(Rule::Unicode, &reply, what, Mend::Encoding));
-    }
-    let planes = repeated(&reply, &text);
-    if let Repeated::Damaged(damage) = &planes {
-        let output = session.trial().record().output.clone();
-        let mend = Mend::Encoding;
-        return Ok(damaged(
-            session,
-            Rule::Unicode,
-            &damage.shown(),
-            mend,
-            output,
-        ));
-    }
+    let planes = match unharmed(session, &reply, &text, "characters of every plane") {
+        Ok(planes) => planes,
+        Err(finding) => return Ok(*finding),
+    };
     let text = format!("{MARK}a\0b");
     let with_nul = session.ask(&format!("{text}{payload}")).await?;
-    if !is_answered(&with_nul) {
-        let what = "a payload with U+0000";
-        return Ok(session.unanswered(Rule::Unicode, &with_nul, what, Mend::Encoding));
-    }
-    let nul = repeated(&with_nul, &text);
-    if let Repeated::Damaged(damage) = &nul {
-        let output = session.trial().record().output.clone();
-        let mend = Mend::Encoding;
-        return Ok(damaged(
-            session,
-            Rule::Unicode,
-            &damage.shown(),
-            mend,
-            output,
-        ));
-    }
+    let nul = match unharmed(session, &with_nul, &text, "U+0000") {
+        Ok(nul) => nul,
+        Err(finding) => return Ok(*finding),
+    };
     if has_byte_order_mark(&session.facts.first.output) {
         let summary = "a byte order mark stands before a line";
         return Ok(Finding::broken(Rule::Unicode, Level::Should, summary)
@@ -84,14 +50,38 @@ pub(in crate::check) async fn unicode(session: &mut Session<'_>) -> Result<Findi
     Ok(Finding::ok(Rule::Unicode, undamaged(&planes, &nul)))
 }
 
+/// What came back of a text with these characters; a finding where the text was not answered, or was
+/// damaged.
+fn unharmed(
+    session: &mut Session<'_>,
+    reply: &Reply,
+    text: &str,
+    characters: &str,
+) -> Result<Echo, Box<Finding>> {
+    let rule = Rule::Unicode;
+    if !is_answered(reply) {
+        let what = format!("a payload with {characters}");
+        let finding = session.unanswered(rule, reply, &what, Mend::Encoding);
+        return Err(Box::new(finding));
+    }
+    match repeated(reply, text) {
+        Echo::Damaged(damage) => {
+            let output = session.trial().record().output.clone();
+            let finding = damaged(session, rule, &damage.shown(), Mend::Encoding, output);
+            Err(Box::new(finding))
+        }
+        echo @ (Echo::None | Echo::Same | Echo::Changed) => Ok(echo),
+    }
+}
+
 /// What came back of a text with all planes, and of one with U+0000, where neither was damaged.
-fn undamaged(planes: &Repeated, nul: &Repeated) -> &'static str {
+fn undamaged(planes: &Echo, nul: &Echo) -> &'static str {
     match (planes, nul) {
-        (Repeated::Same, Repeated::Same) => "each character came back",
-        (Repeated::Same, _) => {
+        (Echo::Same, Echo::Same) => "each character came back",
+        (Echo::Same, _) => {
             "each character came back, but for U+0000, which was answered without it"
         }
-        (Repeated::Changed, _) => "the function changes the text, not compared",
+        (Echo::Changed, _) => "the function changes the text, not compared",
         (_, _) => "answered; the text does not come back, and was not compared",
     }
 }
@@ -120,8 +110,8 @@ pub(in crate::check) async fn large(session: &mut Session<'_>) -> Result<Finding
                 Some(unanswered(&trial, Rule::Large, &reply, &what).mended(mend))
             }
             // The rule `unicode` has told of the damage.
-            Repeated::Damaged(_) if session.facts.is_text_broken => None,
-            Repeated::Damaged(damage) => {
+            Echo::Damaged(_) if session.facts.is_text_broken => None,
+            Echo::Damaged(damage) => {
                 let how = format!("in a line {pieces}, {}", damage.shown());
                 let output = trial.record().output.clone();
                 // Whole lines have kept their characters in the rule `unicode`.
@@ -132,11 +122,11 @@ pub(in crate::check) async fn large(session: &mut Session<'_>) -> Result<Finding
                 };
                 Some(damaged(session, Rule::Large, &how, mend, output))
             }
-            Repeated::Changed => {
+            Echo::Changed => {
                 is_changed = true;
                 None
             }
-            Repeated::Same | Repeated::No => None,
+            Echo::Same | Echo::None => None,
         };
         let (count, lines) = trial.take_strays();
         session.add_strays(count, lines);
@@ -162,10 +152,9 @@ pub(in crate::check) async fn error(session: &mut Session<'_>) -> Result<Finding
         if !is_answered(&reply) {
             let what = "a --failing payload";
             let finding = session.unanswered(Rule::Error, &reply, what, Mend::Refuse);
-            let broken = Finding::broken(Rule::Error, Level::Should, finding.summary.clone());
             return Ok(Finding {
-                level: broken.level,
-                verdict: broken.verdict,
+                level: Level::Should,
+                verdict: Verdict::Warn,
                 ..finding
             }
             .seeing("payload", payload));
@@ -194,19 +183,13 @@ pub(in crate::check) async fn error(session: &mut Session<'_>) -> Result<Finding
     Ok(Finding::ok(Rule::Error, summary).seeing("payload", payload))
 }
 
-fn repeated(reply: &Reply, text: &str) -> Repeated {
+/// Whether a reply repeats a text of its payload; an error does not.
+fn repeated(reply: &Reply, text: &str) -> Echo {
     if reply.outcome.as_ref().is_some_and(has_half_pair) {
-        return Repeated::Damaged(Damage::HalfPair);
+        return Echo::Damaged(Damage::HalfPair);
     }
-    let Some(result) = reply.outcome.as_ref().and_then(result_of) else {
-        return Repeated::No;
-    };
-    match echo(&result, text) {
-        Echo::Same => Repeated::Same,
-        Echo::None => Repeated::No,
-        Echo::Changed => Repeated::Changed,
-        Echo::Damaged(damage) => Repeated::Damaged(damage),
-    }
+    let result = reply.outcome.as_ref().and_then(result_of);
+    result.map_or(Echo::None, |result| echo(&result, text))
 }
 
 /// True for a result with an escape such as `\ud800`, which alone is no character.
