@@ -2,7 +2,9 @@
 //!
 //! Pure. Which characters are escaped beside the ones that JSON demands is up to the caller.
 
+use bytes::Bytes;
 use std::io::Write;
+use std::str::Utf8Error;
 
 /// The character that a one-letter escape stands for: `\n` is a line feed, `\"` a quote. The letter
 /// must be one that JSON has.
@@ -67,9 +69,37 @@ pub fn push_char(out: &mut Vec<u8>, character: char, is_escaped: impl Fn(char) -
     out.extend_from_slice(&[b'\\', letter]);
 }
 
+/// A text as the inside of a JSON string, without a copy where nothing is escaped.
+///
+/// # Errors
+///
+/// When it is not UTF-8.
+pub fn escaped(text: &Bytes) -> Result<Bytes, Utf8Error> {
+    let is_plain = |byte: &u8| (b' '..0x7f).contains(byte) && !matches!(byte, b'"' | b'\\');
+    if text.iter().all(is_plain) {
+        return Ok(text.clone());
+    }
+    let text = std::str::from_utf8(text)?;
+    let mut inside = Vec::with_capacity(text.len() + text.len() / 8);
+    for character in text.chars() {
+        push_char(&mut inside, character, |_| false);
+    }
+    Ok(inside.into())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn any_text_is_read_as_it_was_escaped(text in any::<String>()) {
+            let inside = escaped(&Bytes::from(text.clone())).unwrap();
+            let string = format!("\"{}\"", std::str::from_utf8(&inside).unwrap());
+            prop_assert_eq!(serde_json::from_str::<String>(&string).unwrap(), text);
+        }
+    }
 
     #[test]
     fn unicode_escapes_are_read_with_their_pairs() {

@@ -4,7 +4,7 @@
 use crate::error::{Code, RequestFailure};
 use crate::http::api::payload::find_payload;
 use crate::http::api::respond::{Reader, detail};
-use crate::json_string::push_char;
+use crate::json_string::escaped;
 use bytes::Bytes;
 
 /// What the pool writes before and behind the result.
@@ -21,13 +21,7 @@ pub(super) fn payload_of(event: &Bytes) -> Result<Bytes, RequestFailure> {
     if let Ok(payload) = find_payload(true, event) {
         return Ok(payload);
     }
-    let text = std::str::from_utf8(event)
-        .map_err(|_| RequestFailure::bad_request("the event is not UTF-8"))?;
-    let mut escaped = Vec::with_capacity(text.len() + text.len() / 8);
-    for character in text.chars() {
-        push_char(&mut escaped, character, |_| false);
-    }
-    Ok(escaped.into())
+    escaped(event).map_err(|_| RequestFailure::bad_request("the event is not UTF-8"))
 }
 
 /// The result in the answer `{"result":…}` of the pool.

@@ -3,7 +3,7 @@
 use super::lines::RawLine;
 use crate::config::map::InputForm;
 use crate::error::RequestFailure;
-use crate::json_string::push_char;
+use crate::json_string::escaped;
 use bytes::Bytes;
 use serde_json::value::RawValue;
 use std::collections::HashMap;
@@ -50,7 +50,7 @@ impl Line {
 /// The inside of the payload's JSON string.
 fn payload(line: &Bytes, form: &InputForm) -> Result<Bytes, RequestFailure> {
     match form {
-        InputForm::Text => escaped(line),
+        InputForm::Text => text(line),
         InputForm::Json => {
             let value: &RawValue = serde_json::from_slice(line)
                 .map_err(|error| bad(&format!("the line is no JSON value: {error}")))?;
@@ -79,23 +79,13 @@ fn of_value(line: &Bytes, value: &str) -> Result<Bytes, RequestFailure> {
             Err(error) => Err(bad(&format!("the payload is no text: {error}"))),
         },
         Some(inside) => Ok(line.slice_ref(inside.as_bytes())),
-        None => escaped(&line.slice_ref(value.as_bytes())),
+        None => text(&line.slice_ref(value.as_bytes())),
     }
 }
 
-/// The text as the inside of a JSON string; the text itself where nothing is escaped.
-fn escaped(text: &Bytes) -> Result<Bytes, RequestFailure> {
-    let is_plain = |byte: &u8| (b' '..0x7f).contains(byte) && !matches!(byte, b'"' | b'\\');
-    if text.iter().all(is_plain) {
-        return Ok(text.clone());
-    }
-    let text = std::str::from_utf8(text)
-        .map_err(|error| bad(&format!("the line is not UTF-8: {error}")))?;
-    let mut inside = Vec::with_capacity(text.len() + 8);
-    for character in text.chars() {
-        push_char(&mut inside, character, |_| false);
-    }
-    Ok(inside.into())
+/// The text as the inside of a JSON string.
+fn text(text: &Bytes) -> Result<Bytes, RequestFailure> {
+    escaped(text).map_err(|error| bad(&format!("the line is not UTF-8: {error}")))
 }
 
 fn bad(why: &str) -> RequestFailure {
@@ -112,16 +102,6 @@ fn hash(bytes: &[u8]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
-
-    proptest! {
-        #[test]
-        fn any_text_is_the_payload_that_a_handler_reads(text in any::<String>()) {
-            let inside = escaped(&Bytes::from(text.clone())).unwrap();
-            let string = format!("\"{}\"", std::str::from_utf8(&inside).unwrap());
-            prop_assert_eq!(serde_json::from_str::<String>(&string).unwrap(), text);
-        }
-    }
 
     #[test]
     fn a_payload_is_found_in_each_form_of_line() {
