@@ -8,6 +8,24 @@ use tokio::sync::oneshot;
 /// Outcome of a call: `{"result":…}`, or why there is none.
 pub type Outcome = Result<Bytes, RequestFailure>;
 
+const BEFORE_RESULT: &[u8] = b"{\"result\":";
+const BEHIND_RESULT: &[u8] = b"}";
+
+/// `{"result":…}` around the JSON text of a result.
+pub fn result_object(result: &str) -> Bytes {
+    let mut object = Vec::with_capacity(BEFORE_RESULT.len() + result.len() + BEHIND_RESULT.len());
+    object.extend_from_slice(BEFORE_RESULT);
+    object.extend_from_slice(result.as_bytes());
+    object.extend_from_slice(BEHIND_RESULT);
+    object.into()
+}
+
+/// The JSON text of the result in `{"result":…}`.
+pub fn result_of(object: &Bytes) -> Bytes {
+    let end = object.len().saturating_sub(BEHIND_RESULT.len());
+    object.slice(BEFORE_RESULT.len().min(end)..end)
+}
+
 /// When a process worked on a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Work {
@@ -40,5 +58,19 @@ impl Answer {
     /// Gives the answer to the caller, or drops it when the caller has left.
     pub fn deliver(self) {
         drop(self.channel.send(self.answered));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_result_is_the_text_inside_the_answer() {
+        for result in ["1.50", "null", r#"{"a":"}"}"#] {
+            let object = result_object(result);
+            assert_eq!(object, format!("{{\"result\":{result}}}"));
+            assert_eq!(result_of(&object), result);
+        }
     }
 }

@@ -15,6 +15,7 @@ mod deadline;
 mod event;
 mod runtime_api;
 
+use crate::answer::result_of;
 use crate::budget::MemoryBudget;
 use crate::config::{AccessLog, HttpConfig, LambdaConfig, LambdaStart};
 use crate::error::{Code, Executed, RETRY_SOON, RequestFailure};
@@ -25,7 +26,7 @@ use crate::metrics::{Metrics, OutcomeLabel};
 use crate::pool::{CallTimes, Job, Pool, RequestExtras};
 use crate::shutdown::{Shutdown, Stage};
 use bytes::Bytes;
-use event::{error_document, error_type, payload_of, result_of};
+use event::{error_document, error_type, payload_of};
 use runtime_api::{Event, RuntimeApi};
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -81,7 +81,15 @@ const MAY_USE: [(&str, &[&str]); 34] = [
     ),
     (
         "lambda",
-        &["budget", "config", "http", "json_string", "metrics", "pool"],
+        &[
+            "answer",
+            "budget",
+            "config",
+            "http",
+            "json_string",
+            "metrics",
+            "pool",
+        ],
     ),
     (
         "pool",

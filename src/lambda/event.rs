@@ -1,15 +1,11 @@
-//! What events and answers mean: the payload of an event, the result of an answer, the type and the
-//! document of an error. Pure.
+//! What events and answers mean: the payload of an event, the type and the document of an
+//! error. Pure.
 
 use crate::error::{Code, RequestFailure};
 use crate::http::api::payload::find_payload;
 use crate::http::api::respond::{Reader, detail};
 use crate::json_string::escaped;
 use bytes::Bytes;
-
-/// What the pool writes before and behind the result.
-const BEFORE_RESULT: usize = b"{\"result\":".len();
-const BEHIND_RESULT: usize = b"}".len();
 
 /// The inside of the payload's JSON string: the string `payload` of an event that is an object with
 /// one, else all of the event's text.
@@ -22,12 +18,6 @@ pub(super) fn payload_of(event: &Bytes) -> Result<Bytes, RequestFailure> {
         return Ok(payload);
     }
     escaped(event).map_err(|_| RequestFailure::bad_request("the event is not UTF-8"))
-}
-
-/// The result in the answer `{"result":…}` of the pool.
-pub(super) fn result_of(answer: &Bytes) -> Bytes {
-    let end = answer.len().saturating_sub(BEHIND_RESULT);
-    answer.slice(BEFORE_RESULT.min(end)..end)
 }
 
 /// The type of an error, in the form that Lambda asks for: a category and a reason.
@@ -114,14 +104,6 @@ mod tests {
     fn an_event_that_is_not_utf_8_is_refused() {
         let failure = payload_of(&Bytes::from_static(b"\"\xff\"")).unwrap_err();
         assert_eq!(failure.code(), Code::InvalidRequest);
-    }
-
-    #[test]
-    fn the_result_is_what_stands_in_the_answer() {
-        for result in ["1.50", "null", r#"{"a":"}"}"#] {
-            let answer = Bytes::from(format!("{{\"result\":{result}}}"));
-            assert_eq!(result_of(&answer), result);
-        }
     }
 
     #[test]

@@ -1,15 +1,13 @@
 //! The line that is written for an item.
 
 use super::payload::Line;
-use crate::answer::Outcome;
+use crate::answer::{Outcome, result_of};
 use crate::config::map::{InputForm, MapConfig};
 use crate::error::RequestFailure;
 use crate::http::api::respond::status_and_detail;
 use bytes::Bytes;
 use serde_json::value::RawValue;
 use std::io::Write;
-
-const RESULT: &[u8] = b"{\"result\":";
 
 /// The form of reply lines.
 #[derive(Debug, Clone, Copy)]
@@ -91,8 +89,8 @@ fn push_error(out: &mut Vec<u8>, failure: &RequestFailure) {
 
 /// Appends the result alone; a string without its quotes.
 fn push_raw(out: &mut Vec<u8>, reply: &Bytes) {
-    let value = reply.strip_prefix(RESULT).unwrap_or(reply);
-    let value = value.strip_suffix(b"}").unwrap_or(value).trim_ascii();
+    let result = result_of(reply);
+    let value = result.trim_ascii();
     if value.first() == Some(&b'"')
         && let Ok(text) = serde_json::from_slice::<String>(value)
     {

@@ -1,6 +1,7 @@
 //! Lines from the process: which request a line answers, and what it shows of the process.
 
 use super::{Conversation, Event, Fault, Ids, MAX_EVENTS, Promise, Ticket, Trust};
+use crate::answer::result_object;
 use crate::cause::Cause;
 use crate::error::RequestFailure;
 use crate::process::line::{self, Announcement, ExtraMembers, Id, Line, Parsed, ReplyBody};
@@ -296,6 +297,8 @@ fn outcome(answer: &ReplyBody<'_>, max_reply_bytes: usize) -> Result<Bytes, Requ
         ReplyBody::Result(result) if result.len() > max_reply_bytes => {
             Err(RequestFailure::ReplyTooLarge(max_reply_bytes))
         }
+        // Made here, where the text is copied out of its line anyway, so that the response needs no
+        // second copy.
         ReplyBody::Result(result) => Ok(result_object(result)),
         ReplyBody::Error {
             message, status, ..
@@ -313,15 +316,4 @@ fn outcome(answer: &ReplyBody<'_>, max_reply_bytes: usize) -> Result<Bytes, Requ
             Err(RequestFailure::Protocol(cause))
         }
     }
-}
-
-/// `{"result":…}` around the JSON text of a result. Made here, where the text is copied out of its
-/// line anyway, so that the response needs no second copy.
-fn result_object(result: &str) -> Bytes {
-    const BEGIN: &[u8] = b"{\"result\":";
-    let mut object = Vec::with_capacity(BEGIN.len() + result.len() + 1);
-    object.extend_from_slice(BEGIN);
-    object.extend_from_slice(result.as_bytes());
-    object.push(b'}');
-    object.into()
 }
