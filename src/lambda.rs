@@ -42,9 +42,6 @@ const LONGEST_START: Duration = Duration::from_millis(250);
 /// are, unless they have ended.
 const LONGEST_RESTORE: Duration = Duration::from_secs(3);
 
-/// The time between two looks whether a process is up, at the start.
-const LOOK_PAUSE: Duration = Duration::from_millis(5);
-
 /// The time to the next question after the runtime API failed to answer one; doubled each time.
 const FIRST_RETRY_PAUSE: Duration = Duration::from_millis(50);
 
@@ -149,15 +146,10 @@ impl Lambda {
 
     /// Waits until a process is up, or until it is known that none will be.
     async fn wait_for_pool(&self, longest: Duration) -> Start {
-        let up = async {
-            while self.pool.why_not_ready().is_some() {
-                sleep(LOOK_PAUSE).await;
-            }
-        };
         // Cancel-safe: all are only asked whether something has happened.
         tokio::select! {
             why = self.pool.never_up() => Start::Failed(why.to_owned()),
-            up = timeout(longest, up) => match up {
+            up = timeout(longest, self.pool.ready()) => match up {
                 Ok(()) => Start::Up,
                 Err(_) => Start::Late,
             },

@@ -22,7 +22,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 use tracing::{debug, warn};
 
-/// Time between two questions whether a process is up, and between two tries to tell of it.
+/// Time between two tries to tell the service manager.
 const RETRY_PERIOD: Duration = Duration::from_millis(20);
 
 /// Least time between two answers to a watchdog.
@@ -104,7 +104,7 @@ fn check_count() -> Result<(), String> {
 
 /// Tells the service manager when the worker is ready and when it stops, and answers its watchdog;
 /// never ends.
-pub async fn keep_told(is_ready: impl Fn() -> bool, shutdown: &Shutdown) -> Infallible {
+pub async fn keep_told(ready: impl Future<Output = ()>, shutdown: &Shutdown) -> Infallible {
     let Some(manager) = Manager::of_environment() else {
         return std::future::pending().await;
     };
@@ -121,15 +121,13 @@ pub async fn keep_told(is_ready: impl Fn() -> bool, shutdown: &Shutdown) -> Infa
         }
     };
     let stages = async {
-        while !is_ready() && !shutdown.is_at_least(Stage::Draining) {
-            sleep(RETRY_PERIOD).await;
-        }
-        if !shutdown.is_at_least(Stage::Draining) {
+        let started = async {
+            ready.await;
             let ready = [NotifyState::Ready, NotifyState::Status("ready")];
-            let told = manager.tell_at_last(&ready);
-            // Cancel-safe: a state is sent whole or not at all.
-            shutdown.run_until(Stage::Draining, told).await;
-        }
+            manager.tell_at_last(&ready).await;
+        };
+        // Cancel-safe: a state is sent whole or not at all.
+        shutdown.run_until(Stage::Draining, started).await;
         shutdown.reached(Stage::Draining).await;
         let stopping = [
             NotifyState::Stopping,

@@ -103,7 +103,7 @@ pub async fn serve(
         _ = served => {}
         never = reloading => match never {},
         never = sample_load(&api) => match never {},
-        never = keep_told(|| pool.why_not_ready().is_none(), shutdown) => match never {},
+        never = keep_told(pool.ready(), shutdown) => match never {},
         never = reap_in_time() => match never {},
         never = give_back_memory(&shared) => match never {},
     }

@@ -51,8 +51,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::time::sleep;
 use tokio_util::task::TaskTracker;
 use tracing::{error, warn};
+
+/// Time between two questions whether the pool can serve.
+const READY_POLL_PERIOD: Duration = Duration::from_millis(5);
 
 /// All processes of a worker, and the queue in front of them.
 ///
@@ -172,6 +176,14 @@ impl Pool {
     /// Why the pool cannot serve now, if it cannot.
     pub fn why_not_ready(&self) -> Option<Cause> {
         self.dispatcher.lock().health.why_not_ready()
+    }
+
+    /// Waits until the pool can serve.
+    // Cancel-safe: asks only.
+    pub async fn ready(&self) {
+        while self.why_not_ready().is_some() {
+            sleep(READY_POLL_PERIOD).await;
+        }
     }
 
     /// Waits until requests are refused because no process ever came up; returns the reason.
