@@ -228,25 +228,10 @@ enum TaskName {
 
 #[cfg(test)]
 mod tests {
-    use super::options::command;
     use super::*;
 
     #[test]
     fn the_command_line_is_consistent() {
         command_line().debug_assert();
-    }
-
-    #[test]
-    fn words_are_split_as_a_shell_splits_them() {
-        let split = |text: &str| command(Some(text.to_owned()), Vec::new());
-        let words = split(r#"a 'b c' "d $(e)" f\ g"#).unwrap().unwrap();
-        assert_eq!(words.program, "a");
-        assert_eq!(words.arguments, ["b c", "d $(e)", "f g"]);
-        assert_eq!(split("  ").unwrap(), None);
-        assert!(
-            split("a 'b")
-                .unwrap_err()
-                .starts_with("--handler (HANDLER_FUNCTION): ")
-        );
     }
 }

@@ -46,6 +46,22 @@ pub(super) struct Address {
     port: Option<u16>,
 }
 
+/// The handler's command.
+#[derive(Debug, Args)]
+struct Handler {
+    /// The command to run; split into words as a shell does, but no shell runs it
+    #[arg(
+        long,
+        env = "HANDLER_FUNCTION",
+        value_name = "COMMAND",
+        hide_env_values = true
+    )]
+    handler: Option<String>,
+    /// The command to run and its words, instead of --handler
+    #[arg(last = true, value_name = "COMMAND")]
+    command: Vec<OsString>,
+}
+
 /// Flags of `faas-worker health`.
 #[derive(Debug, Args)]
 pub(super) struct HealthOptions {
@@ -106,17 +122,8 @@ impl TopOptions {
 /// Flags of `faas-worker serve`, one struct for each heading of the help.
 #[derive(Debug, Args)]
 pub(super) struct ServeOptions {
-    /// The command to run; split into words as a shell does, but no shell runs it
-    #[arg(
-        long,
-        env = "HANDLER_FUNCTION",
-        value_name = "COMMAND",
-        hide_env_values = true
-    )]
-    handler: Option<String>,
-    /// The command to run and its words, instead of --handler
-    #[arg(last = true, value_name = "COMMAND")]
-    command: Vec<OsString>,
+    #[command(flatten)]
+    handler: Handler,
     #[command(flatten)]
     address: Address,
 
@@ -152,7 +159,6 @@ struct Defaults {
 pub(super) fn serve(options: ServeOptions) -> Result<Task, String> {
     let ServeOptions {
         handler,
-        command: words,
         address,
         threads,
         processes,
@@ -173,7 +179,7 @@ pub(super) fn serve(options: ServeOptions) -> Result<Task, String> {
         .lock_file
         .clone()
         .or_else(|| platform.lock_file.clone());
-    let handler = handler.or_else(|| platform.handler.clone());
+    let of_platform = platform.handler.clone().or_else(|| lambda.handler());
     let defaults = Defaults {
         timeout: lambda.timeout().or(platform.timeout),
         processes: lambda.processes(),
@@ -183,7 +189,7 @@ pub(super) fn serve(options: ServeOptions) -> Result<Task, String> {
     let (log, access_log) = (shutdown.log(), shutdown.access_log);
     let config = Config {
         memory_limit,
-        command: command(handler.or_else(|| lambda.handler()), words)?,
+        command: handler.command(of_platform)?,
         directory,
         exit_on_failure,
         threads: threads.unwrap_or_else(|| threads_for(allowed())),
@@ -205,24 +211,26 @@ pub(super) fn serve(options: ServeOptions) -> Result<Task, String> {
     Ok(Task::Serve(Box::new(config), log))
 }
 
-/// The handler's command: the words after `--`, or else `--handler` split as a shell splits it.
-pub(super) fn command(
-    handler: Option<String>,
-    words: Vec<OsString>,
-) -> Result<Option<Command>, String> {
-    let words = match handler.filter(|_| words.is_empty()) {
-        None => words,
-        Some(handler) => {
-            let words = shell_words::split(&handler)
-                .map_err(|error| format!("--handler (HANDLER_FUNCTION): {error}: {handler:?}"))?;
-            words.into_iter().map(OsString::from).collect()
-        }
-    };
-    let mut words = words.into_iter();
-    Ok(words.next().map(|program| Command {
-        program,
-        arguments: words.collect(),
-    }))
+impl Handler {
+    /// The words after `--`, or else `--handler`, or else the platform's handler, split as a shell
+    /// splits them.
+    fn command(self, of_platform: Option<String>) -> Result<Option<Command>, String> {
+        let handler = self.handler.or(of_platform);
+        let words = match handler.filter(|_| self.command.is_empty()) {
+            None => self.command,
+            Some(handler) => {
+                let words = shell_words::split(&handler).map_err(|error| {
+                    format!("--handler (HANDLER_FUNCTION): {error}: {handler:?}")
+                })?;
+                words.into_iter().map(OsString::from).collect()
+            }
+        };
+        let mut words = words.into_iter();
+        Ok(words.next().map(|program| Command {
+            program,
+            arguments: words.collect(),
+        }))
+    }
 }
 
 impl Address {
@@ -236,5 +244,30 @@ impl Address {
         ips.into_iter()
             .map(|ip| SocketAddr::new(ip, port))
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_split_as_a_shell_splits_them() {
+        let split = |text: &str| {
+            let handler = Handler {
+                handler: Some(text.to_owned()),
+                command: Vec::new(),
+            };
+            handler.command(None)
+        };
+        let words = split(r#"a 'b c' "d $(e)" f\ g"#).unwrap().unwrap();
+        assert_eq!(words.program, "a");
+        assert_eq!(words.arguments, ["b c", "d $(e)", "f g"]);
+        assert_eq!(split("  ").unwrap(), None);
+        assert!(
+            split("a 'b")
+                .unwrap_err()
+                .starts_with("--handler (HANDLER_FUNCTION): ")
+        );
     }
 }

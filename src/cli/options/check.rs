@@ -2,26 +2,16 @@
 
 use super::super::values::limit_of_time;
 use super::super::{CheckSettings, Task};
-use super::command;
+use super::Handler;
 use crate::check::{CheckConfig, Form, Rule};
 use clap::Args;
-use std::ffi::OsString;
 use std::time::Duration;
 
 /// Flags of `faas-worker check`.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct CheckOptions {
-    /// The command to check; split into words as a shell does, but no shell runs it
-    #[arg(
-        long,
-        env = "HANDLER_FUNCTION",
-        value_name = "COMMAND",
-        hide_env_values = true
-    )]
-    handler: Option<String>,
-    /// The command to check and its words, instead of --handler
-    #[arg(last = true, value_name = "COMMAND")]
-    command: Vec<OsString>,
+    #[command(flatten)]
+    handler: Handler,
     /// Try these rules only
     #[arg(long, value_name = "ID,…", value_delimiter = ',', value_parser = rule)]
     only: Vec<Rule>,
@@ -56,7 +46,7 @@ impl CheckOptions {
         if let Some(rule) = self.explain {
             return Ok(Task::ExplainRule(rule));
         }
-        let command = command(self.handler, self.command)?.ok_or_else(|| {
+        let command = self.handler.command(None)?.ok_or_else(|| {
             "no handler: give its command after --, as in: faas-worker check -- python3 handler.py"
                 .to_owned()
         })?;

@@ -4,13 +4,12 @@ use super::isolation::IsolationOptions;
 use super::processes::ProcessOptions;
 use super::requests::RequestOptions;
 use super::shutdown::ShutdownOptions;
-use super::{Defaults, Sizes, Task, command};
+use super::{Defaults, Handler, Sizes, Task};
 use crate::cli::values::{count, halt, show_progress};
 use crate::config::map::{Halt, InputForm, MapConfig, Resume, ShowProgress};
 use crate::config::{AccessLog, Config, HttpConfig};
 use crate::control_group::memory_limit;
 use clap::{Args, Command};
-use std::ffi::OsString;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -70,17 +69,8 @@ pub(in crate::cli) struct MapOptions {
     /// Leave the exit status at 0 when items have failed
     #[arg(long)]
     exit_zero: bool,
-    /// The command to run; split into words as a shell does, but no shell runs it
-    #[arg(
-        long,
-        env = "HANDLER_FUNCTION",
-        value_name = "COMMAND",
-        hide_env_values = true
-    )]
-    handler: Option<String>,
-    /// The command to run and its words, instead of --handler
-    #[arg(last = true, value_name = "COMMAND")]
-    command: Vec<OsString>,
+    #[command(flatten)]
+    handler: Handler,
     #[command(flatten)]
     processes: ProcessOptions,
     #[command(flatten)]
@@ -159,7 +149,7 @@ impl MapOptions {
             progress: self.progress,
             exit_zero: self.exit_zero,
         };
-        let command = command(self.handler, self.command)?;
+        let command = self.handler.command(None)?;
         let config = Config {
             memory_limit,
             command: Some(command.ok_or("map: no handler: give its command after --")?),
