@@ -81,20 +81,9 @@ fn ask(worker: &Worker, seed: u64, left: &AtomicU64) -> Seen {
     seen
 }
 
-/// A line of each figure, by name and labels.
-fn scrape(worker: &Worker) -> BTreeMap<String, f64> {
-    let text = worker.get("/metrics").text();
-    let lines = text.lines().filter(|line| !line.starts_with('#'));
-    let figures = lines.map(|line| {
-        let (name, value) = line.rsplit_once(' ').unwrap();
-        (name.to_owned(), value.parse().unwrap())
-    });
-    figures.collect()
-}
-
 /// Requests by outcome, without outcomes that no request had.
 fn counted(worker: &Worker) -> BTreeMap<String, u64> {
-    let figures = scrape(worker);
+    let figures = worker.scrape();
     let outcomes = figures.iter().filter_map(|(name, count)| {
         let outcome = name.strip_prefix("faas_requests_total{outcome=\"")?;
         let outcome = outcome.strip_suffix("\"}").unwrap().to_owned();
@@ -129,7 +118,7 @@ fn figures_and_clients_agree_to_the_unit_while_processes_die_and_clients_hang_up
         .start_quietly();
     worker.wait_until_ready();
     have_each_outcome(&worker);
-    let (before, series) = (counted(&worker), scrape(&worker).into_keys());
+    let (before, series) = (counted(&worker), worker.scrape().into_keys());
     let series: Vec<String> = series.collect();
     let sent = requests();
     let left = AtomicU64::new(sent);
@@ -176,7 +165,7 @@ fn figures_and_clients_agree_to_the_unit_while_processes_die_and_clients_hang_up
     assert!(deaths > sent / 150, "{deaths}");
     let all_deaths = (deaths + before["handler_exited"]) as f64;
     let figures = eventually("all deaths are counted", || {
-        let figures = scrape(&worker);
+        let figures = worker.scrape();
         let counted = figures["faas_process_exits_total{reason=\"exited\"}"];
         (counted >= all_deaths).then_some(figures)
     });

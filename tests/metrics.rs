@@ -9,17 +9,6 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-/// The figures of a scrape, by name and labels.
-fn scrape(worker: &Worker) -> BTreeMap<String, f64> {
-    let text = worker.get("/metrics").text();
-    let lines = text.lines().filter(|line| !line.starts_with('#'));
-    let figures = lines.map(|line| {
-        let (name, value) = line.rsplit_once(' ').unwrap();
-        (name.to_owned(), value.parse().unwrap())
-    });
-    figures.collect()
-}
-
 fn outcome(figures: &BTreeMap<String, f64>, name: &str) -> f64 {
     figures[&format!("faas_requests_total{{outcome=\"{name}\"}}")]
 }
@@ -65,7 +54,7 @@ fn each_request_is_counted_once_under_what_became_of_it() {
     assert_eq!(worker.get("/nothing").status, 404);
     assert_eq!(worker.get("/").status, 405);
     let figures = eventually("the client that left is counted", || {
-        let figures = scrape(&worker);
+        let figures = worker.scrape();
         (outcome(&figures, "client_gone") == 1.0).then_some(figures)
     });
     for (name, count) in [
@@ -131,7 +120,7 @@ fn thousands_of_requests_on_several_threads_are_counted_to_the_unit() {
             .collect();
         callers.into_iter().map(|one| one.join().unwrap()).collect()
     });
-    let figures = scrape(&worker);
+    let figures = worker.scrape();
     let right: u64 = counts.iter().map(|(right, _)| right).sum();
     let wrong: u64 = counts.iter().map(|(_, wrong)| wrong).sum();
     assert_eq!(outcome(&figures, "ok"), right as f64);
@@ -231,14 +220,14 @@ fn figures_move_to_the_address_for_operators_which_alone_has_the_processes() {
 fn restarts_and_reloads_leave_no_new_series() {
     let worker = misbehave(&["--ready"]).start();
     worker.wait_for_processes(2);
-    let before: Vec<String> = scrape(&worker).into_keys().collect();
+    let before: Vec<String> = worker.scrape().into_keys().collect();
     for _ in 0..5 {
         let _ = worker.post("exit 3");
         worker.wait_until_ready();
     }
     worker.signal(Signal::HUP);
     worker.log.wait_for(&["reload done"]);
-    let figures = scrape(&worker);
+    let figures = worker.scrape();
     let new: Vec<&String> = figures
         .keys()
         .filter(|name| !before.contains(name))

@@ -4,6 +4,7 @@ use super::client::{Connection, Response};
 use super::{PATIENCE, eventually, processes, within};
 use rustix::process::Signal;
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
@@ -346,6 +347,18 @@ impl Worker {
         eventually("is ready", || {
             (self.get("/ready").status == 200).then_some(())
         });
+    }
+
+    /// The figures of `/metrics`, by name and labels.
+    #[track_caller]
+    pub(crate) fn scrape(&self) -> BTreeMap<String, f64> {
+        let text = self.get("/metrics").text();
+        let lines = text.lines().filter(|line| !line.starts_with('#'));
+        let figures = lines.map(|line| {
+            let (name, value) = line.rsplit_once(' ').unwrap();
+            (name.to_owned(), value.parse().unwrap())
+        });
+        figures.collect()
     }
 
     /// Waits until this many starts are complete, which is later than that the processes run.
