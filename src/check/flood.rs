@@ -1,13 +1,13 @@
 //! Whether a process answers when it gets many requests at once: then a buffer held its replies.
 
 use crate::process::ids::IdDigits;
-use crate::process::launch::{LaunchError, Launched, Launcher};
+use crate::process::launch::{LaunchError, Launcher, Watched};
 use crate::process::line::{RequestContext, encode_request};
 use crate::procfs::is_tree_runnable;
 use rustix::process::Signal;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::unix::pipe::{Receiver, Sender};
+use tokio::net::unix::pipe::Receiver;
 use tokio::time::sleep;
 
 /// Requests that are written at once: their replies are longer together than the buffers of usual
@@ -27,17 +27,13 @@ pub(super) async fn overflows(
     payload: &str,
     limit: Duration,
 ) -> Result<bool, LaunchError> {
-    let Launched {
+    let Watched {
         mut process,
-        stdin,
-        stdout,
-        stderr,
-    } = launcher.launch().await?;
-    let failed = |error| LaunchError::System(format!("cannot watch the process: {error}"));
-    let exit = process.watch_exit().map_err(failed)?;
-    let mut stdin = Sender::from_owned_fd(stdin).map_err(failed)?;
-    let mut stdout = Receiver::from_owned_fd(stdout).map_err(failed)?;
-    let mut stderr = Receiver::from_owned_fd(stderr).map_err(failed)?;
+        exit,
+        mut stdin,
+        mut stdout,
+        mut stderr,
+    } = launcher.launch().await?.watched()?;
     let write = async {
         // An error means that the process reads no more.
         let _ = stdin.write_all(&lines(payload)).await;

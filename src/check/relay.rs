@@ -6,7 +6,6 @@
 use rustix::pipe::PipeFlags;
 use std::future::Future;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -27,11 +26,11 @@ pub(super) type Relay = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// A relay in front of this stdin of a process, and the pipe into the relay. Must be called within a
 /// runtime.
-pub(super) fn relay_to(stdin: OwnedFd) -> io::Result<(Relay, OwnedFd)> {
+pub(super) fn relay_to(stdin: Sender) -> io::Result<(Relay, Sender)> {
     let (read, write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
     let source = Receiver::from_owned_fd(read)?;
-    let sink = Sender::from_owned_fd(stdin)?;
-    Ok((Box::pin(relay(source, sink)), write))
+    let write = Sender::from_owned_fd(write)?;
+    Ok((Box::pin(relay(source, stdin)), write))
 }
 
 async fn relay(mut source: Receiver, mut sink: Sender) {

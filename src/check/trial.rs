@@ -13,7 +13,7 @@ use crate::error::RequestFailure;
 use crate::metrics::Metrics;
 use crate::process::call::{Call, Job, RequestExtras};
 use crate::process::conversation::{ConversationConfig, Fault};
-use crate::process::launch::{LaunchError, Launched, Launcher};
+use crate::process::launch::{LaunchError, Launcher, Watched};
 use crate::process::output_log::{ErrorOutput, LogAllowance, ProcessLog, StreamLog};
 use crate::process::owner::Owner;
 use crate::process::reaping::{ExitWatch, Process, describe};
@@ -25,7 +25,6 @@ use std::num::NonZeroUsize;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::net::unix::pipe::{Receiver, Sender};
 use tokio::time::{sleep, timeout};
 
 /// Caps of the conversation: the defaults of the worker, but for more requests ahead.
@@ -74,24 +73,20 @@ impl Trial {
         launcher: &Launcher,
         delivery: Delivery,
     ) -> Result<Trial, LaunchError> {
-        let Launched {
+        let Watched {
             process,
+            exit,
             stdin,
             stdout,
             stderr,
-        } = launcher.launch().await?;
-        let failed = |error| LaunchError::System(format!("cannot watch the process: {error}"));
+        } = launcher.launch().await?.watched()?;
         let (relay, stdin) = match delivery {
             Delivery::Plain => (None, stdin),
             Delivery::Pieces => {
-                let (relay, stdin) = relay_to(stdin).map_err(failed)?;
+                let (relay, stdin) = relay_to(stdin).map_err(LaunchError::unwatched)?;
                 (Some(relay), stdin)
             }
         };
-        let stdin = Sender::from_owned_fd(stdin).map_err(failed)?;
-        let stdout = Receiver::from_owned_fd(stdout).map_err(failed)?;
-        let stderr = Receiver::from_owned_fd(stderr).map_err(failed)?;
-        let exit = process.watch_exit().map_err(failed)?;
         let metrics = Arc::new(Metrics::new(NonZeroUsize::MIN));
         let allowance = LogAllowance::new(Instant::now(), metrics);
         let failed_output = FailedOutput::default();

@@ -30,7 +30,7 @@ pub use directory::Directory;
 pub use platform::check_platform;
 pub use sandbox::supported as sandbox_supported;
 pub use search_path::{DEFAULT_PATH, has_path};
-pub use spawner::Launched;
+pub use spawner::{Launched, Watched};
 pub use step::launch_if_asked;
 
 /// Longest wait for the file of a command that is being written.

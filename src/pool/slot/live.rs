@@ -11,7 +11,7 @@ use crate::config::ProcessConfig;
 use crate::pool::dispatch::Dispatcher;
 use crate::pool::status::{ProcessStatus, SlotFacts};
 use crate::process::conversation::{ConversationConfig, Fault};
-use crate::process::launch::{LaunchError, Launched};
+use crate::process::launch::{LaunchError, Launched, Watched};
 use crate::process::memory::measure_memory;
 use crate::process::output_log::{ErrorOutput, LogAllowance, ProcessLog, StreamLog};
 use crate::process::owner::Owner;
@@ -22,7 +22,6 @@ use rustix::process::Signal;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-use tokio::net::unix::pipe::{Receiver, Sender};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
@@ -70,17 +69,13 @@ impl LiveProcess {
         allowance: LogAllowance,
         facts: SlotFacts,
     ) -> Result<LiveProcess, LaunchError> {
-        let Launched {
+        let Watched {
             process,
+            exit,
             stdin,
             stdout,
             stderr,
-        } = launched;
-        let failed = |error| LaunchError::System(format!("cannot watch the process: {error}"));
-        let stdin = Sender::from_owned_fd(stdin).map_err(failed)?;
-        let stdout = Receiver::from_owned_fd(stdout).map_err(failed)?;
-        let stderr = Receiver::from_owned_fd(stderr).map_err(failed)?;
-        let exit = process.watch_exit().map_err(failed)?;
+        } = launched.watched()?;
         let limits = ConversationConfig {
             max_concurrency: config.max_concurrency.get(),
             read_ahead: config.read_ahead.get(),

@@ -21,6 +21,13 @@ pub enum LaunchError {
     System(String),
 }
 
+impl LaunchError {
+    /// The runtime cannot watch a process or one of its pipes.
+    pub fn unwatched(error: io::Error) -> LaunchError {
+        LaunchError::System(format!("cannot watch the process: {error}"))
+    }
+}
+
 impl fmt::Display for LaunchError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

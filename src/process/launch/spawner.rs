@@ -6,7 +6,7 @@ use super::plan::{Plan, Report, SetUpFailure};
 use super::search_path::{DEFAULT_PATH, has_path};
 use crate::config::{Command, IsolationConfig};
 use crate::process::launcher_thread;
-use crate::process::reaping::{OomWatch, Process};
+use crate::process::reaping::{ExitWatch, OomWatch, Process};
 use crate::service_manager;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::{Errno, FdFlags};
@@ -19,6 +19,7 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+use tokio::net::unix::pipe::{Receiver, Sender};
 use tracing::info;
 
 /// This program, whatever has become of its file since it was started.
@@ -64,13 +65,48 @@ impl LaunchSpec {
 #[derive(Debug)]
 pub struct Launched {
     /// The process.
-    pub process: Process,
+    process: Process,
     /// The write end of its stdin.
-    pub stdin: OwnedFd,
+    stdin: OwnedFd,
     /// The read end of its stdout.
-    pub stdout: OwnedFd,
+    stdout: OwnedFd,
     /// The read end of its stderr.
-    pub stderr: OwnedFd,
+    stderr: OwnedFd,
+}
+
+/// A started process with its end and its pipes, as tasks wait for them.
+#[derive(Debug)]
+pub struct Watched {
+    /// The process.
+    pub process: Process,
+    /// The end of the process.
+    pub exit: ExitWatch,
+    /// The write end of its stdin.
+    pub stdin: Sender,
+    /// The read end of its stdout.
+    pub stdout: Receiver,
+    /// The read end of its stderr.
+    pub stderr: Receiver,
+}
+
+impl Launched {
+    /// Has the runtime watch the end and the pipes; must be called within one.
+    ///
+    /// # Errors
+    ///
+    /// When the runtime cannot watch one of them.
+    pub fn watched(self) -> Result<Watched, LaunchError> {
+        let watched = || -> io::Result<Watched> {
+            Ok(Watched {
+                exit: self.process.watch_exit()?,
+                stdin: Sender::from_owned_fd(self.stdin)?,
+                stdout: Receiver::from_owned_fd(self.stdout)?,
+                stderr: Receiver::from_owned_fd(self.stderr)?,
+                process: self.process,
+            })
+        };
+        watched().map_err(LaunchError::unwatched)
+    }
 }
 
 /// Why one start failed.
