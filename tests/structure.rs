@@ -27,7 +27,15 @@ const MAY_USE: [(&str, &[&str]); 34] = [
     ("commands", &["check", "config", "process", "threads"]),
     (
         "check",
-        &["answer", "budget", "config", "metrics", "process", "procfs"],
+        &[
+            "answer",
+            "budget",
+            "config",
+            "json_string",
+            "metrics",
+            "process",
+            "procfs",
+        ],
     ),
     (
         "map",

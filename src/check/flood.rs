@@ -1,5 +1,6 @@
 //! Whether a process answers when it gets many requests at once: then a buffer held its replies.
 
+use super::payloads::in_string;
 use crate::process::ids::IdDigits;
 use crate::process::launch::{LaunchError, Launcher, Watched};
 use crate::process::line::{RequestContext, encode_request};
@@ -111,13 +112,12 @@ impl Replies {
 }
 
 fn lines(payload: &str) -> Vec<u8> {
-    let quoted = serde_json::Value::from(payload).to_string();
-    let inside = &quoted.as_bytes()[1..quoted.len() - 1];
+    let inside = in_string(payload);
     let mut lines = Vec::new();
     for number in 1..=REQUESTS {
         // As long as the ids of the worker are.
         let id = IdDigits::new(4_403_177_621_000_000 + number);
-        encode_request(&mut lines, &id, inside, &RequestContext::default());
+        encode_request(&mut lines, &id, &inside, &RequestContext::default());
     }
     lines
 }

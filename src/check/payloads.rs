@@ -1,6 +1,8 @@
 //! Texts that a check sends as payloads.
 
 use super::damage::{Damage, damage};
+use crate::json_string::escaped;
+use bytes::Bytes;
 
 /// The payload of a check that was given none.
 pub(super) const USUAL: &str = "check";
@@ -25,6 +27,12 @@ pub(super) fn every_plane() -> String {
 pub(super) fn long(bytes: usize) -> String {
     const PART: &str = "0123456789 abcdefghijklmnopqrstuvwxyz é€𝄞";
     PART.repeat(bytes.div_ceil(PART.len()))
+}
+
+/// A payload as the inside of a JSON string.
+pub(super) fn in_string(payload: &str) -> Bytes {
+    let payload = Bytes::copy_from_slice(payload.as_bytes());
+    escaped(&payload).expect("a str is UTF-8")
 }
 
 /// Whether a result repeats a text of its payload.

@@ -5,6 +5,7 @@
 
 use super::desk::{Desk, Record};
 use super::orphans::names_of_orphans;
+use super::payloads::in_string;
 use super::relay::{Relay, relay_to};
 use super::reply::{Last, Reply, Standing};
 use crate::budget::MemoryBudget;
@@ -288,9 +289,8 @@ impl Trial {
     }
 
     fn job(&self, payload: &str, limit: Duration) -> Job {
-        let quoted = serde_json::Value::from(payload).to_string();
         Job {
-            payload: quoted[1..quoted.len() - 1].to_owned().into(),
+            payload: in_string(payload),
             extras: RequestExtras::default(),
             timeout: limit,
             deadline: None,
