@@ -107,12 +107,27 @@ pub fn tree_write_calls(pid: u32) -> Option<u64> {
     calls
 }
 
-/// True when a process ignores SIGTERM, and has no handler for it.
-pub fn ignores_sigterm(pid: u32) -> bool {
-    let status = fs::read(format!("/proc/{pid}/status")).unwrap_or_default();
+/// True when a process ignores a signal, and has no handler for it.
+pub fn ignores(pid: u32, signal: Signal) -> bool {
+    is_ignored_by(Path::new(&format!("/proc/{pid}")), signal)
+}
+
+/// True when this program ignores a signal.
+pub fn own_ignores(signal: Signal) -> bool {
+    is_ignored_by(Path::new("/proc/self"), signal)
+}
+
+fn is_ignored_by(process: &Path, signal: Signal) -> bool {
+    let status = fs::read(process.join("status")).unwrap_or_default();
     // It holds the name of the process, which may be any bytes.
-    let ignored = ignored_signals(&String::from_utf8_lossy(&status));
-    ignored.is_some_and(|ignored| ignored >> (Signal::TERM.as_raw() - 1) & 1 == 1)
+    is_in_mask(&String::from_utf8_lossy(&status), "SigIgn:", signal)
+}
+
+/// Whether a signal is in the mask of this name in `/proc/PID/status`.
+fn is_in_mask(status: &str, name: &str, signal: Signal) -> bool {
+    let mask = status.lines().find_map(|line| line.strip_prefix(name));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| mask >> (signal.as_raw() - 1) & 1 == 1)
 }
 
 /// The name of a process, which may hold control characters; U+FFFD stands for bytes that are not
@@ -121,13 +136,6 @@ pub fn name(pid: u32) -> Option<String> {
     let name = fs::read(format!("/proc/{pid}/comm")).ok()?;
     let name = name.strip_suffix(b"\n").unwrap_or(&name);
     Some(String::from_utf8_lossy(name).into_owned())
-}
-
-/// The mask of ignored signals in `/proc/PID/status`.
-fn ignored_signals(status: &str) -> Option<u64> {
-    let mut lines = status.lines();
-    let mask = lines.find_map(|line| line.strip_prefix("SigIgn:"))?;
-    u64::from_str_radix(mask.trim(), 16).ok()
 }
 
 /// Calls of write(2) in `/proc/PID/io`.
@@ -340,15 +348,22 @@ mod tests {
     fn calls_of_write_are_found() {
         let io = "rchar: 3\nwchar: 4\nsyscr: 5\nsyscw: 6\nread_bytes: 7\n";
         assert_eq!(write_calls(io), Some(6));
-        let status = "Name:\tsh\nSigBlk:\t0000000000010000\nSigIgn:\t0000000000004004\n";
-        assert_eq!(ignored_signals(status), Some(0x4004));
-        assert_eq!(ignored_signals(""), None);
-        assert!(!ignores_sigterm(std::process::id()));
+        assert!(!ignores(std::process::id(), Signal::TERM));
         assert_eq!(write_calls(""), None);
         assert!(tree_write_calls(std::process::id()).is_some());
         assert_eq!(tree_write_calls(u32::MAX), None);
         assert_eq!(waits_for_input(u32::MAX), None);
         assert!(name(std::process::id()).is_some());
+    }
+
+    #[test]
+    fn an_ignored_signal_is_found_in_the_mask() {
+        let status = "Name:\tx\nSigBlk:\t0000000000000001\nSigIgn:\t0000000001001000\n";
+        assert!(is_in_mask(status, "SigBlk:", Signal::HUP));
+        assert!(!is_in_mask(status, "SigIgn:", Signal::HUP));
+        assert!(is_in_mask(status, "SigIgn:", Signal::XFSZ));
+        assert!(!is_in_mask("", "SigIgn:", Signal::HUP));
+        assert!(!is_in_mask("SigIgn:\tx\n", "SigIgn:", Signal::HUP));
     }
 
     #[test]
@@ -364,7 +379,7 @@ mod tests {
         });
         let thread_id = receiver.recv().unwrap().as_raw_pid().unsigned_abs();
         assert_eq!(name(thread_id).as_deref(), Some("a\u{fffd}\u{1b}\n"));
-        assert!(!ignores_sigterm(thread_id));
+        assert!(!ignores(thread_id, Signal::TERM));
         drop(end);
         thread.join().unwrap();
     }

@@ -4,6 +4,7 @@
 
 use faas_worker::Control;
 use faas_worker::error::StartError;
+use faas_worker::procfs::own_ignores;
 use faas_worker::shutdown::Stage;
 use nix::sys::signal::SigSet;
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -16,7 +17,7 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{info, warn};
 
-/// SIGHUP and SIGXFSZ in the masks of `/proc/self/status`, and to tokio.
+/// SIGHUP and SIGXFSZ by their numbers.
 const SIGHUP: i32 = 1;
 const SIGXFSZ: i32 = 25;
 
@@ -81,7 +82,7 @@ impl Signals {
                 source,
             })
         };
-        let hang_up = match is_ignored(SIGHUP) {
+        let hang_up = match own_ignores(rustix::process::Signal::HUP) {
             true => None,
             false => Some(listen(SignalKind::hangup())?),
         };
@@ -166,19 +167,6 @@ impl Signals {
     }
 }
 
-/// Whether the signal was ignored at the start of this program.
-fn is_ignored(signal: i32) -> bool {
-    let status = std::fs::read("/proc/self/status").unwrap_or_default();
-    // It holds the name of this process, which may be any bytes.
-    is_in_mask(&String::from_utf8_lossy(&status), "SigIgn:", signal)
-}
-
-fn is_in_mask(status: &str, name: &str, signal: i32) -> bool {
-    let mask = status.lines().find_map(|line| line.strip_prefix(name));
-    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
-    mask.is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
-}
-
 #[derive(Debug, PartialEq, Eq)]
 enum Terminal {
     There,
@@ -211,19 +199,4 @@ async fn is_gone() -> bool {
         tokio::time::sleep(TERMINAL_READ_PAUSE).await;
     }
     false
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_ignored_signal_is_found_in_the_mask() {
-        let status = "Name:\tx\nSigBlk:\t0000000000000001\nSigIgn:\t0000000001001000\n";
-        assert!(is_in_mask(status, "SigBlk:", SIGHUP));
-        assert!(!is_in_mask(status, "SigIgn:", SIGHUP));
-        assert!(is_in_mask(status, "SigIgn:", SIGXFSZ));
-        assert!(!is_in_mask("", "SigIgn:", SIGHUP));
-        assert!(!is_in_mask("SigIgn:\tx\n", "SigIgn:", SIGHUP));
-    }
 }

@@ -18,7 +18,7 @@ const MAY_USE: [(&str, &[&str]); 34] = [
             "worker",
         ],
     ),
-    ("signals", &[]),
+    ("signals", &["procfs"]),
     ("lib", &["worker"]),
     (
         "cli",

@@ -7,7 +7,8 @@ use crate::check::reply::Standing;
 use crate::check::rule::{Level, Rule};
 use crate::check::session::{EndOfInput, Session};
 use crate::process::launch::LaunchError;
-use crate::procfs::ignores_sigterm;
+use crate::procfs::ignores;
+use rustix::process::Signal;
 use std::time::{Duration, Instant};
 
 /// Half of the default `--grace`: then the worker sends SIGTERM, and SIGKILL after as long again.
@@ -107,7 +108,7 @@ pub(in crate::check) async fn sigterm(session: &mut Session<'_>) -> Result<Findi
         return Ok(Finding::skip(Rule::Sigterm, why));
     }
     let begun = Instant::now();
-    let is_ignored = ignores_sigterm(trial.pid());
+    let is_ignored = ignores(trial.pid(), Signal::TERM);
     let mut has_ended = trial.terminate(PUTS_OFF).await;
     let is_put_off = !has_ended;
     if is_put_off {
