@@ -108,13 +108,14 @@ impl Finding {
         self
     }
 
-    /// Whether the finding breaks the check: a must, or with `is_strict` a should.
-    pub fn is_broken(&self, is_strict: bool) -> bool {
-        match self.verdict {
-            Verdict::Fail => true,
-            Verdict::Warn => is_strict && self.level == Level::Should,
-            Verdict::Ok | Verdict::Skip => false,
-        }
+    /// As a strict check counts the finding: a broken should fails the check.
+    #[must_use]
+    pub fn strict(self) -> Finding {
+        let verdict = match (self.verdict, self.level) {
+            (Verdict::Warn, Level::Should) => Verdict::Fail,
+            (verdict, _) => verdict,
+        };
+        Finding { verdict, ..self }
     }
 }
 
@@ -208,8 +209,9 @@ mod tests {
             (should, false, true),
             (info, false, false),
         ] {
-            assert_eq!(finding.is_broken(false), loose, "{finding:?}");
-            assert_eq!(finding.is_broken(true), strict, "{finding:?}");
+            assert_eq!(finding.verdict == Verdict::Fail, loose, "{finding:?}");
+            let counted = finding.strict();
+            assert_eq!(counted.verdict == Verdict::Fail, strict, "{counted:?}");
         }
     }
 }

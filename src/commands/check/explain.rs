@@ -1,6 +1,6 @@
 //! `faas-worker check --list` and `--explain`: the rules themselves, without a handler.
 
-use super::text::wrapped;
+use super::text::paragraph;
 use crate::check::{Mend, Rule, all_mends, mend_of};
 use std::io::{self, Write};
 
@@ -35,13 +35,13 @@ fn explanation(rule: Rule) -> String {
         rule.level().as_str(),
         rule.expected()
     );
-    let mut text = paragraph(&head, 0, 0) + "\n";
-    text += &paragraph(rule.tried(), 0, 0);
+    let mut text = paragraph(&head, WIDTH, 0, 0) + "\n";
+    text += &paragraph(rule.tried(), WIDTH, 0, 0);
     for mistake in mends_of(rule) {
         text.push('\n');
-        text += &paragraph(mend_of(*mistake), 0, 0);
+        text += &paragraph(mend_of(*mistake), WIDTH, 0, 0);
         for (language, mend) in all_mends(*mistake) {
-            text += &paragraph(&format!("{language:<11} {mend}"), 2, 12);
+            text += &paragraph(&format!("{language:<11} {mend}"), WIDTH, 2, 12);
         }
     }
     text
@@ -78,16 +78,6 @@ fn mends_of(rule: Rule) -> &'static [Mend] {
         Rule::Ready => &[Mend::Ready],
         Rule::Children => &[Mend::Children],
     }
-}
-
-fn paragraph(text: &str, begin: usize, hang: usize) -> String {
-    let lines = wrapped(text, WIDTH - begin, WIDTH - begin - hang);
-    let mut paragraph = String::new();
-    for (index, line) in lines.iter().enumerate() {
-        let indent = begin + if index == 0 { 0 } else { hang };
-        paragraph += &format!("{:indent$}{line}\n", "");
-    }
-    paragraph
 }
 
 #[cfg(test)]

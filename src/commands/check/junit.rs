@@ -112,7 +112,6 @@ mod tests {
         let mut out = Vec::new();
         let all = Totals {
             findings: vec![finding, Finding::skip(Rule::Ids, "why <not>")],
-            is_strict: false,
         };
         Junit.end(&mut out, &all).unwrap();
         let text = String::from_utf8(out).unwrap();

@@ -6,7 +6,7 @@ mod junit;
 mod tap;
 mod text;
 
-use crate::check::{CheckConfig, Finding, Form, Level, Rule, Verdict, check};
+use crate::check::{CheckConfig, Finding, Form, Rule, Verdict, check};
 use crate::threads::Runtimes;
 use std::io::{self, Write};
 use std::num::NonZeroUsize;
@@ -28,7 +28,6 @@ trait Writer {
 #[derive(Debug, Default)]
 struct Totals {
     findings: Vec<Finding>,
-    is_strict: bool,
 }
 
 impl Totals {
@@ -39,20 +38,15 @@ impl Totals {
             .count()
     }
 
-    fn broken(&self) -> impl Iterator<Item = &Finding> {
-        let findings = self.findings.iter();
-        findings.filter(|finding| finding.is_broken(self.is_strict))
-    }
-
     fn exit_status(&self) -> u8 {
         let is_not_started = self
             .findings
             .iter()
             .any(|finding| finding.rule == Rule::Start && finding.verdict == Verdict::Fail);
-        match (is_not_started, self.broken().next()) {
+        match (is_not_started, self.count(Verdict::Fail)) {
             (true, _) => NOT_STARTED,
-            (false, Some(_)) => 1,
-            (false, None) => 0,
+            (false, 1..) => 1,
+            (false, 0) => 0,
         }
     }
 }
@@ -67,19 +61,19 @@ pub fn run(config: &CheckConfig, form: Form, is_strict: bool) -> ExitCode {
     };
     let mut writer: Box<dyn Writer> = match form {
         Form::Text => Box::new(text::Text::for_stdout()),
-        Form::Tap => Box::new(tap::Tap::new(config.rules.len())),
+        Form::Tap => Box::new(tap::Tap::default()),
         Form::Json => Box::new(json::Json),
         Form::Junit => Box::new(junit::Junit),
     };
-    let mut totals = Totals {
-        findings: Vec::new(),
-        is_strict,
-    };
+    let mut totals = Totals::default();
     let mut out = io::stdout().lock();
     // A reader that has closed its end wants no more of it.
     drop(writer.begin(&mut out));
     let checked = runtimes.block_on(check(config, &mut |finding| {
-        let finding = counted(finding.clone(), is_strict);
+        let finding = match is_strict {
+            true => finding.clone().strict(),
+            false => finding.clone(),
+        };
         drop(
             writer
                 .finding(&mut out, &finding)
@@ -92,14 +86,6 @@ pub fn run(config: &CheckConfig, form: Form, is_strict: bool) -> ExitCode {
     }
     drop(writer.end(&mut out, &totals).and_then(|()| out.flush()));
     ExitCode::from(totals.exit_status())
-}
-
-/// The finding as it counts: with `is_strict` a broken should is a failure.
-fn counted(mut finding: Finding, is_strict: bool) -> Finding {
-    if is_strict && finding.verdict == Verdict::Warn && finding.level == Level::Should {
-        finding.verdict = Verdict::Fail;
-    }
-    finding
 }
 
 fn fail(why: &str) -> ExitCode {

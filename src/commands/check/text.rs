@@ -55,16 +55,7 @@ impl Text {
         begin: usize,
         hang: usize,
     ) -> io::Result<()> {
-        let lines = wrapped(
-            text,
-            self.width.saturating_sub(begin),
-            self.width.saturating_sub(begin + hang),
-        );
-        for (index, line) in lines.iter().enumerate() {
-            let indent = begin + if index == 0 { 0 } else { hang };
-            writeln!(out, "{:indent$}{line}", "")?;
-        }
-        Ok(())
+        out.write_all(paragraph(text, self.width, begin, hang).as_bytes())
     }
 }
 
@@ -104,7 +95,11 @@ impl Writer for Text {
 
     fn end(&mut self, out: &mut dyn Write, all: &Totals) -> io::Result<()> {
         let tried = all.findings.len() - all.count(Verdict::Skip);
-        let broken: Vec<&str> = all.broken().map(|finding| finding.rule.id()).collect();
+        let findings = all.findings.iter();
+        let broken: Vec<&str> = findings
+            .filter(|finding| finding.verdict == Verdict::Fail)
+            .map(|finding| finding.rule.id())
+            .collect();
         let warned = all.count(Verdict::Warn);
         let warned = match warned {
             0 => String::new(),
@@ -140,9 +135,24 @@ fn warnings(count: usize) -> String {
     }
 }
 
+/// A text in lines of at most `width` columns, indented by `begin`, and from the second line on by
+/// `hang` more.
+pub(super) fn paragraph(text: &str, width: usize, begin: usize, hang: usize) -> String {
+    let width = width.saturating_sub(begin);
+    let mut paragraph = String::new();
+    for (index, line) in wrapped(text, width, width.saturating_sub(hang))
+        .iter()
+        .enumerate()
+    {
+        let indent = begin + if index == 0 { 0 } else { hang };
+        paragraph += &format!("{:indent$}{line}\n", "");
+    }
+    paragraph
+}
+
 /// The words of a text in lines of at most `width` characters, the first of at most `first`. A word
 /// that is longer is cut.
-pub(super) fn wrapped(text: &str, first: usize, width: usize) -> Vec<String> {
+fn wrapped(text: &str, first: usize, width: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
     let mut room = first;
     for word in text.split(' ') {
