@@ -124,10 +124,11 @@ mod tests {
     fn an_item_is_done_again_as_often_as_it_may_be() {
         let now = Instant::now();
         let exited = || failed(RequestFailure::Exited("x".into()));
-        let busy = RequestFailure::Overloaded {
-            why: "x".into(),
-            retry_after: RETRY_SOON,
+        let busy = |retry_after| {
+            let why = "x".into();
+            failed(RequestFailure::Overloaded { why, retry_after })
         };
+        let (at_once, late) = (Duration::from_millis(1), RETRY_SOON * 30);
         let no_command = RequestFailure::NotLoaded("none".into());
         for (outcome, attempts, expected) in [
             (Ok("{\"result\":1}".into()), 1, Next::End),
@@ -135,7 +136,8 @@ mod tests {
             (exited(), 2, Next::End),
             (failed(RequestFailure::bad_request("x")), 1, Next::End),
             (failed(RequestFailure::BodyTooLarge(1)), 1, Next::End),
-            (failed(busy), 9, Next::Again(RETRY_SOON)),
+            (busy(at_once), 9, Next::Again(at_once)),
+            (busy(late), 9, Next::Again(RETRY_SOON)),
             (failed(no_command), 1, Next::GiveUp("none".to_owned())),
         ] {
             let mut patience = Patience::new(NonZeroUsize::new(2).unwrap());

@@ -178,6 +178,11 @@ mod tests {
             ..TimeLimits::of_tests()
         };
         assert_eq!(long.period(), Duration::from_secs(1));
+        let aged = TimeLimits {
+            age_ms: Some(2_000),
+            ..long
+        };
+        assert_eq!(aged.period(), Duration::from_millis(200));
     }
 
     #[test]
