@@ -23,7 +23,7 @@ use crate::http::api::headers::passed;
 use crate::http::api::respond::Reader;
 use crate::logging::{microseconds, milliseconds};
 use crate::metrics::{Metrics, OutcomeLabel};
-use crate::pool::{CallTimes, Job, Pool, RequestExtras};
+use crate::pool::{CallTimes, Job, Pool, RequestExtras, UP_AFTER};
 use crate::shutdown::{Shutdown, Stage};
 use bytes::Bytes;
 use event::{error_document, error_type, payload_of};
@@ -139,8 +139,8 @@ impl Lambda {
         match (self.ready_timeout, self.config.start) {
             (Some(limit), _) => limit,
             (None, LambdaStart::OnDemand) => LONGEST_START,
-            // A handler without a ready line counts as up when it has lived for 10 s.
-            (None, LambdaStart::Ahead | LambdaStart::Snapshot) => Duration::from_secs(11),
+            // A handler without a ready line counts as up by its age alone.
+            (None, LambdaStart::Ahead | LambdaStart::Snapshot) => UP_AFTER + Duration::from_secs(1),
         }
     }
 

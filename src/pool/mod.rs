@@ -35,6 +35,7 @@ use crate::metrics::Metrics;
 use crate::metrics::scrape;
 use crate::process::call::Call;
 pub use crate::process::call::{Job, RequestExtras};
+pub use crate::process::conversation::UP_AFTER;
 use crate::process::launch::{Directory, Launcher, shell_syntax};
 use crate::process::memory::measure_memory;
 use crate::shutdown::{Shutdown, Stage};
