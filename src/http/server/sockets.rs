@@ -93,9 +93,7 @@ pub(super) fn take_over(socket: std::net::TcpListener) -> Result<TcpListener, St
     let address = socket.local_addr();
     let taken = || {
         socket.set_nonblocking(true)?;
-        let options = SockRef::from(&socket);
-        options.set_tcp_nodelay(true)?;
-        options.set_tcp_notsent_lowat(UNSENT_BYTES)?;
+        set_options(SockRef::from(&socket))?;
         TcpListener::from_std(socket)
     };
     taken().map_err(|source| StartError::Listen {
@@ -112,11 +110,16 @@ fn bind_one(address: SocketAddr) -> io::Result<TcpListener> {
         TcpSocket::new_v6()
     }?;
     socket.set_reuseaddr(true)?;
-    // Linux passes the options on to accepted sockets: one call instead of one a connection.
-    socket.set_nodelay(true)?;
-    SockRef::from(&socket).set_tcp_notsent_lowat(UNSENT_BYTES)?;
+    set_options(SockRef::from(&socket))?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
+}
+
+/// Sets the options of connections. Linux passes them on to accepted sockets: one call instead of
+/// one a connection.
+fn set_options(socket: SockRef<'_>) -> io::Result<()> {
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_notsent_lowat(UNSENT_BYTES)
 }
 
 fn is_missing_address(error: &io::Error) -> bool {
