@@ -217,13 +217,6 @@ fn a_file_of_tokens_that_others_may_read_or_that_holds_short_ones_is_told() {
     assert!(!said.contains("fedcba98"), "{said}");
 }
 
-/// The address for operators, as the worker logs it.
-fn admin_address(worker: &Worker) -> SocketAddr {
-    let line = worker.log.wait_for(&["listening for operators"]);
-    let line: serde_json::Value = serde_json::from_str(&line).unwrap();
-    line["address"].as_str().unwrap().parse().unwrap()
-}
-
 fn get(address: SocketAddr, path: &str) -> Response {
     let mut connection = Connection::open(address).unwrap();
     connection.request("GET", path, &[], None).unwrap()
@@ -236,7 +229,7 @@ fn what_is_for_operators_is_served_at_their_address_only() {
         .misbehave(&["--ready"])
         .option("--admin", "127.0.0.1:0")
         .start();
-    let admin = admin_address(&worker);
+    let admin = worker.admin_address();
     for path in ["/ready", "/_/ready"] {
         eventually("is ready", || {
             (get(admin, path).status == 200).then_some(())
@@ -262,7 +255,7 @@ fn the_operators_address_answers_until_all_else_has_ended() {
         .misbehave(&["--ready"])
         .option("--admin", "127.0.0.1:0")
         .start();
-    let admin = admin_address(&worker);
+    let admin = worker.admin_address();
     let ready = || get(admin, "/ready");
     eventually("is ready", || (ready().status == 200).then_some(()));
     let running = worker.post_aside("sleep 3000");

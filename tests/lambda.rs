@@ -435,6 +435,51 @@ fn a_process_that_ends_fails_its_event_and_is_replaced() {
 }
 
 #[test]
+fn events_are_counted_by_their_outcomes() {
+    let api = RuntimeApi::start();
+    let worker = lambda(misbehave(&["--ready"]), &api).option("--admin", "127.0.0.1:0");
+    let mut worker = worker.start_without_address();
+    for payload in ["a", "error no", "b"] {
+        api.call_payload(payload);
+    }
+    worker.address = worker.admin_address();
+    let figures = worker.scrape();
+    let of = |outcome: &str| figures[&format!("faas_requests_total{{outcome=\"{outcome}\"}}")];
+    assert_eq!((of("ok"), of("handler_error")), (2.0, 1.0));
+}
+
+#[test]
+fn what_is_for_operators_is_kept_from_callers_where_that_is_set() {
+    for (is_set, environment) in [
+        (false, vec![]),
+        (true, vec![("FAAS_VERBOSE_ERRORS", "false")]),
+    ] {
+        let api = RuntimeApi::start();
+        let _running = Client::Worker.start(&api, &environment);
+        let (_, message) = api.call_payload("raw {\"id\":$ID}").error();
+        assert_eq!(message.contains("--explain"), !is_set, "{message}");
+    }
+}
+
+#[test]
+fn events_for_which_there_is_no_memory_are_refused() {
+    let api = RuntimeApi::start();
+    let environment = [
+        ("AWS_LAMBDA_MAX_CONCURRENCY", "2"),
+        ("FAAS_MAX_BUFFERED", "1MiB"),
+    ];
+    let _running = Client::Worker.start(&api, &environment);
+    api.wait_for_clients(2);
+    // Each fits, and both together do not.
+    let payload = format!("sleep 2000 #{}", "x".repeat(450_000));
+    let ids = [(); 2].map(|()| api.push(&json!({"payload": payload})));
+    let answers = ids.map(|id| api.answer(&id));
+    let refused = answers.iter().find(|answer| answer.kind == "error");
+    assert_eq!(refused.unwrap().error().0, "Runtime.Overloaded");
+    assert!(answers.iter().any(|answer| answer.kind == "response"));
+}
+
+#[test]
 fn an_event_without_a_payload_is_the_payload() {
     let api = RuntimeApi::start();
     let _running = Client::Worker.start(&api, &[]);

@@ -349,6 +349,14 @@ impl Worker {
         });
     }
 
+    /// The address for operators, as the worker logs it.
+    #[track_caller]
+    pub(crate) fn admin_address(&self) -> SocketAddr {
+        let line = self.log.wait_for(&["listening for operators"]);
+        let line: Value = serde_json::from_str(&line).unwrap();
+        line["address"].as_str().unwrap().parse().unwrap()
+    }
+
     /// The figures of `/metrics`, by name and labels.
     #[track_caller]
     pub(crate) fn scrape(&self) -> BTreeMap<String, f64> {
