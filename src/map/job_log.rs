@@ -192,7 +192,8 @@ impl Past {
             match judged {
                 Judged::Counts => {}
                 Judged::IsBeyond => break,
-                Judged::IsOutOfPlace | Judged::IsForeign => return Err(refusal(number, &judged)),
+                Judged::IsOutOfPlace => return Err(out_of_place(number)),
+                Judged::IsForeign => return Err(foreign(number)),
             }
             has_columns |= number == 2;
             past.entries += u64::from(number > 2);
@@ -257,18 +258,18 @@ impl Past {
     }
 }
 
-/// Why a log with this line is refused.
-fn refusal(number: u64, judged: &Judged) -> String {
-    match judged {
-        Judged::IsOutOfPlace => format!(
-            "line {number} is out of place: its End is not the End of the line before it and its \
-             Receive; restore the log as it was written, or begin anew without --resume"
-        ),
-        _ => format!(
-            "line {number} is not of a job log of this version, which begins with {FORMAT:?} and has \
-             lines of {WIDTH} columns"
-        ),
-    }
+fn out_of_place(number: u64) -> String {
+    format!(
+        "line {number} is out of place: its End is not the End of the line before it and its \
+         Receive; restore the log as it was written, or begin anew without --resume"
+    )
+}
+
+fn foreign(number: u64) -> String {
+    format!(
+        "line {number} is not of a job log of this version, which begins with {FORMAT:?} and has \
+         lines of {WIDTH} columns"
+    )
 }
 
 impl Logged {
@@ -279,12 +280,8 @@ impl Logged {
 
     /// Items that are not done again.
     pub(super) fn done(&self) -> u64 {
-        let is_done_before = |ended: &&Ended| match ended {
-            Ended::Not => false,
-            Ended::Well => true,
-            Ended::Failed => !self.redoes_failed,
-        };
-        self.ended.iter().filter(is_done_before).count() as u64
+        let done = self.ended.iter().filter(|ended| self.is_final(**ended));
+        done.count() as u64
     }
 
     /// Items that failed, and are not done again.
@@ -310,11 +307,16 @@ impl Logged {
                  be the one of the job log, or the job log must go"
             ));
         }
-        Ok(match ended {
+        Ok(self.is_final(ended))
+    }
+
+    /// Whether an item that has ended so is not done again.
+    fn is_final(&self, ended: Ended) -> bool {
+        match ended {
             Ended::Not => false,
             Ended::Well => true,
             Ended::Failed => !self.redoes_failed,
-        })
+        }
     }
 }
 
