@@ -171,54 +171,47 @@ mod tests {
 
     #[test]
     fn a_missing_reply_is_explained_by_what_was_seen() {
-        let reply = b"{\"id\":7,\"result\":1}\n".to_vec();
         let silent = || Silent {
             limit: "5 s".to_owned(),
             longer: "30s".to_owned(),
             ..Silent::default()
         };
+        // The reply came when stdin was closed.
+        let late = || Silent {
+            output_at_end: b"{\"id\":7,\"result\":1}\n".to_vec(),
+            ..silent()
+        };
         let cases = [
             (
                 Silent {
-                    output_at_end: reply.clone(),
                     overflows: true,
-                    ..silent()
+                    ..late()
                 },
                 Some(Mend::Flush),
                 "did not flush",
             ),
+            (late(), Some(Mend::ReadLines), "to the end"),
             (
                 Silent {
-                    output_at_end: reply.clone(),
-                    ..silent()
-                },
-                Some(Mend::ReadLines),
-                "to the end",
-            ),
-            (
-                Silent {
-                    output_at_end: reply.clone(),
                     unread_bytes: 40,
-                    ..silent()
+                    ..late()
                 },
                 None,
                 "starts slowly: --timeout 30s",
             ),
             (
                 Silent {
-                    output_at_end: reply.clone(),
                     is_running: true,
-                    ..silent()
+                    ..late()
                 },
                 None,
                 "starts slowly: --timeout 30s",
             ),
             (
                 Silent {
-                    output_at_end: reply.clone(),
                     is_running: true,
                     overflows: true,
-                    ..silent()
+                    ..late()
                 },
                 Some(Mend::Flush),
                 "did not flush",
@@ -241,10 +234,9 @@ mod tests {
             ),
             (
                 Silent {
-                    output_at_end: reply.clone(),
                     is_mawk: true,
                     overflows: true,
-                    ..silent()
+                    ..late()
                 },
                 Some(Mend::Mawk),
                 "when stdin was closed",
