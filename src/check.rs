@@ -39,7 +39,7 @@ pub use rule::{Level, Rule};
 
 /// The form of the findings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Form {
+pub enum ReportForm {
     /// For people.
     Text,
     /// TAP 14, for test harnesses.

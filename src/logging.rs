@@ -12,7 +12,7 @@ pub mod timestamp;
 mod writer;
 
 use crate::config::LogFormat;
-use json::Json;
+use json::JsonFormat;
 use std::fmt::{self, Write as _};
 use std::io::{self, IsTerminal, Write as _};
 use std::sync::OnceLock;
@@ -53,12 +53,12 @@ pub fn start(format: Option<LogFormat>, level: Level) -> io::Result<LastLines> {
             let colours = Colours::wanted(is_terminal);
             subscriber.event_format(TextFormat { colours }).init();
         }
-        LogFormat::Json => subscriber.event_format(Json::plain()).init(),
+        LogFormat::Json => subscriber.event_format(JsonFormat::plain()).init(),
         LogFormat::Gcp => {
             let project = std::env::var("GOOGLE_CLOUD_PROJECT").ok();
-            subscriber.event_format(Json::gcp(project)).init();
+            subscriber.event_format(JsonFormat::gcp(project)).init();
         }
-        LogFormat::Ecs => subscriber.event_format(Json::ecs()).init(),
+        LogFormat::Ecs => subscriber.event_format(JsonFormat::ecs()).init(),
     }
     std::panic::set_hook(Box::new(log_panic));
     Ok(last_lines)
@@ -172,7 +172,7 @@ pub(crate) mod tests {
     impl KeptLog {
         /// Keeps the log in JSON.
         pub(crate) fn in_json() -> KeptLog {
-            KeptLog::of(Json::plain())
+            KeptLog::of(JsonFormat::plain())
         }
 
         fn of<E>(format: E) -> KeptLog
@@ -209,12 +209,12 @@ pub(crate) mod tests {
     /// The lines of one event in each format, with the name of the format.
     pub(crate) fn in_each_format(event: impl Fn()) -> [(&'static str, String); 4] {
         let colours = Colours::Off;
-        let gcp = Json::gcp(Some("acme-1".to_owned()));
+        let gcp = JsonFormat::gcp(Some("acme-1".to_owned()));
         [
             ("text", written(TextFormat { colours }, &event)),
-            ("json", written(Json::plain(), &event)),
+            ("json", written(JsonFormat::plain(), &event)),
             ("gcp", written(gcp, &event)),
-            ("ecs", written(Json::ecs(), &event)),
+            ("ecs", written(JsonFormat::ecs(), &event)),
         ]
     }
 

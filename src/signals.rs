@@ -94,7 +94,7 @@ impl Signals {
             too_long: listen(SignalKind::from_raw(SIGXFSZ))?,
             user_1: listen(SignalKind::user_defined1())?,
             user_2: listen(SignalKind::user_defined2())?,
-            had_terminal: terminal() == Terminal::There,
+            had_terminal: terminal() == TerminalState::There,
             first_stop: FirstStop::default(),
         };
         // Only now: a pending signal would kill the worker without its handler.
@@ -168,7 +168,7 @@ impl Signals {
 }
 
 #[derive(Debug, PartialEq, Eq)]
-enum Terminal {
+enum TerminalState {
     There,
     Gone,
     /// No terminal, or its state is unknown.
@@ -176,24 +176,24 @@ enum Terminal {
 }
 
 /// The terminal that this process is controlled by.
-fn terminal() -> Terminal {
+fn terminal() -> TerminalState {
     let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let opened = match rustix::fs::open("/dev/tty", flags, Mode::empty()) {
         Ok(opened) => opened,
-        Err(Errno::NXIO | Errno::IO) => return Terminal::Gone,
-        Err(_) => return Terminal::Unknown,
+        Err(Errno::NXIO | Errno::IO) => return TerminalState::Gone,
+        Err(_) => return TerminalState::Unknown,
     };
     let mut polled = [PollFd::new(&opened, PollFlags::OUT)];
     let at_once = Timespec::default();
     match rustix::event::poll(&mut polled, Some(&at_once)) {
-        Ok(_) if polled[0].revents().contains(PollFlags::HUP) => Terminal::Gone,
-        _ => Terminal::There,
+        Ok(_) if polled[0].revents().contains(PollFlags::HUP) => TerminalState::Gone,
+        _ => TerminalState::There,
     }
 }
 
 async fn is_gone() -> bool {
     for _ in 0..TERMINAL_READS {
-        if terminal() == Terminal::Gone {
+        if terminal() == TerminalState::Gone {
             return true;
         }
         tokio::time::sleep(TERMINAL_READ_PAUSE).await;

@@ -68,7 +68,7 @@ pub async fn serve(
     let tokens = tokens.map(Tokens::of_file).transpose()?;
     let (door, admin) = open(&config, inherited)?;
     let watch = watch_files(&config).await?;
-    let shared = Shared::start(&config, control.shutdown, threads)?;
+    let shared = SharedParts::start(&config, control.shutdown, threads)?;
     let limit = handler_descriptor_limit;
     let (pool, api) = start_api(&config, &shared, limit, &door.addresses(), tokens)?;
     let front = Front::of(door, &config, &shared, &pool);
@@ -114,7 +114,7 @@ pub async fn serve(
 }
 
 /// What all parts of a worker share.
-struct Shared {
+struct SharedParts {
     budget: MemoryBudget,
     large_bodies: LargeBodies,
     metrics: Arc<Metrics>,
@@ -123,9 +123,13 @@ struct Shared {
     traces: Traces,
 }
 
-impl Shared {
-    fn start(config: &Config, shutdown: Shutdown, threads: Threads) -> Result<Shared, StartError> {
-        Ok(Shared {
+impl SharedParts {
+    fn start(
+        config: &Config,
+        shutdown: Shutdown,
+        threads: Threads,
+    ) -> Result<SharedParts, StartError> {
+        Ok(SharedParts {
             budget: MemoryBudget::new(config.http.max_buffered_bytes),
             large_bodies: start_large_bodies()?,
             metrics: Arc::new(Metrics::new(config.threads)),
@@ -139,7 +143,7 @@ impl Shared {
 /// Starts the processes, and makes the API in front of them.
 fn start_api(
     config: &Config,
-    shared: &Shared,
+    shared: &SharedParts,
     handler_descriptor_limit: Rlimit,
     addresses: &[SocketAddr],
     tokens: Option<Tokens>,
@@ -270,7 +274,7 @@ async fn sample_load(api: &Api) -> Infallible {
 }
 
 /// Gives freed memory back to the system after each peak of load; never ends.
-async fn give_back_memory(shared: &Shared) -> Infallible {
+async fn give_back_memory(shared: &SharedParts) -> Infallible {
     let mut trimming = Trimming::new(own_resident_bytes());
     loop {
         sleep(TRIMMING_PERIOD).await;

@@ -5,7 +5,7 @@ mod path;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use faas_worker::process::ids::IdDigits;
-use faas_worker::process::line::{Framer, Line, RequestContext, encode_request, parse};
+use faas_worker::process::line::{Framer, ProcessLine, RequestContext, encode_request, parse};
 use path::{Case, Path};
 use std::hint::black_box;
 
@@ -87,7 +87,7 @@ fn conversation(criterion: &mut Criterion) {
     group.finish();
 }
 
-fn consume(line: Line<'_>) {
+fn consume(line: ProcessLine<'_>) {
     black_box(line);
 }
 

@@ -11,7 +11,7 @@ mod values;
 mod variables;
 mod words;
 
-use crate::check::{CheckConfig, Form, Rule};
+use crate::check::{CheckConfig, ReportForm, Rule};
 use crate::config::map::MapConfig;
 use crate::config::{Config, LogFormat};
 use crate::version::version;
@@ -59,7 +59,7 @@ pub struct CheckSettings {
     /// What is tried.
     pub config: CheckConfig,
     /// The form of the findings.
-    pub form: Form,
+    pub form: ReportForm,
     /// Whether rules that should be kept count as rules that must be.
     pub is_strict: bool,
 }

@@ -6,7 +6,7 @@
 mod dockerfile;
 mod languages;
 
-use languages::{LANGUAGES, Language, closest, language, names};
+use languages::{LANGUAGES, LanguageTemplate, closest, language, names};
 use std::fmt::Write as _;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
@@ -56,7 +56,7 @@ fn say(text: &str) -> ExitCode {
 }
 
 /// The files of a language, by their paths in the directory.
-fn files(language: &Language) -> Vec<(&'static str, String)> {
+fn files(language: &LanguageTemplate) -> Vec<(&'static str, String)> {
     let mut files = vec![(language.file, language.source.to_owned())];
     if let Some((path, manifest)) = language.manifest {
         files.push((path, manifest.to_owned()));
@@ -66,7 +66,7 @@ fn files(language: &Language) -> Vec<(&'static str, String)> {
     files
 }
 
-fn write(language: &Language, directory: &Path) -> Result<(), String> {
+fn write(language: &LanguageTemplate, directory: &Path) -> Result<(), String> {
     let files: Vec<(PathBuf, String)> = files(language)
         .into_iter()
         .map(|(name, text)| (directory.join(name), text))
@@ -93,7 +93,7 @@ fn write(language: &Language, directory: &Path) -> Result<(), String> {
 }
 
 /// The files that were written, and the commands that build, run, try and check the handler.
-fn next_steps(language: &Language, directory: &Path) -> String {
+fn next_steps(language: &LanguageTemplate, directory: &Path) -> String {
     let mut text = String::new();
     for (name, _) in files(language) {
         let _ = writeln!(text, "wrote {}", directory.join(name).display());

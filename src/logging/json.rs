@@ -1,6 +1,6 @@
 //! Log lines for collectors: one JSON object for each event.
 
-use super::names::{ECS, Form, GCP, GCP_WITH_PROJECT, JSON, LeadingMember, Names};
+use super::names::{ECS, GCP, GCP_WITH_PROJECT, JSON, LeadingMember, Names, ValueForm};
 use super::object::push_object;
 use super::{Utc, can_disguise};
 use crate::json_string::push_char;
@@ -14,25 +14,25 @@ use tracing_subscriber::registry::LookupSpan;
 
 /// Formats an event as one line with one object, in the names of a collector.
 #[derive(Debug)]
-pub(super) struct Json {
+pub(super) struct JsonFormat {
     names: &'static Names,
     /// The project that traces belong to.
     project: String,
 }
 
-static PLAIN: Json = Json::plain();
+static PLAIN: JsonFormat = JsonFormat::plain();
 
-impl Json {
+impl JsonFormat {
     /// The worker's own names.
-    pub(super) const fn plain() -> Json {
-        Json::named(&JSON)
+    pub(super) const fn plain() -> JsonFormat {
+        JsonFormat::named(&JSON)
     }
 
     /// The names of Google Cloud Logging; traces are named with their project, if it is known.
-    pub(super) fn gcp(project: Option<String>) -> Json {
+    pub(super) fn gcp(project: Option<String>) -> JsonFormat {
         match project.filter(|project| !project.is_empty()) {
-            None => Json::named(&GCP),
-            Some(project) => Json {
+            None => JsonFormat::named(&GCP),
+            Some(project) => JsonFormat {
                 names: &GCP_WITH_PROJECT,
                 project,
             },
@@ -40,13 +40,13 @@ impl Json {
     }
 
     /// The names of the Elastic Common Schema.
-    pub(super) fn ecs() -> Json {
-        Json::named(&ECS)
+    pub(super) fn ecs() -> JsonFormat {
+        JsonFormat::named(&ECS)
     }
 
-    const fn named(names: &'static Names) -> Json {
+    const fn named(names: &'static Names) -> JsonFormat {
         let project = String::new();
-        Json { names, project }
+        JsonFormat { names, project }
     }
 
     /// The line of an event. An object that a handler wrote is a line of its own, with the fields
@@ -86,7 +86,7 @@ impl Json {
     }
 }
 
-impl<S, N> FormatEvent<S, N> for Json
+impl<S, N> FormatEvent<S, N> for JsonFormat
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
@@ -116,7 +116,7 @@ fn push_text(line: &mut Vec<u8>, text: &str) {
 
 /// The fields of an event as members, each with a comma in front.
 struct JsonFields<'a> {
-    format: &'a Json,
+    format: &'a JsonFormat,
     message: String,
     object: String,
     members: Vec<u8>,
@@ -147,17 +147,17 @@ impl JsonFields<'_> {
         let names = self.format.names;
         let (form, prefix, name) = match names.field(field, false) {
             Some((form, name)) => (form, "", name),
-            None => (Form::Text, names.prefix, field),
+            None => (ValueForm::Text, names.prefix, field),
         };
         self.name(prefix, name);
         match form {
-            Form::Text | Form::Number => push_text(&mut self.members, value),
-            Form::TraceOfProject => {
+            ValueForm::Text | ValueForm::Number => push_text(&mut self.members, value),
+            ValueForm::TraceOfProject => {
                 let project = &self.format.project;
                 let trace = format!("projects/{project}/traces/{value}");
                 push_text(&mut self.members, &trace);
             }
-            Form::IsSampled => {
+            ValueForm::IsSampled => {
                 let flags = u8::from_str_radix(value, 16).unwrap_or(0);
                 let is_sampled = flags & 1 == 1;
                 self.members
@@ -218,18 +218,18 @@ mod tests {
     use tracing::{error, info, trace, warn};
 
     /// The formats, each with the member that has the time.
-    fn formats() -> [(Json, &'static str); 4] {
+    fn formats() -> [(JsonFormat, &'static str); 4] {
         [
-            (Json::plain(), "timestamp"),
-            (Json::gcp(None), "time"),
-            (Json::gcp(Some("acme-1".to_owned())), "time"),
-            (Json::ecs(), "@timestamp"),
+            (JsonFormat::plain(), "timestamp"),
+            (JsonFormat::gcp(None), "time"),
+            (JsonFormat::gcp(Some("acme-1".to_owned())), "time"),
+            (JsonFormat::ecs(), "@timestamp"),
         ]
     }
 
     /// The line of one event in each format, its time replaced by `now`.
     fn lines(event: impl Fn()) -> Vec<String> {
-        let line = |(format, time): (Json, &str)| {
+        let line = |(format, time): (JsonFormat, &str)| {
             let line = written(format, &event);
             let value: serde_json::Value = serde_json::from_str(&line).unwrap();
             line.replace(value[time].as_str().unwrap(), "now")

@@ -10,7 +10,7 @@ pub(super) struct Names {
     /// The five levels, from error to trace.
     levels: [&'static str; 5],
     /// Fields of events that the collector has a name for.
-    fields: &'static [(&'static str, Form, &'static str)],
+    fields: &'static [(&'static str, ValueForm, &'static str)],
     /// Written in front of the name of every other field.
     pub(super) prefix: &'static str,
 }
@@ -27,7 +27,7 @@ pub(super) enum LeadingMember {
 
 /// The form of a field's value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Form {
+pub(super) enum ValueForm {
     /// A text.
     Text,
     /// A number, or true or false.
@@ -52,8 +52,8 @@ impl Names {
     }
 
     /// The collector's name for a field with a value of this kind, and the form that it wants.
-    pub(super) fn field(&self, field: &str, is_number: bool) -> Option<(Form, &'static str)> {
-        let is_meant = |form: Form| is_number == (form == Form::Number);
+    pub(super) fn field(&self, field: &str, is_number: bool) -> Option<(ValueForm, &'static str)> {
+        let is_meant = |form: ValueForm| is_number == (form == ValueForm::Number);
         let mut named = self.fields.iter();
         let found = named.find(|(name, form, _)| *name == field && is_meant(*form));
         found.map(|(_, form, name)| (*form, *name))
@@ -98,13 +98,13 @@ pub(super) const GCP_WITH_PROJECT: Names = Names {
     fields: &[
         (
             "trace_id",
-            Form::TraceOfProject,
+            ValueForm::TraceOfProject,
             "logging.googleapis.com/trace",
         ),
-        ("span_id", Form::Text, "logging.googleapis.com/spanId"),
+        ("span_id", ValueForm::Text, "logging.googleapis.com/spanId"),
         (
             "trace_flags",
-            Form::IsSampled,
+            ValueForm::IsSampled,
             "logging.googleapis.com/trace_sampled",
         ),
     ],
@@ -122,14 +122,14 @@ pub(super) const ECS: Names = Names {
     ],
     levels: ["error", "warn", "info", "debug", "trace"],
     fields: &[
-        ("trace_id", Form::Text, "trace.id"),
-        ("span_id", Form::Text, "span.id"),
-        ("request_id", Form::Text, "http.request.id"),
-        ("method", Form::Text, "http.request.method"),
-        ("status", Form::Number, "http.response.status_code"),
-        ("bytes_in", Form::Number, "http.request.body.bytes"),
-        ("bytes_out", Form::Number, "http.response.body.bytes"),
-        ("error", Form::Text, "error.message"),
+        ("trace_id", ValueForm::Text, "trace.id"),
+        ("span_id", ValueForm::Text, "span.id"),
+        ("request_id", ValueForm::Text, "http.request.id"),
+        ("method", ValueForm::Text, "http.request.method"),
+        ("status", ValueForm::Number, "http.response.status_code"),
+        ("bytes_in", ValueForm::Number, "http.request.body.bytes"),
+        ("bytes_out", ValueForm::Number, "http.response.body.bytes"),
+        ("error", ValueForm::Text, "error.message"),
     ],
     prefix: "faas_worker.",
 };

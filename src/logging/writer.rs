@@ -42,7 +42,7 @@ pub fn lost_lines() -> u64 {
     LOST.load(Ordering::Relaxed)
 }
 
-enum Message {
+enum LogMessage {
     Line(Vec<u8>),
     End,
 }
@@ -82,7 +82,7 @@ impl BufferCounts {
 /// The entry of the buffer: takes a line, or loses it without room. Never waits.
 #[derive(Clone)]
 pub(super) struct Buffer {
-    lines: Sender<Message>,
+    lines: Sender<LogMessage>,
     counts: Arc<BufferCounts>,
 }
 
@@ -90,7 +90,7 @@ impl Write for Buffer {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         if self.counts.add(line.len()) {
             // The thread ends only with the program.
-            drop(self.lines.send(Message::Line(line.to_vec())));
+            drop(self.lines.send(LogMessage::Line(line.to_vec())));
         }
         Ok(line.len())
     }
@@ -104,20 +104,20 @@ impl Write for Buffer {
 #[must_use]
 #[derive(Debug)]
 pub struct LastLines {
-    lines: Sender<Message>,
+    lines: Sender<LogMessage>,
     /// Ends with the thread.
     ended: Receiver<()>,
 }
 
-impl std::fmt::Debug for Message {
+impl std::fmt::Debug for LogMessage {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Message")
+        f.write_str("LogMessage")
     }
 }
 
 impl Drop for LastLines {
     fn drop(&mut self) {
-        drop(self.lines.send(Message::End));
+        drop(self.lines.send(LogMessage::End));
         // A log without a reader must not delay the end.
         let _ = self.ended.recv_timeout(LAST_LINES_TIMEOUT);
     }
@@ -141,9 +141,9 @@ pub(super) fn start(log: impl Write + Send + 'static) -> io::Result<(Buffer, Las
     Ok((buffer, LastLines { lines, ended }))
 }
 
-fn write_lines(mut log: impl Write, lines: &Receiver<Message>, counts: &BufferCounts) {
+fn write_lines(mut log: impl Write, lines: &Receiver<LogMessage>, counts: &BufferCounts) {
     let mut last_loss_report = Instant::now();
-    while let Ok(Message::Line(line)) = lines.recv() {
+    while let Ok(LogMessage::Line(line)) = lines.recv() {
         let written = match FOLLOWS_BAR.load(Ordering::Relaxed) {
             true => log.write_all(&[CLEAR_LINE, &line].concat()),
             false => log.write_all(&line),

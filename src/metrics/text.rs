@@ -80,7 +80,7 @@ struct MetricsCollector {
 
 impl Collector for MetricsCollector {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let mut writer = Writer(encoder);
+        let mut writer = FamilyWriter(encoder);
         self.requests(&mut writer)?;
         self.queue_and_processes(&mut writer)?;
         self.process_history(&mut writer)?;
@@ -92,7 +92,7 @@ impl Collector for MetricsCollector {
 }
 
 impl MetricsCollector {
-    fn requests(&self, writer: &mut Writer<'_>) -> fmt::Result {
+    fn requests(&self, writer: &mut FamilyWriter<'_>) -> fmt::Result {
         let totals = self.metrics.requests.totals();
         let help = "Time from the head of a request to its response";
         let seconds = Some(&Unit::Seconds);
@@ -124,7 +124,7 @@ impl MetricsCollector {
         Ok(())
     }
 
-    fn queue_and_processes(&self, writer: &mut Writer<'_>) -> fmt::Result {
+    fn queue_and_processes(&self, writer: &mut FamilyWriter<'_>) -> fmt::Result {
         let (queue, processes) = (&self.scrape.queue, &self.scrape.processes);
         let help = "Requests that were written to processes and are unanswered";
         writer.gauge("faas_requests_active", help, None, processes.active as f64)?;
@@ -164,7 +164,7 @@ impl MetricsCollector {
         writer.gauge("faas_process_resident", help, Some(&Unit::Bytes), resident)
     }
 
-    fn process_history(&self, writer: &mut Writer<'_>) -> fmt::Result {
+    fn process_history(&self, writer: &mut FamilyWriter<'_>) -> fmt::Result {
         let history = &self.metrics.processes;
         let help = "Time with a request, of all processes together";
         let busy = (history.busy_ns() + self.scrape.processes.busy_ns) as f64 / 1e9;
@@ -185,7 +185,7 @@ impl MetricsCollector {
         writer.histogram("faas_init_duration", help, &history.init(), INIT_SCALE)
     }
 
-    fn output(&self, writer: &mut Writer<'_>) -> fmt::Result {
+    fn output(&self, writer: &mut FamilyWriter<'_>) -> fmt::Result {
         let log = |stream: &HandlerStream| self.metrics.processes.log(*stream);
         let help = "Blocks of lines that processes printed and the log has";
         let mut family = writer.begin("faas_handler_log_lines", help, None, MetricType::Counter)?;
@@ -205,7 +205,7 @@ impl MetricsCollector {
         writer.counter("faas_log_dropped", help, None, self.scrape.log_lost as f64)
     }
 
-    fn limits(&self, writer: &mut Writer<'_>) -> fmt::Result {
+    fn limits(&self, writer: &mut FamilyWriter<'_>) -> fmt::Result {
         let scrape = &self.scrape;
         let bytes = Some(&Unit::Bytes);
         let help = "Bytes of bodies and replies that are held";
@@ -230,7 +230,7 @@ impl MetricsCollector {
         info.encode_info(&[("version", version())])
     }
 
-    fn reload(&self, writer: &mut Writer<'_>) -> fmt::Result {
+    fn reload(&self, writer: &mut FamilyWriter<'_>) -> fmt::Result {
         let Some(reload) = self.metrics.processes.last_reload() else {
             return Ok(());
         };
@@ -247,7 +247,7 @@ impl MetricsCollector {
     }
 
     /// The worker's own process, by the names that all of Prometheus's clients use.
-    fn worker(&self, writer: &mut Writer<'_>) -> fmt::Result {
+    fn worker(&self, writer: &mut FamilyWriter<'_>) -> fmt::Result {
         let worker = &self.scrape.worker;
         let (seconds, bytes) = (Some(&Unit::Seconds), Some(&Unit::Bytes));
         if let Some(cpu) = worker.cpu_seconds {
@@ -280,9 +280,9 @@ impl MetricsCollector {
 }
 
 /// Writes families of figures.
-struct Writer<'a>(DescriptorEncoder<'a>);
+struct FamilyWriter<'a>(DescriptorEncoder<'a>);
 
-impl Writer<'_> {
+impl FamilyWriter<'_> {
     fn begin<'s>(
         &'s mut self,
         name: &'s str,

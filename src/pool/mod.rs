@@ -266,7 +266,7 @@ impl Pool {
             let slot = slot::Slot::new(
                 Arc::clone(&self.dispatcher),
                 launcher.clone(),
-                slot::Settings {
+                slot::SlotSettings {
                     process: config.process.clone(),
                     idle_timeout: config.pool.idle_timeout,
                     number,

@@ -47,7 +47,7 @@ const MAX_LEAVING: usize = 1;
 
 /// The settings of a slot.
 #[derive(Debug)]
-pub(super) struct Settings {
+pub(super) struct SlotSettings {
     pub(super) process: ProcessConfig,
     /// How long a process beyond `--processes` may be idle.
     pub(super) idle_timeout: Duration,
@@ -101,7 +101,7 @@ impl Slot {
     pub(super) fn new(
         dispatcher: Arc<Dispatcher>,
         launcher: Launcher,
-        settings: Settings,
+        settings: SlotSettings,
         renewals: mpsc::Receiver<Renewal>,
     ) -> Slot {
         let metrics = Arc::clone(&dispatcher.metrics);

@@ -9,7 +9,7 @@ use super::tests::{IDLE, call, pool_over};
 use super::waiting::Priority;
 use crate::answer::Answer;
 use crate::process::call::Call;
-use crate::process::conversation::{Conversation, ConversationConfig, Event};
+use crate::process::conversation::{Conversation, ConversationConfig, ConversationEvent};
 use crate::process::ids::RandomIds;
 use crate::process::owner::Load;
 use crate::threads::Runtimes;
@@ -80,7 +80,7 @@ impl EchoProcess {
         }
         self.reply_to_lines(now);
         for event in self.conversation.take_events() {
-            if let Event::Answered {
+            if let ConversationEvent::Answered {
                 ticket: call,
                 outcome,
                 ..

@@ -64,7 +64,7 @@ use strays::Strays;
 
 pub use deadlines::UP_AFTER;
 pub use end::{OpenRequest, PipeHolders};
-pub use event::Event;
+pub use event::ConversationEvent;
 pub use trust::{Fault, Trust};
 
 /// A request is written ahead only while the unanswered lines of a process have fewer bytes than
@@ -150,7 +150,7 @@ pub struct Conversation<T> {
     /// The process was suspended (SIGSTOP, state T) when [`Conversation::expire`] was last called.
     is_suspended: bool,
     outgoing: Outgoing,
-    events: Vec<Event<T>>,
+    events: Vec<ConversationEvent<T>>,
 }
 
 /// Whether the replies of a process repeat the ids of requests.

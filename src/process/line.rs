@@ -8,7 +8,7 @@ mod framing;
 mod reply;
 mod request;
 
-pub use framing::{Framer, Line, MAX_STRAY_BYTES, is_braced, objects_in, replies_at_most};
+pub use framing::{Framer, MAX_STRAY_BYTES, ProcessLine, is_braced, objects_in, replies_at_most};
 pub use reply::{
     Announcement, ContextMember, ExtraMembers, Id, Parsed, ReplyBody, leading_id, parse,
     plain_reply,

@@ -11,7 +11,7 @@ mod source;
 mod writing;
 
 use super::alarm::Alarm;
-use super::conversation::{Conversation, ConversationConfig, Event, Fault, Trust};
+use super::conversation::{Conversation, ConversationConfig, ConversationEvent, Fault, Trust};
 use super::ids::RandomIds;
 use super::line::{Announcement, ContextMember};
 use super::output_log::{ErrorOutput, ProcessLog, StreamLog};
@@ -244,7 +244,7 @@ impl<S: RequestSource + ProcessObserver> Owner<S> {
         let count = events.len();
         for event in events {
             match event {
-                Event::Answered {
+                ConversationEvent::Answered {
                     ticket,
                     outcome,
                     began,
@@ -257,15 +257,15 @@ impl<S: RequestSource + ProcessObserver> Owner<S> {
                     };
                     self.source.answer(ticket, outcome, work);
                 }
-                Event::CameUp { shown_after } => self.source.came_up(shown_after),
-                Event::Unanswered => self.source.went_unanswered(),
-                Event::Ready(announcement) => {
+                ConversationEvent::CameUp { shown_after } => self.source.came_up(shown_after),
+                ConversationEvent::Unanswered => self.source.went_unanswered(),
+                ConversationEvent::Ready(announcement) => {
                     let at_once = self.conversation.requests_at_once();
                     self.source.announced(at_once);
                     self.source.sent_ready_line(&announcement);
                     self.log_ready(&announcement);
                 }
-                Event::Stray {
+                ConversationEvent::Stray {
                     text,
                     request,
                     is_cut,
@@ -277,8 +277,8 @@ impl<S: RequestSource + ProcessObserver> Owner<S> {
                         false => self.log.write(now, &text, request.as_ref()),
                     }
                 }
-                Event::StraysLeftOut(count) => self.log.leave_out(count),
-                Event::ReadyTooLate => {
+                ConversationEvent::StraysLeftOut(count) => self.log.leave_out(count),
+                ConversationEvent::ReadyTooLate => {
                     let process = self.process;
                     self.source.sent_ready_line_late();
                     warn!(
@@ -286,7 +286,7 @@ impl<S: RequestSource + ProcessObserver> Owner<S> {
                         "a ready line counts only as the first line on stdout, and this one came later"
                     );
                 }
-                Event::ErrorBesideResult => {
+                ConversationEvent::ErrorBesideResult => {
                     let process = self.process;
                     warn!(
                         process,

@@ -1,10 +1,10 @@
 //! Spans of requests: begun with the head, recorded with the response.
 
 use super::Finished;
-use super::record::Record;
+use super::record::RequestRecord;
 use super::sampling::{Decision, Sampling};
 use super::sending::Sender;
-use super::settings::Settings;
+use super::settings::TraceSettings;
 use super::waiting::Waiting;
 use crate::trace_context::TraceContext;
 use opentelemetry::trace::SpanId;
@@ -15,10 +15,10 @@ use tracing::{error, info, warn};
 
 /// Makes the spans of sampled requests. Clones share the way to the collector.
 #[derive(Debug, Clone)]
-pub struct Traces(Option<Arc<Shared>>);
+pub struct Traces(Option<Arc<SharedTraces>>);
 
 #[derive(Debug)]
-struct Shared {
+struct SharedTraces {
     sampling: Sampling,
     ids: RandomIdGenerator,
     waiting: Arc<Waiting>,
@@ -46,7 +46,7 @@ impl Traces {
     /// Starts the thread that sends spans, as the variables `OTEL_…` say. Faults of variables are logged;
     /// the worker serves all the same.
     pub fn start() -> Traces {
-        let settings = Settings::of(|name| std::env::var(name).ok());
+        let settings = TraceSettings::of(|name| std::env::var(name).ok());
         for complaint in &settings.complaints {
             warn!("{complaint}");
         }
@@ -59,7 +59,7 @@ impl Traces {
             Ok(sender) => {
                 let (receiver, sampler) = (settings.endpoint.shown(), settings.sampling.name());
                 info!(receiver, sampler, "traces are sent by OTLP");
-                Traces(Some(Arc::new(Shared {
+                Traces(Some(Arc::new(SharedTraces {
                     sampling: settings.sampling,
                     ids: RandomIdGenerator::default(),
                     waiting,
@@ -97,7 +97,7 @@ impl Traces {
         let (Some(parent), Some(shared)) = (span.0.take(), &self.0) else {
             return;
         };
-        if let Some(record) = Record::of(&finished(), parent, SystemTime::now()) {
+        if let Some(record) = RequestRecord::of(&finished(), parent, SystemTime::now()) {
             shared.waiting.push(record);
         }
     }
@@ -120,7 +120,7 @@ impl Traces {
     }
 }
 
-impl Shared {
+impl SharedTraces {
     /// A span below the caller's.
     fn sampled(&self, caller: &TraceContext) -> (Option<TraceContext>, OpenSpan) {
         let own = u64::from_be_bytes(self.ids.new_span_id().to_bytes());
@@ -149,7 +149,7 @@ mod tests {
     fn traces(sampler: &str, argument: &str) -> Traces {
         let (sampling, complaint) = Sampling::of(Some(sampler), Some(argument));
         assert_eq!(complaint, None);
-        Traces(Some(Arc::new(Shared {
+        Traces(Some(Arc::new(SharedTraces {
             sampling,
             ids: RandomIdGenerator::default(),
             waiting: Arc::new(Waiting::new(NonZeroUsize::MIN, NonZeroUsize::MIN)),

@@ -18,7 +18,7 @@ use std::time::{Duration, SystemTime};
 
 /// A finished request that is sampled.
 #[derive(Debug)]
-pub(super) struct Record {
+pub(super) struct RequestRecord {
     /// The context of the request's own span.
     context: TraceContext,
     /// The caller's span; invalid for the first span of a trace.
@@ -40,9 +40,13 @@ struct Invoke {
     ended: SystemTime,
 }
 
-impl Record {
+impl RequestRecord {
     /// The record of a request that is over at this moment.
-    pub(super) fn of(finished: &Finished<'_>, parent: SpanId, ended: SystemTime) -> Option<Record> {
+    pub(super) fn of(
+        finished: &Finished<'_>,
+        parent: SpanId,
+        ended: SystemTime,
+    ) -> Option<RequestRecord> {
         let began = before(ended, finished.total);
         let invoke = finished.times.map(|times| {
             let began = began + times.began.saturating_duration_since(finished.arrived);
@@ -53,7 +57,7 @@ impl Record {
                 ended: began + times.worked,
             }
         });
-        Some(Record {
+        Some(RequestRecord {
             context: finished.context?.clone(),
             parent,
             request_id: finished.request_id.clone(),
@@ -201,7 +205,7 @@ mod tests {
     const CONTEXT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-03";
 
     /// A request that took 10 ms, of which a process had it from the third to the eighth.
-    fn record(outcome: OutcomeLabel, status: Option<u16>, has_process: bool) -> Record {
+    fn record(outcome: OutcomeLabel, status: Option<u16>, has_process: bool) -> RequestRecord {
         let millis = Duration::from_millis;
         let arrived = Instant::now();
         let times = CallTimes {
@@ -222,17 +226,17 @@ mod tests {
             status,
         };
         let ended = SystemTime::UNIX_EPOCH + Duration::from_secs(1000);
-        Record::of(&finished, SpanId::from(5), ended).unwrap()
+        RequestRecord::of(&finished, SpanId::from(5), ended).unwrap()
     }
 
-    impl Record {
+    impl RequestRecord {
         /// A record of two spans.
-        pub(in crate::traces) fn example() -> Record {
+        pub(in crate::traces) fn example() -> RequestRecord {
             record(OutcomeLabel::Ok, Some(200), true)
         }
     }
 
-    fn spans(record: &Record) -> Vec<SpanData> {
+    fn spans(record: &RequestRecord) -> Vec<SpanData> {
         let mut spans = Vec::new();
         record.append_to(&mut spans, &scope());
         assert_eq!(spans.len(), record.spans());
@@ -241,7 +245,7 @@ mod tests {
 
     #[test]
     fn a_request_and_the_work_on_it_are_two_spans_of_one_trace() {
-        let spans = spans(&Record::example());
+        let spans = spans(&RequestRecord::example());
         let [invoke, request] = &spans[..] else {
             panic!("{spans:?}");
         };

@@ -12,11 +12,11 @@ pub(super) struct Sampling {
     name: &'static str,
     /// Whether the caller's decision holds where there is one.
     follows_caller: bool,
-    rule: Rule,
+    rule: SamplingRule,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Rule {
+enum SamplingRule {
     All,
     None,
     /// This share of all traces, told by their ids.
@@ -35,13 +35,13 @@ pub(super) enum Decision {
 }
 
 /// The samplers of the specification that need no server to ask, and the default one first.
-const SAMPLERS: [(&str, bool, Rule); 6] = [
-    ("parentbased_always_on", true, Rule::All),
-    ("parentbased_always_off", true, Rule::None),
-    ("parentbased_traceidratio", true, Rule::Share(1.0)),
-    ("always_on", false, Rule::All),
-    ("always_off", false, Rule::None),
-    ("traceidratio", false, Rule::Share(1.0)),
+const SAMPLERS: [(&str, bool, SamplingRule); 6] = [
+    ("parentbased_always_on", true, SamplingRule::All),
+    ("parentbased_always_off", true, SamplingRule::None),
+    ("parentbased_traceidratio", true, SamplingRule::Share(1.0)),
+    ("always_on", false, SamplingRule::All),
+    ("always_off", false, SamplingRule::None),
+    ("traceidratio", false, SamplingRule::Share(1.0)),
 ];
 
 impl Sampling {
@@ -56,7 +56,7 @@ impl Sampling {
             format!("OTEL_TRACES_SAMPLER: {default} is used, for this is none of {known}: {name:?}")
         });
         let (name, follows_caller, mut rule) = *found.unwrap_or(&SAMPLERS[0]);
-        if let (Rule::Share(default), Some(argument)) = (rule, argument) {
+        if let (SamplingRule::Share(default), Some(argument)) = (rule, argument) {
             let share = argument.parse().ok();
             let share = share.filter(|share: &f64| (0.0..=1.0).contains(share));
             if share.is_none() {
@@ -65,7 +65,7 @@ impl Sampling {
                      {argument:?}"
                 ));
             }
-            rule = Rule::Share(share.unwrap_or(default));
+            rule = SamplingRule::Share(share.unwrap_or(default));
         }
         let sampling = Sampling {
             name,
@@ -87,9 +87,9 @@ impl Sampling {
                 true => Decision::Yes,
                 false => Decision::No,
             },
-            (_, Rule::All) => Decision::Yes,
-            (_, Rule::None) => Decision::No,
-            (_, Rule::Share(_)) => Decision::ByTraceId,
+            (_, SamplingRule::All) => Decision::Yes,
+            (_, SamplingRule::None) => Decision::No,
+            (_, SamplingRule::Share(_)) => Decision::ByTraceId,
         }
     }
 
@@ -97,9 +97,9 @@ impl Sampling {
     /// as by every other program that has the same library.
     pub(super) fn of_trace(&self, trace: u128) -> bool {
         let share = match self.rule {
-            Rule::All => return true,
-            Rule::None => return false,
-            Rule::Share(share) => share,
+            SamplingRule::All => return true,
+            SamplingRule::None => return false,
+            SamplingRule::Share(share) => share,
         };
         let trace = TraceId::from(trace);
         let found = Sampler::TraceIdRatioBased(share).should_sample(
@@ -121,17 +121,27 @@ mod tests {
     #[test]
     fn samplers_are_those_of_the_specification() {
         for (name, argument, rule, follows_caller) in [
-            (None, None, Rule::All, true),
-            (Some("parentbased_always_on"), None, Rule::All, true),
-            (Some("parentbased_always_off"), None, Rule::None, true),
-            (Some("always_on"), None, Rule::All, false),
-            (Some("always_off"), Some("0.5"), Rule::None, false),
-            (Some("traceidratio"), None, Rule::Share(1.0), false),
-            (Some("traceidratio"), Some("0.25"), Rule::Share(0.25), false),
+            (None, None, SamplingRule::All, true),
+            (Some("parentbased_always_on"), None, SamplingRule::All, true),
+            (
+                Some("parentbased_always_off"),
+                None,
+                SamplingRule::None,
+                true,
+            ),
+            (Some("always_on"), None, SamplingRule::All, false),
+            (Some("always_off"), Some("0.5"), SamplingRule::None, false),
+            (Some("traceidratio"), None, SamplingRule::Share(1.0), false),
+            (
+                Some("traceidratio"),
+                Some("0.25"),
+                SamplingRule::Share(0.25),
+                false,
+            ),
             (
                 Some("parentbased_traceidratio"),
                 Some("0"),
-                Rule::Share(0.0),
+                SamplingRule::Share(0.0),
                 true,
             ),
         ] {

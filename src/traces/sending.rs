@@ -4,8 +4,8 @@
 //! reach it, three times within `OTEL_EXPORTER_OTLP_TIMEOUT`; other answers are final.
 
 use super::client::{Client, receiver};
-use super::record::{Record, scope};
-use super::settings::Settings;
+use super::record::{RequestRecord, scope};
+use super::settings::TraceSettings;
 use super::waiting::Waiting;
 use opentelemetry::InstrumentationScope;
 use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig, WithHttpConfig};
@@ -30,7 +30,7 @@ pub(super) struct Sender {
 
 impl Sender {
     /// Starts the thread. The reason, if it cannot do what the settings say.
-    pub(super) fn start(settings: &Settings, waiting: Arc<Waiting>) -> Result<Sender, String> {
+    pub(super) fn start(settings: &TraceSettings, waiting: Arc<Waiting>) -> Result<Sender, String> {
         let exporter = exporter(settings)?;
         let runtime = runtime::Builder::new_current_thread()
             .enable_all()
@@ -77,7 +77,7 @@ impl Sender {
 }
 
 /// The exporter of these settings.
-fn exporter(settings: &Settings) -> Result<SpanExporter, String> {
+fn exporter(settings: &TraceSettings) -> Result<SpanExporter, String> {
     let endpoint = &settings.endpoint;
     let (variable, shown) = (endpoint.variable, endpoint.shown());
     let wrong = |why: &dyn std::fmt::Display| format!("{variable}: {why}: {shown:?}");
@@ -137,7 +137,7 @@ impl<E: Exporter> Worker<E> {
     }
 
     /// Sends the spans of these requests, in batches.
-    async fn send(&mut self, taken: &mut Vec<Record>) {
+    async fn send(&mut self, taken: &mut Vec<RequestRecord>) {
         let mut spans: Vec<SpanData> = Vec::new();
         for record in taken.drain(..) {
             if spans.len() + record.spans() > self.batch.get() && !spans.is_empty() {
@@ -210,7 +210,7 @@ mod tests {
             is_failing: false,
         };
         let waiting = Arc::clone(&worker.waiting);
-        (0..requests).for_each(|_| waiting.push(Record::example()));
+        (0..requests).for_each(|_| waiting.push(RequestRecord::example()));
         worker.ending.cancel();
         worker.run().await;
         let batches = batches.lock().unwrap().clone();
@@ -247,7 +247,7 @@ mod tests {
                 "OTEL_EXPORTER_OTLP_PROTOCOL: expected http/protobuf: \"grpc\"",
             ),
         ] {
-            let settings = Settings::of(|asked| (asked == name).then(|| value.to_owned()));
+            let settings = TraceSettings::of(|asked| (asked == name).then(|| value.to_owned()));
             assert_eq!(exporter(&settings).err().as_deref(), Some(told));
         }
     }

@@ -27,7 +27,7 @@ const BATCH: NonZeroUsize = NonZeroUsize::new(512).expect("it is not 0");
 
 /// The values of the variables, or their defaults.
 #[derive(Debug)]
-pub(super) struct Settings {
+pub(super) struct TraceSettings {
     pub(super) is_disabled: bool,
     pub(super) endpoint: Endpoint,
     pub(super) protocol: Option<String>,
@@ -64,9 +64,9 @@ impl Endpoint {
     }
 }
 
-impl Settings {
+impl TraceSettings {
     /// Reads the variables.
-    pub(super) fn of(variable: impl Fn(&str) -> Option<String>) -> Settings {
+    pub(super) fn of(variable: impl Fn(&str) -> Option<String>) -> TraceSettings {
         let set = |name: &str| variable(name).filter(|value| !value.trim().is_empty());
         let is = |name: &str, value: &str| {
             set(name).is_some_and(|set| set.trim().eq_ignore_ascii_case(value))
@@ -84,7 +84,7 @@ impl Settings {
         let delay = numbers.milliseconds("OTEL_BSP_SCHEDULE_DELAY");
         let queue = numbers.count("OTEL_BSP_MAX_QUEUE_SIZE").unwrap_or(QUEUE);
         let batch = numbers.count("OTEL_BSP_MAX_EXPORT_BATCH_SIZE");
-        Settings {
+        TraceSettings {
             is_disabled: is("OTEL_SDK_DISABLED", "true") || is("OTEL_TRACES_EXPORTER", "none"),
             endpoint: endpoint(&set),
             protocol: set("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL")
@@ -173,8 +173,8 @@ mod tests {
     use super::*;
     use opentelemetry::Key;
 
-    fn settings(variables: &[(&str, &str)]) -> Settings {
-        Settings::of(|name| {
+    fn settings(variables: &[(&str, &str)]) -> TraceSettings {
+        TraceSettings::of(|name| {
             let found = variables.iter().find(|(known, _)| *known == name);
             found.map(|(_, value)| (*value).to_owned())
         })

@@ -2,7 +2,7 @@
 //!
 //! Bounded: with a receiver that is slow or dead, requests go on, and spans are left out and counted.
 
-use super::record::Record;
+use super::record::RequestRecord;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -27,7 +27,7 @@ pub(super) struct Waiting {
 
 #[derive(Debug, Default)]
 struct Room {
-    records: Vec<Record>,
+    records: Vec<RequestRecord>,
     spans: usize,
 }
 
@@ -46,7 +46,7 @@ impl Waiting {
     }
 
     /// Adds a finished request, if there is room.
-    pub(super) fn push(&self, record: Record) {
+    pub(super) fn push(&self, record: RequestRecord) {
         let spans = record.spans();
         self.made.fetch_add(spans as u64, Ordering::Relaxed);
         let mut room = self.room.lock().unwrap_or_else(PoisonError::into_inner);
@@ -67,7 +67,7 @@ impl Waiting {
     }
 
     /// Swaps the waiting requests with `taken`, which must be empty, and whose memory is used again.
-    pub(super) fn take(&self, taken: &mut Vec<Record>) {
+    pub(super) fn take(&self, taken: &mut Vec<RequestRecord>) {
         let mut room = self.room.lock().unwrap_or_else(PoisonError::into_inner);
         std::mem::swap(&mut room.records, taken);
         room.spans = 0;
@@ -116,14 +116,14 @@ mod tests {
     fn spans_beyond_the_limit_are_lost_and_counted() {
         let waiting = waiting(5, 5);
         // Two spans each.
-        (0..4).for_each(|_| waiting.push(Record::example()));
+        (0..4).for_each(|_| waiting.push(RequestRecord::example()));
         let mut taken = Vec::new();
         waiting.take(&mut taken);
         assert_eq!(taken.len(), 2);
         waiting.sent(4);
         assert_eq!(waiting.lost(), 4);
         taken.clear();
-        waiting.push(Record::example());
+        waiting.push(RequestRecord::example());
         waiting.take(&mut taken);
         assert_eq!(taken.len(), 1);
         waiting.sent(2);
@@ -138,10 +138,10 @@ mod tests {
             let told = tokio::time::timeout(soon, waiting.batch_is_there());
             told.await.is_ok()
         };
-        waiting.push(Record::example());
+        waiting.push(RequestRecord::example());
         assert!(!is_told().await);
-        waiting.push(Record::example());
-        waiting.push(Record::example());
+        waiting.push(RequestRecord::example());
+        waiting.push(RequestRecord::example());
         assert!(is_told().await);
         assert!(!is_told().await);
     }

@@ -1,7 +1,7 @@
 //! Where calls come from: connections to the worker's address, or events of AWS Lambda; and the
 //! address for operators.
 
-use super::Shared;
+use super::SharedParts;
 use super::lock_file::LockFile;
 use crate::config::{Command, Config, HttpConfig, LambdaConfig};
 use crate::error::StartError;
@@ -46,7 +46,7 @@ pub(super) enum Front {
 
 impl Front {
     /// The listener, or AWS Lambda where that runs the worker.
-    pub(super) fn of(door: Door, config: &Config, shared: &Shared, pool: &Arc<Pool>) -> Front {
+    pub(super) fn of(door: Door, config: &Config, shared: &SharedParts, pool: &Arc<Pool>) -> Front {
         let lambda = match door {
             Door::Http(listener) => {
                 let listener = listener.with_memory_budget(shared.budget.clone());

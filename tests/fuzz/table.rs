@@ -2,7 +2,7 @@
 
 use faas_worker::error::RequestFailure;
 use faas_worker::process::conversation::{
-    Conversation, ConversationConfig, Event, OpenRequest, PipeHolders, Ticket, Trust,
+    Conversation, ConversationConfig, ConversationEvent, OpenRequest, PipeHolders, Ticket, Trust,
 };
 use faas_worker::process::line::{ContextMember, RequestContext};
 use faas_worker::procfs::Activity;
@@ -119,7 +119,7 @@ impl Table {
     fn collect(&mut self) {
         for event in self.talk.take_events() {
             match event {
-                Event::Answered {
+                ConversationEvent::Answered {
                     ticket: request,
                     outcome,
                     ..
@@ -127,13 +127,13 @@ impl Table {
                     self.done.push(request.0);
                     check(request.0, outcome.as_deref());
                 }
-                Event::CameUp { .. }
-                | Event::Ready(_)
-                | Event::ReadyTooLate
-                | Event::Unanswered
-                | Event::Stray { .. }
-                | Event::StraysLeftOut(_)
-                | Event::ErrorBesideResult => {}
+                ConversationEvent::CameUp { .. }
+                | ConversationEvent::Ready(_)
+                | ConversationEvent::ReadyTooLate
+                | ConversationEvent::Unanswered
+                | ConversationEvent::Stray { .. }
+                | ConversationEvent::StraysLeftOut(_)
+                | ConversationEvent::ErrorBesideResult => {}
             }
         }
         if *self.talk.trust() != Trust::Sound {

@@ -5,7 +5,9 @@
 
 use bytes::Bytes;
 use faas_worker::http::api::payload::{find_payload, is_json};
-use faas_worker::process::conversation::{Conversation, ConversationConfig, Event, Ticket};
+use faas_worker::process::conversation::{
+    Conversation, ConversationConfig, ConversationEvent, Ticket,
+};
 use faas_worker::process::ids::RandomIds;
 use faas_worker::process::line::{ContextMember, RequestContext};
 use std::hint::black_box;
@@ -107,7 +109,7 @@ impl Path {
         black_box(self.conversation.next_deadline(None));
         self.conversation.received(self.now, &self.reply);
         for event in self.conversation.take_events() {
-            if let Event::Answered {
+            if let ConversationEvent::Answered {
                 outcome: Ok(result),
                 ..
             } = event

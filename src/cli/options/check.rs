@@ -3,7 +3,7 @@
 use super::super::values::limit_of_time;
 use super::super::{CheckSettings, Task};
 use super::Handler;
-use crate::check::{CheckConfig, Form, Rule};
+use crate::check::{CheckConfig, ReportForm, Rule};
 use clap::Args;
 use std::time::Duration;
 
@@ -32,7 +32,7 @@ pub(in crate::cli) struct CheckOptions {
     failing: Vec<String>,
     /// Form of the findings: text, tap, json, junit
     #[arg(long, value_name = "FORM", default_value = "text", value_parser = form)]
-    format: Form,
+    format: ReportForm,
     /// For one reply
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = limit_of_time)]
     timeout: Duration,
@@ -75,12 +75,12 @@ fn rule(id: &str) -> Result<Rule, String> {
     })
 }
 
-fn form(name: &str) -> Result<Form, String> {
+fn form(name: &str) -> Result<ReportForm, String> {
     match name {
-        "text" => Ok(Form::Text),
-        "tap" => Ok(Form::Tap),
-        "json" => Ok(Form::Json),
-        "junit" => Ok(Form::Junit),
+        "text" => Ok(ReportForm::Text),
+        "tap" => Ok(ReportForm::Tap),
+        "json" => Ok(ReportForm::Json),
+        "junit" => Ok(ReportForm::Junit),
         _ => Err("not a form, expected text, tap, json or junit".to_owned()),
     }
 }

@@ -1,14 +1,14 @@
 //! Findings as JSON, one object a line.
 
-use super::{Totals, Writer};
+use super::{ReportWriter, Totals};
 use crate::check::{Finding, Verdict};
 use serde_json::{Map, Value, json};
 use std::io::{self, Write};
 
 /// Findings as JSON, one object a line.
-pub(super) struct Json;
+pub(super) struct JsonReport;
 
-impl Writer for Json {
+impl ReportWriter for JsonReport {
     fn begin(&mut self, _: &mut dyn Write) -> io::Result<()> {
         Ok(())
     }
@@ -63,7 +63,7 @@ mod tests {
             .seeing("stdout", "a\n\"b\"")
             .seeing("stdout", "c");
         let mut out = Vec::new();
-        Json.finding(&mut out, &finding).unwrap();
+        JsonReport.finding(&mut out, &finding).unwrap();
         let text = String::from_utf8(out).unwrap();
         assert_eq!(text.matches('\n').count(), 1, "{text}");
         let object: Value = serde_json::from_str(&text).unwrap();

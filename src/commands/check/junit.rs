@@ -1,14 +1,14 @@
 //! Findings as the XML of JUnit, in the form that servers of continuous integration read.
 
-use super::{Totals, Writer};
+use super::{ReportWriter, Totals};
 use crate::check::{Finding, Verdict};
 use std::fmt::Write as _;
 use std::io::{self, Write};
 
 /// Findings as the XML of JUnit; written when all are there, for the head has their numbers.
-pub(super) struct Junit;
+pub(super) struct JunitReport;
 
-impl Writer for Junit {
+impl ReportWriter for JunitReport {
     fn begin(&mut self, _: &mut dyn Write) -> io::Result<()> {
         Ok(())
     }
@@ -113,7 +113,7 @@ mod tests {
         let all = Totals {
             findings: vec![finding, Finding::skip(Rule::Ids, "why <not>")],
         };
-        Junit.end(&mut out, &all).unwrap();
+        JunitReport.end(&mut out, &all).unwrap();
         let text = String::from_utf8(out).unwrap();
         assert!(
             text.contains("message=\"&quot;&lt;a&gt;&quot; &amp; &apos;b&apos;\\u{1}\\u{ffff}\""),

@@ -6,7 +6,7 @@ mod junit;
 mod tap;
 mod text;
 
-use crate::check::{CheckConfig, Finding, Form, Rule, Verdict, check};
+use crate::check::{CheckConfig, Finding, ReportForm, Rule, Verdict, check};
 use crate::threads::Runtimes;
 use std::io::{self, Write};
 use std::num::NonZeroUsize;
@@ -18,7 +18,7 @@ pub use explain::{explain, list};
 const NOT_STARTED: u8 = 3;
 
 /// Writes findings as they come, and a summary behind the last.
-trait Writer {
+trait ReportWriter {
     fn begin(&mut self, out: &mut dyn Write) -> io::Result<()>;
     fn finding(&mut self, out: &mut dyn Write, finding: &Finding) -> io::Result<()>;
     fn end(&mut self, out: &mut dyn Write, all: &Totals) -> io::Result<()>;
@@ -54,16 +54,16 @@ impl Totals {
 /// Checks a handler, prints the findings, and gives the exit status: 0 if all rules of the level
 /// must are kept, with `is_strict` also the rules of the level should; 1 if not; 3 if the command
 /// could not be started.
-pub fn run(config: &CheckConfig, form: Form, is_strict: bool) -> ExitCode {
+pub fn run(config: &CheckConfig, form: ReportForm, is_strict: bool) -> ExitCode {
     let runtimes = match Runtimes::start(NonZeroUsize::MIN) {
         Ok(runtimes) => runtimes,
         Err(error) => return fail(&format!("cannot set up the runtime: {error}")),
     };
-    let mut writer: Box<dyn Writer> = match form {
-        Form::Text => Box::new(text::Text::for_stdout()),
-        Form::Tap => Box::new(tap::Tap::default()),
-        Form::Json => Box::new(json::Json),
-        Form::Junit => Box::new(junit::Junit),
+    let mut writer: Box<dyn ReportWriter> = match form {
+        ReportForm::Text => Box::new(text::TextReport::for_stdout()),
+        ReportForm::Tap => Box::new(tap::TapReport::default()),
+        ReportForm::Json => Box::new(json::JsonReport),
+        ReportForm::Junit => Box::new(junit::JunitReport),
     };
     let mut totals = Totals::default();
     let mut out = io::stdout().lock();

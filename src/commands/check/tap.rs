@@ -1,17 +1,17 @@
 //! Findings as TAP 14: a plan, a test point a rule, and a YAML block behind each that is broken.
 
-use super::{Totals, Writer};
+use super::{ReportWriter, Totals};
 use crate::check::{Finding, Verdict};
 use serde_json::json;
 use std::io::{self, Write};
 
 /// Findings as TAP 14.
 #[derive(Default)]
-pub(super) struct Tap {
+pub(super) struct TapReport {
     number: usize,
 }
 
-impl Writer for Tap {
+impl ReportWriter for TapReport {
     fn begin(&mut self, out: &mut dyn Write) -> io::Result<()> {
         writeln!(out, "TAP version 14")
     }
@@ -82,7 +82,7 @@ mod tests {
     #[test]
     fn test_points_are_escaped_and_numbered() {
         let mut out = Vec::new();
-        let mut tap = Tap::default();
+        let mut tap = TapReport::default();
         tap.begin(&mut out).unwrap();
         let ids = Finding::broken(Rule::Ids, Level::Should, "the id \"#1\\\" is text");
         tap.finding(&mut out, &ids.seeing("stdout", "a: b\n"))

@@ -1,6 +1,6 @@
 //! Findings for people, at the width of their terminal.
 
-use super::{Totals, Writer};
+use super::{ReportWriter, Totals};
 use crate::check::{Finding, Verdict};
 use std::io::{self, IsTerminal, Write};
 
@@ -14,14 +14,14 @@ const SUMMARY: usize = 21;
 const DETAIL: usize = 8;
 
 /// Findings for people.
-pub(super) struct Text {
+pub(super) struct TextReport {
     width: usize,
     has_colour: bool,
 }
 
-impl Text {
+impl TextReport {
     /// For stdout: as wide as its terminal, and in colour on a terminal alone.
-    pub(super) fn for_stdout() -> Text {
+    pub(super) fn for_stdout() -> TextReport {
         let columns = rustix::termios::tcgetwinsize(io::stdout());
         let columns = columns.map_or(0, |size| usize::from(size.ws_col));
         let width = match columns {
@@ -29,7 +29,7 @@ impl Text {
             columns => columns.clamp(40, USUAL_WIDTH),
         };
         let is_plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        Text {
+        TextReport {
             width,
             has_colour: io::stdout().is_terminal() && !is_plain,
         }
@@ -59,7 +59,7 @@ impl Text {
     }
 }
 
-impl Writer for Text {
+impl ReportWriter for TextReport {
     fn begin(&mut self, _: &mut dyn Write) -> io::Result<()> {
         Ok(())
     }

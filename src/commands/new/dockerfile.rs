@@ -1,13 +1,13 @@
 //! The Dockerfile beside a new handler.
 
-use super::languages::{Image, Language};
+use super::languages::{Image, LanguageTemplate};
 
 /// The image that the function ends in, unless its language has one of its own.
 const DEBIAN: &str = "debian:bookworm-slim";
 
 /// The text of the Dockerfile: the runtime of the language, the worker by one line, the handler.
-pub(super) fn text(language: &Language) -> String {
-    let Language { file, build, .. } = language;
+pub(super) fn text(language: &LanguageTemplate) -> String {
+    let LanguageTemplate { file, build, .. } = language;
     let packages = language.packages.join(" ");
     let install = format!(
         "RUN apt-get update && apt-get install --yes --no-install-recommends {packages} \\\n    \

@@ -2,7 +2,7 @@
 
 /// A language, with its handler from `examples/`.
 #[derive(Debug)]
-pub(super) struct Language {
+pub(super) struct LanguageTemplate {
     /// The word on the command line.
     pub(super) name: &'static str,
     /// Other words for it.
@@ -39,7 +39,7 @@ pub(super) enum Image {
 }
 
 /// A language that needs neither a build nor a package.
-const PLAIN: Language = Language {
+const PLAIN: LanguageTemplate = LanguageTemplate {
     name: "",
     aliases: &[],
     title: "",
@@ -59,8 +59,8 @@ macro_rules! example {
 }
 
 /// All languages, in the order of the list.
-pub(super) const LANGUAGES: &[Language] = &[
-    Language {
+pub(super) const LANGUAGES: &[LanguageTemplate] = &[
+    LanguageTemplate {
         name: "sh",
         aliases: &["shell", "posix"],
         title: "POSIX shell",
@@ -69,7 +69,7 @@ pub(super) const LANGUAGES: &[Language] = &[
         command: "sh reading.sh",
         ..PLAIN
     },
-    Language {
+    LanguageTemplate {
         name: "bash",
         title: "bash",
         file: "reading.bash",
@@ -77,7 +77,7 @@ pub(super) const LANGUAGES: &[Language] = &[
         command: "bash reading.bash",
         ..PLAIN
     },
-    Language {
+    LanguageTemplate {
         name: "awk",
         aliases: &["gawk"],
         title: "awk (GNU awk)",
@@ -87,7 +87,7 @@ pub(super) const LANGUAGES: &[Language] = &[
         packages: &["gawk"],
         ..PLAIN
     },
-    Language {
+    LanguageTemplate {
         name: "jq",
         title: "jq",
         file: "reading.jq",
@@ -96,7 +96,7 @@ pub(super) const LANGUAGES: &[Language] = &[
         packages: &["jq"],
         ..PLAIN
     },
-    Language {
+    LanguageTemplate {
         name: "python",
         aliases: &["py", "python3"],
         title: "Python",
@@ -107,7 +107,7 @@ pub(super) const LANGUAGES: &[Language] = &[
         image: Image::Other("python:3-slim-bookworm"),
         ..PLAIN
     },
-    Language {
+    LanguageTemplate {
         name: "python-async",
         aliases: &["asyncio"],
         title: "Python with asyncio",
@@ -118,7 +118,7 @@ pub(super) const LANGUAGES: &[Language] = &[
         image: Image::Other("python:3-slim-bookworm"),
         ..PLAIN
     },
-    Language {
+    LanguageTemplate {
         name: "javascript",
         aliases: &["js", "node", "nodejs"],
         title: "JavaScript (Node)",
@@ -128,7 +128,7 @@ pub(super) const LANGUAGES: &[Language] = &[
         packages: &["nodejs"],
         ..PLAIN
     },
-    Language {
+    LanguageTemplate {
         name: "typescript",
         aliases: &["ts"],
         title: "TypeScript (Node 22.6 or later, without a build)",
@@ -138,7 +138,7 @@ pub(super) const LANGUAGES: &[Language] = &[
         image: Image::Other("node:22-slim"),
         ..PLAIN
     },
-    Language {
+    LanguageTemplate {
         name: "ruby",
         aliases: &["rb"],
         title: "Ruby",
@@ -148,7 +148,7 @@ pub(super) const LANGUAGES: &[Language] = &[
         packages: &["ruby"],
         ..PLAIN
     },
-    Language {
+    LanguageTemplate {
         name: "php",
         title: "PHP",
         file: "reading.php",
@@ -157,7 +157,7 @@ pub(super) const LANGUAGES: &[Language] = &[
         packages: &["php-cli"],
         ..PLAIN
     },
-    Language {
+    LanguageTemplate {
         name: "perl",
         aliases: &["pl"],
         title: "Perl",
@@ -167,7 +167,7 @@ pub(super) const LANGUAGES: &[Language] = &[
         packages: &["perl"],
         ..PLAIN
     },
-    Language {
+    LanguageTemplate {
         name: "lua",
         title: "Lua",
         file: "reading.lua",
@@ -176,7 +176,7 @@ pub(super) const LANGUAGES: &[Language] = &[
         packages: &["lua5.4", "lua-dkjson"],
         ..PLAIN
     },
-    Language {
+    LanguageTemplate {
         name: "r",
         title: "R",
         file: "reading.R",
@@ -185,7 +185,7 @@ pub(super) const LANGUAGES: &[Language] = &[
         packages: &["r-base-core", "r-cran-jsonlite"],
         ..PLAIN
     },
-    Language {
+    LanguageTemplate {
         name: "go",
         aliases: &["golang"],
         title: "Go",
@@ -197,7 +197,7 @@ pub(super) const LANGUAGES: &[Language] = &[
         image: Image::DebianAfterBuild,
         ..PLAIN
     },
-    Language {
+    LanguageTemplate {
         name: "java",
         title: "Java",
         file: "Reading.java",
@@ -206,7 +206,7 @@ pub(super) const LANGUAGES: &[Language] = &[
         packages: &["default-jdk-headless", "libgoogle-gson-java"],
         ..PLAIN
     },
-    Language {
+    LanguageTemplate {
         name: "c",
         title: "C",
         file: "reading.c",
@@ -217,7 +217,7 @@ pub(super) const LANGUAGES: &[Language] = &[
         image: Image::DebianAfterBuild,
         ..PLAIN
     },
-    Language {
+    LanguageTemplate {
         name: "rust",
         aliases: &["rs"],
         title: "Rust",
@@ -245,7 +245,7 @@ const RUST_MANIFEST: &str = concat!(
 );
 
 /// The language of this name or alias, in any case.
-pub(super) fn language(word: &str) -> Option<&'static Language> {
+pub(super) fn language(word: &str) -> Option<&'static LanguageTemplate> {
     let word = word.to_lowercase();
     LANGUAGES
         .iter()

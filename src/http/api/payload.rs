@@ -26,7 +26,7 @@ mod tests;
 
 use crate::error::RequestFailure;
 use bytes::Bytes;
-use json::{Bracket, Scanner, Stop, Text, Token, Unicode};
+use json::{Bracket, Scanner, Stop, StringContents, Token, Unicode};
 use std::ops::Range;
 
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
@@ -110,7 +110,7 @@ fn plain_payload(body: &[u8]) -> Option<Range<usize>> {
     if body.get(quote) != Some(&b'"') {
         return None;
     }
-    let Ok(Text {
+    let Ok(StringContents {
         range,
         unicode: Unicode::WellFormed,
     }) = json::scan_string(body, quote)
@@ -137,7 +137,7 @@ fn after_token(body: &[u8], at: usize, token: &[u8]) -> Option<usize> {
 /// The value of `payload`, the last one so far.
 enum PayloadValue {
     Nothing,
-    String(Text),
+    String(StringContents),
     Other(Range<usize>),
 }
 
@@ -198,7 +198,7 @@ fn scan_body(text: &str) -> Result<Result<Range<usize>, RequestFailure>, Stop> {
 const BODY_LOCATION: &str = "[\"body\"]";
 const PAYLOAD_LOCATION: &str = "[\"body\",\"payload\"]";
 
-fn is_payload_key(text: &str, key: &Text) -> bool {
+fn is_payload_key(text: &str, key: &StringContents) -> bool {
     let contents = text.get(key.range.clone()).unwrap_or_default();
     contents == "payload" || json::characters(contents).eq("payload".chars())
 }

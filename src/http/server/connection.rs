@@ -77,14 +77,14 @@ where
         // Read before hyper runs: an order that comes while it does wakes this task again.
         let orders = status.orders();
         if orders.has_abort() {
-            return Poll::Ready(End::Close);
+            return Poll::Ready(ConnectionEnd::Close);
         }
         if let Poll::Ready(result) = Pin::new(&mut connection).poll(context) {
-            return Poll::Ready(End::Completed(result));
+            return Poll::Ready(ConnectionEnd::Completed(result));
         }
         if status.request_flags().has(RequestFlags::CLIENT_LEFT) {
             debug!("client gone, connection closed");
-            return Poll::Ready(End::Close);
+            return Poll::Ready(ConnectionEnd::Close);
         }
         if !orders.is_empty() {
             return follow(&registration, orders);
@@ -95,10 +95,10 @@ where
     let parts = connection.into_parts();
     let stream = parts.io.into_inner();
     match end {
-        End::Close => {}
+        ConnectionEnd::Close => {}
         // Else the kernel would keep for minutes the bytes that the client does not take.
-        End::Reset => drop(set_socket_linger(&stream.stream, Some(Duration::ZERO))),
-        End::Completed(result) => {
+        ConnectionEnd::Reset => drop(set_socket_linger(&stream.stream, Some(Duration::ZERO))),
+        ConnectionEnd::Completed(result) => {
             if let Err(error) = result {
                 debug!(%error, "connection ended");
                 answer_http_2(&stream, &parts.read_buf);
@@ -109,7 +109,7 @@ where
 }
 
 /// How a connection ends.
-enum End {
+enum ConnectionEnd {
     /// At once, by an order or at a limit: no response is owed to the client.
     Close,
     /// With a reset, which drops the response that the client was too slow to take.
@@ -136,7 +136,7 @@ fn builder() -> http1::Builder {
 }
 
 /// Follows the orders, after hyper has read and written as much as it could.
-fn follow(registration: &Registration, orders: Orders) -> Poll<End> {
+fn follow(registration: &Registration, orders: Orders) -> Poll<ConnectionEnd> {
     let status = registration.status();
     let now_ms = status.now_ms();
     let snapshot = status.snapshot();
@@ -146,11 +146,11 @@ fn follow(registration: &Registration, orders: Orders) -> Poll<End> {
         snapshot.phase == Phase::Idle && snapshot.transfer.is_none() && status.is_read_blocked();
     status.acknowledge(orders);
     if orders.has_close_idle() && is_free {
-        return Poll::Ready(End::Close);
+        return Poll::Ready(ConnectionEnd::Close);
     }
     if orders.has_give_way() {
         if is_free || snapshot.is_slow_head(now_ms) {
-            return Poll::Ready(End::Close);
+            return Poll::Ready(ConnectionEnd::Close);
         }
         if snapshot
             .transfer
@@ -168,11 +168,11 @@ fn follow(registration: &Registration, orders: Orders) -> Poll<End> {
     match registration.registry().limits().exceeded(snapshot, now_ms) {
         Some(limit @ (Limit::Header | Limit::Linger)) => {
             debug!(?limit, "connection closed");
-            Poll::Ready(End::Close)
+            Poll::Ready(ConnectionEnd::Close)
         }
         Some(Limit::Write) => {
             debug!("connection closed, its client takes nothing");
-            Poll::Ready(End::Reset)
+            Poll::Ready(ConnectionEnd::Reset)
         }
         // The worker has not read all bytes of the body that are there: its client is not too slow.
         Some(Limit::LeastRate) if snapshot.phase == Phase::Body && !status.is_read_blocked() => {
@@ -183,15 +183,19 @@ fn follow(registration: &Registration, orders: Orders) -> Poll<End> {
             debug!("connection below the least rate");
             end_transfer(status, snapshot, RequestFlags::BODY_TOO_SLOW)
         }
-        Some(Limit::KeepAlive) if is_free => Poll::Ready(End::Close),
+        Some(Limit::KeepAlive) if is_free => Poll::Ready(ConnectionEnd::Close),
         Some(Limit::KeepAlive) | None => Poll::Pending,
     }
 }
 
 /// Ends a transfer that is too slow: a response is cut short, a body is answered with 408.
-fn end_transfer(status: &ConnectionStatus, snapshot: ConnectionSnapshot, flags: u8) -> Poll<End> {
+fn end_transfer(
+    status: &ConnectionStatus,
+    snapshot: ConnectionSnapshot,
+    flags: u8,
+) -> Poll<ConnectionEnd> {
     if snapshot.phase != Phase::Body {
-        return Poll::Ready(End::Reset);
+        return Poll::Ready(ConnectionEnd::Reset);
     }
     // The future that waits for the body, in this task, makes the response.
     status.set_flags(flags);

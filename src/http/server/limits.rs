@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use super::clock::whole_milliseconds;
-use super::rates::{LeastRate, Verdict};
+use super::rates::{LeastRate, RateVerdict};
 use super::snapshot::{ConnectionSnapshot, Phase};
 use crate::config::HttpConfig;
 
@@ -75,7 +75,7 @@ impl TimeLimits {
     /// The limit that a connection exceeds, if there is one.
     pub(super) fn exceeded(&self, snapshot: ConnectionSnapshot, now_ms: u64) -> Option<Limit> {
         let is_past = |since_ms: u64, limit_ms: u64| now_ms.saturating_sub(since_ms) >= limit_ms;
-        if self.verdict(snapshot, now_ms) == Verdict::TooSlow {
+        if self.verdict(snapshot, now_ms) == RateVerdict::TooSlow {
             return Some(Limit::LeastRate);
         }
         if let Some(since_ms) = snapshot.stalled_since_ms {
@@ -97,8 +97,8 @@ impl TimeLimits {
     }
 
     /// Whether the body or response that is under way moves fast enough.
-    pub(super) fn verdict(&self, snapshot: ConnectionSnapshot, now_ms: u64) -> Verdict {
-        snapshot.transfer.map_or(Verdict::Wait, |transfer| {
+    pub(super) fn verdict(&self, snapshot: ConnectionSnapshot, now_ms: u64) -> RateVerdict {
+        snapshot.transfer.map_or(RateVerdict::Wait, |transfer| {
             self.least_rate.judge(transfer, now_ms)
         })
     }

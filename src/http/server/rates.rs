@@ -61,7 +61,7 @@ pub(super) struct LeastRate {
 
 /// Whether a transfer keeps the least rate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum RateVerdict {
     /// The window is too young.
     Wait,
     /// The transfer was fast enough: a new window begins, with this many bytes carried over.
@@ -79,17 +79,17 @@ impl LeastRate {
     }
 
     /// Compares a transfer's current window with the least rate.
-    pub(super) fn judge(self, transfer: Transfer, now_ms: u64) -> Verdict {
+    pub(super) fn judge(self, transfer: Transfer, now_ms: u64) -> RateVerdict {
         let age_ms = now_ms.saturating_sub(transfer.window_began_ms);
         if self.bytes_per_second == 0 || age_ms < self.shortest_window_ms {
-            return Verdict::Wait;
+            return RateVerdict::Wait;
         }
         let due = self.bytes_per_second.saturating_mul(age_ms) / 1_000;
         match transfer.moved.checked_sub(due) {
-            Some(surplus) => Verdict::FastEnough {
+            Some(surplus) => RateVerdict::FastEnough {
                 carried: surplus.min(MAX_CREDIT_BYTES),
             },
-            None => Verdict::TooSlow,
+            None => RateVerdict::TooSlow,
         }
     }
 }
@@ -114,21 +114,21 @@ mod tests {
 
     #[test]
     fn below_the_least_rate_over_a_window_is_too_slow() {
-        let fast = |carried| Verdict::FastEnough { carried };
+        let fast = |carried| RateVerdict::FastEnough { carried };
         for (transfer, now_ms, verdict) in [
-            (of(0, 0), 4_999, Verdict::Wait),
-            (of(0, 0), 5_000, Verdict::TooSlow),
-            (of(0, 5_119), 5_000, Verdict::TooSlow),
+            (of(0, 0), 4_999, RateVerdict::Wait),
+            (of(0, 0), 5_000, RateVerdict::TooSlow),
+            (of(0, 5_119), 5_000, RateVerdict::TooSlow),
             (of(0, 5_120), 5_000, fast(0)),
             (of(0, 6_000), 5_000, fast(880)),
             (of(0, 10 << 20), 5_000, fast(MAX_CREDIT_BYTES)),
             // Each window counts for itself.
-            (of(100_000, 0), 105_000, Verdict::TooSlow),
-            (of(100_000, 0), 104_999, Verdict::Wait),
+            (of(100_000, 0), 105_000, RateVerdict::TooSlow),
+            (of(100_000, 0), 104_999, RateVerdict::Wait),
             // A check that comes late measures a longer window.
-            (of(0, 5_120), 10_000, Verdict::TooSlow),
+            (of(0, 5_120), 10_000, RateVerdict::TooSlow),
             // A window that began in the future.
-            (of(10_000, 0), 10, Verdict::Wait),
+            (of(10_000, 0), 10, RateVerdict::Wait),
         ] {
             assert_eq!(LEAST.judge(transfer, now_ms), verdict, "{transfer:?}");
         }
@@ -136,7 +136,7 @@ mod tests {
             bytes_per_second: 0,
             ..LEAST
         };
-        assert_eq!(none.judge(of(0, 0), u64::MAX), Verdict::Wait);
+        assert_eq!(none.judge(of(0, 0), u64::MAX), RateVerdict::Wait);
     }
 
     #[test]
@@ -167,9 +167,9 @@ mod tests {
             loop {
                 now_ms += 1_000;
                 match LEAST.judge(transfer, now_ms) {
-                    Verdict::Wait => {}
-                    Verdict::TooSlow => break,
-                    Verdict::FastEnough { carried } => transfer = of(now_ms, carried),
+                    RateVerdict::Wait => {}
+                    RateVerdict::TooSlow => break,
+                    RateVerdict::FastEnough { carried } => transfer = of(now_ms, carried),
                 }
                 prop_assert!(now_ms <= 5_000 + 64_000 + 10_000);
             }
@@ -184,9 +184,9 @@ mod tests {
                 now_ms += step;
                 transfer.moved += 1_127 * step / 1_000 + 1;
                 match LEAST.judge(transfer, now_ms) {
-                    Verdict::Wait => {}
-                    Verdict::TooSlow => prop_assert!(false, "{transfer:?} at {now_ms}"),
-                    Verdict::FastEnough { carried } => transfer = of(now_ms, carried),
+                    RateVerdict::Wait => {}
+                    RateVerdict::TooSlow => prop_assert!(false, "{transfer:?} at {now_ms}"),
+                    RateVerdict::FastEnough { carried } => transfer = of(now_ms, carried),
                 }
             }
         }

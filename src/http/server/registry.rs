@@ -20,7 +20,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use super::clock::Clock;
 use super::flags::Orders;
 use super::limits::TimeLimits;
-use super::rates::Verdict;
+use super::rates::RateVerdict;
 use super::snapshot::CloseRank;
 use super::status::{Admission, ConnectionStatus};
 use crate::config::{AccessLog, HttpConfig};
@@ -286,7 +286,7 @@ impl Registry {
         let now_ms = self.clock.now_ms();
         for status in self.lock().open.values() {
             let snapshot = status.snapshot();
-            if let Verdict::FastEnough { carried } = self.limits.verdict(snapshot, now_ms) {
+            if let RateVerdict::FastEnough { carried } = self.limits.verdict(snapshot, now_ms) {
                 status.begin_window(now_ms, carried);
             }
             status.close_for_age(now_ms);

@@ -39,18 +39,18 @@ const HEALTH_PATHS: [&str; 4] = ["/health", "/ready", "/_/health", "/_/ready"];
 /// The connections that wait for a place, in the order of arrival.
 #[derive(Debug, Default)]
 pub(super) struct WaitingRoom {
-    waiting: Mutex<VecDeque<Arc<Entry>>>,
+    waiting: Mutex<VecDeque<Arc<ConnectionEntry>>>,
 }
 
 /// The entry of one connection in the waiting room.
 #[derive(Debug, Default)]
-struct Entry {
+struct ConnectionEntry {
     has_sent: AtomicBool,
     evicted: Notify,
 }
 
 impl WaitingRoom {
-    fn lock(&self) -> MutexGuard<'_, VecDeque<Arc<Entry>>> {
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Arc<ConnectionEntry>>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -61,10 +61,10 @@ impl WaitingRoom {
     /// Adds a connection. If too many wait, it evicts the first that has sent nothing, else the
     /// first.
     pub(super) fn join(self: &Arc<Self>) -> WaitingConnection {
-        let entry = Arc::new(Entry::default());
+        let entry = Arc::new(ConnectionEntry::default());
         let mut waiting = self.lock();
         if waiting.len() >= MAX_WAITING {
-            let is_silent = |entry: &Arc<Entry>| !entry.has_sent.load(Ordering::Relaxed);
+            let is_silent = |entry: &Arc<ConnectionEntry>| !entry.has_sent.load(Ordering::Relaxed);
             let first = waiting.iter().position(is_silent).unwrap_or(0);
             if let Some(entry) = waiting.remove(first) {
                 entry.evicted.notify_one();
@@ -81,7 +81,7 @@ impl WaitingRoom {
 /// A connection that waits; dropping it leaves the room.
 pub(super) struct WaitingConnection {
     room: Arc<WaitingRoom>,
-    entry: Arc<Entry>,
+    entry: Arc<ConnectionEntry>,
 }
 
 impl Drop for WaitingConnection {

@@ -28,7 +28,7 @@ use tracing::{debug, info};
 pub(super) struct Member {
     dispatcher: Arc<Dispatcher>,
     number: u64,
-    standing: Standing,
+    standing: MemberStanding,
     role: Role,
     /// Whether a line of the process has shown that it works.
     has_shown_life: bool,
@@ -52,7 +52,7 @@ pub(super) struct Member {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Standing {
+enum MemberStanding {
     Starting,
     Up,
     Left,
@@ -91,7 +91,7 @@ impl Member {
         Member {
             dispatcher,
             number,
-            standing: Standing::Starting,
+            standing: MemberStanding::Starting,
             role,
             has_shown_life: false,
             came_up: CancellationToken::new(),
@@ -121,7 +121,7 @@ impl Member {
     }
 
     pub(super) fn is_up(&self) -> bool {
-        self.standing == Standing::Up
+        self.standing == MemberStanding::Up
     }
 
     /// Cancelled when the process is up.
@@ -176,7 +176,7 @@ impl RequestSource for Member {
     type Request = QueuedCall;
 
     fn poll_take(&mut self, cx: &mut Context<'_>, load: Load) -> Poll<QueuedCall> {
-        if self.role == Role::Candidate || self.standing == Standing::Left {
+        if self.role == Role::Candidate || self.standing == MemberStanding::Left {
             // A candidate registers when its role changes: its slot polls it then.
             self.give_up_turn();
             return Poll::Pending;
@@ -229,16 +229,16 @@ impl RequestSource for Member {
     }
 
     fn leave(&mut self) {
-        let standing = std::mem::replace(&mut self.standing, Standing::Left);
+        let standing = std::mem::replace(&mut self.standing, MemberStanding::Left);
         self.permit = None;
-        if standing == Standing::Left {
+        if standing == MemberStanding::Left {
             return;
         }
         self.status.stops();
         self.give_up_turn();
         self.dispatcher.record(|health| match standing {
-            Standing::Up => health.left_after_up(),
-            Standing::Starting | Standing::Left => health.left_before_up(),
+            MemberStanding::Up => health.left_after_up(),
+            MemberStanding::Starting | MemberStanding::Left => health.left_before_up(),
         });
     }
 }
@@ -248,14 +248,14 @@ impl ProcessObserver for Member {
         self.permit = None;
         let mut state = self.dispatcher.lock();
         let mut news = None;
-        let is_first_time = self.standing == Standing::Starting;
-        if self.standing == Standing::Starting {
-            self.standing = Standing::Up;
+        let is_first_time = self.standing == MemberStanding::Starting;
+        if self.standing == MemberStanding::Starting {
+            self.standing = MemberStanding::Up;
             self.status.came_up();
             news = state.health.came_up();
             self.dispatcher.failed_output.forget();
         }
-        if shown_after.is_some() && !self.has_shown_life && self.standing == Standing::Up {
+        if shown_after.is_some() && !self.has_shown_life && self.standing == MemberStanding::Up {
             self.has_shown_life = true;
             state.health.showed_life();
         }

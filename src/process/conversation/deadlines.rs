@@ -1,6 +1,6 @@
 //! Deadlines of a conversation: of its requests, of the start, of half lines and of silence.
 
-use super::{Conversation, Event, Fault, Promise, Ticket, Trust, silence::Waited};
+use super::{Conversation, ConversationEvent, Fault, Promise, Ticket, Trust, silence::Waited};
 use crate::error::RequestFailure;
 use crate::procfs::Activity;
 use std::time::{Duration, Instant};
@@ -99,7 +99,7 @@ impl<T: Ticket> Conversation<T> {
             let is_told_only_now = event.is_some();
             self.events.extend(event);
             if is_own_time_over && !is_behind_another && !self.has_shown_life() {
-                self.events.push(Event::Unanswered);
+                self.events.push(ConversationEvent::Unanswered);
             }
             // The end of a caller's time budget ends the caller's wait, and no process.
             if is_told_only_now && (is_spared || is_behind_another || !is_own_time_over) {
@@ -127,7 +127,8 @@ impl<T: Ticket> Conversation<T> {
             }
         } else if self.is_starting() && age >= UP_AFTER {
             self.is_up_by_age = true;
-            self.events.push(Event::CameUp { shown_after: None });
+            self.events
+                .push(ConversationEvent::CameUp { shown_after: None });
         }
         if self
             .half_line_since

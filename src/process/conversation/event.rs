@@ -12,7 +12,7 @@ pub(super) const MAX_EVENTS: usize = 256;
 
 /// Something that the driver of a conversation must act upon or log.
 #[derive(Debug)]
-pub enum Event<T> {
+pub enum ConversationEvent<T> {
     /// This request has its answer: `{"result":…}`, or why there is none.
     Answered {
         /// The request.
@@ -50,10 +50,10 @@ pub enum Event<T> {
 
 impl<T> Conversation<T> {
     /// The events since the last call, in order.
-    pub fn take_events(&mut self) -> Vec<Event<T>> {
+    pub fn take_events(&mut self) -> Vec<ConversationEvent<T>> {
         let left_out = std::mem::take(&mut self.strays.left_out);
         if left_out > 0 {
-            self.events.push(Event::StraysLeftOut(left_out));
+            self.events.push(ConversationEvent::StraysLeftOut(left_out));
         }
         if self.events.is_empty() {
             // The driver asks once more after each batch: the room for the next one stays.

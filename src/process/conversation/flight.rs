@@ -1,6 +1,6 @@
 //! A request that was given to the process and has no reply.
 
-use super::event::Event;
+use super::event::ConversationEvent;
 use super::{Conversation, Ticket};
 use crate::error::RequestFailure;
 use crate::process::call::RequestName;
@@ -33,10 +33,13 @@ pub(super) struct Flight<T> {
 
 impl<T> Flight<T> {
     /// The event of this answer, if the caller still waits for it.
-    pub(super) fn close(&mut self, outcome: Result<Bytes, RequestFailure>) -> Option<Event<T>> {
+    pub(super) fn close(
+        &mut self,
+        outcome: Result<Bytes, RequestFailure>,
+    ) -> Option<ConversationEvent<T>> {
         let began = self.could_start_at;
         let ticket = self.ticket.take()?;
-        Some(Event::Answered {
+        Some(ConversationEvent::Answered {
             ticket,
             outcome,
             began,

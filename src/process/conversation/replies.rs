@@ -1,10 +1,10 @@
 //! Lines from the process: which request a line answers, and what it shows of the process.
 
-use super::{Conversation, Event, Fault, Ids, MAX_EVENTS, Promise, Ticket, Trust};
+use super::{Conversation, ConversationEvent, Fault, Ids, MAX_EVENTS, Promise, Ticket, Trust};
 use crate::answer::result_object;
 use crate::cause::Cause;
 use crate::error::RequestFailure;
-use crate::process::line::{self, Announcement, ExtraMembers, Id, Line, Parsed, ReplyBody};
+use crate::process::line::{self, Announcement, ExtraMembers, Id, Parsed, ProcessLine, ReplyBody};
 use bytes::Bytes;
 use std::time::Instant;
 
@@ -12,12 +12,12 @@ use std::time::Instant;
 const MAX_QUOTED_ID_CHARACTERS: usize = 40;
 
 impl<T: Ticket> Conversation<T> {
-    pub(super) fn line(&mut self, now: Instant, line: Line<'_>) {
+    pub(super) fn line(&mut self, now: Instant, line: ProcessLine<'_>) {
         let is_first = !std::mem::replace(&mut self.has_spoken, true);
         match line {
-            Line::Whole(line) => self.whole_line(now, line, is_first),
-            Line::TooLong(line) if line::is_braced(line) => self.too_long(now, line),
-            Line::TooLong(line) => self.stray(now, line, true),
+            ProcessLine::Whole(line) => self.whole_line(now, line, is_first),
+            ProcessLine::TooLong(line) if line::is_braced(line) => self.too_long(now, line),
+            ProcessLine::TooLong(line) => self.stray(now, line, true),
         }
     }
 
@@ -106,7 +106,7 @@ impl<T: Ticket> Conversation<T> {
             ..
         } = answer
         {
-            self.events.push(Event::ErrorBesideResult);
+            self.events.push(ConversationEvent::ErrorBesideResult);
         }
         let Some(mut flight) = self.take_flight(index) else {
             return;
@@ -213,14 +213,14 @@ impl<T: Ticket> Conversation<T> {
             self.ids = Ids::Repeated;
         }
         self.wanted_members.clone_from(&announcement.context);
-        self.events.push(Event::Ready(announcement));
+        self.events.push(ConversationEvent::Ready(announcement));
     }
 
     /// A ready line that was not the first line counts as none: an earlier request may have been
     /// printed. If the ready line is waited for, it will not come any more.
     fn late_ready_line(&mut self) {
         if !std::mem::replace(&mut self.was_ready_late, true) && !self.is_ready {
-            self.events.push(Event::ReadyTooLate);
+            self.events.push(ConversationEvent::ReadyTooLate);
             if self.limits.wait_ready {
                 self.condemn(Fault::ReadyTooLate);
             }
@@ -237,7 +237,7 @@ impl<T: Ticket> Conversation<T> {
     fn show_life(&mut self, now: Instant, asked: Instant) {
         if !self.has_shown_life() {
             let took = now.saturating_duration_since(asked);
-            self.events.push(Event::CameUp {
+            self.events.push(ConversationEvent::CameUp {
                 shown_after: Some(took),
             });
         }
@@ -265,7 +265,7 @@ impl<T: Ticket> Conversation<T> {
         let only = self.only_candidate();
         let ticket = only.and_then(|index| self.flights[index].ticket.as_ref());
         let request = ticket.and_then(Ticket::name);
-        self.events.push(Event::Stray {
+        self.events.push(ConversationEvent::Stray {
             text,
             request,
             is_cut,

@@ -135,7 +135,7 @@ impl Bench {
     fn collect(&mut self) {
         for event in self.talk.take_events() {
             match event {
-                Event::Answered {
+                ConversationEvent::Answered {
                     ticket: request,
                     outcome,
                     ..
@@ -147,13 +147,15 @@ impl Bench {
                     });
                     self.answers.push((request.0, text));
                 }
-                Event::Stray { .. } => self.strays += 1,
-                Event::CameUp { shown_after } => self.ups.push(shown_after),
-                Event::StraysLeftOut(count) => self.strays += usize::try_from(count).unwrap(),
-                Event::Ready(_)
-                | Event::ReadyTooLate
-                | Event::Unanswered
-                | Event::ErrorBesideResult => {}
+                ConversationEvent::Stray { .. } => self.strays += 1,
+                ConversationEvent::CameUp { shown_after } => self.ups.push(shown_after),
+                ConversationEvent::StraysLeftOut(count) => {
+                    self.strays += usize::try_from(count).unwrap()
+                }
+                ConversationEvent::Ready(_)
+                | ConversationEvent::ReadyTooLate
+                | ConversationEvent::Unanswered
+                | ConversationEvent::ErrorBesideResult => {}
             }
         }
     }

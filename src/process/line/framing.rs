@@ -20,7 +20,7 @@ pub struct Framer {
 
 /// One line, without its line break.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Line<'a> {
+pub enum ProcessLine<'a> {
     /// A whole line.
     Whole(&'a [u8]),
     /// The beginning of a line that is longer than its limit; the rest is skipped.
@@ -39,7 +39,7 @@ impl Framer {
     }
 
     /// Takes the bytes of a read; `each` gets every line that ends, or becomes too long, in them.
-    pub fn feed(&mut self, mut bytes: &[u8], mut each: impl FnMut(Line<'_>)) {
+    pub fn feed(&mut self, mut bytes: &[u8], mut each: impl FnMut(ProcessLine<'_>)) {
         while !bytes.is_empty() {
             let end = memchr::memchr(b'\n', bytes);
             let (piece, rest) = match end {
@@ -54,7 +54,7 @@ impl Framer {
                 each(if piece.len() > limit {
                     too_long(piece, limit)
                 } else {
-                    Line::Whole(piece)
+                    ProcessLine::Whole(piece)
                 });
             } else {
                 self.partial.extend_from_slice(piece);
@@ -73,13 +73,13 @@ impl Framer {
         self.skipping || !self.partial.is_empty()
     }
 
-    fn finish_partial(&mut self, ended: bool, each: &mut impl FnMut(Line<'_>)) {
+    fn finish_partial(&mut self, ended: bool, each: &mut impl FnMut(ProcessLine<'_>)) {
         let limit = self.limit(&self.partial);
         if self.partial.len() > limit {
             each(too_long(&self.partial, limit));
             self.skipping = !ended;
         } else if ended {
-            each(Line::Whole(&self.partial));
+            each(ProcessLine::Whole(&self.partial));
         } else {
             return;
         }
@@ -135,8 +135,8 @@ pub fn replies_at_most(line: &[u8]) -> usize {
     }
 }
 
-fn too_long(line: &[u8], limit: usize) -> Line<'_> {
-    Line::TooLong(&line[..limit.min(MAX_STRAY_BYTES)])
+fn too_long(line: &[u8], limit: usize) -> ProcessLine<'_> {
+    ProcessLine::TooLong(&line[..limit.min(MAX_STRAY_BYTES)])
 }
 
 pub(super) fn without_mark(line: &[u8]) -> &[u8] {

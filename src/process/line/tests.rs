@@ -9,8 +9,8 @@ fn lines(max_reply: usize, reads: &[&[u8]]) -> Vec<(bool, Vec<u8>)> {
     for read in reads {
         framer.feed(read, |line| {
             seen.push(match line {
-                Line::Whole(line) => (true, line.to_vec()),
-                Line::TooLong(line) => (false, line.to_vec()),
+                ProcessLine::Whole(line) => (true, line.to_vec()),
+                ProcessLine::TooLong(line) => (false, line.to_vec()),
             });
         });
     }

@@ -17,12 +17,12 @@ const KILL_EXPLAINS_FOR: Duration = Duration::from_secs(1);
 pub(in crate::process) struct OomWatch {
     /// `None` where there is no such count: then nothing is ever explained.
     file: Option<PathBuf>,
-    tally: Mutex<Tally>,
+    tally: Mutex<KillCounts>,
 }
 
 /// Kills that were counted, less the ones that explained a death.
 #[derive(Debug)]
-struct Tally {
+struct KillCounts {
     counted: u64,
     open: u64,
     rose_at: Option<Instant>,
@@ -37,7 +37,7 @@ impl OomWatch {
         let counted = file.as_deref().and_then(count).unwrap_or_default();
         OomWatch {
             file,
-            tally: Mutex::new(Tally {
+            tally: Mutex::new(KillCounts {
                 counted,
                 open: 0,
                 rose_at: None,
@@ -59,12 +59,12 @@ impl OomWatch {
         self.tally().take()
     }
 
-    fn tally(&self) -> MutexGuard<'_, Tally> {
+    fn tally(&self) -> MutexGuard<'_, KillCounts> {
         self.tally.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Tally {
+impl KillCounts {
     fn update(&mut self, counted: u64, now: Instant) {
         let is_old = |rose: Instant| now.saturating_duration_since(rose) > KILL_EXPLAINS_FOR;
         if self.rose_at.is_some_and(is_old) {
@@ -120,7 +120,7 @@ mod tests {
     fn each_kill_explains_one_death_and_not_a_later_one() {
         let start = Instant::now();
         let at = |millis| start + Duration::from_millis(millis);
-        let mut tally = Tally {
+        let mut tally = KillCounts {
             counted: 5,
             open: 0,
             rose_at: None,

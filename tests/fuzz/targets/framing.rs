@@ -1,7 +1,7 @@
 //! Lines do not depend on the cut of the bytes into reads, and equal the lines of a plain split.
 #![no_main]
 
-use faas_worker::process::line::{Framer, Line, MAX_STRAY_BYTES, is_braced};
+use faas_worker::process::line::{Framer, MAX_STRAY_BYTES, ProcessLine, is_braced};
 use libfuzzer_sys::fuzz_target;
 
 const MAX_REPLY: usize = 16;
@@ -16,8 +16,8 @@ fn feed<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Seen {
     for piece in pieces {
         framer.feed(piece, |line| {
             seen.push(match line {
-                Line::Whole(line) => (true, line.to_vec()),
-                Line::TooLong(line) => (false, line.to_vec()),
+                ProcessLine::Whole(line) => (true, line.to_vec()),
+                ProcessLine::TooLong(line) => (false, line.to_vec()),
             });
         });
         assert!(framer.partial().len() <= REPLY_LIMIT.max(MAX_STRAY_BYTES));

@@ -19,9 +19,9 @@ const MAX_INTEGER_DIGITS: usize = 4300;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Token {
     /// The name of a member; its value is the next token.
-    Key(Text),
+    Key(StringContents),
     /// A string value.
-    String(Text),
+    String(StringContents),
     /// A number, `true`, `false`, `null`, or one of the constants that only Python reads.
     Scalar(Range<usize>),
     /// `{` or `[`.
@@ -34,7 +34,7 @@ pub(super) enum Token {
 
 /// The contents of a string between the quotes, all escapes valid.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Text {
+pub(super) struct StringContents {
     /// Where they lie, the quotes left out.
     pub(super) range: Range<usize>,
     /// What decoding them gives.
@@ -223,7 +223,7 @@ pub(super) fn skip_whitespace(text: &[u8], mut at: usize) -> usize {
 }
 
 /// Reads the string whose opening quote is at `quote`.
-pub(super) fn scan_string(text: &[u8], quote: usize) -> Result<Text, Stop> {
+pub(super) fn scan_string(text: &[u8], quote: usize) -> Result<StringContents, Stop> {
     let start = quote + 1;
     let mut at = start;
     let mut unicode = Unicode::WellFormed;
@@ -231,7 +231,7 @@ pub(super) fn scan_string(text: &[u8], quote: usize) -> Result<Text, Stop> {
         at = skip_plain(text, at);
         match text.get(at) {
             Some(b'"') => {
-                return Ok(Text {
+                return Ok(StringContents {
                     range: start..at,
                     unicode,
                 });
