@@ -14,16 +14,16 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 /// Longest time for a batch of spans: `OTEL_EXPORTER_OTLP_TIMEOUT`.
-const TIMEOUT: Duration = Duration::from_secs(10);
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Longest time that spans wait for others: `OTEL_BSP_SCHEDULE_DELAY`.
-const DELAY: Duration = Duration::from_secs(5);
+const DEFAULT_DELAY: Duration = Duration::from_secs(5);
 
 /// Most spans that may wait: `OTEL_BSP_MAX_QUEUE_SIZE`.
-const QUEUE: NonZeroUsize = NonZeroUsize::new(2048).expect("it is not 0");
+const DEFAULT_QUEUE: NonZeroUsize = NonZeroUsize::new(2048).expect("it is not 0");
 
 /// Most spans that are sent at once: `OTEL_BSP_MAX_EXPORT_BATCH_SIZE`.
-const BATCH: NonZeroUsize = NonZeroUsize::new(512).expect("it is not 0");
+const DEFAULT_BATCH: NonZeroUsize = NonZeroUsize::new(512).expect("it is not 0");
 
 /// The values of the variables, or their defaults.
 #[derive(Debug)]
@@ -82,7 +82,9 @@ impl TraceSettings {
             .milliseconds("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT")
             .or_else(|| numbers.milliseconds("OTEL_EXPORTER_OTLP_TIMEOUT"));
         let delay = numbers.milliseconds("OTEL_BSP_SCHEDULE_DELAY");
-        let queue = numbers.count("OTEL_BSP_MAX_QUEUE_SIZE").unwrap_or(QUEUE);
+        let queue = numbers
+            .count("OTEL_BSP_MAX_QUEUE_SIZE")
+            .unwrap_or(DEFAULT_QUEUE);
         let batch = numbers.count("OTEL_BSP_MAX_EXPORT_BATCH_SIZE");
         TraceSettings {
             is_disabled: is("OTEL_SDK_DISABLED", "true") || is("OTEL_TRACES_EXPORTER", "none"),
@@ -91,10 +93,10 @@ impl TraceSettings {
                 .or_else(|| set("OTEL_EXPORTER_OTLP_PROTOCOL")),
             sampling,
             resource: resource(&set),
-            timeout: timeout.unwrap_or(TIMEOUT),
-            delay: delay.unwrap_or(DELAY),
+            timeout: timeout.unwrap_or(DEFAULT_TIMEOUT),
+            delay: delay.unwrap_or(DEFAULT_DELAY),
             queue,
-            batch: batch.unwrap_or(BATCH).min(queue),
+            batch: batch.unwrap_or(DEFAULT_BATCH).min(queue),
             complaints: numbers.complaints,
         }
     }
@@ -186,7 +188,10 @@ mod tests {
             let settings = settings(variables);
             assert_eq!(settings.endpoint.url, "http://localhost:4318/v1/traces");
             assert_eq!(settings.sampling.name(), "parentbased_always_on");
-            assert_eq!((settings.timeout, settings.delay), (TIMEOUT, DELAY));
+            assert_eq!(
+                (settings.timeout, settings.delay),
+                (DEFAULT_TIMEOUT, DEFAULT_DELAY)
+            );
             assert_eq!((settings.queue.get(), settings.batch.get()), (2048, 512));
             assert!(!settings.is_disabled && settings.complaints.is_empty());
         }
@@ -295,7 +300,10 @@ mod tests {
         ]);
         assert_eq!(settings.complaints.len(), 2, "{:?}", settings.complaints);
         assert_eq!(settings.timeout, Duration::from_millis(2500));
-        assert_eq!((settings.delay, settings.queue), (DELAY, QUEUE));
-        assert_eq!(settings.batch, QUEUE);
+        assert_eq!(
+            (settings.delay, settings.queue),
+            (DEFAULT_DELAY, DEFAULT_QUEUE)
+        );
+        assert_eq!(settings.batch, DEFAULT_QUEUE);
     }
 }
