@@ -20,11 +20,15 @@ use std::io::Write;
 use std::process::ExitCode;
 use tracing::{error, warn};
 
-/// Prints what a worker was found to be.
-fn tell((line, is_so): &(String, bool)) -> ExitCode {
-    // Whoever only wants the exit status may have closed its end.
+/// Prints the state of a worker, good or bad.
+fn tell(state: Result<String, String>) -> ExitCode {
+    let (line, status) = match state {
+        Ok(line) => (line, ExitCode::SUCCESS),
+        Err(line) => (line, ExitCode::FAILURE),
+    };
+    // A caller that only wants the exit status may have closed its end.
     drop(writeln!(std::io::stdout(), "{line}"));
-    ExitCode::from(u8::from(!is_so))
+    status
 }
 
 fn main() -> ExitCode {
@@ -34,8 +38,8 @@ fn main() -> ExitCode {
     }
     match cli::parse() {
         Err(status) => status,
-        Ok(Task::Health(addresses)) => tell(&health(&addresses, Question::Health)),
-        Ok(Task::Ready(addresses)) => tell(&health(&addresses, Question::Ready)),
+        Ok(Task::Health(addresses)) => tell(health(&addresses, Question::Health)),
+        Ok(Task::Ready(addresses)) => tell(health(&addresses, Question::Ready)),
         Ok(Task::Top(settings)) => top(&settings.addresses, settings.interval, settings.once),
         Ok(Task::New(language, directory)) => new::new(&language, &directory),
         Ok(Task::Languages) => new::list(),

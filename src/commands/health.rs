@@ -40,9 +40,13 @@ impl Question {
     }
 }
 
-/// Asks the worker at these addresses; returns one line to print, and whether the worker is well,
-/// or ready. Of several addresses, as `localhost` has, one is enough.
-pub fn health(addresses: &[SocketAddr], question: Question) -> (String, bool) {
+/// Asks the worker at these addresses; returns one line to print. Of several addresses, as
+/// `localhost` has, one is enough.
+///
+/// # Errors
+///
+/// When the worker is not well, or not ready; says why, in one line to print.
+pub fn health(addresses: &[SocketAddr], question: Question) -> Result<String, String> {
     let deadline = Instant::now() + TIME_LIMIT;
     let mut last = "no address to ask".to_owned();
     for address in addresses {
@@ -51,11 +55,11 @@ pub fn health(addresses: &[SocketAddr], question: Question) -> (String, bool) {
             question,
             deadline,
         ) {
-            Ok(line) => return (line, true),
+            Ok(line) => return Ok(line),
             Err(line) => last = line,
         }
     }
-    (last, false)
+    Err(last)
 }
 
 /// Asks at all these addresses, without the ones that this machine lacks; the first fault counts.
