@@ -7,9 +7,9 @@ use std::fs;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
-/// A number from here on means no limit: version 1 writes the largest whole number of
-/// pages that fits 63 bits.
-const NO_LIMIT: u64 = 1 << 60;
+/// The least number that means no limit: version 1 writes the largest whole number of pages that fits
+/// 63 bits.
+const UNLIMITED_FROM: u64 = 1 << 60;
 
 /// The limit on the memory of the worker and all its processes together, in bytes: the least that
 /// its control group, or a group above it, has. `None` where there is no limit.
@@ -98,7 +98,7 @@ fn files_of(groups: &str, unified: &str, old: Option<(&str, &str)>) -> Vec<PathB
 /// The number in `memory.max` or `memory.limit_in_bytes`; `None` for no limit.
 fn limit_in(text: &str) -> Option<u64> {
     let limit = text.trim().parse().ok()?;
-    (limit < NO_LIMIT).then_some(limit)
+    (limit < UNLIMITED_FROM).then_some(limit)
 }
 
 /// The processors, rounded up, in `cpu.max`, or in the quota and the period of version 1; `None`

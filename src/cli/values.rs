@@ -87,12 +87,12 @@ pub(super) fn interval(text: &str) -> Result<Duration, String> {
 
 /// The shortest limit of a time: nothing can be read, run or written within less, and the clocks of
 /// the runtime count in milliseconds.
-const MIN_LIMIT: Duration = Duration::from_millis(1);
+const SHORTEST_TIME_LIMIT: Duration = Duration::from_millis(1);
 
 /// A duration after which something ends: a request, a connection, a start.
 pub(super) fn limit_of_time(text: &str) -> Result<Duration, String> {
     match duration(text)? {
-        limit if limit < MIN_LIMIT => Err("too short, expected 1ms or more".to_owned()),
+        limit if limit < SHORTEST_TIME_LIMIT => Err("too short, expected 1ms or more".to_owned()),
         limit => Ok(limit),
     }
 }
