@@ -237,7 +237,7 @@ fn what_is_handed_back_to_a_closed_pool_is_refused_and_not_forgotten() {
     assert_eq!(answer, Poll::Ready(Err(RequestFailure::Draining)));
 }
 
-/// A pool of which a process has come up, and a request that was handed on so often.
+/// A pool of which a process has come up, and a request that was handed back so often.
 fn times_handed_back(times: u32) -> (Pool, PendingAnswer) {
     let pool = pool_for(1);
     pool.dispatcher.record(|health| {
@@ -255,7 +255,7 @@ fn times_handed_back(times: u32) -> (Pool, PendingAnswer) {
 }
 
 #[test]
-fn a_request_is_handed_on_twice_and_then_fails() {
+fn a_request_is_handed_back_twice_and_then_fails() {
     let (pool, mut answered) = times_handed_back(3);
     assert!(ask(&pool, 1, &Arc::default()).is_pending());
     let answer = Pin::new(&mut answered).poll(&mut Context::from_waker(Waker::noop()));

@@ -108,11 +108,11 @@ impl<W> WaitingProcesses<W> {
 
     /// Takes the process to wake next for a call of this thread. An idle one counts as idle until
     /// it is polled.
-    pub(super) fn pop(&mut self, home: ThreadNumber) -> Option<Registered<W>> {
+    pub(super) fn pop(&mut self, callers_thread: ThreadNumber) -> Option<Registered<W>> {
         let (priority, registered) = PRIORITIES_IN_ORDER
             .iter()
             .zip(&mut self.ranked)
-            .find_map(|(priority, listed)| Some((priority, pop_near(listed, home)?)))?;
+            .find_map(|(priority, listed)| Some((priority, pop_near(listed, callers_thread)?)))?;
         if priority.is_idle() {
             self.woken.push(registered.process);
         }
@@ -120,19 +120,19 @@ impl<W> WaitingProcesses<W> {
     }
 
     /// Takes the idle process to wake next.
-    pub(super) fn pop_idle(&mut self, home: ThreadNumber) -> Option<Registered<W>> {
+    pub(super) fn pop_idle(&mut self, callers_thread: ThreadNumber) -> Option<Registered<W>> {
         let idle = PRIORITIES_IN_ORDER
             .iter()
             .zip(&mut self.ranked)
             .filter(|(priority, _)| priority.is_idle())
-            .find_map(|(_, listed)| pop_near(listed, home))?;
+            .find_map(|(_, listed)| pop_near(listed, callers_thread))?;
         self.woken.push(idle.process);
         Some(idle)
     }
 
     /// Takes the process to wake next of the processes that have never answered.
-    pub(super) fn pop_new(&mut self, home: ThreadNumber) -> Option<Registered<W>> {
-        let new = pop_near(&mut self.ranked[Priority::New as usize], home)?;
+    pub(super) fn pop_new(&mut self, callers_thread: ThreadNumber) -> Option<Registered<W>> {
+        let new = pop_near(&mut self.ranked[Priority::New as usize], callers_thread)?;
         self.woken.push(new.process);
         Some(new)
     }
@@ -146,13 +146,16 @@ impl<W> WaitingProcesses<W> {
 }
 
 /// Takes the most recently used process of this thread, or else of any thread.
-fn pop_near<W>(listed: &mut Vec<Registered<W>>, home: ThreadNumber) -> Option<Registered<W>> {
+fn pop_near<W>(
+    listed: &mut Vec<Registered<W>>,
+    callers_thread: ThreadNumber,
+) -> Option<Registered<W>> {
     let last = listed.pop()?;
-    if last.thread == home {
+    if last.thread == callers_thread {
         return Some(last);
     }
     // Few processes: a search costs less than a list for each thread.
-    match listed.iter().rposition(|one| one.thread == home) {
+    match listed.iter().rposition(|one| one.thread == callers_thread) {
         Some(index) => {
             let near = listed.remove(index);
             listed.push(last);

@@ -105,7 +105,7 @@ pub struct ConversationConfig {
 /// When a process would start on a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Position {
-    /// At once.
+    /// Immediately.
     AtOnce,
     /// After the requests that it has.
     Behind {
@@ -240,7 +240,7 @@ impl<T: Ticket> Conversation<T> {
         self.flights.len()
     }
 
-    /// Requests that the process may work on at once.
+    /// Requests that the process may work on at the same time.
     pub fn requests_at_once(&self) -> usize {
         match self.promise {
             Promise::Nothing | Promise::Order | Promise::Broken => 1,
@@ -258,13 +258,13 @@ impl<T: Ticket> Conversation<T> {
         self.last_replied
     }
 
-    /// True when requests are written ahead. By the promise of order, they are given back at the
-    /// end of the process.
+    /// True when requests are written ahead. By the promise of order, they are handed back to
+    /// the queue at the end of the process.
     pub fn is_ahead(&self) -> bool {
         self.promise == Promise::Order && self.flights.len() > 1
     }
 
-    /// True when the process has requests of several callers at once, or may have.
+    /// True when the process has requests of several callers at the same time, or may have.
     pub fn is_shared(&self) -> bool {
         self.flights.len() > 1 || self.promise.allows_any_order()
     }

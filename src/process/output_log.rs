@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 use tracing::{info, warn};
 
-/// Bytes that the processes of one slot may log at once, all together. A new process begins with
+/// Bytes that the processes of one slot may log without a pause, all together. A new process begins with
 /// the bytes that are left, or a process that floods and dies again and again would log without
 /// end.
 const BURST_BYTES: u64 = 256 * 1024;

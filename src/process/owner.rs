@@ -60,8 +60,8 @@ pub struct Owner<S: RequestSource> {
     read_at: Instant,
     /// Bytes of stdout that were handled, all together.
     taken_in: u64,
-    /// An answer, or a failure in its place, was handed on.
-    has_handed_on: bool,
+    /// An answer, or a failure in its place, was delivered.
+    has_answered: bool,
     /// A deadline has passed, and is acted upon when `taken_in` has reached this number: the bytes
     /// that were in the pipe then are handled before.
     expires_when_taken_in: Option<u64>,
@@ -98,7 +98,7 @@ impl<S: RequestSource + ProcessObserver> Owner<S> {
             unhandled: 0..0,
             read_at: now,
             taken_in: 0,
-            has_handed_on: false,
+            has_answered: false,
             expires_when_taken_in: None,
         }
     }
@@ -171,7 +171,7 @@ impl<S: RequestSource + ProcessObserver> Owner<S> {
         self.close_stdin_when_written();
     }
 
-    /// Closes the stdin of the process at once; lines that are not written are dropped.
+    /// Closes the stdin of the process immediately; lines that are not written are dropped.
     pub fn close_stdin(&mut self) {
         self.takes_no_more = true;
         self.source.leave();
@@ -189,7 +189,7 @@ impl<S: RequestSource + ProcessObserver> Owner<S> {
         self.conversation.in_flight() > 0
     }
 
-    /// True when the process may have worked on requests of several callers at once.
+    /// True when the process may have worked on requests of several callers at the same time.
     pub fn is_shared(&self) -> bool {
         self.conversation.is_shared()
     }
@@ -238,7 +238,7 @@ impl<S: RequestSource + ProcessObserver> Owner<S> {
         }
     }
 
-    /// Hands on answers and logs lines; returns how many events there were.
+    /// Delivers answers and logs lines; returns how many events there were.
     fn handle_events(&mut self) -> usize {
         let events = self.conversation.take_events();
         let count = events.len();
@@ -253,7 +253,7 @@ impl<S: RequestSource + ProcessObserver> Owner<S> {
                         process: self.process,
                         began,
                         ended: self.read_at,
-                        is_first: !std::mem::replace(&mut self.has_handed_on, true),
+                        is_first: !std::mem::replace(&mut self.has_answered, true),
                     };
                     self.source.answer(ticket, outcome, work);
                 }

@@ -10,4 +10,5 @@ mod process;
 
 pub(super) use oom::OomWatch;
 pub use orphans::{end_orphans, orphans, reap_in_time, take_in_orphans};
+pub(crate) use process::EXIT_AFTER_CLOSE_TIME;
 pub use process::{Death, ExitWatch, Process, describe};

@@ -109,7 +109,9 @@ impl Table {
         let open = self.talk.end(&unread, PipeHolders::Gone);
         assert!(open.len() <= sent_before);
         self.done.extend(open.into_iter().map(|open| match open {
-            OpenRequest::NeverStarted(request) | OpenRequest::MayHaveStarted(request) => request.0,
+            OpenRequest::NeverStarted(ticket) | OpenRequest::MayHaveStarted { ticket, .. } => {
+                ticket.0
+            }
         }));
         self.done.sort_unstable();
         let all: Vec<u64> = (1..=self.given).collect();

@@ -15,7 +15,7 @@ use crate::process::launch::{LaunchError, Launched, Watched};
 use crate::process::memory::measure_memory;
 use crate::process::output_log::{ErrorOutput, LogAllowance, ProcessLog, StreamLog};
 use crate::process::owner::Owner;
-use crate::process::reaping::{Death, ExitWatch, Process, describe};
+use crate::process::reaping::{Death, EXIT_AFTER_CLOSE_TIME, ExitWatch, Process, describe};
 use crate::process::repeats::StartEnd;
 use crate::shutdown::{Shutdown, Stage};
 use rustix::process::Signal;
@@ -29,10 +29,6 @@ use tracing::info;
 
 /// A process without a ready line holds its permit to start for this long.
 pub(super) const START_PERMIT_TIME: Duration = Duration::from_millis(100);
-
-/// A process that has closed a pipe has this long to exit by itself, so that its exit status can be
-/// told.
-const EXIT_AFTER_CLOSE_TIME: Duration = Duration::from_millis(20);
 
 /// A running process, its pipes, and its place in the pool.
 #[derive(Debug)]
@@ -162,14 +158,14 @@ impl LiveProcess {
         // From then on a late ready line holds up no other start.
         let start_lasts = sleep_until((self.started + START_PERMIT_TIME).into());
         tokio::pin!(start_lasts);
-        let mut is_starting = true;
+        let mut holds_start_permit = true;
         loop {
             // Cancel-safe: each of these keeps its progress in what it borrows.
             tokio::select! {
                 biased;
                 () = self.exit.ended() => return StopReason::Ended,
                 fault = self.owner.serve() => return self.reason_for_fault(fault).await,
-                () = &mut start_lasts, if is_starting => is_starting = false,
+                () = &mut start_lasts, if holds_start_permit => holds_start_permit = false,
             }
             self.owner.source_mut().end_start();
         }
@@ -211,7 +207,7 @@ impl LiveProcess {
         if !must_end_now {
             // A handler can tell SIGTERM for itself alone, by the end of its stdin, from one sent
             // to a whole service. A process at fault has no request that is awaited or could be
-            // handed on.
+            // handed back.
             if is_fault {
                 self.owner.close_stdin();
             }

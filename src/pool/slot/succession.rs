@@ -1,4 +1,5 @@
-//! How one process takes the place of another: asked for, started, tried, installed or given up.
+//! How a successor takes the place of the current process: it is asked for, started, tried, and
+//! then installed or given up.
 
 use super::departure::{Replacement, StopReason};
 use super::member::Role;
@@ -125,7 +126,7 @@ impl Slot {
         self.successor_failed(why.to_string(), delay);
     }
 
-    /// The successor is up, and takes the place.
+    /// The successor is up: installs it, and stops the process that it replaces.
     pub(super) fn take_over(&mut self) {
         let Successor::ComingUp(running) =
             std::mem::replace(&mut self.successor, Successor::Nothing)

@@ -25,7 +25,7 @@ impl<T: Ticket> Conversation<T> {
         let waits_for_ready = self.limits.wait_ready && !self.is_ready;
         let startup = waits_for_ready.then(|| self.started + self.limits.startup_timeout);
         let lived =
-            (self.is_starting() && !self.limits.wait_ready).then(|| self.started + UP_AFTER);
+            (self.is_coming_up() && !self.limits.wait_ready).then(|| self.started + UP_AFTER);
         let half_line = self.half_line_since.map(|since| since + HALF_LINE_TIMEOUT);
         let silence = self.silence.deadline();
         let rest = [
@@ -72,11 +72,11 @@ impl<T: Ticket> Conversation<T> {
     /// Fails requests whose time is over, and condemns a process that is too slow. All bytes that
     /// stdout holds must have been received before: an answer that is there wins.
     ///
-    /// * While the caller waits, it gets its 504. The process stays if it is spared, if the request
-    ///   was only written ahead, or if only the caller's time budget was over.
-    /// * After that, where the process works on several requests at once, the request is dropped
-    ///   and the process finishes the others.
-    /// * After that, any other process is condemned.
+    /// * A request whose caller waits fails with 504. The process goes on if it is spared, if the
+    ///   request was only written ahead, or if only the caller's time budget was over.
+    /// * Otherwise, as for a request whose caller has had its 504 before: a process that works on
+    ///   several requests at the same time loses this request and finishes the others; any other
+    ///   process is condemned.
     pub fn expire(&mut self, now: Instant, slowest_start: Option<Duration>) {
         let age = now.saturating_duration_since(self.started);
         self.expire_waits(now, age);
@@ -125,7 +125,7 @@ impl<T: Ticket> Conversation<T> {
             if age >= self.limits.startup_timeout {
                 self.condemn(Fault::TooSlowToStart);
             }
-        } else if self.is_starting() && age >= UP_AFTER {
+        } else if self.is_coming_up() && age >= UP_AFTER {
             self.is_up_by_age = true;
             self.events
                 .push(ConversationEvent::CameUp { shown_after: None });
@@ -173,7 +173,7 @@ impl<T: Ticket> Conversation<T> {
     }
 
     /// True while the process has shown no life and is too young to count as up.
-    fn is_starting(&self) -> bool {
+    fn is_coming_up(&self) -> bool {
         !self.is_up_by_age && !self.has_shown_life()
     }
 

@@ -2,6 +2,7 @@
 
 use super::{Conversation, Promise, Ticket};
 use crate::process::line;
+use std::time::Instant;
 
 /// Whether another process still holds the pipes of a process that is dead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,7 +19,12 @@ pub enum OpenRequest<T> {
     /// The process never started on it: another may be given it.
     NeverStarted(T),
     /// The process may have started on it, and may have finished.
-    MayHaveStarted(T),
+    MayHaveStarted {
+        /// The request.
+        ticket: T,
+        /// When the process could start on it.
+        since: Instant,
+    },
 }
 
 impl<T: Ticket> Conversation<T> {
@@ -44,11 +50,14 @@ impl<T: Ticket> Conversation<T> {
         flights
             .filter_map(|(index, flight)| {
                 let is_untouched = flight.line.start >= read || index >= started_at_most;
-                let open = match is_untouched {
-                    true => OpenRequest::NeverStarted,
-                    false => OpenRequest::MayHaveStarted,
-                };
-                flight.ticket.map(open)
+                let ticket = flight.ticket?;
+                Some(match is_untouched {
+                    true => OpenRequest::NeverStarted(ticket),
+                    false => OpenRequest::MayHaveStarted {
+                        ticket,
+                        since: flight.could_start_at,
+                    },
+                })
             })
             .collect()
     }

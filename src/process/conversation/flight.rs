@@ -75,10 +75,4 @@ impl<T: Ticket> Conversation<T> {
     pub fn is_awaited(&self) -> bool {
         self.flights.iter().any(|flight| flight.ticket.is_some())
     }
-
-    /// When the process could start on each request whose caller waits, in order.
-    pub fn awaited_since(&self) -> Vec<Instant> {
-        let awaited = self.flights.iter().filter(|flight| flight.ticket.is_some());
-        awaited.map(|flight| flight.could_start_at).collect()
-    }
 }

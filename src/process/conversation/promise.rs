@@ -7,7 +7,7 @@ pub(super) enum Promise {
     Nothing,
     /// One at a time, strictly in order, ids repeated.
     Order,
-    /// This many at once, in any order, ids repeated.
+    /// This many at the same time, in any order, ids repeated.
     Concurrency(usize),
     /// One at a time was announced, and another order seen: the process counts as working on all
     /// of its requests, in any order, and is given no further one beside them.
@@ -15,7 +15,8 @@ pub(super) enum Promise {
 }
 
 impl Promise {
-    /// True when the process may work on several of its requests at once, in any order.
+    /// True when the process may work on several of its requests at the same time, in any
+    /// order.
     pub(super) fn allows_any_order(self) -> bool {
         matches!(self, Promise::Concurrency(_) | Promise::Broken)
     }

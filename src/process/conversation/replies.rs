@@ -37,7 +37,7 @@ impl<T: Ticket> Conversation<T> {
                     self.stray(now, line, false)
                 }
                 (Ids::Repeated, ExtraMembers::Nothing) => {
-                    self.unmatched(now, Fault::MissingId, &"".into())
+                    self.misnamed_reply(now, Fault::MissingId, &"".into())
                 }
                 (Ids::Unknown | Ids::Never, ExtraMembers::Nothing | ExtraMembers::Others) => {
                     self.unnamed_reply(now, &answer);
@@ -54,7 +54,7 @@ impl<T: Ticket> Conversation<T> {
             Parsed::Malformed(id, how) if self.index_of(id).is_some() => {
                 self.named_reply(now, Id::Integer(id), &ReplyBody::Broken(how));
                 // Further replies may stand behind this one, without a line end between them.
-                self.count_unmatched(line::objects_in(line).saturating_sub(1));
+                self.count_possible_replies(line::objects_in(line).saturating_sub(1));
             }
             Parsed::Ready(announcement) if is_first => self.ready(now, announcement),
             Parsed::Ready(_) => {
@@ -70,13 +70,13 @@ impl<T: Ticket> Conversation<T> {
     /// A reply that names its request.
     fn named_reply(&mut self, now: Instant, id: Id<'_>, answer: &ReplyBody<'_>) {
         let Id::Integer(number) = id else {
-            return self.unmatched(now, Fault::WrongId, &kind_of(id));
+            return self.misnamed_reply(now, Fault::WrongId, &kind_of(id));
         };
         let Some(index) = self.index_of(number) else {
             if !self.closed_ids.contains(number) {
-                return self.unmatched(now, Fault::WrongId, &kind_of(id));
+                return self.misnamed_reply(now, Fault::WrongId, &kind_of(id));
             }
-            self.count_unmatched(1);
+            self.count_possible_replies(1);
             return self.doubt(Fault::StaleId);
         };
         self.ids = Ids::Repeated;
@@ -137,9 +137,10 @@ impl<T: Ticket> Conversation<T> {
         }
     }
 
-    /// A reply that names no request. If only one request could have been meant, that one fails.
-    fn unmatched(&mut self, now: Instant, fault: Fault, which: &Cause) {
-        if let Some(index) = self.only_candidate() {
+    /// A reply without an id, or with an id that no request has. The request that is meant fails, if
+    /// there can be only one.
+    fn misnamed_reply(&mut self, now: Instant, fault: Fault, which: &Cause) {
+        if let Some(index) = self.meant_request() {
             let cause = which.clone().map(|which| format!("{fault}{which}"));
             let cause = cause.of_rule(fault.rule());
             self.fail(now, index, RequestFailure::Protocol(cause));
@@ -150,7 +151,7 @@ impl<T: Ticket> Conversation<T> {
     fn too_long(&mut self, now: Instant, line: &[u8]) {
         let meant = match line::leading_id(line) {
             Some(id) => self.index_of(id),
-            None => self.only_candidate(),
+            None => self.meant_request(),
         };
         match meant {
             Some(index) => {
@@ -160,17 +161,17 @@ impl<T: Ticket> Conversation<T> {
                 let failure = RequestFailure::ReplyTooLarge(self.limits.max_reply_bytes);
                 self.fail(now, index, failure);
             }
-            None => self.count_unmatched(1),
+            None => self.count_possible_replies(1),
         }
         if line::objects_in(line) > 1 {
-            self.count_unmatched(usize::MAX);
+            self.count_possible_replies(usize::MAX);
         }
         self.doubt(Fault::LineTooLong);
     }
 
-    /// The only request that a reply without a usable id can be meant for: the only one in flight,
-    /// or the first, if the process keeps order.
-    fn only_candidate(&self) -> Option<usize> {
+    /// The index of the request that a reply without a usable id is meant for: the only request, or
+    /// the first, if the process keeps order.
+    fn meant_request(&self) -> Option<usize> {
         let is_first = self.flights.len() == 1 || self.promise == Promise::Order;
         (is_first && !self.flights.is_empty()).then_some(0)
     }
@@ -228,7 +229,7 @@ impl<T: Ticket> Conversation<T> {
     }
 
     /// The process may be this many requests further than its replies say.
-    fn count_unmatched(&mut self, requests: usize) {
+    fn count_possible_replies(&mut self, requests: usize) {
         self.possible_replies = self.possible_replies.saturating_add(requests);
     }
 
@@ -248,7 +249,7 @@ impl<T: Ticket> Conversation<T> {
             self.silence.wait(now);
         }
         if !self.flights.is_empty() {
-            self.count_unmatched(if is_cut {
+            self.count_possible_replies(if is_cut {
                 usize::MAX
             } else {
                 line::replies_at_most(line)
@@ -262,8 +263,8 @@ impl<T: Ticket> Conversation<T> {
         }
         let is_cut = is_cut || shown.len() < line.len();
         let text = Bytes::copy_from_slice(shown);
-        let only = self.only_candidate();
-        let ticket = only.and_then(|index| self.flights[index].ticket.as_ref());
+        let meant = self.meant_request();
+        let ticket = meant.and_then(|index| self.flights[index].ticket.as_ref());
         let request = ticket.and_then(Ticket::name);
         self.events.push(ConversationEvent::Stray {
             text,

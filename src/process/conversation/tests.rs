@@ -31,7 +31,7 @@ fn told_apart<T>(open: Vec<OpenRequest<T>>) -> Vec<(T, bool)> {
     open.into_iter()
         .map(|open| match open {
             OpenRequest::NeverStarted(request) => (request, true),
-            OpenRequest::MayHaveStarted(request) => (request, false),
+            OpenRequest::MayHaveStarted { ticket, .. } => (ticket, false),
         })
         .collect()
 }
@@ -904,11 +904,11 @@ fn ended(bench: &mut Bench, unread: usize) -> Vec<(u64, bool)> {
 /// Somebody who left the group may have read them, and be working on them still.
 #[test]
 fn while_a_descendant_holds_the_pipes_a_promise_of_order_gives_nothing_back() {
-    for (holders, given_back) in [(PipeHolders::Gone, 2), (PipeHolders::Possible, 0)] {
+    for (holders, handed_back) in [(PipeHolders::Gone, 2), (PipeHolders::Possible, 0)] {
         let mut bench = ahead(5);
         let ended = bench.end(0, holders);
         let untouched = ended.iter().filter(|(_, is_untouched)| *is_untouched);
-        assert_eq!(untouched.count(), given_back, "{holders:?}");
+        assert_eq!(untouched.count(), handed_back, "{holders:?}");
     }
     // What was taken back out of the pipe, nobody has read.
     let mut bench = ahead(5);
@@ -1037,7 +1037,7 @@ fn a_request_without_a_caller_has_its_time_and_no_more() {
 }
 
 #[test]
-fn after_a_broken_order_nothing_is_given_back_by_promise() {
+fn after_a_broken_order_nothing_is_handed_back_by_promise() {
     let mut bench = ahead(6);
     bench.says("{\"id\":4,\"result\":4}\n");
     assert_eq!(bench.result(4), "4");
@@ -1219,7 +1219,7 @@ fn honest_step() -> impl Strategy<Value = HonestStep> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1000))]
     #[test]
-    fn requests_that_an_orderly_process_started_are_never_given_back(
+    fn requests_that_an_orderly_process_started_are_never_handed_back(
         steps in proptest::collection::vec(honest_step(), 0..80),
     ) {
         let mut bench = ordered();
@@ -1488,7 +1488,7 @@ fn a_line_is_made_again_as_it_was_to_be_compared() {
 
 #[test]
 fn lines_that_come_back_changed_give_no_request_back() {
-    for (at, is_given_back) in [(None, true), (Some(7), false), (Some(30), false)] {
+    for (at, is_handed_back) in [(None, true), (Some(7), false), (Some(30), false)] {
         let mut bench = Bench::new();
         bench.says("{\"ready\":true,\"concurrency\":4}\n");
         bench.give(1);
@@ -1499,7 +1499,7 @@ fn lines_that_come_back_changed_give_no_request_back() {
         }
         let ended = told_apart(bench.talk.end(&unread, PipeHolders::Possible));
         let untouched = ended.iter().map(|(_, is_untouched)| *is_untouched);
-        assert!(untouched.eq([is_given_back, is_given_back]), "{at:?}");
+        assert!(untouched.eq([is_handed_back, is_handed_back]), "{at:?}");
     }
 }
 

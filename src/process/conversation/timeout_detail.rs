@@ -58,7 +58,7 @@ impl<T: Ticket> Conversation<T> {
         let strays = self.strays.count - flight.strays_before;
         let last = shown(&self.strays.last);
         let half = self.framer.partial();
-        // With several requests at once, output may be another caller's answer.
+        // With several requests at the same time, output may be another caller's answer.
         let is_shared = self.promise.allows_any_order();
         let quote = |text: &str| {
             if is_shared || !quotes {

@@ -67,7 +67,7 @@ pub enum ReplyBody<'a> {
 /// The announcement of a ready line.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Announcement {
-    /// How many requests at once, if said.
+    /// How many requests at the same time, if said.
     pub concurrency: Option<usize>,
     /// The members wanted beside `payload`.
     pub context: Vec<ContextMember>,

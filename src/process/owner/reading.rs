@@ -13,7 +13,7 @@ pub(super) const READ_BYTES: usize = 64 * 1024;
 /// Most reads in a row before other tasks have their turn.
 const MAX_READS_IN_A_ROW: usize = 16;
 
-/// Bytes of a read that are handled at once: 16 Ki empty lines take less than [`MAX_TURN`].
+/// Bytes of a read that are handled together: 16 Ki empty lines take less than [`MAX_TURN`].
 pub(super) const PIECE_BYTES: usize = 16 * 1024;
 
 /// Longest time of reading before other tasks have their turn.

@@ -30,8 +30,8 @@ const STDOUT_END_TIMEOUT: Duration = Duration::from_millis(20);
 
 impl<S: RequestSource + ProcessObserver> Owner<S> {
     /// The process has been reaped. Delivers the answers that are still in its stdout, fails the
-    /// requests that it may have started with `cause`, and gives back the requests that it never
-    /// started.
+    /// requests that it may have started with `cause`, and returns the requests that it never
+    /// started, to be handed back to the queue.
     // Not cancel-safe: requests that were taken back are lost with the future.
     pub async fn settle(&mut self, cause: &Cause) -> Vec<S::Request> {
         self.source.leave();
@@ -49,20 +49,18 @@ impl<S: RequestSource + ProcessObserver> Owner<S> {
         };
         let mut never_started = Vec::new();
         let (process, ended) = (self.process, Instant::now());
-        let since = self.conversation.awaited_since();
-        let open = self.conversation.end(&unread, holders);
-        for (open, began) in open.into_iter().zip(since) {
+        for open in self.conversation.end(&unread, holders) {
             match open {
                 OpenRequest::NeverStarted(request) => never_started.push(request),
-                OpenRequest::MayHaveStarted(request) => {
+                OpenRequest::MayHaveStarted { ticket, since } => {
                     let failure = RequestFailure::Exited(cause.clone());
                     let work = Work {
                         process,
-                        began,
+                        began: since,
                         ended,
-                        is_first: !std::mem::replace(&mut self.has_handed_on, true),
+                        is_first: !std::mem::replace(&mut self.has_answered, true),
                     };
-                    request
+                    ticket
                         .into()
                         .into_answer(Err(failure), Some(work))
                         .deliver();

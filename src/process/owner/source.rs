@@ -40,7 +40,7 @@ pub trait ProcessObserver {
     fn came_up(&mut self, shown_after: Option<Duration>);
     /// The process has had its time for a request, and has sent neither a ready line nor a reply.
     fn went_unanswered(&mut self);
-    /// The process has sent a ready line, and may work on this many requests at once.
+    /// The process has sent a ready line, and may work on this many requests at the same time.
     fn announced(&mut self, at_once: usize);
     /// The process has written to stderr, the last time at this moment.
     fn wrote_stderr(&mut self, at: Instant);

@@ -297,7 +297,7 @@ async fn a_busy_process_without_free_places_passes_on_its_wake_up() {
 }
 
 #[tokio::test]
-async fn a_request_that_is_given_back_can_no_longer_be_read() {
+async fn a_request_that_is_handed_back_can_no_longer_be_read() {
     let mut bench = Bench::new().await;
     let answered = bench.ask(LONG);
     assert!(bench.turn().is_pending());
@@ -310,7 +310,7 @@ async fn a_request_that_is_given_back_can_no_longer_be_read() {
 }
 
 #[tokio::test]
-async fn a_request_that_was_read_in_part_is_not_given_back() {
+async fn a_request_that_was_read_in_part_is_not_handed_back() {
     let mut bench = Bench::new().await;
     let mut answered = bench.ask(LONG);
     assert!(bench.turn().is_pending());
@@ -363,7 +363,7 @@ fn put_back(bench: &Bench, text: &[u8]) {
 
 #[tokio::test]
 async fn bytes_put_in_place_of_read_ones_give_no_request_back() {
-    for (is_same, given_back) in [(true, 1), (false, 0)] {
+    for (is_same, handed_back) in [(true, 1), (false, 0)] {
         let mut bench = Bench::new().await;
         let _answered = bench.ask(LONG);
         assert!(bench.turn().is_pending());
@@ -374,7 +374,7 @@ async fn bytes_put_in_place_of_read_ones_give_no_request_back() {
         }
         put_back(&bench, &line);
         let never_started = bench.owner.settle(&"gone".into()).await;
-        assert_eq!(never_started.len(), given_back, "{is_same}");
+        assert_eq!(never_started.len(), handed_back, "{is_same}");
     }
 }
 

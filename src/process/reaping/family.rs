@@ -10,13 +10,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 #[derive(Debug)]
 pub(super) struct Family {
     /// Processes of a pool that their slots have not reaped.
-    own: BTreeSet<i32>,
+    of_slots: BTreeSet<i32>,
     /// Children from before this program was executed in its process; not ours to kill.
     inherited: BTreeSet<i32>,
 }
 
 static FAMILY: Mutex<Family> = Mutex::new(Family {
-    own: BTreeSet::new(),
+    of_slots: BTreeSet::new(),
     inherited: BTreeSet::new(),
 });
 
@@ -29,7 +29,7 @@ pub(super) fn family() -> MutexGuard<'static, Family> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Relation {
     /// Signalled and reaped by its slot.
-    Own,
+    OfSlot,
     /// Reaped when it ends, and left alone until then.
     Inherited,
     /// Reaped when it ends, and killed when the worker stops in order.
@@ -40,21 +40,21 @@ impl Family {
     /// What to do about this child.
     pub(super) fn relation(&self, pid: Pid) -> Relation {
         let pid = pid.as_raw_pid();
-        match (self.own.contains(&pid), self.inherited.contains(&pid)) {
-            (true, _) => Relation::Own,
+        match (self.of_slots.contains(&pid), self.inherited.contains(&pid)) {
+            (true, _) => Relation::OfSlot,
             (false, true) => Relation::Inherited,
             (false, false) => Relation::Orphan,
         }
     }
 
     /// The child belongs to a slot. Must be called on the thread that reaps orphans.
-    pub(super) fn own(&mut self, pid: Pid) {
-        self.own.insert(pid.as_raw_pid());
+    pub(super) fn add_to_slot(&mut self, pid: Pid) {
+        self.of_slots.insert(pid.as_raw_pid());
     }
 
     /// The slot of the child has reaped it, or given it up.
-    pub(super) fn disown(&mut self, pid: Pid) {
-        self.own.remove(&pid.as_raw_pid());
+    pub(super) fn remove_from_slot(&mut self, pid: Pid) {
+        self.of_slots.remove(&pid.as_raw_pid());
     }
 
     /// These children were there before the program was executed.
@@ -75,14 +75,14 @@ mod tests {
     #[test]
     fn a_slot_s_process_is_no_orphan_until_it_is_given_up() {
         let mut family = Family {
-            own: BTreeSet::new(),
+            of_slots: BTreeSet::new(),
             inherited: BTreeSet::from([5]),
         };
         let pid = |raw| Pid::from_raw(raw).unwrap();
-        family.own(pid(7));
+        family.add_to_slot(pid(7));
         assert_eq!(family.relation(pid(5)), Relation::Inherited);
-        assert_eq!(family.relation(pid(7)), Relation::Own);
-        family.disown(pid(7));
+        assert_eq!(family.relation(pid(7)), Relation::OfSlot);
+        family.remove_from_slot(pid(7));
         assert_eq!(family.relation(pid(7)), Relation::Orphan);
     }
 }

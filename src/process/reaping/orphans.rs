@@ -62,7 +62,7 @@ pub async fn reap_in_time() -> Infallible {
 /// Reaps every child that has ended and belongs to no slot.
 fn reap_now() {
     for pid in own_children() {
-        if family().relation(pid) != Relation::Own {
+        if family().relation(pid) != Relation::OfSlot {
             reap(pid);
         }
     }

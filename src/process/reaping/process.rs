@@ -10,7 +10,12 @@ use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ExitStatus};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::net::unix::pipe::Receiver;
+
+/// A process that has closed a pipe has this long to exit by itself, so that its exit status can be
+/// told.
+pub(crate) const EXIT_AFTER_CLOSE_TIME: Duration = Duration::from_millis(20);
 
 /// A running process, leader of its group.
 ///
@@ -62,7 +67,7 @@ impl Process {
                 return Err(error);
             }
         };
-        family().own(pid);
+        family().add_to_slot(pid);
         Ok(Process {
             child,
             pid,
@@ -113,7 +118,7 @@ impl Process {
         let was_killed_by_us = self.state == ProcessState::Killed;
         self.state = ProcessState::Reaped;
         let status = self.child.wait();
-        family().disown(self.pid);
+        family().remove_from_slot(self.pid);
         let status = status?;
         let is_unexplained = status.signal() == Some(Signal::KILL.as_raw()) && !was_killed_by_us;
         let cause = match is_unexplained && self.oom.explains_a_kill() {
@@ -131,7 +136,7 @@ impl Drop for Process {
             // Not waited for: this may be the runtime's thread, and the process may take long to
             // die. A process that is not dead yet is reaped as an orphan.
             let _ = self.child.try_wait();
-            family().disown(self.pid);
+            family().remove_from_slot(self.pid);
         }
     }
 }
