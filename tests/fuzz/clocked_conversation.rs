@@ -28,7 +28,7 @@ impl Ticket for Request {
     }
 }
 
-pub struct Table {
+pub struct ClockedConversation {
     pub talk: Conversation<Request>,
     now: Instant,
     given: u64,
@@ -36,8 +36,8 @@ pub struct Table {
 }
 
 #[allow(dead_code)] // Two targets share this, and neither uses all of it.
-impl Table {
-    pub fn new() -> Table {
+impl ClockedConversation {
+    pub fn new() -> ClockedConversation {
         let limits = ConversationConfig {
             max_concurrency: MAX_CONCURRENCY,
             read_ahead: MAX_CONCURRENCY,
@@ -46,7 +46,7 @@ impl Table {
             max_reply_bytes: 64,
         };
         let now = Instant::now();
-        Table {
+        ClockedConversation {
             talk: Conversation::new(limits, now),
             now,
             given: 0,
