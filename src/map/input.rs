@@ -10,7 +10,7 @@ use std::io::{self, IsTerminal, Read};
 use std::path::{Path, PathBuf};
 use tokio::sync::mpsc;
 
-/// Bytes that are read at once.
+/// Bytes of one read.
 const CHUNK: usize = 64 * 1024;
 
 /// A chunk with fewer bytes is copied, so that it does not hold the whole buffer.
@@ -22,7 +22,7 @@ const BATCHES: usize = 2;
 /// Lines of a batch at most: of short lines, a chunk has many, and each takes more memory than its text.
 const BATCH_LINES: usize = 1024;
 
-/// Lines that were read at once, or why there are no more.
+/// Lines that were read together, or why there are no more.
 pub(super) type Batch = Result<Vec<Line>, String>;
 
 /// The lines of the input, and its size.
@@ -51,7 +51,7 @@ pub(super) fn start(
 ) -> Result<Input, String> {
     let size = sources.iter().map(Source::size).sum();
     let (sender, batches) = mpsc::channel(BATCHES);
-    let reader = Reader {
+    let reader = InputReader {
         form: config.form.clone(),
         longest: config.longest_line,
         number: 0,
@@ -106,7 +106,7 @@ impl Source {
     }
 }
 
-struct Reader {
+struct InputReader {
     form: InputForm,
     longest: usize,
     /// The number of the last line.
@@ -117,7 +117,7 @@ struct Reader {
     sender: mpsc::Sender<Batch>,
 }
 
-impl Reader {
+impl InputReader {
     /// Reads all files. Ends early when the lines are not wanted any more.
     fn read_all(mut self, sources: Vec<Source>) {
         for mut source in sources {

@@ -46,10 +46,15 @@ impl Patience {
         self.deaths = 0;
     }
 
+    /// A process has failed without a reply.
+    fn record_failure(&mut self, now: Instant) {
+        self.dying_since.get_or_insert(now);
+    }
+
     /// Whether processes have failed for too long by now.
-    fn is_over(&mut self, now: Instant) -> bool {
-        let since = *self.dying_since.get_or_insert(now);
-        now.saturating_duration_since(since) >= KEEPS_DYING_FOR
+    fn is_over(&self, now: Instant) -> bool {
+        self.dying_since
+            .is_some_and(|since| now.saturating_duration_since(since) >= KEEPS_DYING_FOR)
     }
 }
 
@@ -82,6 +87,7 @@ pub(super) fn judge(
     match failure {
         // Each of the first items may have ended its process, and later items may not.
         RequestFailure::NotLoaded(why) | RequestFailure::Unavailable { why, .. } => {
+            patience.record_failure(now);
             let is_unusable = matches!(failure, RequestFailure::NotLoaded(_)) && !patience.has_run;
             match is_unusable || patience.is_over(now) {
                 true => Next::GiveUp(why.full().to_owned()),
@@ -99,6 +105,7 @@ pub(super) fn judge(
                 patience.renew();
             }
             if let RequestFailure::Exited(why) = failure {
+                patience.record_failure(now);
                 patience.deaths += 1;
                 if patience.is_over(now) && patience.deaths > LEAST_DEATHS {
                     return Next::GiveUp(why.full().to_owned());

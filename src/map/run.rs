@@ -237,14 +237,14 @@ impl<'a> Run<'a> {
     fn stop_reading(&mut self, window: &mut Window<'_>) {
         self.has_stopped = true;
         self.reads_on = false;
-        self.unfinished += self.waiting.len() + window.withdraw_waiting();
+        self.unfinished += self.waiting.len() + window.withdraw_unstarted();
         self.waiting.clear();
     }
 
     /// Gives lines to the pool while there is room.
     fn fill(&mut self, window: &mut Window<'_>, input: &mut Input) {
         loop {
-            let has_room = window.len() < self.size.now()
+            let has_room = window.len() < self.size.current()
                 && (window.len() == 0 || window.bytes() < self.config.window_bytes);
             if !has_room {
                 return;

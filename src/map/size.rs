@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 /// How often the size is looked at.
 const PERIOD: Duration = Duration::from_millis(50);
 
-/// Items in hand for each request that processes can work on at once.
+/// Items in hand for each request that processes can work on at the same time.
 const FOR_EACH_REQUEST: usize = 4;
 
 /// Fast items in hand are the items of this time, because their lines are written and read together.
@@ -14,7 +14,7 @@ const SECONDS_IN_HAND: f64 = 0.02;
 /// The size of the window.
 #[derive(Debug)]
 pub(super) struct WindowSize {
-    now: usize,
+    current: usize,
     /// `None`: the size was given, and stays.
     most: Option<usize>,
     looked: Instant,
@@ -25,7 +25,7 @@ impl WindowSize {
     /// The size that was given, or a size that begins small and follows the load, up to `most`.
     pub(super) fn new(given: Option<usize>, least: usize, most: usize) -> WindowSize {
         WindowSize {
-            now: given.unwrap_or(least.min(most)),
+            current: given.unwrap_or(least.min(most)),
             most: given.is_none().then_some(most),
             looked: Instant::now(),
             ended: 0,
@@ -33,8 +33,8 @@ impl WindowSize {
     }
 
     /// The size at present.
-    pub(super) fn now(&self) -> usize {
-        self.now
+    pub(super) fn current(&self) -> usize {
+        self.current
     }
 
     /// Looks at the load, if it is time; `ended` counts the items that have ended.
@@ -44,12 +44,12 @@ impl WindowSize {
             return;
         };
         let rate = (ended - self.ended) as f64 / since.as_secs_f64();
-        self.now = size(capacity(), rate, most);
+        self.current = size(capacity(), rate, most);
         (self.looked, self.ended) = (now, ended);
     }
 }
 
-/// The size for the capacity of the processes, in requests at once, and for a rate of items a second.
+/// The size for the capacity of the processes, in requests at the same time, and for a rate of items a second.
 fn size(capacity: usize, rate: f64, most: usize) -> usize {
     #[expect(
         clippy::cast_possible_truncation,
@@ -82,14 +82,14 @@ mod tests {
         let start = Instant::now();
         let mut given = WindowSize::new(Some(7), 8, 512);
         given.look(start + PERIOD * 9, 1_000_000, || 64);
-        assert_eq!(given.now(), 7);
+        assert_eq!(given.current(), 7);
         let mut size = WindowSize::new(None, 8, 512);
-        assert_eq!(size.now(), 8);
+        assert_eq!(size.current(), 8);
         size.look(start, 1_000_000, || 64);
-        assert_eq!(size.now(), 8, "too early");
+        assert_eq!(size.current(), 8, "too early");
         size.look(start + PERIOD * 9, 1_000_000, || 2);
-        assert_eq!(size.now(), 512);
+        assert_eq!(size.current(), 512);
         size.look(start + PERIOD * 19, 1_000_001, || 2);
-        assert_eq!(size.now(), 8);
+        assert_eq!(size.current(), 8);
     }
 }

@@ -56,9 +56,12 @@ struct Item {
 
 #[derive(Debug)]
 enum State {
+    /// The pool has the item.
     Called(PendingAnswer),
+    /// The item has no payload, or the pool has not taken it.
     Refused(RequestFailure),
-    Waiting(Pin<Box<Sleep>>),
+    /// The item is given to the pool again after this time.
+    Pausing(Pin<Box<Sleep>>),
 }
 
 impl<'a> Window<'a> {
@@ -91,19 +94,19 @@ impl<'a> Window<'a> {
     /// Gives an item to the pool.
     pub(super) fn push(&mut self, line: Line) {
         self.bytes += line.text.len();
-        let mut item = Item {
+        let called = Instant::now();
+        let state = self.call(&line);
+        self.items.push_back(Item {
             line,
-            attempts: 0,
-            called: Instant::now(),
-            state: State::Refused(RequestFailure::NotFound),
-        };
-        self.call(&mut item);
-        self.items.push_back(item);
+            attempts: 1,
+            called,
+            state,
+        });
     }
 
-    /// Gives up the items that wait for a process: in input order, the last ones up to an item that
+    /// Gives up the items that no process has had: in input order, the last ones up to an item that
     /// may have been run. Returns how many.
-    pub(super) fn withdraw_waiting(&mut self) -> usize {
+    pub(super) fn withdraw_unstarted(&mut self) -> usize {
         let before = self.items.len();
         if self.unordered {
             self.items.retain_mut(|item| !item.withdraw());
@@ -116,7 +119,7 @@ impl<'a> Window<'a> {
         before - self.items.len()
     }
 
-    /// Appends items that have ended, as many as are found at once: in input order, or all that there
+    /// Appends items that have ended, as many as are found together: in input order, or all that there
     /// are.
     ///
     /// # Errors
@@ -130,7 +133,7 @@ impl<'a> Window<'a> {
         let mut index = 0;
         while index < self.items.len() {
             match self.poll_item(cx, index) {
-                Poll::Ready(Ok(ended)) => done.push(ended),
+                Poll::Ready(Ok(item)) => done.push(item),
                 Poll::Ready(Err(why)) => return Poll::Ready(Err(why)),
                 Poll::Pending if self.unordered => index += 1,
                 Poll::Pending => break,
@@ -150,7 +153,7 @@ impl<'a> Window<'a> {
             let outcome = match &mut item.state {
                 State::Called(answer) => std::task::ready!(Pin::new(answer).poll(cx)),
                 State::Refused(failure) => Err(failure.clone()),
-                State::Waiting(sleep) => {
+                State::Pausing(sleep) => {
                     std::task::ready!(sleep.as_mut().poll(cx));
                     self.call_again(index);
                     continue;
@@ -164,7 +167,7 @@ impl<'a> Window<'a> {
                     self.bytes -= item.line.text.len();
                     let times = match &item.state {
                         State::Called(answer) => answer.times(),
-                        State::Refused(_) | State::Waiting(_) => None,
+                        State::Refused(_) | State::Pausing(_) => None,
                     };
                     return Poll::Ready(Ok(Done {
                         line: item.line,
@@ -175,7 +178,7 @@ impl<'a> Window<'a> {
                 }
                 Next::Again(after) => {
                     item.attempts -= usize::from(!has_counted(&outcome));
-                    item.state = State::Waiting(Box::pin(sleep(after)));
+                    item.state = State::Pausing(Box::pin(sleep(after)));
                 }
                 Next::GiveUp(why) => return Poll::Ready(Err(why)),
             }
@@ -183,27 +186,18 @@ impl<'a> Window<'a> {
     }
 
     fn call_again(&mut self, index: usize) {
-        let state = State::Refused(RequestFailure::NotFound);
+        let called = Instant::now();
+        let state = self.call(&self.items[index].line);
         let item = &mut self.items[index];
-        let mut again = Item {
-            line: item.line.clone(),
-            attempts: item.attempts,
-            called: item.called,
-            state,
-        };
-        self.call(&mut again);
-        self.items[index] = again;
+        item.attempts += 1;
+        item.called = called;
+        item.state = state;
     }
 
-    fn call(&mut self, item: &mut Item) {
-        item.attempts += 1;
-        item.called = Instant::now();
-        let payload = match &item.line.payload {
+    fn call(&self, line: &Line) -> State {
+        let payload = match &line.payload {
             Ok(payload) => payload.clone(),
-            Err(failure) => {
-                item.state = State::Refused(failure.clone());
-                return;
-            }
+            Err(failure) => return State::Refused(failure.clone()),
         };
         let mut reservation = self.budget.reservation();
         // The bytes are in memory already; the budget only counts.
@@ -215,10 +209,10 @@ impl<'a> Window<'a> {
             deadline: None,
             reservation,
         };
-        item.state = match self.pool.call(job) {
+        match self.pool.call(job) {
             Ok(answer) => State::Called(answer),
             Err(failure) => State::Refused(failure),
-        };
+        }
     }
 }
 
@@ -227,7 +221,7 @@ impl Item {
     fn withdraw(&mut self) -> bool {
         match &mut self.state {
             State::Called(answer) => self.attempts == 1 && answer.withdraw(),
-            State::Waiting(_) => self.attempts == 0,
+            State::Pausing(_) => self.attempts == 0,
             State::Refused(_) => false,
         }
     }
