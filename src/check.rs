@@ -34,7 +34,7 @@ use session::Session;
 use std::time::Duration;
 
 pub use finding::{Finding, Verdict};
-pub use mend::{Mend, all_mends, mend_of};
+pub use mend::{Mend, general_mend, mends_by_language};
 pub use rule::{Level, Rule};
 
 /// The form of the findings.

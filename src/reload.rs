@@ -112,7 +112,7 @@ impl Watch {
     }
 
     /// Waits for a change, and until the files have come to rest; returns the changed file.
-    // Cancel-safe: a received change is returned at once.
+    // Cancel-safe: a received change is returned immediately.
     pub(crate) async fn changed(&mut self) -> PathBuf {
         let Some(first) = self.changes.recv().await else {
             return std::future::pending().await;

@@ -1,6 +1,6 @@
 //! How far the shutdown of a worker has come: one stage, shared by all parts that act on it.
 //!
-//! Stages are passed in order and never left again; to skip some is to pass them all at once. Each
+//! Stages are passed in order and never left again; to skip some is to pass them at the same time. Each
 //! part acts on the stage that concerns it, and none tells another.
 //!
 //! | stage | begins | from then on |
@@ -11,7 +11,7 @@
 //! | [`Stage::Stopping`] | when all is answered, or after `--drain-timeout` | no request is taken on; every process is asked to end |
 //! | [`Stage::Terminating`] | after `--drain-timeout` | processes that stop are asked by SIGTERM |
 //! | [`Stage::Killing`] | `--grace` later, at most 1.75 s, or with a second signal | processes get SIGKILL |
-//! | [`Stage::Aborting`] | when the last responses are written and the last spans are sent, or their time is over; at once after a second signal | callers' connections are dropped |
+//! | [`Stage::Aborting`] | when the last responses are written and the last spans are sent, or their time is over; immediately after a second signal | callers' connections are dropped |
 //! | [`Stage::Ended`] | 0.5 s later at most | connections to the address of `--admin` are dropped |
 
 use std::sync::Arc;

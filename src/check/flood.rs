@@ -1,4 +1,5 @@
-//! Whether a process answers when it gets many requests at once: then a buffer held its replies.
+//! Whether a process answers when it gets many requests at the same time: then a buffer held its
+//! replies.
 
 use super::payloads::in_string;
 use crate::process::ids::IdDigits;
@@ -11,7 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::pipe::Receiver;
 use tokio::time::sleep;
 
-/// Requests that are written at once: their replies are longer together than the buffers of usual
+/// Requests that are written together: their replies are longer together than the buffers of usual
 /// languages.
 const REQUESTS: u64 = 2000;
 

@@ -1,6 +1,6 @@
-//! How typical mistakes are mended, in the words of the handler's language.
+//! Mends of typical mistakes, in the words of the handler's language.
 //!
-//! The texts stand in `mends.txt`: a section for each mistake, with a sentence for every language and
+//! The texts stand in `mends.txt`: a section for each mend, with a sentence for every language and
 //! one line for each language that has words of its own.
 
 use super::language::Language;
@@ -11,16 +11,16 @@ const TEXTS: &str = include_str!("mends.txt");
 /// Languages that stand for all where the command does not tell its own.
 const USUAL: usize = 2;
 
-/// Makes the list of mistakes, each with the heading of its section.
+/// Makes the list of mends, each with the heading of its section.
 macro_rules! mends {
     ($($mend:ident $heading:literal,)*) => {
-        /// A typical mistake, with a way to mend it.
+        /// A way to mend a typical mistake.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         #[expect(missing_docs, reason = "the texts say what each is about")]
         pub enum Mend { $($mend),* }
 
         impl Mend {
-            /// All mistakes.
+            /// All mends.
             #[cfg(test)]
             const ALL: &[Mend] = &[$(Mend::$mend),*];
 
@@ -62,15 +62,15 @@ mends! {
     Ready "ready",
 }
 
-/// The mend of this mistake: a sentence for every language, and one in the words of the language.
-pub(super) fn mend(mistake: Mend, language: Language) -> Vec<String> {
-    let mut shown = all_mends(mistake);
+/// The text of a mend: a sentence for every language, and one in the words of the language.
+pub(super) fn mend(mend: Mend, language: Language) -> Vec<String> {
+    let mut shown = mends_by_language(mend);
     match language {
         // A command that does not tell its language may be any of these.
         Language::Unknown => shown.truncate(USUAL),
         known => shown.retain(|(label, _)| *label == known.label()),
     }
-    let mut lines = vec![mend_of(mistake).to_owned()];
+    let mut lines = vec![general_mend(mend).to_owned()];
     lines.extend(shown.into_iter().map(|(label, text)| match label {
         "compiled" => text.to_owned(),
         "shell" => format!("In a shell: {text}"),
@@ -79,21 +79,21 @@ pub(super) fn mend(mistake: Mend, language: Language) -> Vec<String> {
     lines
 }
 
-/// The mend of a mistake for every language.
-pub fn mend_of(mistake: Mend) -> &'static str {
-    lines_of(mistake).next().unwrap_or_default()
+/// The sentence of a mend for every language.
+pub fn general_mend(mend: Mend) -> &'static str {
+    lines_of(mend).next().unwrap_or_default()
 }
 
-/// All mends of a mistake in the words of a language, with the names of the languages.
-pub fn all_mends(mistake: Mend) -> Vec<(&'static str, &'static str)> {
-    let lines = lines_of(mistake).skip(1);
+/// The sentences of a mend in the words of each language, with the names of the languages.
+pub fn mends_by_language(mend: Mend) -> Vec<(&'static str, &'static str)> {
+    let lines = lines_of(mend).skip(1);
     lines.filter_map(|line| line.split_once(": ")).collect()
 }
 
-/// The lines of the section of a mistake.
-fn lines_of(mistake: Mend) -> impl Iterator<Item = &'static str> {
+/// The lines of the section of a mend.
+fn lines_of(mend: Mend) -> impl Iterator<Item = &'static str> {
     let lines = TEXTS.lines();
-    let is_heading = move |line: &&str| line.strip_prefix("# ") == Some(mistake.heading());
+    let is_heading = move |line: &&str| line.strip_prefix("# ") == Some(mend.heading());
     let section = lines.skip_while(move |line| !is_heading(line)).skip(1);
     section.take_while(|line| !line.is_empty())
 }
@@ -116,29 +116,33 @@ mod tests {
     }
 
     #[test]
-    fn each_mistake_has_a_section_and_each_line_a_language() {
-        for mistake in Mend::ALL {
-            let general = mend_of(*mistake);
-            assert!(general.ends_with(['.', '}']), "{mistake:?}: {general}");
-            let labels: Vec<&str> = all_mends(*mistake)
+    fn each_mend_has_a_section_and_each_line_a_language() {
+        for mend in Mend::ALL {
+            let general = general_mend(*mend);
+            assert!(general.ends_with(['.', '}']), "{mend:?}: {general}");
+            let labels: Vec<&str> = mends_by_language(*mend)
                 .iter()
                 .map(|(label, _)| *label)
                 .collect();
-            let lines = lines_of(*mistake).count();
-            assert_eq!(labels.len(), lines - 1, "{mistake:?}");
+            let lines = lines_of(*mend).count();
+            assert_eq!(labels.len(), lines - 1, "{mend:?}");
             for label in labels {
                 let is_known = Language::ALL.iter().any(|known| known.label() == label);
-                assert!(is_known, "{mistake:?}: {label}");
+                assert!(is_known, "{mend:?}: {label}");
             }
         }
-        for mistake in [
+        for mend in [
             Mend::Flush,
             Mend::Newline,
             Mend::ReadLines,
             Mend::RepeatId,
             Mend::Stdout,
         ] {
-            assert_eq!(all_mends(mistake).len(), Language::ALL.len(), "{mistake:?}");
+            assert_eq!(
+                mends_by_language(mend).len(),
+                Language::ALL.len(),
+                "{mend:?}"
+            );
         }
         let sections = TEXTS.lines().filter(|line| line.starts_with("# "));
         assert_eq!(sections.count(), Mend::ALL.len());

@@ -55,7 +55,8 @@ async fn relay(mut source: Receiver, mut sink: Sender) {
     }
 }
 
-/// Writes each byte when the byte before it was read, and the rest at once when that takes too long.
+/// Writes each byte when the byte before it was read, and the rest in one piece when that takes too
+/// long.
 async fn hand_over_bytes(line: &[u8], sink: &mut Sender, until: Instant) -> io::Result<()> {
     for (index, byte) in line.iter().enumerate() {
         if Instant::now() > until {

@@ -49,7 +49,7 @@ pub struct ProcessGauges {
     pub stopping: usize,
     /// Most that may be: `--max-processes`.
     pub limit: usize,
-    /// Requests that the processes which are up can work on at once.
+    /// Requests that the processes which are up can work on at the same time.
     pub capacity: usize,
     /// Requests that were written to processes and are unanswered.
     pub active: usize,

@@ -3,7 +3,7 @@
 //! Pure. Under load each turn of the runtime's thread brings some calls, and one write into a pipe
 //! costs about as much for many lines as for one, most of all where it wakes the reading process.
 //! So a process with room for several calls takes them when no more are coming, after
-//! [`MAX_TURNS`] at most; a single call is taken at once.
+//! [`MAX_TURNS`] at most; a single call is taken immediately.
 
 /// Turns of the thread for which calls may be left waiting. Measured with a handler that takes no
 /// time, on 64 connections: one turn was worth 4 % of the throughput, two 5 %, four no more.

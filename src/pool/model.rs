@@ -66,7 +66,7 @@ impl Wake for WokenProcess {
     }
 }
 
-/// A process that answers at once, when it is woken.
+/// A process that answers immediately, when it is woken.
 struct ModelProcess {
     number: u64,
     is_registered: bool,

@@ -1,7 +1,7 @@
 //! A slot: one place in the pool, kept filled. Starts, watches, replaces and stops its process.
 //!
 //! The slot decides which process takes the place, and when; a process is signalled and reaped by
-//! its [`LiveProcess`] alone. A process that must stop leaves the slot at once and is stopped
+//! its [`LiveProcess`] alone. A process that must stop leaves the slot immediately and is stopped
 //! beside its successor; a planned replacement comes up first. Few processes of a slot may be
 //! stopping at a time, so that a handler that ignores SIGTERM cannot pile up.
 

@@ -36,7 +36,7 @@ pub(super) struct ProcessStatus {
     was_up: AtomicBool,
     /// Requests without an answer.
     active: AtomicUsize,
-    /// Most requests at once that the process has announced.
+    /// Most requests at the same time that the process has announced.
     capacity: AtomicUsize,
     served: AtomicU64,
     /// Since when the process has had a request, in nanoseconds since its start; `NEVER_NS`: it has
@@ -125,7 +125,7 @@ impl ProcessStatus {
         self.set_life(Life::Stopping);
     }
 
-    /// The process has announced that it works on this many requests at once.
+    /// The process has announced that it works on this many requests at the same time.
     pub(super) fn announced(&self, capacity: usize) {
         self.capacity.store(capacity, Ordering::Relaxed);
     }

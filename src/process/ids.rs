@@ -13,7 +13,7 @@ const BLOCK_BYTES: usize = 512;
 /// Bytes of one id before it is cut down to 53 bits.
 const ID_BYTES: usize = 8;
 
-/// Number of digits of nine ids in ten. As many are copied and compared at once, without a call.
+/// Number of digits of nine ids in ten. As many are copied and compared together, without a call.
 const USUAL_DIGITS: usize = 16;
 
 /// Integers from 1 up to 2^53, the largest that JavaScript's numbers keep, from the kernel's

@@ -350,7 +350,7 @@ mod tests {
         receive_here(number, Arc::clone(mailboxes.of(number)));
         deliver_here();
         assert_eq!(task.count(), 1);
-        // Its own tasks are woken at once.
+        // Its own tasks are woken immediately.
         mailboxes.wake(number, Arc::clone(&task).into());
         assert_eq!(task.count(), 2);
     }

@@ -22,7 +22,7 @@ use tracing::{info, warn};
 /// The way to the thread.
 #[derive(Debug)]
 pub(super) struct Sender {
-    /// Cancelled when all that waits is to be sent at once.
+    /// Cancelled when all that waits is to be sent immediately.
     ending: CancellationToken,
     /// Cancelled when that is done.
     ended: CancellationToken,

@@ -154,11 +154,11 @@ fn is_start_failure(stderr: &str) -> bool {
 }
 
 fn broken_reply(session: &mut Session<'_>, why: &str, output: &[u8]) -> Finding {
-    let (summary, mistake) = match mistake_in(output) {
+    let (summary, mend) = match mistake_in(output) {
         Some(Mistake { summary, mend }) => (summary, Some(mend)),
         None => (why.to_owned(), None),
     };
-    let mend = mistake.map_or_else(Vec::new, |mistake| session.mend(mistake));
+    let mend = mend.map_or_else(Vec::new, |mend| session.mend(mend));
     let cause = match summary == why {
         true => String::new(),
         false => format!("The worker answers 502: {why}."),
@@ -219,7 +219,7 @@ async fn silent(
     session.facts.is_slow = is_slow;
     let explained = explain(&silent);
     let mends = explained.mends.iter();
-    let mend = mends.flat_map(|mistake| session.mend(*mistake)).collect();
+    let mend = mends.flat_map(|mend| session.mend(*mend)).collect();
     let finding = Finding::broken(Rule::Answers, Level::Must, explained.summary)
         .because(explained.cause)
         .mended(mend)

@@ -16,7 +16,7 @@ const REQUESTS: usize = 10_000;
 /// Longest time of a round.
 const ROUND_LASTS: Duration = Duration::from_secs(2);
 
-/// Requests that are there at once; the process is given as many of them as it may have.
+/// Requests that are there at the same time; the process is given as many of them as it may have.
 const BATCH: usize = 100;
 
 /// Rounds that are added while memory grows.
@@ -130,7 +130,7 @@ async fn half_a_round(
     let payload = session.payload();
     let end = Instant::now() + ROUND_LASTS / 2;
     let mut answered = 0;
-    // A slow handler is given fewer at once, so that the round ends in time.
+    // A slow handler is given fewer at a time, so that the round ends in time.
     let mut batch = 1;
     while answered < REQUESTS / 2 && Instant::now() < end {
         let begun = Instant::now();

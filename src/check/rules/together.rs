@@ -12,7 +12,7 @@ use crate::procfs::{cpu_seconds, tree_write_calls};
 use serde_json::Value;
 use std::time::{Duration, Instant};
 
-/// Requests that are there at once for a process that promised order.
+/// Requests that are there at the same time for a process that promised order.
 const AHEAD: usize = 200;
 
 /// A handler that takes less than this for a request does not wait, and shows no overlap.
@@ -98,7 +98,7 @@ fn flushed(session: &Session<'_>, calls: Option<u64>) -> Finding {
     }
 }
 
-/// As many requests at once as were announced.
+/// As many requests at the same time as were announced.
 pub(in crate::check) async fn concurrency(
     session: &mut Session<'_>,
 ) -> Result<Finding, LaunchError> {

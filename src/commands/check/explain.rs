@@ -1,7 +1,7 @@
 //! `faas-worker check --list` and `--explain`: the rules themselves, without a handler.
 
 use super::text::paragraph;
-use crate::check::{Mend, Rule, all_mends, mend_of};
+use crate::check::{Mend, Rule, general_mend, mends_by_language};
 use std::io::{self, Write};
 
 /// Columns of the texts.
@@ -37,17 +37,17 @@ fn explanation(rule: Rule) -> String {
     );
     let mut text = paragraph(&head, WIDTH, 0, 0) + "\n";
     text += &paragraph(rule.tried(), WIDTH, 0, 0);
-    for mistake in mends_of(rule) {
+    for mend in mends_of(rule) {
         text.push('\n');
-        text += &paragraph(mend_of(*mistake), WIDTH, 0, 0);
-        for (language, mend) in all_mends(*mistake) {
-            text += &paragraph(&format!("{language:<11} {mend}"), WIDTH, 2, 12);
+        text += &paragraph(general_mend(*mend), WIDTH, 0, 0);
+        for (language, words) in mends_by_language(*mend) {
+            text += &paragraph(&format!("{language:<11} {words}"), WIDTH, 2, 12);
         }
     }
     text
 }
 
-/// The mistakes that break a rule.
+/// The mends of the mistakes that break a rule.
 fn mends_of(rule: Rule) -> &'static [Mend] {
     match rule {
         Rule::Start => &[],

@@ -44,7 +44,7 @@ use linger::{answer_http_2, linger};
 use response::ResponseFuture;
 use stream::TrackedStream;
 
-/// The largest head, and the most that is read of a body or buffered of a response at once: a
+/// The largest head, and the most that is read of a body or buffered of a response at a time: a
 /// connection may take twice as much memory. A larger head is answered with 431.
 const MAX_HEAD_BYTES: usize = 16 * 1024;
 
@@ -110,7 +110,7 @@ where
 
 /// How a connection ends.
 enum ConnectionEnd {
-    /// At once, by an order or at a limit: no response is owed to the client.
+    /// Immediately, by an order or at a limit: no response is owed to the client.
     Close,
     /// With a reset, which drops the response that the client was too slow to take.
     Reset,

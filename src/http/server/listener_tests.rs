@@ -206,7 +206,7 @@ async fn a_client_that_pipelines_lets_others_have_their_turn() {
     let server = Server::start(&config());
     let many = server.connect_and_register().await;
     let mut one = server.connect_and_register().await;
-    // At once: the server cannot run in between.
+    // Immediately: the server cannot run in between.
     let pipelined = b"GET /many HTTP/1.1\r\nhost: x\r\n\r\n".repeat(16);
     many.try_write(&pipelined).unwrap();
     one.try_write(GET).unwrap();

@@ -242,12 +242,12 @@ impl Registry {
         self.order_all(Orders::CLOSE_IDLE);
     }
 
-    /// Closes all connections at once, new connections too.
+    /// Closes all connections immediately, new connections too.
     pub(super) fn abort(&self) {
         self.order_all(Orders::ABORT);
     }
 
-    /// Whether all connections are to close at once.
+    /// Whether all connections are to close immediately.
     pub(super) fn is_aborted(&self) -> bool {
         Orders(self.lock().orders).has_abort()
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 const FIRST_DELAY: Duration = Duration::from_millis(100);
 const MAX_DELAY: Duration = Duration::from_secs(30);
 
-/// Counts failures in a row: at once after the first, then 0.1 s, 0.2 s, … up to 30 s, each
+/// Counts failures in a row: no delay after the first, then 0.1 s, 0.2 s, … up to 30 s, each
 /// shortened by up to half so that slots do not move in step.
 #[derive(Debug, Default)]
 pub(super) struct Backoff {

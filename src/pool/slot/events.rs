@@ -1,4 +1,4 @@
-//! What a slot waits for: its process, a successor, a reload, the shutdown, all at once.
+//! What a slot waits for: its process, a successor, a reload, the shutdown, all at the same time.
 //!
 //! Reports what has happened; decides nothing.
 
@@ -56,7 +56,7 @@ impl Slot {
             next_inspection: inspection.next,
         };
         // Cancel-safe: a process and a start keep their progress in themselves, a received
-        // renewal is given out at once, and the rest is only asked whether it has happened.
+        // renewal is given out immediately, and the rest is only asked whether it has happened.
         tokio::select! {
             biased;
             // First: `stop` also cancels a pending start, which would otherwise be seen as finished

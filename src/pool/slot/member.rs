@@ -63,7 +63,8 @@ enum MemberStanding {
 pub(super) enum Role {
     /// The process serves.
     Serving,
-    /// A successor is starting; the process serves calls that no other process would take at once.
+    /// A successor is starting; the process serves calls that no other process would take
+    /// immediately.
     Superseded,
     /// A successor that is not up, and takes no calls yet.
     Candidate,
