@@ -5,11 +5,12 @@
 //! the words of its findings; it never serves callers, and knows neither the pool nor HTTP.
 //!
 //! Modules: `session` (the rules in turn, and what is known by then), `rules` (one trial for each),
-//! `trial` (a process that is tried, its requests and replies), `desk` (its request source and
-//! observer), `reply`, `lines`, `payloads` and `damage` (what is wrong with output), `silence`,
+//! `checked_process` (a process of the check, its requests and replies), `desk` (its request source
+//! and observer), `reply`, `lines`, `payloads` and `damage` (what is wrong with output), `overdue`,
 //! `flood` and `relay` (why there is none), `orphans` (processes left behind), `rule`, `finding`,
 //! `mend` and `language` (what is said).
 
+mod checked_process;
 mod damage;
 mod desk;
 mod finding;
@@ -18,14 +19,13 @@ mod language;
 mod lines;
 mod mend;
 mod orphans;
+mod overdue;
 mod payloads;
 mod relay;
 mod reply;
 mod rule;
 mod rules;
 mod session;
-mod silence;
-mod trial;
 
 use crate::config::{Command, IsolationConfig};
 use crate::process::launch::{Directory, LaunchError, Launcher, check_platform};

@@ -1,4 +1,4 @@
-//! Source of the requests of one process on trial, and record of what the process wrote.
+//! Source of the requests of one checked process, and record of what the process wrote.
 
 use crate::answer::{Answer, Outcome, Work};
 use crate::process::call::Call;
@@ -34,7 +34,7 @@ impl From<Asked> for Call {
     }
 }
 
-/// Source of the requests of one process on trial, and record of what the process wrote.
+/// Source of the requests of one checked process, and record of what the process wrote.
 #[derive(Debug)]
 pub(super) struct Desk {
     started: Instant,
@@ -68,7 +68,8 @@ pub(super) struct Record {
     pub(super) was_ready_late: bool,
     /// How long after its start the process answered for the first time, or sent its ready line.
     pub(super) up_after: Option<Duration>,
-    /// Requests that the process may work on at once, as it announced; 1 without an announcement.
+    /// Requests that the process may work on at the same time, as it announced; 1 without an
+    /// announcement.
     pub(super) at_once: usize,
     /// The process has promised to keep order.
     pub(super) promises_order: bool,

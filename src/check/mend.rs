@@ -63,7 +63,7 @@ mends! {
 }
 
 /// The text of a mend: a sentence for every language, and one in the words of the language.
-pub(super) fn mend(mend: Mend, language: Language) -> Vec<String> {
+pub(super) fn mend_text(mend: Mend, language: Language) -> Vec<String> {
     let mut shown = mends_by_language(mend);
     match language {
         // A command that does not tell its language may be any of these.
@@ -104,15 +104,15 @@ mod tests {
 
     #[test]
     fn a_mend_speaks_the_language_of_the_command() {
-        let python = mend(Mend::Flush, Language::Python);
+        let python = mend_text(Mend::Flush, Language::Python);
         assert_eq!(python.len(), 2);
         assert_eq!(python[1], "In Python: print(json.dumps(reply), flush=True)");
-        let jq = mend(Mend::Flush, Language::Jq);
+        let jq = mend_text(Mend::Flush, Language::Jq);
         assert!(jq[1].contains("--unbuffered"), "{jq:?}");
-        assert_eq!(mend(Mend::Flush, Language::Unknown).len(), 3);
-        assert_eq!(mend(Mend::Order, Language::Python).len(), 1);
+        assert_eq!(mend_text(Mend::Flush, Language::Unknown).len(), 3);
+        assert_eq!(mend_text(Mend::Order, Language::Python).len(), 1);
         // No mend of another language, where the own one has none.
-        assert_eq!(mend(Mend::NotANumber, Language::Awk).len(), 1);
+        assert_eq!(mend_text(Mend::NotANumber, Language::Awk).len(), 1);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Processes that a process on trial has left behind.
+//! Processes that a checked process has left behind.
 
 use crate::process::reaping::orphans;
 use crate::procfs::{is_zombie, name};

@@ -1,6 +1,6 @@
 //! Hands request lines to a process in pieces of a chosen size.
 //!
-//! A pipe may deliver a line in any pieces. A process on trial gets its first line byte by byte, each
+//! A pipe may deliver a line in any pieces. A checked process gets its first line byte by byte, each
 //! when the byte before it was read, and the further lines in pieces of [`BLOCK_BYTES`].
 
 use rustix::pipe::PipeFlags;

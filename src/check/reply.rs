@@ -1,4 +1,4 @@
-//! Answers of a process on trial, and how it stands.
+//! Answers of a checked process, and how it stands.
 
 use crate::answer::{Answered, Outcome};
 use crate::process::conversation::Fault;
@@ -26,7 +26,7 @@ impl Reply {
     }
 }
 
-/// How a process on trial stands.
+/// How a checked process stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Standing {
     /// It may be asked.

@@ -1,14 +1,14 @@
 //! One check from its first process to its last: which rules are tried, in which order, and with
 //! which process.
 
+use super::checked_process::{CheckedProcess, Delivery};
 use super::desk::Record;
 use super::finding::{Finding, Verdict};
 use super::language::Language;
-use super::mend::{Mend, mend};
+use super::mend::{Mend, mend_text};
 use super::payloads::USUAL;
 use super::reply::{Reply, Standing};
 use super::rule::{Level, Rule};
-use super::trial::{Delivery, Trial};
 use super::{CheckConfig, rules};
 use crate::process::launch::{Directory, LaunchError, Launcher};
 use std::time::{Duration, Instant};
@@ -22,9 +22,9 @@ pub(super) struct Session<'a> {
     pub(super) launcher: &'a Launcher,
     pub(super) language: Language,
     /// The process that rules share, while it is sound.
-    trial: Option<Trial>,
+    process: Option<CheckedProcess>,
     /// A process whose stdin comes in pieces, for the rules `large` and `sigterm`.
-    second: Option<Trial>,
+    second: Option<CheckedProcess>,
     pub(super) facts: Facts,
     report: &'a mut dyn FnMut(&Finding),
 }
@@ -78,7 +78,7 @@ impl<'a> Session<'a> {
             config,
             launcher,
             language: Language::of(&config.command, directory.path()),
-            trial: None,
+            process: None,
             second: None,
             facts: Facts::default(),
             report,
@@ -88,8 +88,8 @@ impl<'a> Session<'a> {
     /// Tries all rules that are asked for.
     pub(super) async fn run(&mut self) {
         let begun = Instant::now();
-        match Trial::start(self.launcher, Delivery::Plain).await {
-            Ok(trial) => self.trial = Some(trial),
+        match CheckedProcess::start(self.launcher, Delivery::Plain).await {
+            Ok(process) => self.process = Some(process),
             Err(error) => return self.could_not_start(&error, begun),
         }
         let launched = begun.elapsed();
@@ -109,7 +109,7 @@ impl<'a> Session<'a> {
             let finding = self.timed(rule).await;
             self.tell(finding);
         }
-        self.end_trial().await;
+        self.end_process().await;
         if let Some(mut second) = self.second.take() {
             second.kill_and_reap().await;
         }
@@ -182,43 +182,43 @@ impl<'a> Session<'a> {
     // ---- Processes ------------------------------------------------------------------------------
 
     /// The process that rules share: a new one, where the last is not sound any more.
-    pub(super) async fn sound(&mut self) -> Result<&mut Trial, LaunchError> {
-        let is_sound = |trial: &Trial| *trial.standing() == Standing::Sound;
+    pub(super) async fn sound(&mut self) -> Result<&mut CheckedProcess, LaunchError> {
+        let is_sound = |process: &CheckedProcess| *process.standing() == Standing::Sound;
         let is_spent = self.facts.ends_after_reply.is_some();
-        if is_spent || !self.trial.as_ref().is_some_and(is_sound) {
-            self.end_trial().await;
-            let trial = Trial::start(self.launcher, Delivery::Plain).await?;
-            self.trial = Some(trial);
+        if is_spent || !self.process.as_ref().is_some_and(is_sound) {
+            self.end_process().await;
+            let process = CheckedProcess::start(self.launcher, Delivery::Plain).await?;
+            self.process = Some(process);
         }
-        Ok(self.trial.as_mut().expect("a process was put there"))
+        Ok(self.process.as_mut().expect("a process was put there"))
     }
 
     /// The process that was used last, sound or not.
-    pub(super) fn trial(&mut self) -> &mut Trial {
-        self.trial
+    pub(super) fn process(&mut self) -> &mut CheckedProcess {
+        self.process
             .as_mut()
             .expect("the first rule has put one there")
     }
 
     /// Takes the process that rules share, or a new one.
-    pub(super) async fn take_sound(&mut self) -> Result<Trial, LaunchError> {
+    pub(super) async fn take_sound(&mut self) -> Result<CheckedProcess, LaunchError> {
         self.sound().await?;
         self.count_strays();
-        Ok(self.trial.take().expect("a process was put there"))
+        Ok(self.process.take().expect("a process was put there"))
     }
 
     /// A process whose stdin comes in pieces.
-    pub(super) async fn take_second(&mut self) -> Result<Trial, LaunchError> {
+    pub(super) async fn take_second(&mut self) -> Result<CheckedProcess, LaunchError> {
         let is_spent = self.facts.ends_after_reply.is_some();
         match self.second.take().filter(|_| !is_spent) {
             Some(second) if *second.standing() == Standing::Sound => Ok(second),
-            Some(_) | None => Trial::start(self.launcher, Delivery::Pieces).await,
+            Some(_) | None => CheckedProcess::start(self.launcher, Delivery::Pieces).await,
         }
     }
 
     /// Keeps a process for [`Session::take_second`].
-    pub(super) fn keep_second(&mut self, trial: Trial) {
-        self.second = Some(trial);
+    pub(super) fn keep_second(&mut self, process: CheckedProcess) {
+        self.second = Some(process);
     }
 
     /// Time that a start of the process may take, by the time of the first one.
@@ -228,17 +228,17 @@ impl<'a> Session<'a> {
     }
 
     /// Ends the process that rules share.
-    pub(super) async fn end_trial(&mut self) {
+    pub(super) async fn end_process(&mut self) {
         self.count_strays();
-        if let Some(mut trial) = self.trial.take() {
-            trial.kill_and_reap().await;
+        if let Some(mut process) = self.process.take() {
+            process.kill_and_reap().await;
         }
     }
 
     /// Takes over the stray lines of the process that rules share.
     pub(super) fn count_strays(&mut self) {
-        if let Some(trial) = &mut self.trial {
-            let (count, lines) = trial.take_strays();
+        if let Some(process) = &mut self.process {
+            let (count, lines) = process.take_strays();
             self.add_strays(count, lines);
         }
     }
@@ -257,8 +257,8 @@ impl<'a> Session<'a> {
     }
 
     /// A mend in the words of the handler's language.
-    pub(super) fn mend(&self, mistake: Mend) -> Vec<String> {
-        mend(mistake, self.language)
+    pub(super) fn mend(&self, mend: Mend) -> Vec<String> {
+        mend_text(mend, self.language)
     }
 
     /// The finding that the process that was asked last has not answered.
@@ -267,23 +267,23 @@ impl<'a> Session<'a> {
         rule: Rule,
         reply: &Reply,
         what: &str,
-        mistake: Mend,
+        mend: Mend,
     ) -> Finding {
-        let mend = self.mend(mistake);
-        rules::unanswered(self.trial(), rule, reply, what).mended(mend)
+        let mend = self.mend(mend);
+        rules::unanswered(self.process(), rule, reply, what).mended(mend)
     }
 
     /// Asks the process that rules share, or a new one.
     pub(super) async fn ask(&mut self, payload: &str) -> Result<Reply, LaunchError> {
         let (limit, start) = (self.config.timeout, self.time_to_start());
         let is_up = self.facts.first.up_after.is_some();
-        let trial = self.sound().await?;
+        let process = self.sound().await?;
         // A process that has taken a place of another one has its start before it.
-        let limit = match trial.record().output_bytes {
+        let limit = match process.record().output_bytes {
             0 if is_up => limit + start,
             _ => limit,
         };
-        Ok(trial.ask(payload, limit).await)
+        Ok(process.ask(payload, limit).await)
     }
 }
 

@@ -1,17 +1,17 @@
 //! The rule `answers`: one line in, one line out.
 
 use super::{error_of, sentence, shown};
+use crate::check::checked_process::FIRST_START;
 use crate::check::finding::Finding;
 use crate::check::flood::overflows;
 use crate::check::language::is_mawk;
 use crate::check::lines::{Mistake, last_reply, mistake_in, wrong_id};
 use crate::check::mend::Mend;
+use crate::check::overdue::{OverdueProcess, explain};
 use crate::check::payloads::USUAL;
 use crate::check::reply::{Reply, Standing};
 use crate::check::rule::{Level, Rule};
 use crate::check::session::Session;
-use crate::check::silence::{Silent, explain};
-use crate::check::trial::FIRST_START;
 use crate::error::RequestFailure;
 use crate::process::launch::LaunchError;
 use crate::procfs::{is_tree_runnable, waits_for_input};
@@ -34,12 +34,12 @@ pub(in crate::check) async fn answers(session: &mut Session<'_>) -> Result<Findi
         let reply = match times.is_empty() {
             true => {
                 let limit = session.config.timeout;
-                session.trial().ask_first(payload, limit).await
+                session.process().ask_first(payload, limit).await
             }
             false => session.ask(payload).await?,
         };
         if times.is_empty() {
-            session.facts.first = session.trial().record().clone();
+            session.facts.first = session.process().record().clone();
         }
         if let Some(broken) = judge(session, payload, &reply).await? {
             session.facts.lacks = Some(NEEDS_AN_ANSWER);
@@ -76,7 +76,7 @@ async fn judge(
     let Err(failed) = outcome else {
         return Ok(None);
     };
-    let record = session.trial().record();
+    let record = session.process().record();
     let output = record.output.clone();
     let sent = record.last_id.unwrap_or(0);
     // A reply came, and only its id is wrong.
@@ -85,7 +85,7 @@ async fn judge(
         return Ok(None);
     }
     Ok(Some(match failed {
-        RequestFailure::TimedOut(_) => silent(session, payload, output).await?,
+        RequestFailure::TimedOut(_) => overdue(session, payload, output).await?,
         RequestFailure::Exited(_) => ended(session, &output),
         other => {
             let why = other.cause().map_or_else(
@@ -99,21 +99,21 @@ async fn judge(
 
 /// The process closed a pipe, or ended, before it could be asked.
 fn never_given(session: &mut Session<'_>) -> Finding {
-    let output = session.trial().record().output.clone();
-    match session.trial().standing().clone() {
+    let output = session.process().record().output.clone();
+    match session.process().standing().clone() {
         Standing::Faulty(fault) => broken_reply(session, &fault.to_string(), &output),
         Standing::Ended(_) | Standing::Sound => ended(session, &output),
     }
 }
 
 fn ended(session: &mut Session<'_>, output: &[u8]) -> Finding {
-    let status = match session.trial().standing() {
+    let status = match session.process().standing() {
         Standing::Ended(status) => status.clone(),
         Standing::Sound | Standing::Faulty(_) => "it closed its pipes".to_owned(),
     };
-    let stderr = session.trial().last_error_line();
+    let stderr = session.process().last_error_line();
     // A request that was not read cannot have ended its process.
-    let is_unread = session.trial().left_unread();
+    let is_unread = session.process().left_unread();
     let summary = format!("the process ended without a reply ({status})");
     let finding = Finding::broken(Rule::Answers, Level::Must, summary);
     let finding = match mistake_in(output) {
@@ -163,7 +163,7 @@ fn broken_reply(session: &mut Session<'_>, why: &str, output: &[u8]) -> Finding 
         true => String::new(),
         false => format!("The worker answers 502: {why}."),
     };
-    let stderr = session.trial().last_error_line();
+    let stderr = session.process().last_error_line();
     Finding::broken(Rule::Answers, Level::Must, summary)
         .because(cause)
         .mended(mend)
@@ -172,7 +172,7 @@ fn broken_reply(session: &mut Session<'_>, why: &str, output: &[u8]) -> Finding 
 }
 
 /// A process that has not answered in time: its stdin is closed, and what comes then is looked at.
-async fn silent(
+async fn overdue(
     session: &mut Session<'_>,
     payload: &str,
     output: Vec<u8>,
@@ -180,51 +180,51 @@ async fn silent(
     let limit = session.config.timeout;
     session.count_strays();
     let is_mawk = is_mawk(&session.config.command);
-    let trial = session.trial();
-    let pid = trial.pid();
-    let is_alive = !matches!(trial.standing(), Standing::Ended(_));
-    let had = match trial.is_starting() {
+    let process = session.process();
+    let pid = process.pid();
+    let is_alive = !matches!(process.standing(), Standing::Ended(_));
+    let had = match process.is_starting() {
         true => limit.max(FIRST_START),
         false => limit,
     };
-    let mut silent = Silent {
+    let mut overdue = OverdueProcess {
         limit: shown(had),
         longer: shown((2 * had).max(FIRST_START)).replace(' ', ""),
-        unread_bytes: trial.unread_bytes(),
+        unread_bytes: process.unread_bytes(),
         is_mawk,
         waits_for_input: waits_for_input(pid).filter(|_| is_alive),
         is_running: is_alive && is_tree_runnable(pid),
-        ..Silent::default()
+        ..OverdueProcess::default()
     };
-    let is_slow = is_alive && (trial.is_starting() || silent.is_running);
+    let is_slow = is_alive && (process.is_starting() || overdue.is_running);
     if is_alive {
-        let has_ended = trial.close_input(LISTENS_FOR).await;
+        let has_ended = process.close_input(LISTENS_FOR).await;
         if has_ended {
-            trial.reap().await;
+            process.reap().await;
         }
     }
-    if let Standing::Ended(status) = trial.standing() {
-        silent.ended = Some(status.clone());
+    if let Standing::Ended(status) = process.standing() {
+        overdue.ended = Some(status.clone());
     }
-    let all = trial.record().output.clone();
-    silent.output_at_end = all.get(output.len()..).unwrap_or_default().to_vec();
-    silent.output = output;
-    let stderr = trial.last_error_line();
-    trial.kill_and_reap().await;
+    let all = process.record().output.clone();
+    overdue.output_at_end = all.get(output.len()..).unwrap_or_default().to_vec();
+    overdue.output = output;
+    let stderr = process.last_error_line();
+    process.kill_and_reap().await;
     // Stray lines behind the end of stdin say nothing of a process that serves.
-    trial.take_strays();
-    if mistake_in(&silent.output).is_none() {
-        silent.overflows = overflows(session.launcher, payload, limit).await?;
+    process.take_strays();
+    if mistake_in(&overdue.output).is_none() {
+        overdue.overflows = overflows(session.launcher, payload, limit).await?;
     }
     session.facts.is_slow = is_slow;
-    let explained = explain(&silent);
+    let explained = explain(&overdue);
     let mends = explained.mends.iter();
     let mend = mends.flat_map(|mend| session.mend(*mend)).collect();
     let finding = Finding::broken(Rule::Answers, Level::Must, explained.summary)
         .because(explained.cause)
         .mended(mend)
-        .seeing("stdout", &silent.output)
-        .seeing("at the end of stdin", &silent.output_at_end)
+        .seeing("stdout", &overdue.output)
+        .seeing("at the end of stdin", &overdue.output_at_end)
         .seeing("stderr", stderr);
     Ok(finding)
 }

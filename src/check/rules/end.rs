@@ -64,25 +64,25 @@ async fn end_of_input(session: &mut Session<'_>) -> Result<EndOfInput, LaunchErr
     if let Some(end) = &session.facts.end_of_input {
         return Ok(end.clone());
     }
-    let mut trial = session.take_sound().await?;
+    let mut process = session.take_sound().await?;
     let payload = session.payload();
     let is_mute = session.facts.lacks.is_some();
     // A new process has its start before it.
-    let start = match trial.record().output_bytes {
+    let start = match process.record().output_bytes {
         0 => session.time_to_start(),
         _ => Duration::ZERO,
     };
     let last = match is_mute {
-        true => trial.end_unasked(ENDS_WITHIN + start).await,
-        false => trial.ask_last(payload, ENDS_WITHIN + start).await,
+        true => process.end_unasked(ENDS_WITHIN + start).await,
+        false => process.ask_last(payload, ENDS_WITHIN + start).await,
     };
     let answer = last.outcome.as_ref();
     let is_answered = answer.is_some_and(|outcome| outcome.is_ok() || error_of(outcome).is_some());
-    let ended = match trial.standing() {
+    let ended = match process.standing() {
         Standing::Ended(status) => Some(status.clone()),
         Standing::Sound | Standing::Faulty(_) => None,
     };
-    trial.kill_and_reap().await;
+    process.kill_and_reap().await;
     let end = EndOfInput {
         is_answered: (!is_mute).then_some(is_answered),
         ended,
@@ -95,34 +95,34 @@ async fn end_of_input(session: &mut Session<'_>) -> Result<EndOfInput, LaunchErr
 
 /// SIGTERM ends the process.
 pub(in crate::check) async fn sigterm(session: &mut Session<'_>) -> Result<Finding, LaunchError> {
-    let mut trial = session.take_second().await?;
+    let mut process = session.take_second().await?;
     let is_askable = session.facts.lacks.is_none() && session.facts.ends_after_reply.is_none();
-    if is_askable && trial.record().output_bytes == 0 {
+    if is_askable && process.record().output_bytes == 0 {
         // A process that has answered has set up its handlers of signals.
         let (payload, limit) = (session.payload(), session.config.timeout);
-        trial.ask(payload, limit).await;
-        trial.wait_for_silence().await;
+        process.ask(payload, limit).await;
+        process.wait_for_silence().await;
     }
-    if let Standing::Ended(status) = trial.standing() {
+    if let Standing::Ended(status) = process.standing() {
         let why = format!("the process ended before ({status})");
         return Ok(Finding::skip(Rule::Sigterm, why));
     }
     let begun = Instant::now();
-    let is_ignored = ignores(trial.pid(), Signal::TERM);
-    let mut has_ended = trial.terminate(PUTS_OFF).await;
+    let is_ignored = ignores(process.pid(), Signal::TERM);
+    let mut has_ended = process.terminate(PUTS_OFF).await;
     let is_put_off = !has_ended;
     if is_put_off {
         // As the worker does it: a handler may wait for the end of its stdin, so that a signal to a whole
         // service ends no request.
-        let is_closed = trial.close_input(PUTS_OFF).await;
-        has_ended = is_closed || trial.terminate(ENDS_WITHIN - 2 * PUTS_OFF).await;
+        let is_closed = process.close_input(PUTS_OFF).await;
+        has_ended = is_closed || process.terminate(ENDS_WITHIN - 2 * PUTS_OFF).await;
     }
     let took = begun.elapsed();
     if has_ended {
-        trial.reap().await;
+        process.reap().await;
     }
-    let standing = trial.standing().clone();
-    trial.kill_and_reap().await;
+    let standing = process.standing().clone();
+    process.kill_and_reap().await;
     let summary = match standing {
         Standing::Ended(_) if is_put_off && is_ignored => "the process ignores SIGTERM".to_owned(),
         Standing::Ended(status) => {

@@ -134,9 +134,9 @@ async fn half_a_round(
     let mut batch = 1;
     while answered < REQUESTS / 2 && Instant::now() < end {
         let begun = Instant::now();
-        let trial = session.sound().await?;
+        let process = session.sound().await?;
         let payloads = vec![payload.to_owned(); batch];
-        let replies = trial.ask_all(&payloads, limit).await;
+        let replies = process.ask_all(&payloads, limit).await;
         let good = replies
             .iter()
             .take_while(|reply| is_answered(reply))

@@ -8,10 +8,10 @@ pub(super) mod texts;
 pub(super) mod together;
 pub(super) mod told;
 
+use super::checked_process::CheckedProcess;
 use super::finding::Finding;
 use super::reply::{Reply, Standing};
 use super::rule::{Level, Rule};
-use super::trial::Trial;
 use crate::answer::Outcome;
 use crate::error::RequestFailure;
 use serde_json::Value;
@@ -54,12 +54,12 @@ fn is_answered(reply: &Reply) -> bool {
 }
 
 /// Why a request was not answered, in the words of the worker.
-fn failure(trial: &Trial, reply: &Reply) -> String {
-    if let Standing::Ended(status) = trial.standing() {
+fn failure(process: &CheckedProcess, reply: &Reply) -> String {
+    if let Standing::Ended(status) = process.standing() {
         return format!("the process ended ({status})");
     }
     match &reply.outcome {
-        None => match trial.standing() {
+        None => match process.standing() {
             Standing::Faulty(fault) => fault.to_string(),
             Standing::Sound | Standing::Ended(_) => "it was given no request".to_owned(),
         },
@@ -72,16 +72,21 @@ fn failure(trial: &Trial, reply: &Reply) -> String {
 }
 
 /// The finding that a request of this rule was not answered.
-pub(super) fn unanswered(trial: &Trial, rule: Rule, reply: &Reply, what: &str) -> Finding {
-    let why = failure(trial, reply);
-    let finding = match trial.standing() {
+pub(super) fn unanswered(
+    process: &CheckedProcess,
+    rule: Rule,
+    reply: &Reply,
+    what: &str,
+) -> Finding {
+    let why = failure(process, reply);
+    let finding = match process.standing() {
         Standing::Ended(_) => Finding::broken(rule, Level::Must, format!("{why} at {what}")),
         Standing::Sound | Standing::Faulty(_) => {
             let summary = format!("{what} had no answer");
             Finding::broken(rule, Level::Must, summary).because(sentence(&why))
         }
     };
-    let (output, stderr) = (&trial.record().output, trial.last_error_line());
+    let (output, stderr) = (&process.record().output, process.last_error_line());
     finding.seeing("stdout", output).seeing("stderr", stderr)
 }
 

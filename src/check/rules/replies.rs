@@ -63,8 +63,8 @@ pub(in crate::check) async fn one_each(session: &mut Session<'_>) -> Result<Find
             let payload = session.payload();
             session.ask(payload).await?;
         }
-        session.trial().wait_for_silence().await;
-        let output = session.trial().record().output.clone();
+        session.process().wait_for_silence().await;
+        let output = session.process().record().output.clone();
         let (lines, rest) = split(&output);
         let replies = lines.iter().chain([&rest]);
         let replies: Vec<&[u8]> = replies.copied().filter(|line| is_reply(line)).collect();
@@ -81,7 +81,7 @@ pub(in crate::check) async fn one_each(session: &mut Session<'_>) -> Result<Find
                 .seeing("first", replies[0])
                 .seeing("second", replies[1]));
         }
-        match session.trial().standing().clone() {
+        match session.process().standing().clone() {
             Standing::Sound => {}
             Standing::Ended(status) => {
                 session.facts.ends_after_reply = Some(status);

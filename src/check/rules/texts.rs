@@ -22,7 +22,7 @@ pub(in crate::check) async fn unicode(session: &mut Session<'_>) -> Result<Findi
     let payload = session.payload();
     let text = format!("{MARK}{}", every_plane());
     let reply = session.ask(&format!("{text}{payload}")).await?;
-    let output = session.trial().record().output.clone();
+    let output = session.process().record().output.clone();
     let (lines, _) = split(&output);
     if lines.iter().filter(|line| is_reply(line)).count() > 1 {
         let summary = "two lines were read where one was sent";
@@ -66,7 +66,7 @@ fn unharmed(
     }
     match repeated(reply, text) {
         Echo::Damaged(damage) => {
-            let output = session.trial().record().output.clone();
+            let output = session.process().record().output.clone();
             let finding = damaged(session, rule, &damage.shown(), Mend::Encoding, output);
             Err(Box::new(finding))
         }
@@ -96,24 +96,26 @@ pub(in crate::check) async fn large(session: &mut Session<'_>) -> Result<Finding
         (LONG_LINE, "of 1 MiB"),
     ] {
         let text = format!("{MARK}{}", long(bytes));
-        let mut trial = session.take_second().await?;
+        let mut process = session.take_second().await?;
         // A new process has its start before it.
-        let start = match trial.record().output_bytes {
+        let start = match process.record().output_bytes {
             0 => session.time_to_start(),
             _ => Duration::ZERO,
         };
-        let reply = trial.ask(&format!("{text}{payload}"), limit + start).await;
+        let reply = process
+            .ask(&format!("{text}{payload}"), limit + start)
+            .await;
         let finding = match repeated(&reply, &text) {
             _ if !is_answered(&reply) => {
                 let what = format!("a line {pieces}");
                 let mend = session.mend(Mend::LongLines);
-                Some(unanswered(&trial, Rule::Large, &reply, &what).mended(mend))
+                Some(unanswered(&process, Rule::Large, &reply, &what).mended(mend))
             }
             // The rule `unicode` has told of the damage.
             Echo::Damaged(_) if session.facts.is_text_broken => None,
             Echo::Damaged(damage) => {
                 let how = format!("in a line {pieces}, {}", damage.shown());
-                let output = trial.record().output.clone();
+                let output = process.record().output.clone();
                 // Whole lines have kept their characters in the rule `unicode`.
                 let is_in_pieces = session.config.rules.contains(&Rule::Unicode);
                 let mend = match damage.is_replaced() && is_in_pieces {
@@ -128,9 +130,9 @@ pub(in crate::check) async fn large(session: &mut Session<'_>) -> Result<Finding
             }
             Echo::Same | Echo::None => None,
         };
-        let (count, lines) = trial.take_strays();
+        let (count, lines) = process.take_strays();
         session.add_strays(count, lines);
-        session.keep_second(trial);
+        session.keep_second(process);
         if let Some(finding) = finding {
             return Ok(finding);
         }
@@ -202,15 +204,9 @@ fn has_half_pair(outcome: &Outcome) -> bool {
     })
 }
 
-fn damaged(
-    session: &Session<'_>,
-    rule: Rule,
-    how: &str,
-    mistake: Mend,
-    output: Vec<u8>,
-) -> Finding {
+fn damaged(session: &Session<'_>, rule: Rule, how: &str, mend: Mend, output: Vec<u8>) -> Finding {
     Finding::broken(rule, Level::Must, how)
-        .mended(session.mend(mistake))
+        .mended(session.mend(mend))
         .seeing("stdout", output)
 }
 

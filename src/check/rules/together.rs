@@ -44,12 +44,14 @@ pub(in crate::check) async fn order(session: &mut Session<'_>) -> Result<Finding
     // Only a process that has answered is given requests ahead.
     session.ask(payload).await?;
     let limit = session.config.timeout;
-    let trial = session.sound().await?;
-    let pid = trial.pid();
+    let process = session.sound().await?;
+    let pid = process.pid();
     let before = tree_write_calls(pid);
-    let replies = trial.ask_all(&vec![payload.to_owned(); AHEAD], limit).await;
+    let replies = process
+        .ask_all(&vec![payload.to_owned(); AHEAD], limit)
+        .await;
     let after = tree_write_calls(pid);
-    let order = trial.record().order.clone();
+    let order = process.record().order.clone();
     if let Some(pair) = order.windows(2).find(|pair| pair[0] > pair[1]) {
         let first = order.iter().min().copied().unwrap_or(0);
         let summary = format!(
@@ -62,7 +64,7 @@ pub(in crate::check) async fn order(session: &mut Session<'_>) -> Result<Finding
             .mended(session.mend(Mend::Order)));
     }
     if let Some(reply) = replies.iter().find(|reply| !is_answered(reply)) {
-        let standing = session.trial().standing().clone();
+        let standing = session.process().standing().clone();
         if let Standing::Faulty(fault) = standing {
             return Ok(Finding::broken(Rule::Order, Level::Must, fault.to_string())
                 .mended(session.mend(Mend::Order)));
@@ -70,7 +72,7 @@ pub(in crate::check) async fn order(session: &mut Session<'_>) -> Result<Finding
         let what = "one of 200 requests ahead";
         return Ok(session.unanswered(Rule::Order, reply, what, Mend::Order));
     }
-    if session.trial().record().most_at_once < 2 {
+    if session.process().record().most_at_once < 2 {
         let why = "the process never had two requests at once, so nothing was seen";
         return Ok(Finding::skip(Rule::Order, why));
     }
@@ -120,12 +122,12 @@ pub(in crate::check) async fn concurrency(
     alone.sort_unstable();
     let alone = alone[1];
     let limit = session.config.timeout;
-    let trial = session.sound().await?;
+    let process = session.sound().await?;
     let begun = Instant::now();
     let payloads = vec![payload.to_owned(); at_once];
-    let replies = trial.ask_all(&payloads, limit).await;
+    let replies = process.ask_all(&payloads, limit).await;
     let took = begun.elapsed();
-    let order = trial.record().order.clone();
+    let order = process.record().order.clone();
     if let Some(finding) = without_answers(session, &replies, at_once) {
         return Ok(finding);
     }
@@ -156,12 +158,12 @@ pub(in crate::check) async fn concurrency(
 /// True when a process uses a processor all the time that it has these requests.
 async fn computes(session: &mut Session<'_>, payloads: &[String]) -> Result<bool, LaunchError> {
     let limit = session.config.timeout;
-    let trial = session.sound().await?;
-    let pid = trial.pid();
+    let process = session.sound().await?;
+    let pid = process.pid();
     let (begun, before) = (Instant::now(), cpu_seconds(pid));
     // The kernel counts in hundredths of a second.
-    while begun.elapsed() < COMPUTES_FOR && *trial.standing() == Standing::Sound {
-        trial.ask_all(payloads, limit).await;
+    while begun.elapsed() < COMPUTES_FOR && *process.standing() == Standing::Sound {
+        process.ask_all(payloads, limit).await;
     }
     let took = begun.elapsed().as_secs_f64();
     let used = cpu_seconds(pid).zip(before);

@@ -1,4 +1,4 @@
-//! One process on trial: it is started, asked, watched and ended as a process of the pool is.
+//! One checked process: it is started, asked, watched and ended as a process of the pool is.
 //!
 //! Between start and end the owner of the worker itself talks to the process, so that a check and a
 //! worker come to the same finding.
@@ -17,7 +17,7 @@ use crate::process::conversation::{ConversationConfig, Fault};
 use crate::process::launch::{LaunchError, Launcher, Watched};
 use crate::process::output_log::{ErrorOutput, LogAllowance, ProcessLog, StreamLog};
 use crate::process::owner::Owner;
-use crate::process::reaping::{ExitWatch, Process, describe};
+use crate::process::reaping::{EXIT_AFTER_CLOSE_TIME, ExitWatch, Process, describe};
 use crate::process::repeats::{FailedOutput, StartEnd};
 use crate::procfs::is_tree_runnable;
 use rustix::process::Signal;
@@ -35,9 +35,6 @@ const MAX_REPLY_BYTES: usize = 8 << 20;
 
 /// Bytes that all requests and replies of a check may hold at one time.
 const BUFFERED_BYTES: u64 = 256 << 20;
-
-/// A process that has closed a pipe has this long to exit by itself.
-const LAST_WORDS: Duration = Duration::from_millis(20);
 
 /// Silence after which a process that does not run has said all that it had to say.
 const SILENCE: Duration = Duration::from_millis(30);
@@ -57,8 +54,8 @@ pub(super) enum Delivery {
     Pieces,
 }
 
-/// A process on trial. Dropping it kills the process and its group.
-pub(super) struct Trial {
+/// A checked process. Dropping it kills the process and its group.
+pub(super) struct CheckedProcess {
     process: Process,
     exit: ExitWatch,
     owner: Owner<Desk>,
@@ -68,12 +65,12 @@ pub(super) struct Trial {
     left_unread: bool,
 }
 
-impl Trial {
+impl CheckedProcess {
     /// Starts a process. It counts as overdue after [`FIRST_START`].
     pub(super) async fn start(
         launcher: &Launcher,
         delivery: Delivery,
-    ) -> Result<Trial, LaunchError> {
+    ) -> Result<CheckedProcess, LaunchError> {
         let Watched {
             process,
             exit,
@@ -105,7 +102,7 @@ impl Trial {
         let budget = MemoryBudget::new(BUFFERED_BYTES);
         let pid = process.id();
         let owner = Owner::new(log, pid, stdin, stdout, limits, budget.clone(), Desk::new());
-        Ok(Trial {
+        Ok(CheckedProcess {
             process,
             exit,
             owner,
@@ -141,7 +138,7 @@ impl Trial {
         self.owner.last_stderr_line().to_owned()
     }
 
-    /// Asks all of these at once, each with this much time, and waits for the answers.
+    /// Asks all of these at the same time, each with this much time, and waits for the answers.
     pub(super) async fn ask_all(&mut self, payloads: &[String], limit: Duration) -> Vec<Reply> {
         let mut receivers = Vec::with_capacity(payloads.len());
         self.owner.source_mut().begin_exchange();
@@ -235,7 +232,7 @@ impl Trial {
         }
     }
 
-    /// Closes stdin at once, and reads on; true if the process ends within the limit.
+    /// Closes stdin immediately, and reads on; true if the process ends within the limit.
     pub(super) async fn close_input(&mut self, limit: Duration) -> bool {
         self.owner.close_stdin();
         self.ends_within(limit).await
@@ -327,7 +324,7 @@ impl Trial {
             self.standing,
             Standing::Faulty(Fault::InputClosed | Fault::OutputClosed) | Standing::Sound
         );
-        if is_closing && self.ends_within(LAST_WORDS).await {
+        if is_closing && self.ends_within(EXIT_AFTER_CLOSE_TIME).await {
             return self.reap().await;
         }
         // Cancel-safe: these futures keep their progress in self.

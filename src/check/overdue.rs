@@ -5,7 +5,7 @@ use super::mend::Mend;
 
 /// Output and state of a process that has not answered in time.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Silent {
+pub(super) struct OverdueProcess {
     /// The time that it had, in words.
     pub(super) limit: String,
     /// A longer time, as `--timeout` takes it.
@@ -24,7 +24,7 @@ pub(super) struct Silent {
     pub(super) ended: Option<String>,
     /// The command is mawk, which reads in blocks.
     pub(super) is_mawk: bool,
-    /// Another process wrote replies when it had many requests at once.
+    /// Another process wrote replies when it had many requests at the same time.
     pub(super) overflows: bool,
 }
 
@@ -37,20 +37,20 @@ pub(super) struct Explanation {
 }
 
 /// Explains the silence of a process.
-pub(super) fn explain(silent: &Silent) -> Explanation {
-    let (limit, longer) = (&silent.limit, &silent.longer);
+pub(super) fn explain(overdue: &OverdueProcess) -> Explanation {
+    let (limit, longer) = (&overdue.limit, &overdue.longer);
     let explanation = |summary: String, cause: &str, mends| Explanation {
         summary,
         cause: cause.to_owned(),
         mends,
     };
-    if let Some(Mistake { summary, mend }) = mistake_in(&silent.output) {
+    if let Some(Mistake { summary, mend }) = mistake_in(&overdue.output) {
         let summary = format!("no reply within {limit}: {summary}");
         return explanation(summary, "", vec![mend]);
     }
-    let is_slow = silent.unread_bytes > 0 || (silent.is_running && !silent.overflows);
-    if last_reply(&silent.output_at_end).is_some() && is_slow {
-        let cause = match silent.unread_bytes {
+    let is_slow = overdue.unread_bytes > 0 || (overdue.is_running && !overdue.overflows);
+    if last_reply(&overdue.output_at_end).is_some() && is_slow {
+        let cause = match overdue.unread_bytes {
             0 => "The process was still working on the request then",
             _ => "The process had not read the request then",
         };
@@ -61,12 +61,12 @@ pub(super) fn explain(silent: &Silent) -> Explanation {
             Vec::new(),
         );
     }
-    if last_reply(&silent.output_at_end).is_some() {
-        return answered_at_the_end(silent);
+    if last_reply(&overdue.output_at_end).is_some() {
+        return answered_at_the_end(overdue);
     }
-    if let Some(Mistake { summary, mend }) = mistake_in(&silent.output_at_end) {
+    if let Some(Mistake { summary, mend }) = mistake_in(&overdue.output_at_end) {
         let summary = format!("no reply within {limit}; when stdin was closed: {summary}");
-        return match silent.overflows {
+        return match overdue.overflows {
             true => explanation(
                 summary,
                 "The process does not flush its output either.",
@@ -75,19 +75,19 @@ pub(super) fn explain(silent: &Silent) -> Explanation {
             false => explanation(summary, "", vec![mend]),
         };
     }
-    if silent.overflows {
+    if overdue.overflows {
         return explanation(
             format!("no reply within {limit}, but many requests at once were answered"),
             "The process writes its replies into a buffer and does not flush it.",
             vec![Mend::Flush],
         );
     }
-    without_output(silent)
+    without_output(overdue)
 }
 
 /// Explains a process that answered when its stdin was closed, and was not slow.
-fn answered_at_the_end(silent: &Silent) -> Explanation {
-    let (cause, mistake) = match (silent.is_mawk, silent.overflows) {
+fn answered_at_the_end(overdue: &OverdueProcess) -> Explanation {
+    let (cause, mend) = match (overdue.is_mawk, overdue.overflows) {
         (true, _) => ("", Mend::Mawk),
         (false, true) => (
             "The process wrote its reply into a buffer and did not flush it: with many requests \
@@ -100,23 +100,23 @@ fn answered_at_the_end(silent: &Silent) -> Explanation {
             Mend::ReadLines,
         ),
     };
-    let limit = &silent.limit;
+    let limit = &overdue.limit;
     Explanation {
         summary: format!("no reply within {limit}, but it came when stdin was closed"),
         cause: cause.to_owned(),
-        mends: vec![mistake],
+        mends: vec![mend],
     }
 }
 
 /// Explains a process that wrote nothing that helps.
-fn without_output(silent: &Silent) -> Explanation {
-    let (limit, longer) = (&silent.limit, &silent.longer);
-    let wrote = match silent.output.is_empty() {
+fn without_output(overdue: &OverdueProcess) -> Explanation {
+    let (limit, longer) = (&overdue.limit, &overdue.longer);
+    let wrote = match overdue.output.is_empty() {
         true => "it wrote nothing",
         false => "nothing that it wrote is a reply",
     };
-    let (cause, mend) = if silent.unread_bytes > 0 {
-        let does = match silent.is_running {
+    let (cause, mend) = if overdue.unread_bytes > 0 {
+        let does = match overdue.is_running {
             true => "computes",
             false => "waits for something else than its stdin",
         };
@@ -127,7 +127,7 @@ fn without_output(silent: &Silent) -> Explanation {
             ),
             Some(Mend::ReadLines),
         )
-    } else if silent.is_running {
+    } else if overdue.is_running {
         (
             format!(
                 "The process has read the request and is running: it is in a loop without end, or \
@@ -135,7 +135,7 @@ fn without_output(silent: &Silent) -> Explanation {
             ),
             None,
         )
-    } else if let Some(status) = &silent.ended {
+    } else if let Some(status) = &overdue.ended {
         (
             format!(
                 "The process has read the request, wrote no reply, and ended with its stdin ({status}): \
@@ -143,7 +143,7 @@ fn without_output(silent: &Silent) -> Explanation {
             ),
             Some(Mend::ReadLines),
         )
-    } else if silent.waits_for_input == Some(true) {
+    } else if overdue.waits_for_input == Some(true) {
         (
             "The process has read the request and waits for more input: it reads its stdin to the \
              end or in blocks, or writes no reply."
@@ -171,19 +171,19 @@ mod tests {
 
     #[test]
     fn a_missing_reply_is_explained_by_what_was_seen() {
-        let silent = || Silent {
+        let overdue = || OverdueProcess {
             limit: "5 s".to_owned(),
             longer: "30s".to_owned(),
-            ..Silent::default()
+            ..OverdueProcess::default()
         };
         // The reply came when stdin was closed.
-        let late = || Silent {
+        let late = || OverdueProcess {
             output_at_end: b"{\"id\":7,\"result\":1}\n".to_vec(),
-            ..silent()
+            ..overdue()
         };
         let cases = [
             (
-                Silent {
+                OverdueProcess {
                     overflows: true,
                     ..late()
                 },
@@ -192,7 +192,7 @@ mod tests {
             ),
             (late(), Some(Mend::ReadLines), "to the end"),
             (
-                Silent {
+                OverdueProcess {
                     unread_bytes: 40,
                     ..late()
                 },
@@ -200,7 +200,7 @@ mod tests {
                 "starts slowly: --timeout 30s",
             ),
             (
-                Silent {
+                OverdueProcess {
                     is_running: true,
                     ..late()
                 },
@@ -208,7 +208,7 @@ mod tests {
                 "starts slowly: --timeout 30s",
             ),
             (
-                Silent {
+                OverdueProcess {
                     is_running: true,
                     overflows: true,
                     ..late()
@@ -217,23 +217,23 @@ mod tests {
                 "did not flush",
             ),
             (
-                Silent {
+                OverdueProcess {
                     output: b"{\"id\":7,\"result\":1}".to_vec(),
-                    ..silent()
+                    ..overdue()
                 },
                 Some(Mend::Newline),
                 "no newline",
             ),
             (
-                Silent {
+                OverdueProcess {
                     overflows: true,
-                    ..silent()
+                    ..overdue()
                 },
                 Some(Mend::Flush),
                 "does not flush",
             ),
             (
-                Silent {
+                OverdueProcess {
                     is_mawk: true,
                     overflows: true,
                     ..late()
@@ -242,49 +242,49 @@ mod tests {
                 "when stdin was closed",
             ),
             (
-                Silent {
+                OverdueProcess {
                     output_at_end: b"{\"answer\":1}\n".to_vec(),
-                    ..silent()
+                    ..overdue()
                 },
                 Some(Mend::ResultOrError),
                 "neither result nor error",
             ),
             (
-                Silent {
+                OverdueProcess {
                     unread_bytes: 40,
-                    ..silent()
+                    ..overdue()
                 },
                 Some(Mend::ReadLines),
                 "has not read",
             ),
             (
-                Silent {
+                OverdueProcess {
                     is_running: true,
-                    ..silent()
+                    ..overdue()
                 },
                 None,
                 "loop without end",
             ),
             (
-                Silent {
+                OverdueProcess {
                     waits_for_input: Some(true),
-                    ..silent()
+                    ..overdue()
                 },
                 Some(Mend::ReadLines),
                 "waits for more input",
             ),
             (
-                Silent {
+                OverdueProcess {
                     ended: Some("exit status: 1".to_owned()),
-                    ..silent()
+                    ..overdue()
                 },
                 Some(Mend::ReadLines),
                 "exit status: 1",
             ),
-            (silent(), None, "waits for something"),
+            (overdue(), None, "waits for something"),
         ];
-        for (silent, mend, words) in cases {
-            let explained = explain(&silent);
+        for (overdue, mend, words) in cases {
+            let explained = explain(&overdue);
             assert_eq!(explained.mends.first().copied(), mend, "{explained:?}");
             let text = format!("{} {}", explained.summary, explained.cause);
             assert!(text.contains(words), "{text}");
