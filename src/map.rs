@@ -30,8 +30,8 @@ use crate::pool::Pool;
 use crate::process::reaping::{end_orphans, reap_in_time};
 use crate::shutdown::{Shutdown, Stage};
 use crate::threads::Threads;
-use crate::worker::prepare_system;
-use end::{End, USAGE, status_and_lines};
+use crate::worker::{LAST_KILLS_TIMEOUT, prepare_system};
+use end::{BatchEnd, USAGE, status_and_lines};
 use input::{Input, Source};
 use output::Output;
 use progress::Progress;
@@ -43,11 +43,8 @@ use stderr::{Stderr, Teller};
 use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 
-/// Longest wait for killed processes to be gone.
-const KILLED_ARE_GONE_WITHIN: Duration = Duration::from_millis(250);
-
 /// Runs a batch to its end; returns the exit status. From [`Stage::Draining`] on no line is read, and
-/// items in hand are finished; [`Stage::Killing`] ends the run at once.
+/// items in hand are finished; [`Stage::Killing`] ends the run immediately.
 ///
 /// # Errors
 ///
@@ -103,18 +100,18 @@ async fn run(
     let progress = Progress::new(map.progress, is_in_the_way, input.size, teller.clone());
     let mut run = Run::new(map, &output, progress);
     run.offset = before.length;
-    run.tally.done_before = before.done;
-    run.tally.failed_before = before.failed;
+    run.counts.done_before = before.done;
+    run.counts.failed_before = before.failed;
     let end = match first {
-        None => End::Whole,
-        Some(Err(why)) => End::Input(why),
+        None => BatchEnd::Whole,
+        Some(Err(why)) => BatchEnd::Input(why),
         Some(Ok(lines)) => {
             run.begin_at(&lines);
-            run.waiting.extend(lines);
+            run.read_lines.extend(lines);
             with_processes(&mut run, &mut input, config, shutdown, threads).await?
         }
     };
-    let (tally, unfinished) = (run.tally, run.unfinished);
+    let (counts, unfinished) = (run.counts, run.unfinished);
     // The thread that writes ends when no sender is left.
     drop(run);
     let written = output.finish(shutdown).await;
@@ -122,7 +119,7 @@ async fn run(
     if shutdown.is_at_least(Stage::Draining) && written.is_ok() {
         last_lines.push(ended_by_signal(map));
     }
-    let (status, lines) = status_and_lines(map, &end, tally, unfinished, began.elapsed(), written);
+    let (status, lines) = status_and_lines(map, &end, counts, unfinished, began.elapsed(), written);
     last_lines.extend(lines);
     Ok((status, last_lines))
 }
@@ -192,7 +189,7 @@ async fn with_processes(
     config: &Config,
     shutdown: &Shutdown,
     threads: &Threads,
-) -> Result<End, StartError> {
+) -> Result<BatchEnd, StartError> {
     let limit = Some(prepare_system(config)?);
     // Counts only: at a limit the pool would give no item to a process, while replies of later items
     // wait for the first one. The window has the limit.
@@ -214,7 +211,7 @@ async fn with_processes(
 }
 
 /// Ends the processes: by the end of their stdin, after `grace` by SIGTERM, and after as long again by
-/// SIGKILL; at once by SIGKILL when the end is hasty or [`Stage::Killing`] is reached.
+/// SIGKILL; immediately by SIGKILL when the end is hasty or [`Stage::Killing`] is reached.
 async fn stop(
     pool: &Pool,
     ending: &Shutdown,
@@ -238,5 +235,5 @@ async fn stop(
         }
     }
     ending.advance(Stage::Killing);
-    drop(timeout(KILLED_ARE_GONE_WITHIN, stopped).await);
+    drop(timeout(LAST_KILLS_TIMEOUT, stopped).await);
 }

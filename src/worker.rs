@@ -28,6 +28,7 @@ use crate::shutdown::{Shutdown, Stage};
 use crate::threads::Threads;
 use crate::traces::Traces;
 use ending::Ending;
+pub(crate) use ending::LAST_KILLS_TIMEOUT;
 use front::{Front, open, serve_operators};
 use rustix::process::Rlimit;
 use std::convert::Infallible;

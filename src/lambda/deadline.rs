@@ -13,8 +13,8 @@ pub(super) fn latest(deadline_ms: &str) -> Option<Instant> {
 
 /// The time from `now`, since 1970, to a deadline; none is left of one that has passed.
 fn left(deadline_ms: &str, now: Duration) -> Option<Duration> {
-    let deadline = Duration::from_millis(deadline_ms.trim().parse().ok()?);
-    Some(deadline.saturating_sub(now))
+    let since_1970 = Duration::from_millis(deadline_ms.trim().parse().ok()?);
+    Some(since_1970.saturating_sub(now))
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! How a run ended: its exit status, and the lines that tell of it.
 
-use super::progress::Tally;
+use super::progress::ItemCounts;
 use crate::config::map::MapConfig;
 use crate::logging::Printable;
 use std::time::Duration;
@@ -16,7 +16,7 @@ const BROKEN_PIPE: u8 = 141;
 
 /// How a run ended.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum End {
+pub(super) enum BatchEnd {
     /// All items that were read have ended.
     Whole,
     /// Too many items have failed; the items in hand have ended.
@@ -25,7 +25,7 @@ pub(super) enum End {
     HaltedNow,
     /// Replies cannot be written any more.
     Closed,
-    /// The end is wanted at once.
+    /// The end is wanted immediately.
     Killed,
     /// The input cannot be read, or differs from the logged input; says why.
     Input(String),
@@ -33,23 +33,26 @@ pub(super) enum End {
     HandlerLost(String),
 }
 
-impl End {
+impl BatchEnd {
     /// Whether processes are not waited for.
     pub(super) fn is_hasty(&self) -> bool {
-        matches!(self, End::HaltedNow | End::Closed | End::Killed)
+        matches!(
+            self,
+            BatchEnd::HaltedNow | BatchEnd::Closed | BatchEnd::Killed
+        )
     }
 }
 
 /// Returns the exit status, and lines that tell how the run ended.
 pub(super) fn status_and_lines(
     map: &MapConfig,
-    end: &End,
-    tally: Tally,
+    end: &BatchEnd,
+    counts: ItemCounts,
     unfinished: usize,
     took: Duration,
     written: std::io::Result<()>,
 ) -> (u8, Vec<String>) {
-    let last = tally.last_line(took);
+    let last = counts.last_line(took);
     if let Err(error) = written {
         return match error.kind() {
             std::io::ErrorKind::BrokenPipe => (BROKEN_PIPE, Vec::new()),
@@ -57,10 +60,10 @@ pub(super) fn status_and_lines(
         };
     }
     let why = match end {
-        End::Whole | End::Closed | End::Killed => None,
-        End::HaltedSoon | End::HaltedNow => Some("map: ended by --halt".to_owned()),
-        End::Input(why) => Some(format!("map: {why}")),
-        End::HandlerLost(why) => Some(format!(
+        BatchEnd::Whole | BatchEnd::Closed | BatchEnd::Killed => None,
+        BatchEnd::HaltedSoon | BatchEnd::HaltedNow => Some("map: ended by --halt".to_owned()),
+        BatchEnd::Input(why) => Some(format!("map: {why}")),
+        BatchEnd::HandlerLost(why) => Some(format!(
             "map: the handler cannot be started, or keeps dying: {}\nmap: {} no reply",
             Printable(why),
             match unfinished {
@@ -69,18 +72,18 @@ pub(super) fn status_and_lines(
             }
         )),
     };
-    let has_failed = tally.failed + tally.failed_before > 0;
+    let has_failed = counts.failed + counts.failed_before > 0;
     let status = status(end, has_failed && !map.exit_zero);
     (status, why.into_iter().chain([last]).collect())
 }
 
 /// The exit status of a run that no signal ended.
-fn status(end: &End, counts_as_failed: bool) -> u8 {
+fn status(end: &BatchEnd, counts_as_failed: bool) -> u8 {
     match end {
-        End::Input(_) => USAGE,
-        End::HandlerLost(_) => HANDLER_LOST,
-        End::Closed => BROKEN_PIPE,
-        End::Whole | End::HaltedSoon | End::HaltedNow | End::Killed => {
+        BatchEnd::Input(_) => USAGE,
+        BatchEnd::HandlerLost(_) => HANDLER_LOST,
+        BatchEnd::Closed => BROKEN_PIPE,
+        BatchEnd::Whole | BatchEnd::HaltedSoon | BatchEnd::HaltedNow | BatchEnd::Killed => {
             u8::from(counts_as_failed) * FAILED
         }
     }
@@ -94,13 +97,13 @@ mod tests {
     fn the_exit_status_tells_how_the_run_ended() {
         let why = || "x".to_owned();
         for (end, failed, expected) in [
-            (End::Whole, false, 0),
-            (End::Whole, true, 1),
-            (End::HaltedNow, true, 1),
-            (End::HaltedSoon, true, 1),
-            (End::Input(why()), true, 2),
-            (End::HandlerLost(why()), false, 3),
-            (End::Closed, true, 141),
+            (BatchEnd::Whole, false, 0),
+            (BatchEnd::Whole, true, 1),
+            (BatchEnd::HaltedNow, true, 1),
+            (BatchEnd::HaltedSoon, true, 1),
+            (BatchEnd::Input(why()), true, 2),
+            (BatchEnd::HandlerLost(why()), false, 3),
+            (BatchEnd::Closed, true, 141),
         ] {
             assert_eq!(status(&end, failed), expected, "{end:?}");
         }

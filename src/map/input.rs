@@ -2,7 +2,7 @@
 
 use super::job_log::Logged;
 use super::lines::{RawLine, Splitter};
-use super::payload::Line;
+use super::payload::InputLine;
 use crate::config::map::{InputForm, MapConfig};
 use bytes::Bytes;
 use std::fs::File;
@@ -23,7 +23,7 @@ const BATCHES: usize = 2;
 const BATCH_LINES: usize = 1024;
 
 /// Lines that were read together, or why there are no more.
-pub(super) type Batch = Result<Vec<Line>, String>;
+pub(super) type Batch = Result<Vec<InputLine>, String>;
 
 /// The lines of the input, and its size.
 #[derive(Debug)]
@@ -175,7 +175,7 @@ impl InputReader {
         for raw in raw.drain(..) {
             self.number += 1;
             self.position += raw.length() as u64 + 1;
-            let mut line = Line::new(self.number, raw, &self.form, self.longest);
+            let mut line = InputLine::new(self.number, raw, &self.form, self.longest);
             line.position = self.position;
             match self.logged.is_done(line.number, line.hash) {
                 Ok(true) => {}
@@ -192,7 +192,7 @@ impl InputReader {
         lines.is_empty() || self.send_batch(&mut lines)
     }
 
-    fn send_batch(&self, lines: &mut Vec<Line>) -> bool {
+    fn send_batch(&self, lines: &mut Vec<InputLine>) -> bool {
         self.sender.blocking_send(Ok(std::mem::take(lines))).is_ok()
     }
 

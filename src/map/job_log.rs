@@ -26,7 +26,7 @@ const COLUMNS: &str =
 
 /// A line of the job log.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Entry<'a> {
+pub(super) struct JobLogLine<'a> {
     /// The number of the input line.
     pub(super) number: u64,
     /// In seconds since 1970.
@@ -94,7 +94,7 @@ impl Head {
     }
 }
 
-impl Entry<'_> {
+impl JobLogLine<'_> {
     /// Appends the line.
     pub(super) fn write(&self, log: &mut Vec<u8>) {
         let exit = u8::from(self.outcome != "ok");
@@ -324,8 +324,8 @@ impl Logged {
 mod tests {
     use super::*;
 
-    fn entry(number: u64, outcome: &str, end: u64) -> Entry<'_> {
-        Entry {
+    fn entry(number: u64, outcome: &str, end: u64) -> JobLogLine<'_> {
+        JobLogLine {
             number,
             began: 1.5,
             took: 0.25,
@@ -345,7 +345,7 @@ mod tests {
         Past::read(log, output, resume, &head())
     }
 
-    fn log(entries: &[Entry<'_>]) -> Vec<u8> {
+    fn log(entries: &[JobLogLine<'_>]) -> Vec<u8> {
         let mut log = head().lines().into_bytes();
         for entry in entries {
             entry.write(&mut log);

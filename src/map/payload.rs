@@ -10,7 +10,7 @@ use std::collections::HashMap;
 
 /// An input line with its payload.
 #[derive(Debug, Clone)]
-pub(super) struct Line {
+pub(super) struct InputLine {
     /// Its number in the input, from 1.
     pub(super) number: u64,
     /// The inside of the payload's JSON string, or why there is no payload.
@@ -24,9 +24,9 @@ pub(super) struct Line {
     pub(super) hash: u64,
 }
 
-impl Line {
+impl InputLine {
     /// Finds the payload in the line with this number.
-    pub(super) fn new(number: u64, line: RawLine, form: &InputForm, longest: usize) -> Line {
+    pub(super) fn new(number: u64, line: RawLine, form: &InputForm, longest: usize) -> InputLine {
         let is_too_long = matches!(line, RawLine::TooLong(_));
         let (text, payload) = match line {
             RawLine::Whole(text) => (text.clone(), payload(&text, form)),
@@ -36,7 +36,7 @@ impl Line {
             }
         };
         let hash = hash(payload.as_ref().unwrap_or(&text));
-        Line {
+        InputLine {
             number,
             payload,
             text,

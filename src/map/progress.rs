@@ -19,7 +19,7 @@ const LINE_PERIOD: Duration = Duration::from_secs(1);
 
 /// Items that have ended.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Tally {
+pub(super) struct ItemCounts {
     pub(super) well: u64,
     pub(super) failed: u64,
     /// Items that the runs before have done, and this one skips.
@@ -28,7 +28,7 @@ pub(super) struct Tally {
     pub(super) failed_before: u64,
 }
 
-impl Tally {
+impl ItemCounts {
     pub(super) fn ended(self) -> u64 {
         self.well + self.failed
     }
@@ -37,7 +37,7 @@ impl Tally {
     pub(super) fn last_line(self, took: Duration) -> String {
         let (items, seconds) = (self.ended(), took.as_secs_f64());
         let rate = items as f64 / seconds.max(0.001);
-        let Tally { well, failed, .. } = self;
+        let ItemCounts { well, failed, .. } = self;
         let before = self.before();
         format!(
             "map: {}, {well} ok, {failed} failed, {seconds:.1} s, {rate:.0}/s{before}",
@@ -67,7 +67,7 @@ pub(super) fn counted(items: u64) -> String {
 
 /// How progress is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Form {
+enum ProgressForm {
     Bar,
     /// Without a terminal nothing is redrawn: each look is a line.
     Lines,
@@ -76,7 +76,7 @@ enum Form {
 /// What is shown of the progress, and how.
 #[derive(Debug)]
 pub(super) struct Progress {
-    form: Option<Form>,
+    form: Option<ProgressForm>,
     size: Option<u64>,
     teller: Teller,
 }
@@ -91,8 +91,8 @@ impl Progress {
         let form = match (show, std::io::stderr().is_terminal()) {
             (ShowProgress::Never, _) | (ShowProgress::Auto, false) => None,
             (ShowProgress::Auto, true) if is_in_the_way => None,
-            (ShowProgress::Auto | ShowProgress::Always, true) => Some(Form::Bar),
-            (ShowProgress::Always, false) => Some(Form::Lines),
+            (ShowProgress::Auto | ShowProgress::Always, true) => Some(ProgressForm::Bar),
+            (ShowProgress::Always, false) => Some(ProgressForm::Lines),
         };
         Progress { form, size, teller }
     }
@@ -100,8 +100,8 @@ impl Progress {
     /// How often to draw: lines that stay, as in the log of a batch system, come more rarely.
     pub(super) fn period(&self) -> Duration {
         match self.form {
-            Some(Form::Lines) => LINE_PERIOD,
-            Some(Form::Bar) | None => DRAW_PERIOD,
+            Some(ProgressForm::Lines) => LINE_PERIOD,
+            Some(ProgressForm::Bar) | None => DRAW_PERIOD,
         }
     }
 
@@ -111,12 +111,12 @@ impl Progress {
     }
 
     /// Draws the bar.
-    pub(super) fn draw(&self, tally: Tally, positions: Range<u64>, took: Duration) {
+    pub(super) fn draw(&self, counts: ItemCounts, positions: Range<u64>, took: Duration) {
         self.teller.draw(Look {
             position: positions.end,
             size: self.size,
-            text: text(tally, positions, self.size, took),
-            is_bar: self.form == Some(Form::Bar),
+            text: text(counts, positions, self.size, took),
+            is_bar: self.form == Some(ProgressForm::Bar),
         });
     }
 }
@@ -124,9 +124,9 @@ impl Progress {
 /// A terminal whose cursor stays behind the bar. The library fills the line up with blanks, so that the
 /// `^C` of a terminal would begin a line, and that line would be cleared in place of the bar.
 #[derive(Debug)]
-struct Terminal;
+struct BarTerminal;
 
-impl Terminal {
+impl BarTerminal {
     fn write(text: &str) -> io::Result<()> {
         io::stderr().write_all(text.as_bytes())
     }
@@ -135,12 +135,12 @@ impl Terminal {
     fn step(count: usize, direction: char) -> io::Result<()> {
         match count {
             0 => Ok(()),
-            _ => Terminal::write(&format!("\x1b[{count}{direction}")),
+            _ => BarTerminal::write(&format!("\x1b[{count}{direction}")),
         }
     }
 }
 
-impl TermLike for Terminal {
+impl TermLike for BarTerminal {
     fn width(&self) -> u16 {
         let size = rustix::termios::tcgetwinsize(io::stderr());
         let columns = size.map_or(0, |size| size.ws_col);
@@ -149,31 +149,31 @@ impl TermLike for Terminal {
     }
 
     fn move_cursor_up(&self, count: usize) -> io::Result<()> {
-        Terminal::step(count, 'A')
+        BarTerminal::step(count, 'A')
     }
 
     fn move_cursor_down(&self, count: usize) -> io::Result<()> {
-        Terminal::step(count, 'B')
+        BarTerminal::step(count, 'B')
     }
 
     fn move_cursor_right(&self, count: usize) -> io::Result<()> {
-        Terminal::step(count, 'C')
+        BarTerminal::step(count, 'C')
     }
 
     fn move_cursor_left(&self, count: usize) -> io::Result<()> {
-        Terminal::step(count, 'D')
+        BarTerminal::step(count, 'D')
     }
 
     fn write_line(&self, text: &str) -> io::Result<()> {
-        Terminal::write(&format!("{text}\n"))
+        BarTerminal::write(&format!("{text}\n"))
     }
 
     fn write_str(&self, text: &str) -> io::Result<()> {
-        Terminal::write(text)
+        BarTerminal::write(text)
     }
 
     fn clear_line(&self) -> io::Result<()> {
-        Terminal::write("\r\x1b[2K")
+        BarTerminal::write("\r\x1b[2K")
     }
 
     fn flush(&self) -> io::Result<()> {
@@ -194,7 +194,7 @@ impl Bar {
         let style = ProgressStyle::with_template(form)
             .unwrap_or_else(|_| ProgressStyle::default_bar())
             .progress_chars("█▉▊▋▌▍▎▏ ");
-        let target = ProgressDrawTarget::term_like(Box::new(Terminal));
+        let target = ProgressDrawTarget::term_like(Box::new(BarTerminal));
         replace_bar(true);
         Bar(ProgressBar::with_draw_target(size, target).with_style(style))
     }
@@ -219,10 +219,10 @@ impl Bar {
 
 /// The words beside the bar: `412k 41.2k/s 0:22 left, 3 failed`. Items count with those of the runs
 /// before, as the bar does; rate and time are of this run, which has gone through `positions`.
-fn text(tally: Tally, positions: Range<u64>, size: Option<u64>, took: Duration) -> String {
+fn text(counts: ItemCounts, positions: Range<u64>, size: Option<u64>, took: Duration) -> String {
     let seconds = took.as_secs_f64().max(0.001);
-    let rate = tally.ended() as f64 / seconds;
-    let items = tally.ended() + tally.done_before;
+    let rate = counts.ended() as f64 / seconds;
+    let items = counts.ended() + counts.done_before;
     let mut text = format!("{} {}/s", short(items as f64), short(rate));
     let done = positions.end.saturating_sub(positions.start);
     if let Some(size) = size
@@ -232,8 +232,8 @@ fn text(tally: Tally, positions: Range<u64>, size: Option<u64>, took: Duration) 
         let left = Duration::from_secs_f64(left).as_secs();
         text.push_str(&format!(" {}:{:02} left", left / 60, left % 60));
     }
-    if tally.failed > 0 {
-        text.push_str(&format!(", {} failed", tally.failed));
+    if counts.failed > 0 {
+        text.push_str(&format!(", {} failed", counts.failed));
     }
     text
 }
@@ -267,7 +267,7 @@ mod tests {
         ] {
             assert_eq!(short(number), expected);
         }
-        let tally = Tally {
+        let counts = ItemCounts {
             done_before: 0,
             failed_before: 0,
             well: 411_997,
@@ -275,12 +275,12 @@ mod tests {
         };
         let ten = Duration::from_secs(10);
         assert_eq!(
-            text(tally, 0..31, Some(100), ten),
+            text(counts, 0..31, Some(100), ten),
             "412k 41.2k/s 0:22 left, 3 failed"
         );
-        assert_eq!(text(tally, 0..31, None, ten), "412k 41.2k/s, 3 failed");
+        assert_eq!(text(counts, 0..31, None, ten), "412k 41.2k/s, 3 failed");
         let line = "map: 412000 items, 411997 ok, 3 failed, 10.0 s, 41200/s";
-        assert_eq!(tally.last_line(ten), line);
+        assert_eq!(counts.last_line(ten), line);
         for (done_before, failed_before, before) in [
             (5, 0, "; 5 done before"),
             (
@@ -289,24 +289,24 @@ mod tests {
                 "; 5 done before, 2 of them failed, --resume-failed does them again",
             ),
         ] {
-            let resumed = Tally {
+            let resumed = ItemCounts {
                 done_before,
                 failed_before,
-                ..tally
+                ..counts
             };
             assert_eq!(resumed.last_line(ten), format!("{line}{before}"));
         }
-        let resumed = Tally {
+        let resumed = ItemCounts {
             done_before: 88_000,
-            ..tally
+            ..counts
         };
         assert_eq!(
             text(resumed, 50..75, Some(100), ten),
             "500k 41.2k/s 0:10 left, 3 failed"
         );
-        let one = Tally {
+        let one = ItemCounts {
             well: 1,
-            ..Tally::default()
+            ..ItemCounts::default()
         };
         assert!(one.last_line(ten).starts_with("map: 1 item, 1 ok, "));
     }

@@ -1,6 +1,6 @@
 //! The line that is written for an item.
 
-use super::payload::Line;
+use super::payload::InputLine;
 use crate::answer::{Outcome, result_of};
 use crate::config::map::{InputForm, MapConfig};
 use crate::error::RequestFailure;
@@ -29,7 +29,12 @@ impl ReplyForm {
 
     /// Appends the line of an item. With `--raw` a failed item has none: the text for standard error is
     /// returned.
-    pub(super) fn write(self, out: &mut Vec<u8>, line: &Line, outcome: &Outcome) -> Option<String> {
+    pub(super) fn write(
+        self,
+        out: &mut Vec<u8>,
+        line: &InputLine,
+        outcome: &Outcome,
+    ) -> Option<String> {
         match outcome {
             Ok(result) if self.raw => push_raw(out, result),
             Ok(result) => {
@@ -51,7 +56,7 @@ impl ReplyForm {
         None
     }
 
-    fn open(self, out: &mut Vec<u8>, line: &Line) {
+    fn open(self, out: &mut Vec<u8>, line: &InputLine) {
         out.push(b'{');
         if !self.with_input {
             return;
@@ -107,7 +112,7 @@ mod tests {
 
     fn written(form: ReplyForm, outcome: &Outcome) -> (String, Option<String>) {
         let text = RawLine::Whole(r#"{"q":"a"}"#.into());
-        let line = Line::new(7, text, &InputForm::Field("q".to_owned()), 100);
+        let line = InputLine::new(7, text, &InputForm::Field("q".to_owned()), 100);
         let mut out = Vec::new();
         let told = form.write(&mut out, &line, outcome);
         (String::from_utf8(out).unwrap(), told)
@@ -115,7 +120,7 @@ mod tests {
 
     #[test]
     fn a_line_that_was_too_long_is_not_repeated() {
-        let line = Line::new(7, RawLine::TooLong(12), &InputForm::Text, 10);
+        let line = InputLine::new(7, RawLine::TooLong(12), &InputForm::Text, 10);
         let form = ReplyForm {
             raw: false,
             with_input: true,

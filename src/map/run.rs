@@ -1,12 +1,12 @@
 //! Joins the parts of a run: lines go in, replies come out.
 
-use super::end::End;
+use super::end::BatchEnd;
 use super::halt::{Halted, halted};
 use super::input::{Batch, Input};
-use super::job_log::Entry;
+use super::job_log::JobLogLine;
 use super::output::{Lines, Output, SYNC_PERIOD, is_too_late};
-use super::payload::Line;
-use super::progress::{Progress, Tally};
+use super::payload::InputLine;
+use super::progress::{ItemCounts, Progress};
 use super::reply::ReplyForm;
 use super::retry::Patience;
 use super::size::WindowSize;
@@ -40,9 +40,9 @@ pub(super) struct Run<'a> {
     form: ReplyForm,
     output: mpsc::Sender<Lines>,
     pub(super) progress: Progress,
-    pub(super) tally: Tally,
+    pub(super) counts: ItemCounts,
     /// Lines that were read and not given to the pool yet.
-    pub(super) waiting: VecDeque<Line>,
+    pub(super) read_lines: VecDeque<InputLine>,
     /// Items without an end when the run ended.
     pub(super) unfinished: usize,
     /// Bytes of the output, written or not.
@@ -52,7 +52,7 @@ pub(super) struct Run<'a> {
     /// Whether further lines are read.
     reads_on: bool,
     is_halted: bool,
-    has_stopped: bool,
+    has_stopped_reading: bool,
     /// The reply of an item is missing, so that in order no later reply can be written.
     has_gap: bool,
     size: WindowSize,
@@ -75,15 +75,15 @@ impl<'a> Run<'a> {
             form: ReplyForm::new(config),
             output: output.lines.clone(),
             progress,
-            tally: Tally::default(),
-            waiting: VecDeque::new(),
+            counts: ItemCounts::default(),
+            read_lines: VecDeque::new(),
             unfinished: 0,
             offset: 0,
             unwritten: Lines::default(),
             is_unsynced: false,
             reads_on: true,
             is_halted: false,
-            has_stopped: false,
+            has_stopped_reading: false,
             has_gap: false,
             size: WindowSize::new(
                 config.window.map(NonZeroUsize::get),
@@ -100,8 +100,8 @@ impl<'a> Run<'a> {
     }
 
     /// Begins behind the lines that runs before have done.
-    pub(super) fn begin_at(&mut self, lines: &[Line]) {
-        let length = |line: &Line| line.text.len() as u64 + 1;
+    pub(super) fn begin_at(&mut self, lines: &[InputLine]) {
+        let length = |line: &InputLine| line.text.len() as u64 + 1;
         let first = lines
             .first()
             .map(|line| line.position.saturating_sub(length(line)));
@@ -116,18 +116,18 @@ impl<'a> Run<'a> {
         budget: &MemoryBudget,
         input: &mut Input,
         shutdown: &Shutdown,
-    ) -> End {
+    ) -> BatchEnd {
         let patience = Patience::new(self.config.attempts);
         let mut window = Window::new(pool, budget, self.config.unordered, patience);
         let end = self.work(pool, &mut window, input, shutdown).await;
-        self.unfinished += window.len() + self.waiting.len();
-        if matches!(end, End::HandlerLost(_)) && input.size.is_some() {
+        self.unfinished += window.len() + self.read_lines.len();
+        if matches!(end, BatchEnd::HandlerLost(_)) && input.size.is_some() {
             let rest = count(input);
             // Cancel-safe: a signal ends the counting.
             let rest = shutdown.run_until(Stage::Draining, rest).await;
             self.unfinished += rest.unwrap_or(0);
         }
-        if end != End::Closed && !self.unwritten.is_empty() {
+        if end != BatchEnd::Closed && !self.unwritten.is_empty() {
             let lines = std::mem::take(&mut self.unwritten);
             // Cancel-safe: the program ends. The thread that writes tells why it has ended.
             tokio::select! {
@@ -144,7 +144,7 @@ impl<'a> Run<'a> {
         window: &mut Window<'_>,
         input: &mut Input,
         shutdown: &Shutdown,
-    ) -> End {
+    ) -> BatchEnd {
         let mut done = Vec::new();
         // A run that is over soon has no bar, which would stand above what another program writes.
         let [mut syncs, mut draws] = [SYNC_PERIOD, self.progress.period()].map(ticks_after);
@@ -153,17 +153,17 @@ impl<'a> Run<'a> {
             if let Some(end) = self.begin_items(pool, window, input, shutdown) {
                 return end;
             }
-            let wants_more = self.reads_on && self.waiting.is_empty();
+            let wants_more = self.reads_on && self.read_lines.is_empty();
             let may_look = self.unwritten.length() < MOST_UNWRITTEN;
             let is_unwritten = !self.unwritten.is_empty();
             // Cancel-safe: items stay in the window, batches in their channels.
             tokio::select! {
                 biased;
-                ended = poll_fn(|cx| window.poll_done(cx, &mut done)),
+                polled = poll_fn(|cx| window.poll_done(cx, &mut done)),
                     if window.len() > 0 && may_look =>
                 {
                     self.wait_for_signal(&done, shutdown).await;
-                    if let Some(end) = self.end_items(&mut done, ended, shutdown) {
+                    if let Some(end) = self.end_items(&mut done, polled, shutdown) {
                         return end;
                     }
                 }
@@ -172,15 +172,15 @@ impl<'a> Run<'a> {
                         permit.send(std::mem::take(&mut self.unwritten));
                         self.is_unsynced = true;
                     }
-                    Err(_) => return End::Closed,
+                    Err(_) => return BatchEnd::Closed,
                 },
                 batch = input.batches.recv(), if wants_more => match batch {
                     Some(batch) => self.receive(batch),
                     None => self.reads_on = false,
                 },
                 () = shutdown.reached(Stage::Draining), if self.reads_on => {}
-                () = shutdown.reached(Stage::Killing) => return End::Killed,
-                () = output.closed() => return End::Closed,
+                () = shutdown.reached(Stage::Killing) => return BatchEnd::Killed,
+                () = output.closed() => return BatchEnd::Closed,
                 _ = syncs.tick(), if self.is_unsynced && self.config.job_log.is_some() => {
                     // A full channel is followed by a write, which looks at the time.
                     drop(output.try_send(Lines::default()));
@@ -201,44 +201,44 @@ impl<'a> Run<'a> {
         window: &mut Window<'_>,
         input: &mut Input,
         shutdown: &Shutdown,
-    ) -> Option<End> {
-        let end = self.end_at_once(shutdown);
+    ) -> Option<BatchEnd> {
+        let end = self.end_before_items(shutdown);
         if end.is_some() {
             return end;
         }
-        if self.is_stopped(shutdown) {
+        if self.must_stop_reading(shutdown) {
             self.stop_reading(window);
         }
-        let (now, ended) = (Instant::now(), self.tally.ended());
+        let (now, ended) = (Instant::now(), self.counts.ended());
         self.size.look(now, ended, || pool.processes().capacity);
         self.fill(window, input);
-        let is_done = window.len() == 0 && self.waiting.is_empty() && !self.reads_on;
+        let is_done = window.len() == 0 && self.read_lines.is_empty() && !self.reads_on;
         is_done.then(|| match self.input_fault.take() {
-            Some(why) => End::Input(why),
-            None if self.is_halted => End::HaltedSoon,
-            None => End::Whole,
+            Some(why) => BatchEnd::Input(why),
+            None if self.is_halted => BatchEnd::HaltedSoon,
+            None => BatchEnd::Whole,
         })
     }
 
     /// Why the run ends before its items, if it does.
-    fn end_at_once(&self, shutdown: &Shutdown) -> Option<End> {
+    fn end_before_items(&self, shutdown: &Shutdown) -> Option<BatchEnd> {
         match shutdown.is_at_least(Stage::Killing) {
-            true => Some(End::Killed),
-            false => self.output.is_closed().then_some(End::Closed),
+            true => Some(BatchEnd::Killed),
+            false => self.output.is_closed().then_some(BatchEnd::Closed),
         }
     }
 
     /// Whether items are to be finished, and none begun.
-    fn is_stopped(&self, shutdown: &Shutdown) -> bool {
-        !self.has_stopped && (self.is_halted || shutdown.is_at_least(Stage::Draining))
+    fn must_stop_reading(&self, shutdown: &Shutdown) -> bool {
+        !self.has_stopped_reading && (self.is_halted || shutdown.is_at_least(Stage::Draining))
     }
 
     /// Reads no further line, and gives up the items that no process has.
     fn stop_reading(&mut self, window: &mut Window<'_>) {
-        self.has_stopped = true;
+        self.has_stopped_reading = true;
         self.reads_on = false;
-        self.unfinished += self.waiting.len() + window.withdraw_unstarted();
-        self.waiting.clear();
+        self.unfinished += self.read_lines.len() + window.withdraw_unstarted();
+        self.read_lines.clear();
     }
 
     /// Gives lines to the pool while there is room.
@@ -249,13 +249,13 @@ impl<'a> Run<'a> {
             if !has_room {
                 return;
             }
-            if self.waiting.is_empty()
+            if self.read_lines.is_empty()
                 && self.reads_on
                 && let Ok(batch) = input.batches.try_recv()
             {
                 self.receive(batch);
             }
-            let Some(line) = self.waiting.pop_front() else {
+            let Some(line) = self.read_lines.pop_front() else {
                 return;
             };
             window.push(line);
@@ -264,7 +264,7 @@ impl<'a> Run<'a> {
 
     fn receive(&mut self, batch: Batch) {
         match batch {
-            Ok(lines) => self.waiting.extend(lines),
+            Ok(lines) => self.read_lines.extend(lines),
             Err(why) => {
                 self.input_fault = Some(why);
                 self.reads_on = false;
@@ -286,24 +286,24 @@ impl<'a> Run<'a> {
     fn end_items(
         &mut self,
         done: &mut Vec<Done>,
-        ended: Result<(), String>,
+        polled: Result<(), String>,
         shutdown: &Shutdown,
-    ) -> Option<End> {
+    ) -> Option<BatchEnd> {
         for item in done.drain(..) {
             if self.is_left_over(&item, shutdown) {
                 self.unfinished += 1;
             } else if self.end_item(&item) {
-                return Some(End::HaltedNow);
+                return Some(BatchEnd::HaltedNow);
             }
         }
-        ended.err().map(End::HandlerLost)
+        polled.err().map(BatchEnd::HandlerLost)
     }
 
     /// Whether an item is left to the run that resumes this one: a signal has ended the run, and the
     /// process of the item too, which is no fault of the item. In order, so are the items behind it.
     fn is_left_over(&mut self, done: &Done, shutdown: &Shutdown) -> bool {
-        let is_stopped = shutdown.is_at_least(Stage::Draining);
-        let is_by_signal = is_stopped && !self.is_halted && self.config.job_log.is_some();
+        let is_draining = shutdown.is_at_least(Stage::Draining);
+        let is_by_signal = is_draining && !self.is_halted && self.config.job_log.is_some();
         let died = matches!(done.outcome, Err(RequestFailure::Exited(_)));
         self.has_gap |= is_by_signal && died && !self.config.unordered;
         is_by_signal && (died || self.has_gap)
@@ -323,13 +323,13 @@ impl<'a> Run<'a> {
         self.position = self.position.max(done.line.position);
         self.offset += received as u64;
         match &done.outcome {
-            Ok(_) => self.tally.well += 1,
-            Err(_) => self.tally.failed += 1,
+            Ok(_) => self.counts.well += 1,
+            Err(_) => self.counts.failed += 1,
         }
         if self.config.job_log.is_some() {
             self.log(done, received);
         }
-        match halted(self.config.halt, self.tally.failed, self.tally.ended()) {
+        match halted(self.config.halt, self.counts.failed, self.counts.ended()) {
             None => false,
             Some(Halted::Soon) => {
                 self.is_halted = true;
@@ -343,7 +343,7 @@ impl<'a> Run<'a> {
         let queued = done.times.map_or(Duration::ZERO, |times| times.queued);
         let took = done.times.map_or(Duration::ZERO, |times| times.worked);
         let after = (done.called + queued).saturating_duration_since(self.began);
-        let entry = Entry {
+        let entry = JobLogLine {
             number: done.line.number,
             began: self.began_1970 + after.as_secs_f64(),
             took: took.as_secs_f64(),
@@ -361,12 +361,12 @@ impl<'a> Run<'a> {
 
     fn draw(&mut self) {
         // `head` ends a run soon after its first items.
-        if self.tally.ended() == 0 && self.began.elapsed() < FIRST_LOOK_WITHIN {
+        if self.counts.ended() == 0 && self.began.elapsed() < FIRST_LOOK_WITHIN {
             return;
         }
         self.drawn = Instant::now();
         self.progress.draw(
-            self.tally,
+            self.counts,
             self.begun_at..self.position,
             self.began.elapsed(),
         );

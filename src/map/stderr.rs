@@ -12,7 +12,7 @@ const MESSAGES: usize = 64;
 
 /// A message to the thread.
 #[derive(Debug)]
-enum Message {
+enum StderrMessage {
     /// Whole lines, to stand above the bar.
     Lines(String),
     /// A look at the progress.
@@ -36,31 +36,31 @@ pub(super) struct Look {
 
 /// The way to the thread.
 #[derive(Debug, Clone)]
-pub(super) struct Teller(mpsc::Sender<Message>);
+pub(super) struct Teller(mpsc::Sender<StderrMessage>);
 
 impl Teller {
     /// Has lines written; waits for room, which only a thread of its own may do.
     pub(super) fn tell_in_time(&self, lines: &[u8]) {
         let lines = String::from_utf8_lossy(lines).into_owned();
         // The thread ends with the run.
-        drop(self.0.blocking_send(Message::Lines(lines)));
+        drop(self.0.blocking_send(StderrMessage::Lines(lines)));
     }
 
     /// Has a line written, unless many wait already.
     pub(super) fn tell(&self, line: &str) {
-        drop(self.0.try_send(Message::Lines(format!("{line}\n"))));
+        drop(self.0.try_send(StderrMessage::Lines(format!("{line}\n"))));
     }
 
     /// Has the progress shown; a later look makes up for a lost one.
     pub(super) fn draw(&self, look: Look) {
-        drop(self.0.try_send(Message::Draw(look)));
+        drop(self.0.try_send(StderrMessage::Draw(look)));
     }
 }
 
 /// The thread.
 #[derive(Debug)]
 pub(super) struct Stderr {
-    messages: mpsc::Sender<Message>,
+    messages: mpsc::Sender<StderrMessage>,
     ended: oneshot::Receiver<()>,
 }
 
@@ -86,7 +86,7 @@ impl Stderr {
     pub(super) async fn finish(self, lines: &[String], shutdown: &Shutdown) {
         let lines = lines.iter().map(|line| format!("{line}\n")).collect();
         let written = async {
-            drop(self.messages.send(Message::End(lines)).await);
+            drop(self.messages.send(StderrMessage::End(lines)).await);
             drop(self.ended.await);
         };
         // Cancel-safe: the program ends.
@@ -98,7 +98,7 @@ impl Stderr {
     }
 }
 
-fn write_all(mut received: mpsc::Receiver<Message>) {
+fn write_all(mut received: mpsc::Receiver<StderrMessage>) {
     let mut bar: Option<Bar> = None;
     let write = |lines: &str| {
         // A closed standard error leaves no place for the lines.
@@ -106,20 +106,20 @@ fn write_all(mut received: mpsc::Receiver<Message>) {
     };
     while let Some(message) = received.blocking_recv() {
         match message {
-            Message::Lines(lines) => match &bar {
+            StderrMessage::Lines(lines) => match &bar {
                 Some(bar) => bar.hide_while(|| write(&lines)),
                 None => write(&lines),
             },
-            Message::Draw(look) if look.is_bar => {
+            StderrMessage::Draw(look) if look.is_bar => {
                 bar.get_or_insert_with(|| Bar::new(look.size)).draw(&look);
             }
-            Message::Draw(look) => {
+            StderrMessage::Draw(look) => {
                 let percent = look.size.map_or_else(String::new, |size| {
                     format!("{}% ", look.position * 100 / size.max(1))
                 });
                 write(&format!("map: {percent}{}\n", look.text));
             }
-            Message::End(lines) => {
+            StderrMessage::End(lines) => {
                 if let Some(bar) = bar.take() {
                     bar.clear();
                 }

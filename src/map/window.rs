@@ -1,6 +1,6 @@
 //! The items in hand, and the order in which they end.
 
-use super::payload::Line;
+use super::payload::InputLine;
 use super::retry::{Next, Patience, judge};
 use crate::answer::Outcome;
 use crate::budget::MemoryBudget;
@@ -15,7 +15,7 @@ use tokio::time::{Sleep, sleep};
 /// An item that has ended.
 #[derive(Debug)]
 pub(super) struct Done {
-    pub(super) line: Line,
+    pub(super) line: InputLine,
     pub(super) outcome: Outcome,
     /// When it was given to the pool for the last time.
     pub(super) called: Instant,
@@ -48,7 +48,7 @@ pub(super) struct Window<'a> {
 
 #[derive(Debug)]
 struct Item {
-    line: Line,
+    line: InputLine,
     attempts: usize,
     called: Instant,
     state: State,
@@ -92,7 +92,7 @@ impl<'a> Window<'a> {
     }
 
     /// Gives an item to the pool.
-    pub(super) fn push(&mut self, line: Line) {
+    pub(super) fn push(&mut self, line: InputLine) {
         self.bytes += line.text.len();
         let called = Instant::now();
         let state = self.call(&line);
@@ -194,7 +194,7 @@ impl<'a> Window<'a> {
         item.state = state;
     }
 
-    fn call(&self, line: &Line) -> State {
+    fn call(&self, line: &InputLine) -> State {
         let payload = match &line.payload {
             Ok(payload) => payload.clone(),
             Err(failure) => return State::Refused(failure.clone()),

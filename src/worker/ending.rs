@@ -19,7 +19,7 @@ const LAST_WRITES_TIMEOUT: Duration = Duration::from_millis(500);
 const PROCESSES_TIMEOUT: Duration = Duration::from_millis(1750);
 
 /// Longest wait for killed processes to be gone.
-const LAST_KILLS_TIMEOUT: Duration = Duration::from_millis(250);
+pub(crate) const LAST_KILLS_TIMEOUT: Duration = Duration::from_millis(250);
 
 /// How far a drain came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
