@@ -48,7 +48,7 @@ pub(super) struct Address {
 
 /// The handler's command.
 #[derive(Debug, Args)]
-struct Handler {
+struct HandlerFlags {
     /// The command to run; split into words as a shell does, but no shell runs it
     #[arg(
         long,
@@ -123,7 +123,7 @@ impl TopOptions {
 #[derive(Debug, Args)]
 pub(super) struct ServeOptions {
     #[command(flatten)]
-    handler: Handler,
+    handler: HandlerFlags,
     #[command(flatten)]
     address: Address,
 
@@ -211,7 +211,7 @@ pub(super) fn serve(options: ServeOptions) -> Result<Task, String> {
     Ok(Task::Serve(Box::new(config), log))
 }
 
-impl Handler {
+impl HandlerFlags {
     /// The words after `--`, or else `--handler`, or else the platform's handler, split as a shell
     /// splits them.
     fn command(self, of_platform: Option<String>) -> Result<Option<Command>, String> {
@@ -254,7 +254,7 @@ mod tests {
     #[test]
     fn words_are_split_as_a_shell_splits_them() {
         let split = |text: &str| {
-            let handler = Handler {
+            let handler = HandlerFlags {
                 handler: Some(text.to_owned()),
                 command: Vec::new(),
             };

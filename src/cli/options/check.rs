@@ -2,7 +2,7 @@
 
 use super::super::values::limit_of_time;
 use super::super::{CheckSettings, Task};
-use super::Handler;
+use super::HandlerFlags;
 use crate::check::{CheckConfig, ReportForm, Rule};
 use clap::Args;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use std::time::Duration;
 #[derive(Debug, Args)]
 pub(in crate::cli) struct CheckOptions {
     #[command(flatten)]
-    handler: Handler,
+    handler: HandlerFlags,
     /// Try these rules only
     #[arg(long, value_name = "ID,…", value_delimiter = ',', value_parser = rule)]
     only: Vec<Rule>,

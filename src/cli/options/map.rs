@@ -4,7 +4,7 @@ use super::isolation::IsolationOptions;
 use super::processes::ProcessOptions;
 use super::requests::RequestOptions;
 use super::shutdown::ShutdownOptions;
-use super::{Defaults, Handler, Sizes, Task};
+use super::{Defaults, HandlerFlags, Sizes, Task};
 use crate::cli::values::{count, halt, show_progress};
 use crate::config::map::{Halt, InputForm, MapConfig, Resume, ShowProgress};
 use crate::config::{AccessLog, Config, HttpConfig};
@@ -70,7 +70,7 @@ pub(in crate::cli) struct MapOptions {
     #[arg(long)]
     exit_zero: bool,
     #[command(flatten)]
-    handler: Handler,
+    handler: HandlerFlags,
     #[command(flatten)]
     processes: ProcessOptions,
     #[command(flatten)]
