@@ -22,7 +22,7 @@ const DEFAULT_DELAY: Duration = Duration::from_secs(5);
 /// Most spans that may wait: `OTEL_BSP_MAX_QUEUE_SIZE`.
 const DEFAULT_QUEUE: NonZeroUsize = NonZeroUsize::new(2048).expect("it is not 0");
 
-/// Most spans that are sent at once: `OTEL_BSP_MAX_EXPORT_BATCH_SIZE`.
+/// Most spans that are sent together: `OTEL_BSP_MAX_EXPORT_BATCH_SIZE`.
 const DEFAULT_BATCH: NonZeroUsize = NonZeroUsize::new(512).expect("it is not 0");
 
 /// The values of the variables, or their defaults.

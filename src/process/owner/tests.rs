@@ -71,7 +71,7 @@ struct Bench {
 }
 
 impl Bench {
-    /// A bench whose next turn can write at once.
+    /// A bench whose next turn can write immediately.
     async fn new() -> Bench {
         Bench::of_process(std::process::id()).await
     }
