@@ -1,7 +1,7 @@
 //! How far the shutdown of a worker has come: one stage, shared by all parts that act on it.
 //!
-//! Stages are passed in order and never left again; to skip some is to pass them at the same time. Each
-//! part acts on the stage that concerns it, and none tells another.
+//! Stages are passed in order and never left again; to skip some is to pass them at the same
+//! time. Each part acts on the stage that concerns it, and none tells another.
 //!
 //! | stage | begins | from then on |
 //! |---|---|---|

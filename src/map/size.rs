@@ -49,7 +49,8 @@ impl WindowSize {
     }
 }
 
-/// The size for the capacity of the processes, in requests at the same time, and for a rate of items a second.
+/// The size for the capacity of the processes, in requests at the same time, and for a rate of items
+/// a second.
 fn size(capacity: usize, rate: f64, most: usize) -> usize {
     #[expect(
         clippy::cast_possible_truncation,

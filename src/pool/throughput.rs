@@ -1,7 +1,7 @@
 //! Measures the way of calls through the pool, without HTTP and without pipes.
 //!
-//! On each thread, callers call, and the conversation of a process has each line answered immediately,
-//! as many lines in a turn as it has room for. `scripts/bench.sh --only threads` runs it.
+//! On each thread, callers call, and the conversation of a process has each line answered
+//! immediately, as many lines in a turn as it has room for. `scripts/bench.sh --only threads` runs it.
 
 use super::Pool;
 use super::queued_call::QueuedCall;

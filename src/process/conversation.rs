@@ -258,8 +258,8 @@ impl<T: Ticket> Conversation<T> {
         self.last_replied
     }
 
-    /// True when requests are written ahead. By the promise of order, they are handed back to
-    /// the queue at the end of the process.
+    /// True when requests are written ahead. By the promise of order, they are handed back to the
+    /// queue at the end of the process.
     pub fn is_ahead(&self) -> bool {
         self.promise == Promise::Order && self.flights.len() > 1
     }

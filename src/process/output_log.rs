@@ -15,9 +15,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 use tracing::{info, warn};
 
-/// Bytes that the processes of one slot may log without a pause, all together. A new process begins with
-/// the bytes that are left, or a process that floods and dies again and again would log without
-/// end.
+/// Bytes that the processes of one slot may log without a pause, all together. A new process
+/// begins with the bytes that are left, or a process that floods and dies again and again would log
+/// without end.
 const BURST_BYTES: u64 = 256 * 1024;
 
 /// Bytes a second that the processes of one slot may log after [`BURST_BYTES`].

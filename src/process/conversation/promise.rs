@@ -15,8 +15,7 @@ pub(super) enum Promise {
 }
 
 impl Promise {
-    /// True when the process may work on several of its requests at the same time, in any
-    /// order.
+    /// True when the process may work on several of its requests at the same time, in any order.
     pub(super) fn allows_any_order(self) -> bool {
         matches!(self, Promise::Concurrency(_) | Promise::Broken)
     }

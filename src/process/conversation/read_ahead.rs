@@ -1,8 +1,9 @@
 //! How many requests a process that promised order may be given before it has answered the first.
 //!
 //! Pure: as many as the process is expected to finish within [`MAX_WAIT_AHEAD`], by its measured
-//! service time. This number is the window. Service time = (time of a read − time when the process could start on its oldest
-//! request) ÷ replies in that read. A read that brings several replies tells nothing of each alone.
+//! service time. This number is the window. Service time = (time of a read − time when the process
+//! could start on its oldest request) ÷ replies in that read. A read that brings several replies
+//! tells nothing of each alone.
 //!
 //! A reply that takes longer than [`MAX_WAIT_AHEAD`] closes the window until it comes, and for
 //! [`CLOSED_FOR`] after that. The activity of the process decides that, not the clock alone: on a
