@@ -266,7 +266,9 @@ impl StartError {
 impl std::fmt::Display for StartError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            StartError::Listen { address, .. } => write!(f, "cannot listen on {address}"),
+            StartError::Listen { address, source } => {
+                write!(f, "cannot listen on {address}{}", listen_advice(source))
+            }
             StartError::Platform(why) => {
                 write!(f, "this system lacks what the worker needs: {why}")
             }
@@ -287,6 +289,19 @@ impl std::fmt::Display for StartError {
                 write!(f, "--reload (FAAS_RELOAD): cannot watch {}", path.display())
             }
         }
+    }
+}
+
+/// What lets the worker listen after this error, in brackets; empty where the error says enough.
+fn listen_advice(error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        std::io::ErrorKind::AddrInUse => {
+            " (another program has this port: --port (PORT) or --admin (FAAS_ADMIN) sets another)"
+        }
+        std::io::ErrorKind::PermissionDenied => {
+            " (a port below 1024 is kept for root: --port (PORT) or --admin (FAAS_ADMIN) sets another)"
+        }
+        _ => "",
     }
 }
 

@@ -68,7 +68,13 @@ async fn an_address_in_use_is_named() {
     let first = bind_all(&[LOOPBACK]).unwrap();
     let address = address(&first[0]);
     let error = bind_all(&[address]).unwrap_err();
-    assert_eq!(error.to_string(), format!("cannot listen on {address}"));
+    assert_eq!(
+        error.to_string(),
+        format!(
+            "cannot listen on {address} (another program has this port: --port (PORT) or --admin \
+             (FAAS_ADMIN) sets another)"
+        )
+    );
 }
 
 #[tokio::test]
