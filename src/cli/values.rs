@@ -123,12 +123,16 @@ pub(super) fn whole_seconds(text: &str) -> Result<u64, String> {
     Ok(duration.as_secs())
 }
 
+/// The largest size: more than any machine has, and small enough for sums of a few of them.
+const MAX_SIZE_BYTES: u64 = 1 << 50;
+
 pub(super) fn size(text: &str) -> Result<u64, String> {
     // As a duration, it needs its unit: 10 is rarely meant to be ten bytes.
     if text.parse::<f64>().is_ok_and(|number| number > 0.0) {
         return Err("a size needs a unit, expected e.g. 64KiB or 8MiB".to_owned());
     }
     match text.parse::<ByteSize>() {
+        Ok(size) if size.as_u64() > MAX_SIZE_BYTES => Err("a size may be 1PiB at most".to_owned()),
         Ok(size) if size.as_u64() > 0 => Ok(size.as_u64()),
         Ok(_) => Err("must be more than 0".to_owned()),
         Err(_) => Err("not a size, expected e.g. 64KiB or 8MiB".to_owned()),
@@ -344,6 +348,11 @@ mod tests {
         assert!(duration("1000years").is_err());
         assert_eq!(size("64KiB"), Ok(65536));
         assert_eq!(size("0"), Err("must be more than 0".to_owned()));
+        assert_eq!(size("1PiB"), Ok(MAX_SIZE_BYTES));
+        for large in ["1.1PiB", "99999999TiB", "99999999999999999999B"] {
+            let said = size(large).unwrap_err();
+            assert_eq!(said, "a size may be 1PiB at most", "{large}");
+        }
         for without in ["10", "1.5", "8388608"] {
             assert!(
                 size(without).unwrap_err().contains("needs a unit"),
