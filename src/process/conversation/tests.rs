@@ -869,6 +869,31 @@ fn the_detail_of_a_timeout_names_the_likely_cause() {
     }
 }
 
+#[test]
+fn the_detail_of_a_timeout_says_nothing_of_a_slow_start_after_an_attempt_at_a_reply() {
+    for (said, is_attempt) in [
+        ("", false),
+        ("debug\n", false),
+        ("{'id': 1, 'result': 1}\n", true),
+        ("\u{feff}{'result': 1}\n", true),
+        ("{id: 1, result: 1}", true),
+        ("got {\"id\":1,\"result\":1}\n", true),
+    ] {
+        let mut bench = Bench::new();
+        bench.give(1);
+        bench.says(said);
+        bench.waits(TIMEOUT, None);
+        let RequestFailure::TimedOut(seen) = bench.failure(1) else {
+            panic!()
+        };
+        assert_eq!(
+            !seen.full().contains("slow to start"),
+            is_attempt,
+            "{said}: {seen}"
+        );
+    }
+}
+
 /// One that promised order and has answered so fast that it is given four at a time.
 fn ordered() -> Bench {
     let mut bench = Bench::new();

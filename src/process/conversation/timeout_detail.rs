@@ -117,7 +117,8 @@ impl<T: Ticket> Conversation<T> {
     fn likely_cause(&self, strays: u64) -> &'static str {
         let half = self.framer.partial();
         let last = shown(&self.strays.last);
-        let is_attempt = line::is_braced(half) || last.contains("{\"");
+        let is_attempt =
+            [half, last.as_bytes()].into_iter().any(line::is_braced) || last.contains("{\"");
         match self.has_shown_life() {
             _ if self.is_suspended => {
                 "; the process is stopped (state T): by SIGSTOP, or because it wanted something of \
