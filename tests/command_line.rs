@@ -147,6 +147,10 @@ fn help_and_version_are_commands_too() {
     assert_eq!(printed(&["version"]), printed(&["--version"]));
     let said = refused(&["help", "helth"]);
     assert_eq!(said, "no command \"helth\", did you mean health?\n");
+    assert_eq!(
+        refused(&["help", "decode"]),
+        "no command \"decode\", expected one of serve, map, health, top, new, completions, man, check, help, version\n"
+    );
     let said = refused(&["helth"]);
     assert_eq!(said, "unexpected word \"helth\", did you mean health?\n");
 }

@@ -2,7 +2,7 @@
 
 use super::Cli;
 use super::variables::closest;
-use clap::builder::ValueParser;
+use clap::builder::{PossibleValue, ValueParser};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, CommandFactory};
 use std::any::TypeId;
@@ -41,6 +41,7 @@ fn message(error: &clap::Error, words: &[OsString]) -> Option<String> {
             bad_value(argument?, context(ContextKind::InvalidValue)?, error)
         }
         ErrorKind::InvalidUtf8 => bad_text(words),
+        ErrorKind::MissingRequiredArgument => missing_argument(error),
         ErrorKind::UnknownArgument => {
             let argument = argument?;
             if argument.starts_with('-') {
@@ -70,11 +71,34 @@ fn bad_value(argument: &str, value: &str, error: &clap::Error) -> Option<String>
             Some(ContextValue::Strings(values)) if !values.is_empty() => {
                 format!("not one of {}", values.join(", "))
             }
-            _ => "a value is missing, or is not one".to_owned(),
+            _ => "a value is missing".to_owned(),
         },
         ToString::to_string,
     );
-    Some(format!("{flag}{}: {why}: {value:?}", variable_of(flag)))
+    let shown = match value {
+        "" if std::error::Error::source(error).is_none() => String::new(),
+        _ => format!(": {value:?}"),
+    };
+    Some(format!("{flag}{}: {why}{shown}", variable_of(flag)))
+}
+
+/// The message about an argument that a command needs, with the values that it may have.
+fn missing_argument(error: &clap::Error) -> Option<String> {
+    let Some(ContextValue::Strings(missing)) = error.get(ContextKind::InvalidArg) else {
+        return None;
+    };
+    let name = missing.first()?.trim_matches(['<', '>']);
+    let command = Cli::command();
+    let argument = command
+        .get_subcommands()
+        .flat_map(clap::Command::get_arguments)
+        .find(|argument| argument.get_id().as_str().eq_ignore_ascii_case(name))?;
+    let values = argument.get_possible_values();
+    let values: Vec<&str> = values.iter().map(PossibleValue::get_name).collect();
+    Some(format!(
+        "{name}: missing, expected one of {}",
+        values.join(", ")
+    ))
 }
 
 /// The message about a value that is not UTF-8; clap does not name the flag or variable.
@@ -228,8 +252,21 @@ const OTHER_COMMANDS: [(&str, &str); 6] = [
     ("ping", "health"),
 ];
 
+/// The message about a name that no command has: the command that is meant, or else all of them.
+pub(super) fn no_command(name: &str) -> String {
+    let advice = match near_miss(name) {
+        meant if meant.is_empty() => {
+            let command = Cli::command();
+            let names = command.get_subcommands().map(clap::Command::get_name);
+            format!(", expected one of {}", Vec::from_iter(names).join(", "))
+        }
+        meant => meant,
+    };
+    format!("no command {name:?}{advice}")
+}
+
 /// `, did you mean health?` if a command has a name like this.
-pub(super) fn near_miss(word: &str) -> String {
+fn near_miss(word: &str) -> String {
     let command = Cli::command();
     let names: Vec<&str> = command
         .get_subcommands()
@@ -357,9 +394,10 @@ mod tests {
                 &["--wait-ready", "true"],
                 "unexpected word \"true\": did you mean --wait-ready=true?",
             ),
+            (&["--host"], "--host (HOST): a value is missing"),
             (
-                &["--host"],
-                "--host (HOST): a value is missing, or is not one: \"\"",
+                &["completions"],
+                "SHELL: missing, expected one of bash, elvish, fish, powershell, zsh",
             ),
         ] {
             assert_eq!(said(words), expected, "{words:?}");

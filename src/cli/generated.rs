@@ -1,7 +1,7 @@
 //! Completion scripts and manual pages, generated from the definition of the command line.
 
 use super::command_line;
-use super::explain::near_miss;
+use super::explain::no_command;
 use crate::check::Rule;
 use crate::version::version;
 use clap::Command;
@@ -74,10 +74,13 @@ fn man_page(name: Option<&str>) -> Result<Vec<u8>, String> {
         None => &program,
         Some(name) => program
             .find_subcommand(name)
-            .ok_or_else(|| format!("no command {name:?}{}", near_miss(name)))?,
+            .ok_or_else(|| no_command(name))?,
     };
     let title = command.get_display_name().unwrap_or("faas-worker");
-    let man = Man::new(command.clone()).title(title).manual("faas-worker");
+    let man = Man::new(command.clone())
+        .title(title)
+        .source(format!("faas-worker {}", version()))
+        .manual("faas-worker");
     let mut page = Vec::new();
     man.render(&mut page)
         .map_err(|error| format!("cannot make the manual page: {error}"))?;

@@ -1,7 +1,7 @@
 //! The help: as wide as the terminal, in short with -h and whole with --help.
 
 use super::Cli;
-use super::explain::near_miss;
+use super::explain::no_command;
 use clap::{Arg, Command, CommandFactory};
 use std::ffi::{OsStr, OsString};
 
@@ -119,7 +119,7 @@ pub(super) fn print(name: Option<&str>) -> Result<(), String> {
         None => command.print_help(),
         Some(name) => match command.find_subcommand_mut(name) {
             Some(task) => task.print_help(),
-            None => return Err(format!("no command {name:?}{}", near_miss(name))),
+            None => return Err(no_command(name)),
         },
     };
     drop(printed);
