@@ -238,6 +238,7 @@ const RUST_MANIFEST: &str = concat!(
      edition = \"2024\"\n\
      \n\
      [dependencies]\n\
+     # From a checkout of faas-worker: add path = \"...\", the folder of the checkout.\n\
      faas-worker = { version = \"",
     env!("CARGO_PKG_VERSION"),
     "\", default-features = false, features = [\"handler\"] }\n\
