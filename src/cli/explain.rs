@@ -73,7 +73,10 @@ fn bad_value(argument: &str, value: &str, error: &clap::Error) -> Option<String>
             }
             _ => "a value is missing".to_owned(),
         },
-        ToString::to_string,
+        |why| match is_boolean(flag) {
+            true => "not a boolean, expected true or false".to_owned(),
+            false => why.to_string(),
+        },
     );
     let shown = match value {
         "" if std::error::Error::source(error).is_none() => String::new(),
@@ -127,6 +130,13 @@ fn bad_text(words: &[OsString]) -> Option<String> {
         "{flag}{}: not UTF-8: {value:?}",
         variable_of(&flag)
     ))
+}
+
+/// Whether a flag takes a boolean.
+fn is_boolean(flag: &str) -> bool {
+    let command = Cli::command();
+    let argument = find(&command, flag);
+    argument.is_some_and(|argument| argument.get_value_parser().type_id() == TypeId::of::<bool>())
 }
 
 /// Whether a flag takes a path, which may hold any bytes.
@@ -395,6 +405,10 @@ mod tests {
                 "unexpected word \"true\": did you mean --wait-ready=true?",
             ),
             (&["--host"], "--host (HOST): a value is missing"),
+            (
+                &["--sandbox=ja"],
+                "--sandbox (FAAS_SANDBOX): not a boolean, expected true or false: \"ja\"",
+            ),
             (
                 &["completions"],
                 "SHELL: missing, expected one of bash, elvish, fish, powershell, zsh",

@@ -37,9 +37,12 @@ fn unknown(name: &str, value: &str, known: &[&str]) -> Option<UnknownVariable> {
         return None;
     }
     let is_withheld = name.starts_with(PREFIX);
-    let bare = name
-        .strip_prefix(PREFIX)
-        .filter(|bare| known.contains(bare));
+    let bare = name.strip_prefix(PREFIX).map(|bare| match bare {
+        // The variable of --handler has another name than its flag.
+        "HANDLER" | "COMMAND" => "HANDLER_FUNCTION",
+        bare => bare,
+    });
+    let bare = bare.filter(|bare| known.contains(bare));
     let meant = bare.map(str::to_owned).or_else(|| closest(name, known));
     // HOST and PORT are too short for this: many a name is near.
     let is_near = meant
@@ -149,6 +152,9 @@ mod tests {
         );
         for bare in ["HOST", "PORT", "HANDLER_FUNCTION"] {
             assert_eq!(meant(&format!("FAAS_{bare}")), Some(Some(bare.to_owned())));
+        }
+        for name in ["FAAS_HANDLER", "FAAS_COMMAND"] {
+            assert_eq!(meant(name), Some(Some("HANDLER_FUNCTION".to_owned())));
         }
         assert_eq!(meant("FAAS_DB_URL"), Some(None));
         assert_eq!(meant("FAAS_TIMEOUT"), None);
