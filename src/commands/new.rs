@@ -121,6 +121,12 @@ fn next_steps(language: &LanguageTemplate, directory: &Path) -> String {
             language.packages.join(", ")
         );
     }
+    if let Some(runtime) = language.runtime {
+        let _ = writeln!(
+            text,
+            "\nThe command needs {runtime}, of which Debian has no package"
+        );
+    }
     text
 }
 
@@ -147,5 +153,9 @@ mod tests {
         );
         let sh = next_steps(language("sh").unwrap(), Path::new("."));
         assert!(!sh.contains("enter:") && !sh.contains("build:") && !sh.contains("needs"));
+        let typescript = next_steps(language("ts").unwrap(), Path::new("."));
+        assert!(typescript.ends_with(
+            "\n\nThe command needs Node 22.6 or later, of which Debian has no package\n"
+        ));
     }
 }

@@ -21,6 +21,8 @@ pub(super) struct LanguageTemplate {
     pub(super) command: &'static str,
     /// Packages of Debian that build or run it.
     pub(super) packages: &'static [&'static str],
+    /// The runtime of the command, where Debian has no package of it.
+    pub(super) runtime: Option<&'static str>,
     /// Where the image of the function comes from.
     pub(super) image: Image,
 }
@@ -49,6 +51,7 @@ const PLAIN: LanguageTemplate = LanguageTemplate {
     build: None,
     command: "",
     packages: &[],
+    runtime: None,
     image: Image::Debian,
 };
 
@@ -135,6 +138,7 @@ pub(super) const LANGUAGES: &[LanguageTemplate] = &[
         file: "reading.mts",
         source: example!("typescript/reading.mts"),
         command: "node --experimental-strip-types reading.mts",
+        runtime: Some("Node 22.6 or later"),
         image: Image::Other("node:22-slim"),
         ..PLAIN
     },
