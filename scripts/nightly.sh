@@ -2,7 +2,7 @@
 # The checks that take hours, and find by chance or by length what scripts/check.sh cannot: runs all
 # parts, or those that are named, prints the time of each, and exits with 1 if one of them failed.
 #
-#   scripts/nightly.sh [fuzz|storm|threads|mutations|memory|overload|figures|fleet|batch|map|deny]...
+#   scripts/nightly.sh [fuzz|storm|threads|mutations|memory|overload|figures|fleet|batch|map|deny|release]...
 #
 #   fuzz       ten minutes for each target
 #   storm      a million requests, once with the seed 1 and once with a seed of the day
@@ -16,6 +16,7 @@
 #   batch      GNU parallel, Slurm and Spark with `faas-worker map`; needs their packages, or leaves them out
 #   map        a batch that is killed fifty times, and the memory of one over a million lines
 #   deny       licences, sources and reported vulnerabilities of all dependencies
+#   release    the release program built twice, from two directories: the same bytes
 #
 # A storm is repeated by its seed: scripts/storm.sh --requests 1000000 --seed SEED
 set -euo pipefail
@@ -74,13 +75,14 @@ run() {
         batch) batch ;;
         map) cargo test --locked --test it map:: -- --ignored ;;
         deny) scripts/check/deny.sh --advisories ;;
+        release) scripts/check/reproducible.sh ;;
     esac
 }
 
-[ $# -gt 0 ] || set -- fuzz storm threads mutations memory overload figures fleet batch map deny
+[ $# -gt 0 ] || set -- fuzz storm threads mutations memory overload figures fleet batch map deny release
 for part in "$@"; do
     case $part in
-        fuzz | storm | threads | mutations | memory | overload | figures | fleet | batch | map | deny) ;;
+        fuzz | storm | threads | mutations | memory | overload | figures | fleet | batch | map | deny | release) ;;
         *) usage ;;
     esac
 done
