@@ -69,7 +69,7 @@ run shellcheck .ci/run scripts/*.sh scripts/*/*.sh tests/docker/*.sh \
 run python3 -c 'import sys
 for name in sys.argv[1:]:
     compile(open(name, encoding="utf-8").read(), name, "exec")' \
-    examples/python/*.py examples/deploy/*/*.py scripts/*.py scripts/bench/*.py scripts/bench/contenders/*.py \
+    examples/python/*.py examples/deploy/*/*.py scripts/*.py scripts/release/*.py scripts/bench/*.py scripts/bench/contenders/*.py \
     scripts/check/*.py scripts/check/lambda/peer/*.py \
     tests/docker/*.py
 

@@ -16,7 +16,7 @@
 #   batch      GNU parallel, Slurm and Spark with `faas-worker map`; needs their packages, or leaves them out
 #   map        a batch that is killed fifty times, and the memory of one over a million lines
 #   deny       licences, sources and reported vulnerabilities of all dependencies
-#   release    the release program built twice, from two directories: the same bytes
+#   release    the release program built twice, from two directories: the same bytes; the list of its packages
 #
 # A storm is repeated by its seed: scripts/storm.sh --requests 1000000 --seed SEED
 set -euo pipefail
@@ -61,6 +61,11 @@ batch() {
     scripts/check/spark.sh || return 1
 }
 
+release() {
+    scripts/check/reproducible.sh || return 1
+    scripts/check/sbom.sh
+}
+
 run() {
     case $1 in
         fuzz) scripts/fuzz.sh --seconds 600 ;;
@@ -75,7 +80,7 @@ run() {
         batch) batch ;;
         map) cargo test --locked --test it map:: -- --ignored ;;
         deny) scripts/check/deny.sh --advisories ;;
-        release) scripts/check/reproducible.sh ;;
+        release) release ;;
     esac
 }
 
