@@ -3,6 +3,9 @@
 #   docker build -t faas-worker .                   worker, example handlers, sh: the last stage
 #   docker build --target worker -t faas-worker .   one static file in an empty image
 #
+# It is built for the platform of the builder, or by `docker buildx build --platform linux/arm64`. The worker
+# names its commit with `--build-arg REVISION="$(git rev-parse HEAD)"`.
+#
 # Any other image takes the program from either by one line:
 #
 #   COPY --from=faas-worker /usr/local/bin/faas-worker /usr/local/bin/
@@ -32,8 +35,11 @@ FROM dependencies AS build
 COPY Cargo.toml Cargo.lock ./
 COPY src src
 COPY examples examples
+# What `faas-worker --version` and faas_build_info give as the commit; a new one builds only our own sources.
+ARG REVISION=unknown
 # Cargo compares times, and a checkout may be older than the stand-ins built above.
-RUN find src examples -name '*.rs' -exec touch {} + \
+RUN if [ "$REVISION" != unknown ]; then export FAAS_REVISION="$REVISION"; fi \
+    && find src examples -name '*.rs' -exec touch {} + \
     && cargo build --locked --release --bin faas-worker \
     && cargo build --locked --release --no-default-features --features handler \
         --example default --example decode_type_a --example decode_type_b --example echo
@@ -56,6 +62,13 @@ RUN share=/out/usr/local/share \
 
 # ---- The program alone --------------------------------------------------------------------------
 FROM scratch AS worker
+ARG VERSION=0.1.0
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="faas-worker" \
+      org.opencontainers.image.description="Turns any command into an HTTP function" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="$VERSION" \
+      org.opencontainers.image.revision="$REVISION"
 COPY --from=build /out/usr/local/bin/faas-worker /usr/local/bin/faas-worker
 USER 65532:65532
 # A load balancer, or the engine itself, sends requests for a moment after it was told to stop.

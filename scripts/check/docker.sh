@@ -16,7 +16,9 @@ image=$name
 base=$(awk '$1 == "FROM" {base = $2} END {print base}' Dockerfile)
 work=$(mktemp -d)
 client=tests/docker/client.py
-export FAAS_IMAGE=$image COMPOSE_PROJECT_NAME=$name
+# docker-compose.yaml has it too: with another commit it would build again.
+FAAS_REVISION=$(git rev-parse HEAD)
+export FAAS_REVISION FAAS_IMAGE=$image COMPOSE_PROJECT_NAME=$name
 export DOCKER_CLI_HINTS=false
 
 fleet=(-f docker-compose.yaml)
@@ -43,9 +45,9 @@ trap 'exit 143' TERM
 image_builds() {
     local begin=$SECONDS
     build --target dependencies --tag "$image:dependencies" .
-    build --target build --tag "$image:build" .
-    build --target worker --tag "$image:bare" .
-    build --tag "$image:latest" .
+    build --build-arg "REVISION=$FAAS_REVISION" --target build --tag "$image:build" .
+    build --build-arg "REVISION=$FAAS_REVISION" --target worker --tag "$image:bare" .
+    build --build-arg "REVISION=$FAAS_REVISION" --tag "$image:latest" .
     echo "$((SECONDS - begin)) s"
 }
 
@@ -97,18 +99,34 @@ turns_healthy() {
 }
 
 command_line_passes_through() {
-    local once=(docker run --rm --label "$name=1" "$image") seen version
+    local once=(docker run --rm --label "$name=1" "$image") seen
     seen=$(bounded "${once[@]}" --help)
     holds "$seen" 'Usage: faas-worker'
-    seen=$(bounded "${once[@]}" --version)
-    version=$(state "$image" '{{index .Config.Labels "org.opencontainers.image.version"}}')
-    [ "$seen" = "faas-worker $version" ] || fail "$seen, but the label says $version"
     # Nobody listens in a container of its own: one line, status 1.
     if seen=$(bounded "${once[@]}" health); then fail "healthy without a worker: $seen"; fi
     holds "$seen" 127.0.0.1:8000
     start minimal "$image" -- shell/minimal.sh
     python3 "$client" until "$(address minimal)" text '{"result":"text"}' >/dev/null
     python3 "$client" cases "$(address minimal)" identity
+}
+
+# One version and one commit: in Cargo.toml and git, the labels, the program and its metrics.
+version_is_one() {
+    local tag label part seen version labelled
+    version=$(sed -n 's/^version = "\(.*\)"$/\1/p' Cargo.toml | head -n 1)
+    for tag in bare latest; do
+        labelled=''
+        for part in version revision licenses; do
+            label="{{index .Config.Labels \"org.opencontainers.image.$part\"}}"
+            labelled+="$(state "$image:$tag" "$label") "
+        done
+        [ "$labelled" = "$version $FAAS_REVISION Apache-2.0 " ] || fail "the labels of $tag: $labelled"
+        seen=$(bounded docker run --rm --label "$name=1" "$image:$tag" --version)
+        [ "$seen" = "faas-worker $version ($FAAS_REVISION)" ] || fail "$tag --version: $seen"
+    done
+    seen=$(python3 "$client" get "$(address plain)" /metrics | grep '^faas_build_info{')
+    [ "$seen" = "faas_build_info{version=\"$version ($FAAS_REVISION)\"} 1" ] || fail "$seen"
+    echo "$version ($FAAS_REVISION)"
 }
 
 wrong_handler_is_told() {
@@ -409,6 +427,7 @@ if [ "$failed" -eq 0 ]; then
     check 'docker run serves the default handler' default_handler_answers
     check 'it turns healthy' turns_healthy
     check 'the command line passes through' command_line_passes_through
+    check 'labels, program and metrics give one version' version_is_one
     check 'a wrong handler is told' wrong_handler_is_told
     check 'any user, read-only root, no capabilities' any_user_read_only
     check 'threads follow the quota of processors' threads_follow_the_quota

@@ -3,6 +3,7 @@
 
     client.py cases ADDRESS HANDLER           the recorded cases of a handler hold
     client.py post ADDRESS PAYLOAD [HOST]     status, error code and body of one answer
+    client.py get ADDRESS PATH                the body of a page
     client.py until ADDRESS PAYLOAD TEXT [COMMAND...]
                                               runs the command, waits until the answer has the text
     client.py load ADDRESS LEDGER COMMAND...  runs the command under load, accounts for all
@@ -70,6 +71,16 @@ def check_cases(address, handler):
 def post(address, payload, host=None):
     response, body = ask(connect(address), payload, host)
     print(response.status, response.getheader("x-faas-error", "-"), body)
+
+
+def get(address, path):
+    connection = connect(address)
+    connection.request("GET", path)
+    response = connection.getresponse()
+    body = response.read().decode()
+    if response.status != 200:
+        raise Wrong(f"{path}: {response.status} {body}")
+    print(body, end="")
 
 
 def until(address, payload, text, *command):
@@ -167,7 +178,7 @@ def account(answers, ledger):
 
 
 def main():
-    commands = {"cases": check_cases, "post": post, "until": until, "load": load}
+    commands = {"cases": check_cases, "post": post, "get": get, "until": until, "load": load}
     try:
         commands[sys.argv[1]](*sys.argv[2:])
     except (Wrong, OSError, http.client.HTTPException, subprocess.SubprocessError) as error:
