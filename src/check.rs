@@ -7,7 +7,8 @@
 //! Modules: `session` (the rules in turn, and what is known by then), `rules` (one trial for each),
 //! `checked_process` (a process of the check, its requests and replies), `desk` (its request source
 //! and observer), `reply`, `lines`, `payloads` and `damage` (what is wrong with output), `overdue`,
-//! `flood` and `relay` (why there is none), `orphans` (processes left behind), `rule`, `finding`,
+//! `flood` and `relay` (why there is none), `stopwatch` (time without the waits of a busy machine),
+//! `orphans` (processes left behind), `rule`, `finding`,
 //! `mend` and `language` (what is said).
 
 mod checked_process;
@@ -26,6 +27,7 @@ mod reply;
 mod rule;
 mod rules;
 mod session;
+mod stopwatch;
 
 use crate::config::{Command, IsolationConfig};
 use crate::process::launch::{Directory, LaunchError, Launcher, check_platform};

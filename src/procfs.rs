@@ -107,6 +107,24 @@ pub fn tree_write_calls(pid: u32) -> Option<u64> {
     calls
 }
 
+/// Time in which the main threads of a process and of its first descendants could run and had no
+/// processor; zero where the system does not say.
+pub fn tree_processor_wait(pid: u32) -> Duration {
+    let waits = first_of_tree(pid).map(|pid| processor_wait_of(&format!("/proc/{pid}")));
+    waits.sum()
+}
+
+/// Time in which this thread could run and had no processor; zero where the system does not say.
+pub fn own_processor_wait() -> Duration {
+    processor_wait_of("/proc/thread-self")
+}
+
+fn processor_wait_of(process: &str) -> Duration {
+    let schedstat = fs::read_to_string(format!("{process}/schedstat"));
+    let wait = schedstat.ok().as_deref().and_then(processor_wait);
+    wait.unwrap_or_default()
+}
+
 /// True when a process ignores a signal, and has no handler for it.
 pub fn ignores(pid: u32, signal: Signal) -> bool {
     is_ignored_by(Path::new(&format!("/proc/{pid}")), signal)
@@ -302,6 +320,12 @@ fn processor_time(schedstat: &str) -> Option<Duration> {
     Some(Duration::from_nanos(nanos))
 }
 
+/// Time of waiting for a processor, in `/proc/PID/schedstat`: the second number, in nanoseconds.
+fn processor_wait(schedstat: &str) -> Option<Duration> {
+    let nanos = schedstat.split_ascii_whitespace().nth(1)?.parse().ok()?;
+    Some(Duration::from_nanos(nanos))
+}
+
 /// Resident memory in `/proc/PID/statm`: the second number, in pages.
 fn resident_pages(statm: &str) -> Option<u64> {
     statm.split(' ').nth(1)?.parse().ok()
@@ -389,6 +413,10 @@ mod tests {
         let used = processor_time("83087099 90956626 272\n");
         assert_eq!(used, Some(Duration::from_nanos(83_087_099)));
         assert_eq!(processor_time(""), None);
+        let waited = processor_wait("83087099 90956626 272\n");
+        assert_eq!(waited, Some(Duration::from_nanos(90_956_626)));
+        assert_eq!(processor_wait("83087099"), None);
+        assert_eq!(tree_processor_wait(u32::MAX), Duration::ZERO);
         assert_eq!(resident_pages("1000 23 4 5 0 6 0\n"), Some(23));
         assert_eq!(resident_pages(""), None);
     }

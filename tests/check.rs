@@ -497,7 +497,7 @@ fn a_promise_that_is_not_kept_is_shown() {
 }
 
 #[test]
-fn a_broken_order_is_told_as_such_in_a_row_and_no_order_of_one() {
+fn a_broken_order_is_told_as_such_in_a_row_and_of_a_slow_handler() {
     let source = "print('{\"ready\":true,\"concurrency\":1}', flush=True)\n".to_owned();
     // Writes each 97th reply behind the next one.
     let mixed = "import json, sys\n".to_owned()
@@ -516,7 +516,11 @@ fn a_broken_order_is_told_as_such_in_a_row_and_no_order_of_one() {
     let slow = "import time\n".to_owned() + &source;
     let slow = slow + &answering(&format!("time.sleep(0.02)\n{ECHO}"));
     let report = check_python(&["--only", "order"], &slow).unwrap();
-    report.assert_found("order", "skip", &["never had two requests at once"]);
+    report.assert_found("order", "ok", &["200 replies in order"]);
+    let mixed = mixed.replace("import json, sys", "import json, sys, time");
+    let mixed = mixed.replace("    reply = ", "    time.sleep(0.005); reply = ");
+    let report = check_python(&["--only", "order"], &mixed).unwrap();
+    report.assert_found("order", "fail", &["strictly in the order"]);
 }
 
 #[test]

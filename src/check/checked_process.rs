@@ -13,7 +13,7 @@ use crate::config::HandlerLog;
 use crate::error::RequestFailure;
 use crate::metrics::Metrics;
 use crate::process::call::{Call, Job, RequestExtras};
-use crate::process::conversation::{ConversationConfig, Fault};
+use crate::process::conversation::{ConversationConfig, Fault, ReadAheadWindow};
 use crate::process::launch::{LaunchError, Launcher, Watched};
 use crate::process::output_log::{ErrorOutput, LogAllowance, ProcessLog, StreamLog};
 use crate::process::owner::Owner;
@@ -28,7 +28,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::time::{sleep, timeout};
 
-/// Caps of the conversation: the defaults of the worker, but for more requests ahead.
+/// Caps of the conversation: the defaults of the worker, but for more requests ahead, at any pace.
 const MAX_CONCURRENCY: usize = 64;
 const READ_AHEAD: usize = 200;
 const MAX_REPLY_BYTES: usize = 8 << 20;
@@ -95,6 +95,7 @@ impl CheckedProcess {
         let limits = ConversationConfig {
             max_concurrency: MAX_CONCURRENCY,
             read_ahead: READ_AHEAD,
+            window: ReadAheadWindow::Open,
             wait_ready: false,
             startup_timeout: FIRST_START,
             max_reply_bytes: MAX_REPLY_BYTES,

@@ -9,7 +9,9 @@ use super::tests::{IDLE, call, pool_over};
 use super::waiting::Priority;
 use crate::answer::Answer;
 use crate::process::call::Call;
-use crate::process::conversation::{Conversation, ConversationConfig, ConversationEvent};
+use crate::process::conversation::{
+    Conversation, ConversationConfig, ConversationEvent, ReadAheadWindow,
+};
 use crate::process::ids::RandomIds;
 use crate::process::owner::Load;
 use crate::threads::Runtimes;
@@ -42,6 +44,7 @@ impl EchoProcess {
     fn new(pool: &Arc<Pool>, number: u64) -> EchoProcess {
         let limits = ConversationConfig {
             read_ahead: 32,
+            window: ReadAheadWindow::Measured,
             max_concurrency: 64,
             wait_ready: false,
             startup_timeout: Duration::from_secs(60),

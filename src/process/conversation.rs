@@ -65,6 +65,7 @@ use strays::Strays;
 pub use deadlines::UP_AFTER;
 pub use end::{OpenRequest, PipeHolders};
 pub use event::ConversationEvent;
+pub use read_ahead::ReadAheadWindow;
 pub use trust::{Fault, Trust};
 
 /// A request is written ahead only while the unanswered lines of a process have fewer bytes than
@@ -94,6 +95,8 @@ pub struct ConversationConfig {
     pub max_concurrency: usize,
     /// Caps how many requests a process that promised order may have at the same time.
     pub read_ahead: usize,
+    /// Whether the pace of the process lowers that number.
+    pub window: ReadAheadWindow,
     /// No request is given before the ready line.
     pub wait_ready: bool,
     /// How long the ready line may take, and how long a first slow start is spared.
@@ -166,7 +169,7 @@ impl<T: Ticket> Conversation<T> {
     pub fn new(limits: ConversationConfig, now: Instant) -> Conversation<T> {
         Conversation {
             framer: Framer::new(limits.max_reply_bytes),
-            read_ahead: ReadAhead::new(limits.read_ahead),
+            read_ahead: ReadAhead::new(limits.window, limits.read_ahead),
             limits,
             started: now,
             promise: Promise::Nothing,

@@ -2,7 +2,8 @@
 
 use faas_worker::error::RequestFailure;
 use faas_worker::process::conversation::{
-    Conversation, ConversationConfig, ConversationEvent, OpenRequest, PipeHolders, Ticket, Trust,
+    Conversation, ConversationConfig, ConversationEvent, OpenRequest, PipeHolders, ReadAheadWindow,
+    Ticket, Trust,
 };
 use faas_worker::process::line::{ContextMember, RequestContext};
 use faas_worker::procfs::Activity;
@@ -41,6 +42,7 @@ impl ClockedConversation {
         let limits = ConversationConfig {
             max_concurrency: MAX_CONCURRENCY,
             read_ahead: MAX_CONCURRENCY,
+            window: ReadAheadWindow::Measured,
             wait_ready: false,
             startup_timeout: Duration::from_secs(2),
             max_reply_bytes: 64,

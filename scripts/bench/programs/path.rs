@@ -6,7 +6,7 @@
 use bytes::Bytes;
 use faas_worker::http::api::payload::{find_payload, is_json};
 use faas_worker::process::conversation::{
-    Conversation, ConversationConfig, ConversationEvent, Ticket,
+    Conversation, ConversationConfig, ConversationEvent, ReadAheadWindow, Ticket,
 };
 use faas_worker::process::ids::RandomIds;
 use faas_worker::process::line::{ContextMember, RequestContext};
@@ -71,6 +71,7 @@ impl Path {
     pub(crate) fn new(case: Case) -> Path {
         let limits = ConversationConfig {
             read_ahead: 32,
+            window: ReadAheadWindow::Measured,
             max_concurrency: 64,
             wait_ready: false,
             startup_timeout: Duration::from_secs(60),

@@ -10,7 +10,7 @@ use crate::cause::Cause;
 use crate::config::ProcessConfig;
 use crate::pool::dispatch::Dispatcher;
 use crate::pool::status::{ProcessStatus, SlotFacts};
-use crate::process::conversation::{ConversationConfig, Fault};
+use crate::process::conversation::{ConversationConfig, Fault, ReadAheadWindow};
 use crate::process::launch::{LaunchError, Launched, Watched};
 use crate::process::memory::measure_memory;
 use crate::process::output_log::{ErrorOutput, LogAllowance, ProcessLog, StreamLog};
@@ -75,6 +75,7 @@ impl LiveProcess {
         let limits = ConversationConfig {
             max_concurrency: config.max_concurrency.get(),
             read_ahead: config.read_ahead.get(),
+            window: ReadAheadWindow::Measured,
             wait_ready: config.wait_ready,
             startup_timeout: config.startup_timeout,
             max_reply_bytes: config.max_reply_bytes,

@@ -26,9 +26,19 @@ const REMEMBERED_REPLIES: u64 = 64;
 /// Parts of a reply that are counted, so that halving rounds little.
 const PARTS: u64 = 1024;
 
+/// Whether the pace of a process limits its requests ahead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReadAheadWindow {
+    /// As many as the process is expected to finish soon, for callers wait for it.
+    Measured,
+    /// As many as may be, for a check: on a busy machine, a measured window stays closed.
+    Open,
+}
+
 /// The measured service times of one process, and the window that they allow.
 #[derive(Debug)]
 pub(super) struct ReadAhead {
+    window: ReadAheadWindow,
     most: usize,
     /// Time of the replies measured lately.
     spent: Duration,
@@ -53,9 +63,11 @@ struct OverdueReply {
 }
 
 impl ReadAhead {
-    /// A window of one request until something is measured, and of at most `most` then.
-    pub(super) fn new(most: usize) -> ReadAhead {
+    /// A window of at most `most` requests; a measured one is of one request until something is
+    /// measured.
+    pub(super) fn new(window: ReadAheadWindow, most: usize) -> ReadAhead {
         ReadAhead {
+            window,
             most,
             spent: Duration::ZERO,
             parts: 0,
@@ -86,6 +98,9 @@ impl ReadAhead {
 
     /// How many requests the process may have at the same time.
     pub(super) fn most_requests(&self, now: Instant) -> usize {
+        if self.window == ReadAheadWindow::Open {
+            return self.most;
+        }
         let is_closed = self.is_overdue || self.closed_until.is_some_and(|until| now < until);
         if self.parts == 0 || is_closed {
             return 1;
@@ -99,11 +114,12 @@ impl ReadAhead {
     }
 
     /// When the activity of the process is to be checked, if a request that it could start on at
-    /// `since` has no reply by then. `None` while the window is closed anyway.
+    /// `since` has no reply by then. `None` while the window is closed or open anyway.
     pub(super) fn next_activity_check(&self, since: Instant) -> Option<Instant> {
         let last = self.overdue.filter(|overdue| overdue.since == since);
         let next = last.map_or(since, |overdue| overdue.at) + MAX_WAIT_AHEAD;
-        (self.most_requests(next) > 1).then_some(next)
+        let is_measured = self.window == ReadAheadWindow::Measured;
+        (is_measured && self.most_requests(next) > 1).then_some(next)
     }
 
     /// The activity of the process while its reply is overdue.
@@ -137,11 +153,24 @@ mod tests {
 
     /// A process that has answered often, each time after `each`.
     fn paced(each: Duration, most: usize) -> ReadAhead {
-        let mut ahead = ReadAhead::new(most);
+        let mut ahead = ReadAhead::new(ReadAheadWindow::Measured, most);
         for _ in 0..200 {
             ahead.replied(Instant::now(), each, 1);
         }
         ahead
+    }
+
+    #[test]
+    fn an_open_window_takes_no_notice_of_the_pace() {
+        let now = Instant::now();
+        let mut ahead = ReadAhead::new(ReadAheadWindow::Open, 200);
+        assert_eq!(ahead.most_requests(now), 200);
+        for _ in 0..3 {
+            ahead.replied(now, 50 * MS, 1);
+        }
+        ahead.record_activity(now, now, Activity::Asleep);
+        assert_eq!(ahead.most_requests(now), 200);
+        assert_eq!(ahead.next_activity_check(now), None);
     }
 
     #[test]
@@ -168,7 +197,7 @@ mod tests {
     #[test]
     fn nothing_is_known_before_the_second_reply() {
         let now = Instant::now();
-        let mut ahead = ReadAhead::new(32);
+        let mut ahead = ReadAhead::new(ReadAheadWindow::Measured, 32);
         assert_eq!(ahead.most_requests(now), 1);
         // It imported something.
         ahead.replied(Instant::now(), 300 * MS, 1);
@@ -180,7 +209,7 @@ mod tests {
     #[test]
     fn replies_read_together_share_their_time() {
         let now = Instant::now();
-        let mut ahead = ReadAhead::new(100);
+        let mut ahead = ReadAhead::new(ReadAheadWindow::Measured, 100);
         ahead.replied(Instant::now(), MS, 1);
         for _ in 0..50 {
             ahead.replied(Instant::now(), MS, 20);
@@ -255,7 +284,7 @@ mod tests {
             times in proptest::collection::vec((0u64..5_000_000, 1u64..64), 0..200),
         ) {
             let now = Instant::now();
-            let mut ahead = ReadAhead::new(most);
+            let mut ahead = ReadAhead::new(ReadAheadWindow::Measured, most);
             for (nanos, replies) in times {
                 ahead.replied(Instant::now(), Duration::from_nanos(nanos), replies);
                 prop_assert!((1..=most).contains(&ahead.most_requests(now)));

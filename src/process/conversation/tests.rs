@@ -59,6 +59,7 @@ impl Bench {
         let mut limits = ConversationConfig {
             max_concurrency: 8,
             read_ahead: 4,
+            window: ReadAheadWindow::Measured,
             wait_ready: false,
             startup_timeout: 60 * TIMEOUT,
             max_reply_bytes: 64,

@@ -6,6 +6,7 @@ use crate::config::HandlerLog;
 use crate::error::RequestFailure;
 use crate::logging::tests::KeptLog;
 use crate::process::call::{Call, Job, RequestExtras};
+use crate::process::conversation::ReadAheadWindow;
 use crate::process::output_log::LogAllowance;
 use crate::process::repeats::FailedOutput;
 use crate::trace_context::TraceContext;
@@ -81,6 +82,7 @@ impl Bench {
         let limits = ConversationConfig {
             max_concurrency: 2,
             read_ahead: 32,
+            window: ReadAheadWindow::Measured,
             wait_ready: false,
             startup_timeout: LONG,
             max_reply_bytes: 64,
