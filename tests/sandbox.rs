@@ -45,20 +45,30 @@ fn the_limits_that_were_set_are_those_of_each_process() {
 
 #[test]
 fn a_limit_that_leaves_no_room_for_the_program_is_named() {
-    let Some(worker) = python("handle") else {
-        return;
-    };
-    let worker = worker.option("--limit-memory", "1MiB").start();
-    let response = eventually("it is given up", || {
-        let response = worker.post("x");
-        (response.status == 500).then_some(response)
-    });
-    assert_error(&response, 500, "handler_not_loaded", "no");
-    let detail = response.detail();
-    assert!(
-        detail.contains("--limit-memory (FAAS_LIMIT_MEMORY) left it 1048576 bytes"),
-        "{detail}"
-    );
+    for (flag, value, told) in [
+        (
+            "--limit-memory",
+            "1MiB",
+            "--limit-memory (FAAS_LIMIT_MEMORY) left it 1048576 bytes",
+        ),
+        (
+            "--limit-files",
+            "1",
+            "--limit-files (FAAS_LIMIT_FILES) left it no more open files than 1",
+        ),
+    ] {
+        let Some(worker) = python("handle") else {
+            return;
+        };
+        let worker = worker.option(flag, value).start();
+        let response = eventually("it is given up", || {
+            let response = worker.post("x");
+            (response.status == 500).then_some(response)
+        });
+        assert_error(&response, 500, "handler_not_loaded", "no");
+        let detail = response.detail();
+        assert!(detail.contains(told), "{detail}");
+    }
 }
 
 #[test]

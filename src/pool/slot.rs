@@ -263,7 +263,7 @@ impl Slot {
                 if was_up {
                     end.status.into()
                 } else {
-                    why_not_up(&end, self.starter.launcher.memory_limit())
+                    why_not_up(&end, &limits_of(&self.starter.launcher))
                 }
             }
             StopReason::Fault(fault) => {
@@ -330,8 +330,19 @@ impl Slot {
     }
 }
 
+/// The limits that may keep a process from coming up, for the end of a sentence.
+fn limits_of(launcher: &Launcher) -> String {
+    let memory = launcher
+        .memory_limit()
+        .map(|bytes| format!("; --limit-memory (FAAS_LIMIT_MEMORY) left it {bytes} bytes"));
+    let files = launcher.files_limit().map(|files| {
+        format!("; --limit-files (FAAS_LIMIT_FILES) left it no more open files than {files}")
+    });
+    memory.into_iter().chain(files).collect()
+}
+
 /// Why a process that ended before it was up did so, with what is known to help.
-fn why_not_up(end: &ProcessEnd, memory_limit: Option<u64>) -> Cause {
+fn why_not_up(end: &ProcessEnd, limits: &str) -> Cause {
     let was_successful = end.code == Some(0);
     let hint = if was_successful {
         // Most likely a one-shot command.
@@ -339,10 +350,7 @@ fn why_not_up(end: &ProcessEnd, memory_limit: Option<u64>) -> Cause {
     } else {
         "; the log has what it printed"
     };
-    let limit = memory_limit.filter(|_| !was_successful);
-    let limit = limit.map_or_else(String::new, |bytes| {
-        format!("; --limit-memory (FAAS_LIMIT_MEMORY) left it {bytes} bytes")
-    });
+    let limit = if was_successful { "" } else { limits };
     let before = format!("{}, before it was up", end.status);
     let general = format!("{before}{hint}{limit}");
     if end.last_line.is_empty() {

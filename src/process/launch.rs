@@ -77,6 +77,11 @@ impl Launcher {
         self.spec.isolation.memory_bytes
     }
 
+    /// Most open files of a process, if that is limited.
+    pub fn files_limit(&self) -> Option<u64> {
+        self.spec.isolation.files
+    }
+
     /// Starts one process, and returns when the command was executed in it. A file that is being
     /// written is waited for, for a short while.
     pub async fn launch(&self) -> Result<Launched, LaunchError> {
