@@ -59,8 +59,11 @@ impl Sizes {
         let largest = MemoryBudget::largest_request(buffered);
         if body > largest {
             return Err(format!(
-                "--max-buffered (FAAS_MAX_BUFFERED): a body of --max-body, {body} bytes, does not \
-                 fit into three quarters of it: \"{buffered}B\""
+                "--max-body (FAAS_MAX_BODY): does not fit into three quarters of --max-buffered \
+                 (FAAS_MAX_BUFFERED), which is {}; expected at most {}: \"{}\"",
+                shown(buffered),
+                shown(largest),
+                shown(body)
             ));
         }
         let by_memory = memory_limit.map_or(DEFAULT_CONNECTIONS, |limit| {
@@ -77,6 +80,18 @@ impl Sizes {
                 .unwrap_or(NonZeroUsize::MIN),
         })
     }
+}
+
+/// A size in the largest unit that has no fraction: `3MiB`.
+fn shown(bytes: u64) -> String {
+    let units = [("GiB", 1024 * MIB), ("MiB", MIB), ("KiB", 1024)];
+    let unit = units
+        .iter()
+        .find(|(_, unit)| bytes >= *unit && bytes.is_multiple_of(*unit));
+    unit.map_or_else(
+        || format!("{bytes}B"),
+        |(name, unit)| format!("{}{name}", bytes / unit),
+    )
 }
 
 #[cfg(test)]
@@ -133,9 +148,18 @@ mod tests {
             ..Given::default()
         };
         let why = Sizes::new(given, None).unwrap_err();
-        assert!(
-            why.starts_with("--max-buffered (FAAS_MAX_BUFFERED): "),
-            "{why}"
+        assert_eq!(
+            why,
+            "--max-body (FAAS_MAX_BODY): does not fit into three quarters of --max-buffered \
+             (FAAS_MAX_BUFFERED), which is 4MiB; expected at most 3MiB: \"4MiB\""
         );
+        for (bytes, expected) in [
+            (1 << 30, "1GiB"),
+            (3 * MIB, "3MiB"),
+            (2048, "2KiB"),
+            (1025, "1025B"),
+        ] {
+            assert_eq!(shown(bytes), expected);
+        }
     }
 }
