@@ -103,11 +103,11 @@ fn warn_of_unknown_variables() {
     } in cli::unknown_variables()
     {
         let hint = meant.map_or_else(
-            || "faas-worker --help lists them".to_owned(),
+            || "faas-worker --help lists them.".to_owned(),
             |meant| format!("is {meant} meant?"),
         );
         let withheld = if is_withheld {
-            "; the handler will not see it: FAAS_ is the worker's prefix"
+            " The handler will not see it: FAAS_ is the worker's prefix."
         } else {
             ""
         };

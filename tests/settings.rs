@@ -156,7 +156,7 @@ fn a_misspelt_variable_is_told_with_the_one_that_was_meant() {
     assert!(log.contains("--help lists them"), "{log}");
     assert!(!log.contains("FAAS_WORKER_"), "{log}");
     assert!(log.contains("FAAS_ADMIN_PORT"), "{log}");
-    assert!(log.contains("the handler will not see it"), "{log}");
+    assert!(log.contains("them. The handler will not see it"), "{log}");
 }
 
 #[test]
