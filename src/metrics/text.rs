@@ -181,7 +181,7 @@ impl MetricsCollector {
             let labels = [("reason", reason.as_str())];
             counter(family.encode_family(&labels)?, history.exits(*reason))?;
         }
-        let help = "Time from the start of a process until it was up";
+        let help = "Time from the start of a process to its ready line; without that line, the time of its first reply";
         writer.histogram("faas_init_duration", help, &history.init(), INIT_SCALE)
     }
 
