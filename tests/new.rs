@@ -75,6 +75,16 @@ fn each_language_runs_by_the_commands_that_are_printed() {
         let answer = worker.post(body["payload"].as_str().unwrap());
         let reading = json!({"device": "dev-1", "value": 42.5, "timestamp": 1_678_886_400});
         assert_result(&answer, reading);
+        let check = step(&steps, "check:").unwrap();
+        let words = check.strip_prefix("faas-worker check ").unwrap().split(' ');
+        let mut checked = program();
+        checked.args(["check", "--only", "answers"]).args(words);
+        let checked = checked.current_dir(&directory).output().unwrap();
+        let told = text(&checked.stdout);
+        assert!(
+            checked.status.success() && !told.contains("422"),
+            "{name}: {told}"
+        );
     }
 }
 

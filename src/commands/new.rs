@@ -16,6 +16,9 @@ use std::process::ExitCode;
 /// The body of a first request, for `curl --json @payload.json`.
 const PAYLOAD: &str = "{\"payload\":\"dev-1,42.5,1678886400\"}\n";
 
+/// The payload in [`PAYLOAD`], which the handlers answer with a result.
+const PAYLOAD_TEXT: &str = "dev-1,42.5,1678886400";
+
 /// Prints the languages, a line each: the name, then what it stands for.
 pub fn list() -> ExitCode {
     let mut table = String::new();
@@ -112,7 +115,10 @@ fn next_steps(language: &LanguageTemplate, directory: &Path) -> String {
     let command = language.command;
     step("run:", &format!("faas-worker -- {command}"));
     step("try:", "curl --json @payload.json http://127.0.0.1:8000/");
-    step("check:", &format!("faas-worker check -- {command}"));
+    step(
+        "check:",
+        &format!("faas-worker check --payload {PAYLOAD_TEXT} -- {command}"),
+    );
     if !language.packages.is_empty() {
         let _ = writeln!(
             text,
@@ -147,7 +153,7 @@ mod tests {
              build: go build reading.go\n\
              run:   faas-worker -- ./reading\n\
              try:   curl --json @payload.json http://127.0.0.1:8000/\n\
-             check: faas-worker check -- ./reading\n\
+             check: faas-worker check --payload dev-1,42.5,1678886400 -- ./reading\n\
              \n\
              Go needs, by the names of Debian's packages: golang-go\n"
         );
