@@ -19,8 +19,7 @@ pub(super) async fn names_of_orphans() -> Vec<String> {
         let alive: Vec<(String, u32)> = orphans
             .filter_map(|pid| {
                 let pid = pid.as_raw_pid().unsigned_abs();
-                let name = name(pid).filter(|_| !is_zombie(pid))?;
-                Some((name, pid))
+                Some((name_of_living(pid)?, pid))
             })
             .collect();
         if alive.is_empty() || Instant::now() >= end {
@@ -28,6 +27,11 @@ pub(super) async fn names_of_orphans() -> Vec<String> {
         }
         sleep(Duration::from_millis(5)).await;
     }
+}
+
+/// The name of a process that has not ended; an ended one that is not reaped yet was not left behind.
+fn name_of_living(pid: u32) -> Option<String> {
+    name(pid).filter(|_| !is_zombie(pid))
 }
 
 /// Processes by their names: how many there are of each, and the id of one.
@@ -59,6 +63,22 @@ fn told(processes: &[(String, u32)]) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_process_that_has_ended_was_not_left_behind() {
+        use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
+        #[expect(clippy::disallowed_methods, reason = "any process will do")]
+        let mut child = std::process::Command::new("sleep")
+            .arg("60")
+            .spawn()
+            .unwrap();
+        assert!(name_of_living(child.id()).is_some());
+        child.kill().unwrap();
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+        waitid(WaitId::Pid(Pid::from_child(&child)), options).unwrap();
+        assert_eq!(name_of_living(child.id()), None);
+        child.wait().unwrap();
+    }
 
     #[test]
     fn processes_of_one_name_are_told_together() {
