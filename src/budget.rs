@@ -46,7 +46,7 @@ struct Account {
 /// Bytes of a request: held until this is dropped.
 #[derive(Debug)]
 pub struct Reservation {
-    account: Arc<Account>,
+    budget: MemoryBudget,
     bytes: u64,
 }
 
@@ -89,7 +89,7 @@ impl MemoryBudget {
     /// A reservation for a request of which nothing has come yet.
     pub fn reservation(&self) -> Reservation {
         Reservation {
-            account: Arc::clone(&self.0),
+            budget: self.clone(),
             bytes: 0,
         }
     }
@@ -208,13 +208,13 @@ impl Reservation {
         if bytes < COUNTED_FROM || more == 0 {
             return true;
         }
-        let account = &self.account;
+        let account = &self.budget.0;
         let requests = account.request_bytes.fetch_add(more, Ordering::Relaxed) + more;
         let held = account.held.fetch_add(more, Ordering::Relaxed) + more;
         self.bytes += more;
         if requests > MemoryBudget::largest_request(account.limit) || held > account.limit {
             self.release(more);
-            self.account.shortage.notify_one();
+            self.budget.0.shortage.notify_one();
             return false;
         }
         true
@@ -222,27 +222,28 @@ impl Reservation {
 
     /// Whether a request could be reserved for now; reports the shortage if not.
     pub fn has_room_or_reports(&self) -> bool {
-        let requests = self.account.request_bytes.load(Ordering::Relaxed);
-        let held = self.account.held.load(Ordering::Relaxed);
-        let most = MemoryBudget::largest_request(self.account.limit);
-        let has_room = requests < most && held < self.account.limit;
+        let requests = self.budget.0.request_bytes.load(Ordering::Relaxed);
+        let held = self.budget.0.held.load(Ordering::Relaxed);
+        let most = MemoryBudget::largest_request(self.budget.0.limit);
+        let has_room = requests < most && held < self.budget.0.limit;
         if !has_room {
-            self.account.shortage.notify_one();
+            self.budget.0.shortage.notify_one();
         }
         has_room
     }
 
     /// The budget that it belongs to.
-    pub fn budget(&self) -> MemoryBudget {
-        MemoryBudget(Arc::clone(&self.account))
+    pub fn budget(&self) -> &MemoryBudget {
+        &self.budget
     }
 
     fn release(&mut self, bytes: u64) {
         self.bytes -= bytes;
-        self.account
+        self.budget
+            .0
             .request_bytes
             .fetch_sub(bytes, Ordering::Relaxed);
-        self.account.give_back(bytes);
+        self.budget.0.give_back(bytes);
     }
 }
 

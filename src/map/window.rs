@@ -40,24 +40,24 @@ impl Done {
 pub(super) struct Window<'a> {
     pool: &'a Pool,
     budget: &'a MemoryBudget,
-    items: VecDeque<Item>,
+    items: VecDeque<Item<'a>>,
     bytes: usize,
     unordered: bool,
     patience: Patience,
 }
 
 #[derive(Debug)]
-struct Item {
+struct Item<'a> {
     line: InputLine,
     attempts: usize,
     called: Instant,
-    state: State,
+    state: State<'a>,
 }
 
 #[derive(Debug)]
-enum State {
+enum State<'a> {
     /// The pool has the item.
-    Called(PendingAnswer),
+    Called(PendingAnswer<'a>),
     /// The item has no payload, or the pool has not taken it.
     Refused(RequestFailure),
     /// The item is given to the pool again after this time.
@@ -194,7 +194,7 @@ impl<'a> Window<'a> {
         item.state = state;
     }
 
-    fn call(&self, line: &InputLine) -> State {
+    fn call(&self, line: &InputLine) -> State<'a> {
         let payload = match &line.payload {
             Ok(payload) => payload.clone(),
             Err(failure) => return State::Refused(failure.clone()),
@@ -216,7 +216,7 @@ impl<'a> Window<'a> {
     }
 }
 
-impl Item {
+impl Item<'_> {
     /// Whether no process has seen the item, and none will.
     fn withdraw(&mut self) -> bool {
         match &mut self.state {

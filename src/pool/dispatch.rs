@@ -8,6 +8,7 @@ mod refusal;
 mod rules;
 mod upkeep;
 
+use self::rules::{Choice, Near};
 use super::health::Health;
 use super::queue::{Queue, Taken};
 use super::queued_call::QueuedCall;
@@ -26,6 +27,8 @@ use crate::shutdown::Shutdown;
 use crate::threads::mailbox::{Mailboxes, PerThreadCount, ThreadNumber, this_thread};
 #[cfg(all(test, faas_model))]
 use loom::sync::{Mutex, MutexGuard};
+use std::collections::VecDeque;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 #[cfg(not(all(test, faas_model)))]
@@ -42,6 +45,15 @@ const MAX_HAND_BACKS: u32 = 2;
 /// A process that exits after each reply has exited, and the worker knows it, within this time of
 /// its last reply.
 pub(super) const EXIT_AFTER_REPLY_TIME: Duration = Duration::from_millis(5);
+
+/// How often a thread tries for a lock that another thread has before it sleeps. The lock is held
+/// for a fraction of a microsecond, and to sleep and be woken takes ten or more: on two threads that
+/// do nothing but call, the tries are worth 40 % more calls. All tries together take some 20 µs.
+#[cfg(not(all(test, faas_model)))]
+const LOCK_TRIES: usize = 64;
+
+#[cfg(not(all(test, faas_model)))]
+const PAUSES_BEFORE_TRY: usize = 16;
 
 /// Calls and processes meet here: callers push, processes take, slots report. Shared by all three.
 #[derive(Debug)]
@@ -82,6 +94,15 @@ pub(super) struct Dispatcher {
     /// What each process is doing.
     pub(super) statuses: Statuses,
     pub(super) metrics: Arc<Metrics>,
+}
+
+/// What a process has taken from the queue.
+#[derive(Debug, Default)]
+pub(super) struct Intake {
+    /// Calls that the process is given in the same turn, in order.
+    pub(super) calls: VecDeque<QueuedCall>,
+    /// The place behind the calls that were in the queue when the process last found none for it.
+    seen: u64,
 }
 
 #[derive(Debug)]
@@ -158,6 +179,13 @@ impl Dispatcher {
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, DispatchState> {
+        #[cfg(not(all(test, faas_model)))]
+        for _ in 0..LOCK_TRIES {
+            if let Ok(state) = self.state.try_lock() {
+                return state;
+            }
+            (0..PAUSES_BEFORE_TRY).for_each(|_| std::hint::spin_loop());
+        }
         // A panic under the lock is a defect, but no reason to refuse every later request.
         self.state
             .lock()
@@ -175,50 +203,75 @@ impl Dispatcher {
             .store(state.queue.len(), Ordering::Relaxed);
     }
 
-    /// The next call for this process; if there is none, the process is registered and woken for a
-    /// later one.
+    /// The next calls for this process: as many as it would start on immediately, or else one. If
+    /// there is none, the process is registered and woken for a later one.
     pub(super) fn poll_take(
         &self,
         cx: &mut Context<'_>,
         process: u64,
         priority: Priority,
-        load: Load,
-    ) -> Poll<QueuedCall> {
+        mut load: Load,
+        intake: &mut Intake,
+    ) -> Poll<()> {
         let mut too_late = Vec::new();
-        let mut state = self.lock();
-        state.waiting_processes.withdraw(process);
         let now = Instant::now();
         let here = this_thread();
+        let near = self.mailboxes.are_several().then_some(Near {
+            thread: here,
+            seen: intake.seen,
+        });
+        let mut state = self.lock();
+        state.waiting_processes.withdraw(process);
         let is_starved = !state.queue.is_empty() && self.budget.is_full();
         let mut may_exit;
-        let taken = loop {
+        let mut is_left = false;
+        loop {
             may_exit = state.may_lose_last_chance(load, now);
-            if is_starved || may_exit || !state.may_take(load) {
-                break None;
+            if is_starved || may_exit {
+                break;
             }
-            match state.queue.take(now) {
+            let next = match state.choose(load, near) {
+                Choice::First => state.queue.take(now),
+                Choice::At(place) => state.queue.take_at(place, now),
+                Choice::Left => {
+                    is_left = true;
+                    None
+                }
+                Choice::Nothing => None,
+            };
+            match next {
                 Some(Taken::InTime(call)) if call.is_abandoned() => {}
-                Some(Taken::InTime(call)) => break Some(call),
+                Some(Taken::InTime(call)) => {
+                    intake.calls.push_back(call.begin_at(now));
+                    load = load.with_another();
+                    if load.immediate_places == 0 {
+                        break;
+                    }
+                }
                 Some(Taken::TooLate(call)) => too_late.push(call),
-                None => break None,
+                None => break,
             }
-        };
+        }
+        let has_taken = !intake.calls.is_empty();
         // Which other process to wake for the calls that are left.
-        let other = match taken {
-            Some(_) => state.pop_for_waiting(here),
-            None if state.queue.is_empty() => None,
+        let other = if has_taken {
+            state.pop_for_waiting(here)
+        } else if state.queue.is_empty() || is_starved {
             // No process takes a call before the budget has room.
-            None if is_starved => None,
+            None
+        } else if may_exit {
             // A process that has never answered can take the call now; this one is woken again in a
             // moment.
-            None if may_exit => state.waiting_processes.pop_new(here),
+            state.waiting_processes.pop_new(here)
+        } else {
             // Only idle processes: busy ones would wake each other in turn.
-            None => state.waiting_processes.pop_idle(here),
+            state.waiting_processes.pop_idle(here)
         };
         let could_grow = other.is_none() && !is_starved && state.could_grow();
-        if taken.is_none() {
+        if !has_taken {
             let registered = Registered::on_this_thread(process, cx.waker().clone());
             state.waiting_processes.register(priority, registered);
+            (_, intake.seen) = state.queue.places();
         }
         let failure = (!too_late.is_empty()).then(|| state.waited_too_long());
         self.publish_length(&state);
@@ -231,7 +284,13 @@ impl Dispatcher {
         }
         self.wake(other, could_grow);
         answer_all(too_late, failure);
-        taken.map_or(Poll::Pending, |call| Poll::Ready(call.begin_at(now)))
+        if is_left {
+            poll_next_turn(cx);
+        }
+        match has_taken {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        }
     }
 
     /// Wakes one process for a waiting call, if there is one of each.
@@ -273,9 +332,19 @@ impl Dispatcher {
 
     /// Puts calls that never started back into the queue, at the places that they had.
     pub(super) fn hand_back(&self, calls: Vec<QueuedCall>) {
-        if calls.is_empty() {
-            return;
+        if !calls.is_empty() {
+            self.put_back(calls, true);
         }
+    }
+
+    /// Puts calls that a process has taken, and was not given, back into the queue.
+    pub(super) fn put_back_ungiven(&self, intake: &mut Intake) {
+        if !intake.calls.is_empty() {
+            self.put_back(intake.calls.drain(..).collect(), false);
+        }
+    }
+
+    fn put_back(&self, calls: Vec<QueuedCall>, were_given: bool) {
         let now = Instant::now();
         let mut state = self.lock();
         let refusal = match state.is_closed {
@@ -297,7 +366,7 @@ impl Dispatcher {
                 continue;
             }
             // Until a first process is up, failed starts over the whole pool end this sooner.
-            if state.health.was_ever_up() {
+            if were_given && state.health.was_ever_up() {
                 call.times_handed_back += 1;
                 if call.times_handed_back > MAX_HAND_BACKS {
                     handed_back_too_often.push(call);
@@ -361,6 +430,12 @@ impl Dispatcher {
         answer_all(waiting, failure);
         result
     }
+}
+
+/// Has the task polled again after every task of this thread that is ready now.
+pub(super) fn poll_next_turn(cx: &mut Context<'_>) {
+    // One poll leaves the waker with the runtime; dropping the future takes nothing back.
+    let _ = pin!(tokio::task::yield_now()).poll(cx);
 }
 
 /// The reason in a failure of the pool.

@@ -128,7 +128,7 @@ impl Pool {
 
     /// Puts a job into the queue. Dropping the future before its end takes a job that still waits
     /// out of the queue; a process that has the job finishes it, and its result is dropped.
-    pub fn call(&self, job: Job) -> Result<PendingAnswer, RequestFailure> {
+    pub fn call(&self, job: Job) -> Result<PendingAnswer<'_>, RequestFailure> {
         let now = Instant::now();
         let queue_end = now + self.dispatcher.queue_timeout;
         let until = job
@@ -160,7 +160,7 @@ impl Pool {
         }
         Ok(PendingAnswer {
             home: self.dispatcher.open_calls.add_here(),
-            dispatcher: Arc::clone(&self.dispatcher),
+            dispatcher: &self.dispatcher,
             place,
             receiver,
             called: now,
@@ -311,8 +311,8 @@ fn warn_of_shell_syntax(command: &Command) {
 
 /// The answer to a call, as a future.
 #[derive(Debug)]
-pub struct PendingAnswer {
-    dispatcher: Arc<Dispatcher>,
+pub struct PendingAnswer<'pool> {
+    dispatcher: &'pool Dispatcher,
     /// The thread of the caller.
     home: ThreadNumber,
     place: u64,
@@ -337,7 +337,7 @@ pub struct CallTimes {
     pub worked: Duration,
 }
 
-impl PendingAnswer {
+impl PendingAnswer<'_> {
     /// Takes the call out of the queue; false if it does not wait there, because a process has it
     /// or it is answered. No answer comes after that.
     pub fn withdraw(&mut self) -> bool {
@@ -368,7 +368,7 @@ impl PendingAnswer {
     }
 }
 
-impl Future for PendingAnswer {
+impl Future for PendingAnswer<'_> {
     type Output = Outcome;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
@@ -385,7 +385,7 @@ impl Future for PendingAnswer {
     }
 }
 
-impl Drop for PendingAnswer {
+impl Drop for PendingAnswer<'_> {
     fn drop(&mut self) {
         self.dispatcher.open_calls.take_away(self.home);
         if !self.is_done {

@@ -8,8 +8,7 @@
 use super::Pool;
 use super::dispatch::Dispatcher;
 use super::queued_call::QueuedCall;
-use super::tests::{IDLE, call, pool_over};
-use super::waiting::Priority;
+use super::tests::{IDLE, call, pool_over, take};
 use crate::error::RequestFailure;
 use crate::process::call::Call;
 use crate::threads::mailbox::{Mailbox, Mailboxes, ThreadNumber, receive_here};
@@ -92,9 +91,7 @@ impl ModelProcess {
     fn take(&mut self, pool: &Pool) -> Poll<QueuedCall> {
         let waker = Waker::from(Arc::clone(&self.woken));
         let context = &mut Context::from_waker(&waker);
-        let taken = pool
-            .dispatcher
-            .poll_take(context, self.number, Priority::Idle, IDLE);
+        let taken = take(pool, context, self.number, IDLE);
         self.is_registered = taken.is_pending();
         taken
     }

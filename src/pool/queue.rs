@@ -15,8 +15,7 @@ const MIN_GAPS_TO_CLOSE: usize = 32;
 /// The queue of waiting calls.
 #[derive(Debug)]
 pub(super) struct Queue<T> {
-    /// Calls handed back, by place. They always sort before fresh calls: a call is handed back only
-    /// after it was taken, and places are given out in order.
+    /// Calls handed back, by place.
     handed_back: BTreeMap<u64, QueueEntry<T>>,
     /// Fresh calls with their places, in order. A call that was removed leaves a gap, except at the
     /// front.
@@ -89,10 +88,21 @@ impl<T> Queue<T> {
 
     /// Takes the call that has waited longest.
     pub(super) fn take(&mut self, now: Instant) -> Option<Taken<T>> {
-        let entry = match self.handed_back.pop_first() {
-            Some((_, entry)) => entry,
-            None => self.take_fresh()?,
+        let entry = match self.is_handed_back_first() {
+            true => self.handed_back.pop_first()?.1,
+            false => self.take_fresh()?,
         };
+        Some(self.taken(entry, now))
+    }
+
+    /// Takes the call at this place, if it still waits.
+    pub(super) fn take_at(&mut self, place: u64, now: Instant) -> Option<Taken<T>> {
+        let entry = self.remove_entry(place)?;
+        Some(self.taken(entry, now))
+    }
+
+    /// Measures the pace, and tells whether the call that was taken out may be run.
+    fn taken(&mut self, entry: QueueEntry<T>, now: Instant) -> Taken<T> {
         if let Some(last) = self.last_taken {
             let measured = now.saturating_duration_since(last);
             let pace = self.pace.unwrap_or(measured);
@@ -100,11 +110,11 @@ impl<T> Queue<T> {
         }
         self.last_taken = (!self.is_empty()).then_some(now);
         let is_in_time = now < entry.until;
-        Some(if is_in_time {
+        if is_in_time {
             Taken::InTime(entry.item)
         } else {
             Taken::TooLate(entry.item)
-        })
+        }
     }
 
     fn take_fresh(&mut self) -> Option<QueueEntry<T>> {
@@ -122,8 +132,12 @@ impl<T> Queue<T> {
 
     /// Removes the call at this place, if it still waits.
     pub(super) fn remove(&mut self, place: u64) -> Option<T> {
+        Some(self.remove_entry(place)?.item)
+    }
+
+    fn remove_entry(&mut self, place: u64) -> Option<QueueEntry<T>> {
         if let Some(entry) = self.handed_back.remove(&place) {
-            return Some(entry.item);
+            return Some(entry);
         }
         let found = self.fresh.binary_search_by_key(&place, |(place, _)| *place);
         let entry = self.fresh[found.ok()?].1.take()?;
@@ -133,7 +147,7 @@ impl<T> Queue<T> {
             self.fresh.retain(|(_, entry)| entry.is_some());
             self.gaps = 0;
         }
-        Some(entry.item)
+        Some(entry)
     }
 
     /// Removes all calls that have waited too long.
@@ -165,12 +179,23 @@ impl<T> Queue<T> {
 
     /// The place of the first call, and the place that the next new call will have.
     pub(super) fn places(&self) -> (Option<u64>, u64) {
-        (self.all().next().map(|(place, _)| place), self.next_place)
+        let back = self.handed_back.first_key_value();
+        let fresh = self.fresh.front().map(|(place, _)| *place);
+        let first = back.map(|(place, _)| *place).into_iter().chain(fresh).min();
+        (first, self.next_place)
+    }
+
+    /// The first fresh call that is wanted, with its place.
+    pub(super) fn find_fresh(&self, is_wanted: impl Fn(u64, &T) -> bool) -> Option<(u64, &T)> {
+        let fresh = self.fresh.iter();
+        let mut fresh = fresh.filter_map(|(place, entry)| Some((*place, &entry.as_ref()?.item)));
+        fresh.find(|(place, item)| is_wanted(*place, item))
     }
 
     /// The call that has waited longest.
     pub(super) fn first(&self) -> Option<Oldest<'_, T>> {
-        if let Some((_, first)) = self.handed_back.first_key_value() {
+        if self.is_handed_back_first() {
+            let (_, first) = self.handed_back.first_key_value()?;
             return Some(Oldest::HandedBack(&first.item));
         }
         let (_, first) = self.fresh.front()?;
@@ -179,8 +204,9 @@ impl<T> Queue<T> {
 
     /// The call that has waited longest, whether it was handed back or not.
     pub(super) fn first_item(&self) -> Option<&T> {
-        let (_, first) = self.all().next()?;
-        Some(&first.item)
+        match self.first()? {
+            Oldest::HandedBack(first) | Oldest::Fresh(first) => Some(first),
+        }
     }
 
     /// Most calls that may wait.
@@ -204,7 +230,16 @@ impl<T> Queue<T> {
         self.pace.unwrap_or(Duration::ZERO).saturating_mul(ahead)
     }
 
-    /// All waiting calls, in order.
+    /// Whether the call that has waited longest was handed back. Calls that were taken before an
+    /// older one, which was left to its thread, may be handed back too.
+    fn is_handed_back_first(&self) -> bool {
+        let Some((back, _)) = self.handed_back.first_key_value() else {
+            return false;
+        };
+        self.fresh.front().is_none_or(|(fresh, _)| back < fresh)
+    }
+
+    /// All waiting calls: those that were handed back, then the others, each in order.
     fn all(&self) -> impl Iterator<Item = (u64, &QueueEntry<T>)> {
         let handed_back = self.handed_back.iter();
         let handed_back = handed_back.map(|(place, entry)| (*place, entry));
@@ -309,10 +344,25 @@ mod tests {
         assert_eq!(queue.first(), Some(Oldest::Fresh(&1)));
     }
 
+    #[test]
+    fn one_taken_before_an_older_one_keeps_its_place_behind_it() {
+        let now = Instant::now();
+        let mut queue = queue_of(3, 3, now + MS);
+        assert_eq!(queue.find_fresh(|_, item| *item > 0), Some((1, &1)));
+        assert_eq!(queue.take_at(1, now), Some(Taken::InTime(1)));
+        assert_eq!(queue.take_at(1, now), None);
+        queue.hand_back(1, now + MS, 1);
+        assert_eq!(queue.places(), (Some(0), 3));
+        assert_eq!(queue.first(), Some(Oldest::Fresh(&0)));
+        assert_eq!(queue.take(now), Some(Taken::InTime(0)));
+        assert_eq!(queue.first(), Some(Oldest::HandedBack(&1)));
+        assert_eq!(queue.take_at(2, now + MS), Some(Taken::TooLate(2)));
+    }
+
     proptest! {
         #[test]
         fn the_queue_is_first_in_first_out_and_bounded(
-            steps in proptest::collection::vec((0u8..4, 0u64..40), 0..200),
+            steps in proptest::collection::vec((0u8..5, 0u64..40), 0..200),
         ) {
             let now = Instant::now();
             let mut queue = Queue::new(5);
@@ -332,6 +382,12 @@ mod tests {
                         out.extend(first);
                     }
                     2 => {
+                        let at = model.iter().position(|place| *place == number);
+                        let taken = at.map(|at| model.remove(at));
+                        prop_assert_eq!(queue.take_at(number, now), taken.map(Taken::InTime));
+                        out.extend(taken);
+                    }
+                    3 => {
                         let at = model.iter().position(|place| *place == number);
                         let removed = at.map(|at| model.remove(at));
                         prop_assert_eq!(queue.remove(number), removed);

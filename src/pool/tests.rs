@@ -5,7 +5,7 @@ use crate::config::PoolConfig;
 use crate::metrics::Metrics;
 use crate::process::conversation::Position;
 use crate::process::owner::Load;
-use crate::threads::mailbox::{Mailboxes, ThreadNumber};
+use crate::threads::mailbox::{Mailboxes, ThreadNumber, receive_here};
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Wake, Waker};
@@ -14,6 +14,8 @@ use std::time::Duration;
 const LONG: Duration = Duration::from_secs(3600);
 pub(super) const IDLE: Load = Load {
     in_flight: 0,
+    free_places: 1,
+    immediate_places: 1,
     has_replied: true,
     last_replied: None,
     position: Position::AtOnce,
@@ -64,8 +66,12 @@ fn pool_with(max_processes: NonZeroUsize, queue: usize, mailboxes: Mailboxes) ->
     }
 }
 
-pub(super) fn call(pool: &Pool) -> Result<PendingAnswer, RequestFailure> {
-    pool.call(job("p"))
+pub(super) fn call(pool: &Pool) -> Result<PendingAnswer<'_>, RequestFailure> {
+    let budget = &pool.dispatcher.budget;
+    pool.call(Job {
+        reservation: budget.reservation(),
+        ..job("p")
+    })
 }
 
 /// A job without any limit.
@@ -98,12 +104,24 @@ impl Wake for Woken {
 /// An idle process asks for a request.
 fn ask(pool: &Pool, process: u64, woken: &Arc<Woken>) -> Poll<QueuedCall> {
     let waker = Arc::clone(woken).into();
-    pool.dispatcher.poll_take(
-        &mut Context::from_waker(&waker),
-        process,
-        Priority::Idle,
-        IDLE,
-    )
+    take(pool, &mut Context::from_waker(&waker), process, IDLE)
+}
+
+/// A process with this load asks for a request.
+pub(super) fn take(
+    pool: &Pool,
+    context: &mut Context<'_>,
+    process: u64,
+    load: Load,
+) -> Poll<QueuedCall> {
+    let priority = match load.in_flight {
+        0 => Priority::Idle,
+        _ => Priority::Busy,
+    };
+    let mut intake = Intake::default();
+    let dispatcher = &pool.dispatcher;
+    let taken = dispatcher.poll_take(context, process, priority, load, &mut intake);
+    taken.map(|()| intake.calls.pop_front().expect("one was taken"))
 }
 
 /// D4: callers leave at each point of the hand-over; no place and no process is lost to them.
@@ -205,15 +223,14 @@ fn only_what_is_fresh_and_fits_is_written_ahead() {
         let position = Position::Behind { room_bytes };
         let load = Load {
             in_flight: 1,
-            has_replied: true,
-            last_replied: None,
+            immediate_places: 0,
             position,
+            ..IDLE
         };
         let mut context = Context::from_waker(Waker::noop());
-        pool.dispatcher
-            .poll_take(&mut context, 1, Priority::Busy, load)
+        take(&pool, &mut context, 1, load)
     };
-    let _answered: Vec<PendingAnswer> = (0..3).map(|_| call(&pool).unwrap()).collect();
+    let _answered: Vec<PendingAnswer<'_>> = (0..3).map(|_| call(&pool).unwrap()).collect();
     assert!(ahead(0).is_pending(), "the payload has a byte");
     let Poll::Ready(first) = ahead(1) else {
         panic!("no process is idle")
@@ -237,26 +254,26 @@ fn what_is_handed_back_to_a_closed_pool_is_refused_and_not_forgotten() {
     assert_eq!(answer, Poll::Ready(Err(RequestFailure::Draining)));
 }
 
-/// A pool of which a process has come up, and a request that was handed back so often.
-fn times_handed_back(times: u32) -> (Pool, PendingAnswer) {
-    let pool = pool_for(1);
+/// A request that was handed back so often, in a pool of which a process has come up.
+fn times_handed_back(pool: &Pool, times: u32) -> PendingAnswer<'_> {
     pool.dispatcher.record(|health| {
         health.started();
         health.came_up();
     });
-    let answered = call(&pool).unwrap();
+    let answered = call(pool).unwrap();
     for _ in 0..times {
-        let Poll::Ready(taken) = ask(&pool, 1, &Arc::default()) else {
+        let Poll::Ready(taken) = ask(pool, 1, &Arc::default()) else {
             panic!("there is a request")
         };
         pool.dispatcher.hand_back(vec![taken]);
     }
-    (pool, answered)
+    answered
 }
 
 #[test]
 fn a_request_is_handed_back_twice_and_then_fails() {
-    let (pool, mut answered) = times_handed_back(3);
+    let pool = pool_for(1);
+    let mut answered = times_handed_back(&pool, 3);
     assert!(ask(&pool, 1, &Arc::default()).is_pending());
     let answer = Pin::new(&mut answered).poll(&mut Context::from_waker(Waker::noop()));
     let Poll::Ready(Err(RequestFailure::Exited(_))) = answer else {
@@ -281,11 +298,10 @@ fn the_last_process_for_a_request_is_none_that_has_just_replied() {
         (2, replied(2 * EXIT_AFTER_REPLY_TIME), true),
         (2, new, true),
     ] {
-        let (pool, _answered) = times_handed_back(times);
+        let pool = pool_for(1);
+        let _answered = times_handed_back(&pool, times);
         let mut context = Context::from_waker(Waker::noop());
-        let asked = pool
-            .dispatcher
-            .poll_take(&mut context, 2, Priority::Idle, load);
+        let asked = take(&pool, &mut context, 2, load);
         assert_eq!(asked.is_ready(), is_given, "{times} {load:?}");
     }
 }
@@ -318,4 +334,105 @@ fn what_no_process_ever_reads_is_refused_in_the_end() {
         Poll::Ready(Err(RequestFailure::Unavailable { .. }))
     ));
     assert!(ask(&pool, 2, &Arc::default()).is_pending());
+}
+
+/// What a process on the second of two threads takes, that has this load and an intake of its own.
+fn take_into(pool: &Pool, load: Load, intake: &mut Intake) -> Vec<u64> {
+    let mut context = Context::from_waker(Waker::noop());
+    let taken = pool
+        .dispatcher
+        .poll_take(&mut context, 1, Priority::Busy, load, intake);
+    assert_eq!(taken.is_ready(), !intake.calls.is_empty());
+    intake.calls.drain(..).map(|call| call.place).collect()
+}
+
+/// A pool of two threads, with calls of these threads in this order. The calling thread is the
+/// second.
+fn pool_with_calls_of(threads: &[usize]) -> (Pool, Mailboxes) {
+    let mailboxes = Mailboxes::new(NonZeroUsize::new(2).unwrap());
+    let pool = pool_over(8, mailboxes.clone());
+    let come_from = |index| {
+        let thread = ThreadNumber::new(index);
+        receive_here(thread, Arc::clone(mailboxes.of(thread)));
+    };
+    for thread in threads {
+        come_from(*thread);
+        std::mem::forget(call(&pool).unwrap());
+    }
+    come_from(1);
+    (pool, mailboxes)
+}
+
+const FREE: Load = Load {
+    in_flight: 2,
+    free_places: 8,
+    immediate_places: 8,
+    ..IDLE
+};
+
+#[test]
+fn a_process_leaves_calls_of_other_threads_for_one_turn() {
+    let (pool, _mailboxes) = pool_with_calls_of(&[0, 1, 0, 1]);
+    let mut intake = Intake::default();
+    assert_eq!(take_into(&pool, FREE, &mut intake), [1, 3]);
+    assert_eq!(take_into(&pool, FREE, &mut intake), [0; 0]);
+    assert_eq!(take_into(&pool, FREE, &mut intake), [0, 2]);
+}
+
+#[test]
+fn a_process_that_left_calls_is_polled_again() {
+    let (pool, _mailboxes) = pool_with_calls_of(&[0]);
+    let woken = Arc::new(Woken::default());
+    let waker = Arc::clone(&woken).into();
+    let mut context = Context::from_waker(&waker);
+    assert!(take(&pool, &mut context, 1, FREE).is_pending());
+    assert!(woken.is_set());
+}
+
+#[test]
+fn an_idle_process_leaves_no_call_and_takes_its_own_thread_s_first() {
+    let (pool, _mailboxes) = pool_with_calls_of(&[0, 1, 0]);
+    let mut context = Context::from_waker(Waker::noop());
+    let idle = Load {
+        free_places: 8,
+        ..IDLE
+    };
+    let mut places = || match take(&pool, &mut context, 1, idle) {
+        Poll::Ready(call) => call.place,
+        Poll::Pending => panic!("calls wait"),
+    };
+    assert_eq!([places(), places(), places()], [1, 0, 2]);
+}
+
+#[test]
+fn where_places_are_scarce_or_a_call_was_handed_back_the_first_call_is_next() {
+    let scarce = Load {
+        free_places: 2,
+        immediate_places: 2,
+        ..FREE
+    };
+    let (pool, _mailboxes) = pool_with_calls_of(&[0, 1, 0]);
+    assert_eq!(take_into(&pool, scarce, &mut Intake::default()), [0, 1]);
+    let (pool, _mailboxes) = pool_with_calls_of(&[0, 1]);
+    let Poll::Ready(first) = ask(&pool, 2, &Arc::default()) else {
+        panic!("calls wait")
+    };
+    let Poll::Ready(second) = ask(&pool, 2, &Arc::default()) else {
+        panic!("calls wait")
+    };
+    pool.dispatcher.hand_back(vec![first, second]);
+    assert_eq!(take_into(&pool, FREE, &mut Intake::default()), [0, 1]);
+}
+
+#[test]
+fn a_process_takes_as_many_calls_as_it_would_start_on_immediately() {
+    let pool = pool_for(8);
+    let _answered: Vec<PendingAnswer<'_>> = (0..5).map(|_| call(&pool).unwrap()).collect();
+    for (immediate_places, expected) in [(3, vec![0, 1, 2]), (1, vec![3]), (0, vec![4])] {
+        let load = Load {
+            immediate_places,
+            ..FREE
+        };
+        assert_eq!(take_into(&pool, load, &mut Intake::default()), expected);
+    }
 }

@@ -1,9 +1,11 @@
 //! Measures the way of calls through the pool, without HTTP and without pipes.
 //!
-//! On each thread, callers call, and the conversation of a process has each line answered
-//! immediately, as many lines in a turn as it has room for. `scripts/bench.sh --only threads` runs it.
+//! On each thread, callers call, and the conversation of a process has each line answered in its
+//! next turn, as many lines in a turn as it has room for. `scripts/bench.sh --only threads` runs it.
 
 use super::Pool;
+use super::batching::Batching;
+use super::dispatch::{Intake, poll_next_turn};
 use super::queued_call::QueuedCall;
 use super::tests::{IDLE, call, pool_over};
 use super::waiting::Priority;
@@ -15,7 +17,7 @@ use crate::process::conversation::{
 use crate::process::ids::RandomIds;
 use crate::process::owner::Load;
 use crate::threads::Runtimes;
-use crate::threads::mailbox::ThreadNumber;
+use crate::threads::mailbox::{ThreadNumber, deliver_here};
 use std::future::poll_fn;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -36,6 +38,8 @@ struct EchoProcess {
     number: u64,
     conversation: Conversation<QueuedCall>,
     ids: RandomIds,
+    batching: Batching,
+    intake: Intake,
     replies: Vec<u8>,
     answers: Vec<(ThreadNumber, Answer)>,
 }
@@ -59,28 +63,18 @@ impl EchoProcess {
             number,
             conversation,
             ids: RandomIds::new(),
+            batching: Batching::default(),
+            intake: Intake::default(),
             replies: Vec::new(),
             answers: Vec::new(),
         }
     }
 
     fn turn(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        let now = Instant::now();
+        deliver_here();
         let pool = Arc::clone(&self.pool);
-        let dispatcher = &pool.dispatcher;
-        let mut is_more = false;
-        while self.conversation.free_places(now) > 0 {
-            let load = Load {
-                in_flight: self.conversation.in_flight(),
-                position: self.conversation.next_position(),
-                ..IDLE
-            };
-            let taken = dispatcher.poll_take(context, self.number, Priority::Idle, load);
-            let Poll::Ready(call) = taken else { break };
-            is_more = true;
-            self.conversation
-                .give(now, self.ids.next_id().unwrap(), call);
-        }
+        let now = Instant::now();
+        // What it was given in the turn before.
         self.reply_to_lines(now);
         for event in self.conversation.take_events() {
             if let ConversationEvent::Answered {
@@ -94,11 +88,45 @@ impl EchoProcess {
                 self.answers.push((home, answer));
             }
         }
-        dispatcher.send_answers(&mut self.answers);
-        if is_more {
+        self.take_calls(context, now);
+        pool.dispatcher.send_answers(&mut self.answers);
+        if self.conversation.in_flight() > 0 {
             context.waker().wake_by_ref();
         }
         Poll::Pending
+    }
+
+    /// Takes calls as the owner of a process does.
+    fn take_calls(&mut self, context: &mut Context<'_>, now: Instant) {
+        let pool = Arc::clone(&self.pool);
+        let free_places = self.conversation.free_places(now);
+        let waiting = pool.dispatcher.queue_length();
+        if free_places > 1 && self.batching.waits_for_more(waiting, free_places) {
+            return poll_next_turn(context);
+        }
+        let dispatcher = &pool.dispatcher;
+        while self.conversation.free_places(now) > 0 {
+            let load = Load {
+                in_flight: self.conversation.in_flight(),
+                free_places: self.conversation.free_places(now),
+                immediate_places: self.conversation.immediate_places(now),
+                position: self.conversation.next_position(),
+                ..IDLE
+            };
+            let priority = match load.in_flight {
+                0 => Priority::Idle,
+                _ => Priority::Busy,
+            };
+            let intake = &mut self.intake;
+            let taken = dispatcher.poll_take(context, self.number, priority, load, intake);
+            if taken.is_pending() {
+                break;
+            }
+            for call in self.intake.calls.drain(..) {
+                let id = self.ids.next_id().unwrap();
+                self.conversation.give(now, id, call);
+            }
+        }
     }
 
     /// Writes the lines, and reads what an echo would write.
@@ -121,6 +149,11 @@ impl EchoProcess {
     }
 }
 
+/// Alone in its cache lines: processors fetch two at a time.
+#[derive(Default)]
+#[repr(align(128))]
+struct Count(AtomicU64);
+
 /// Calls a second from this many threads.
 fn calls_a_second(threads: usize) -> f64 {
     let runtimes = Runtimes::start(NonZeroUsize::new(threads).unwrap()).unwrap();
@@ -133,22 +166,24 @@ fn calls_a_second(threads: usize) -> f64 {
         places
             .for_slot(thread)
             .spawn(poll_fn(move |context| process.turn(context)));
-        let count = Arc::new(AtomicU64::new(0));
+        let count = Arc::new(Count::default());
         counts.push(Arc::clone(&count));
         for _ in 0..CALLERS {
             let (pool, count, is_over) =
                 (Arc::clone(&pool), Arc::clone(&count), Arc::clone(&is_over));
             places.for_slot(thread).spawn(async move {
                 while !is_over.load(Ordering::Relaxed) {
+                    // As each turn of a connection does.
+                    deliver_here();
                     call(&pool).unwrap().await.unwrap();
-                    count.fetch_add(1, Ordering::Relaxed);
+                    count.0.fetch_add(1, Ordering::Relaxed);
                 }
             });
         }
     }
     let sum = || -> u64 {
         let counts = counts.iter();
-        counts.map(|count| count.load(Ordering::Relaxed)).sum()
+        counts.map(|count| count.0.load(Ordering::Relaxed)).sum()
     };
     runtimes.block_on(async {
         tokio::time::sleep(WARM_UP).await;

@@ -232,6 +232,12 @@ impl<T: Ticket> Conversation<T> {
         }
     }
 
+    /// How many requests the process would start on immediately, if it were given them now.
+    pub fn immediate_places(&self, now: Instant) -> usize {
+        let idle = self.requests_at_once().saturating_sub(self.flights.len());
+        idle.min(self.free_places(now))
+    }
+
     /// True when stdout must be read before [`Conversation::give`]: without ids, only the absence
     /// of further output shows that the last reply was the only one.
     pub fn must_read_before_giving(&self) -> bool {

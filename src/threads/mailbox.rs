@@ -217,6 +217,11 @@ impl Mailboxes {
         Mailboxes(mailboxes.collect())
     }
 
+    /// Whether there are several threads.
+    pub fn are_several(&self) -> bool {
+        self.0.len() > 1
+    }
+
     /// A count of 0 for as many threads.
     pub fn new_count(&self) -> PerThreadCount {
         PerThreadCount(self.0.iter().map(|_| ThreadCount::default()).collect())

@@ -6,7 +6,7 @@
 use crate::answer::{Answer, Outcome, Work};
 use crate::logging::milliseconds;
 use crate::pool::batching::Batching;
-use crate::pool::dispatch::Dispatcher;
+use crate::pool::dispatch::{Dispatcher, Intake, poll_next_turn};
 use crate::pool::health::Health;
 use crate::pool::queued_call::QueuedCall;
 use crate::pool::status::ProcessStatus;
@@ -14,7 +14,6 @@ use crate::pool::waiting::Priority;
 use crate::process::call::Call;
 use crate::process::owner::{Load, ProcessObserver, RequestSource};
 use crate::threads::mailbox::ThreadNumber;
-use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
@@ -40,6 +39,7 @@ pub(super) struct Member {
     /// process.
     is_registered: bool,
     batching: Batching,
+    intake: Intake,
     /// Calls taken so far.
     calls_taken: u64,
     /// Calls after which the process is replaced.
@@ -99,6 +99,7 @@ impl Member {
             permit,
             is_registered: false,
             batching: Batching::default(),
+            intake: Intake::default(),
             calls_taken: 0,
             most_taken,
             spent: CancellationToken::new(),
@@ -182,19 +183,22 @@ impl RequestSource for Member {
             self.give_up_turn();
             return Poll::Pending;
         }
-        let taken = self
-            .dispatcher
-            .poll_take(cx, self.number, self.priority(load), load);
-        self.is_registered = taken.is_pending();
-        if let Poll::Ready(call) = &taken {
-            let request_id = &call.call.job.extras.request_id;
-            self.status.began_request(call.taken_at, request_id);
-            self.calls_taken += 1;
-            if self.most_taken == Some(self.calls_taken) {
-                self.spent.cancel();
-            }
+        if self.intake.calls.is_empty() {
+            let (priority, intake) = (self.priority(load), &mut self.intake);
+            let dispatcher = &self.dispatcher;
+            let taken = dispatcher.poll_take(cx, self.number, priority, load, intake);
+            self.is_registered = taken.is_pending();
         }
-        taken
+        let Some(call) = self.intake.calls.pop_front() else {
+            return Poll::Pending;
+        };
+        let request_id = &call.call.job.extras.request_id;
+        self.status.began_request(call.taken_at, request_id);
+        self.calls_taken += 1;
+        if self.most_taken == Some(self.calls_taken) {
+            self.spent.cancel();
+        }
+        Poll::Ready(call)
     }
 
     fn answer(&mut self, request: QueuedCall, outcome: Outcome, work: Work) {
@@ -215,15 +219,14 @@ impl RequestSource for Member {
             .batching
             .waits_for_more(self.dispatcher.queue_length(), free_places);
         if waits {
-            // One poll leaves the waker with the runtime, which wakes the process after every task
-            // that is ready now has had its turn; dropping the future takes nothing back. The
-            // process's registration still holds.
-            let _ = pin!(tokio::task::yield_now()).poll(cx);
+            // The process's registration still holds.
+            poll_next_turn(cx);
         }
         waits
     }
 
     fn give_up_turn(&mut self) {
+        self.dispatcher.put_back_ungiven(&mut self.intake);
         if std::mem::replace(&mut self.is_registered, false) {
             self.dispatcher.give_up_turn(self.number);
         }
@@ -315,10 +318,13 @@ mod tests {
     use crate::pool::status::SlotFacts;
     use crate::pool::tests::{Woken, call, pool_for, pool_that_grows};
     use crate::process::conversation::Position;
+    use std::pin::pin;
     use std::task::Waker;
 
     const IDLE: Load = Load {
         in_flight: 0,
+        free_places: 1,
+        immediate_places: 1,
         has_replied: true,
         last_replied: None,
         position: Position::AtOnce,
@@ -375,6 +381,34 @@ mod tests {
         assert!(ask(&mut second, &woken).is_pending());
         let _answered = call(&pool).unwrap();
         assert!(woken.is_set());
+    }
+
+    #[test]
+    fn calls_that_a_process_took_and_was_not_given_go_back_to_their_places() {
+        let pool = pool_for(3);
+        let wakes: [Arc<Woken>; 2] = Default::default();
+        let [mut first, mut second] =
+            [0, 1].map(|index| waiting(&pool.dispatcher, Role::Serving, &wakes[index]));
+        pool.dispatcher.record(|health| health.came_up());
+        let _answered = [0; 3].map(|_| call(&pool).unwrap());
+        let load = Load {
+            free_places: 3,
+            immediate_places: 3,
+            ..IDLE
+        };
+        let mut context = Context::from_waker(Waker::noop());
+        let Poll::Ready(given) = second.poll_take(&mut context, load) else {
+            panic!("there are calls")
+        };
+        assert_eq!((given.place, second.calls_taken()), (0, 1));
+        assert_eq!(pool.dispatcher.queue_length(), 0);
+        second.give_up_turn();
+        for place in [1, 2] {
+            let Poll::Ready(call) = ask(&mut first, &wakes[0]) else {
+                panic!("it went back")
+            };
+            assert_eq!((call.place, call.times_handed_back), (place, 0));
+        }
     }
 
     #[test]

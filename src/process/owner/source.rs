@@ -61,10 +61,27 @@ pub trait ProcessObserver {
 pub struct Load {
     /// Requests without a reply.
     pub in_flight: usize,
+    /// Requests that the process may be given now.
+    pub free_places: usize,
+    /// Requests of these that the process would start on immediately.
+    pub immediate_places: usize,
     /// The process has answered a request.
     pub has_replied: bool,
     /// When the process last answered a request.
     pub last_replied: Option<Instant>,
     /// When the process would start on one more request.
     pub position: Position,
+}
+
+impl Load {
+    /// The load with one request more.
+    #[must_use]
+    pub fn with_another(self) -> Load {
+        Load {
+            in_flight: self.in_flight + 1,
+            free_places: self.free_places.saturating_sub(1),
+            immediate_places: self.immediate_places.saturating_sub(1),
+            ..self
+        }
+    }
 }

@@ -24,12 +24,15 @@ impl<S: RequestSource + ProcessObserver> Owner<S> {
                 cx.waker().wake_by_ref();
                 break;
             }
-            if self.conversation.free_places(now) == 0 {
+            let free_places = self.conversation.free_places(now);
+            if free_places == 0 {
                 break;
             }
             let Some(id) = self.draw_id() else { break };
             let load = Load {
                 in_flight: self.conversation.in_flight(),
+                free_places,
+                immediate_places: self.conversation.immediate_places(now),
                 has_replied: self.conversation.has_replied(),
                 last_replied: self.conversation.last_replied(),
                 position: self.conversation.next_position(),
