@@ -6,7 +6,8 @@
 
 use crate::support::runtime_api::RuntimeApi;
 use crate::support::{
-    Builder, PATIENCE, Scratch, Worker, assert_within, eventually, misbehave, processes, sh, within,
+    Builder, Ledger, PATIENCE, Scratch, Worker, assert_within, eventually, misbehave, processes,
+    sh, within,
 };
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -375,14 +376,15 @@ fn connections_that_the_runtime_api_closes_are_replaced() {
 
 #[test]
 fn events_that_have_come_are_answered_before_the_worker_ends() {
-    let api = RuntimeApi::start();
-    let worker = lambda(misbehave(&["--ready"]), &api);
+    let (api, ledger) = (RuntimeApi::start(), Ledger::new());
+    let worker = lambda(ledger.misbehave(&["--ready"]), &api);
     let mut worker = worker
         .environment("AWS_LAMBDA_MAX_CONCURRENCY", "2")
         .start_without_address();
     // The first is answered while the second still runs, and there is time for a further question.
     let ids = ["sleep 1000", "sleep 2500"].map(|payload| api.push(&json!({"payload": payload})));
-    api.wait_for_open(2);
+    // The worker has read both events then.
+    ledger.wait_for_entries(2);
     let asked = api.asked().len();
     worker.signal(Signal::TERM);
     assert_eq!(api.answer(&ids[0]).result(), "sleep 1000");

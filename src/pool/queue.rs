@@ -38,7 +38,7 @@ struct QueueEntry<T> {
 /// The call that has waited longest.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Oldest<'a, T> {
-    /// A process had the call before.
+    /// A process took the call before.
     HandedBack(&'a T),
     /// No process has had the call yet.
     Fresh(&'a T),
@@ -185,9 +185,14 @@ impl<T> Queue<T> {
         (first, self.next_place)
     }
 
-    /// The first fresh call that is wanted, with its place.
-    pub(super) fn find_fresh(&self, is_wanted: impl Fn(u64, &T) -> bool) -> Option<(u64, &T)> {
-        let fresh = self.fresh.iter();
+    /// The first fresh call from this place on that is wanted, with its place.
+    pub(super) fn find_fresh(
+        &self,
+        first: u64,
+        is_wanted: impl Fn(u64, &T) -> bool,
+    ) -> Option<(u64, &T)> {
+        let start = self.fresh.partition_point(|(place, _)| *place < first);
+        let fresh = self.fresh.range(start..);
         let mut fresh = fresh.filter_map(|(place, entry)| Some((*place, &entry.as_ref()?.item)));
         fresh.find(|(place, item)| is_wanted(*place, item))
     }
@@ -228,6 +233,11 @@ impl<T> Queue<T> {
     pub(super) fn wait_for_newcomer(&self) -> Duration {
         let ahead = u32::try_from(self.len()).unwrap_or(u32::MAX);
         self.pace.unwrap_or(Duration::ZERO).saturating_mul(ahead)
+    }
+
+    /// Whether any call was handed back.
+    pub(super) fn has_handed_back(&self) -> bool {
+        !self.handed_back.is_empty()
     }
 
     /// Whether the call that has waited longest was handed back. Calls that were taken before an
@@ -348,7 +358,8 @@ mod tests {
     fn one_taken_before_an_older_one_keeps_its_place_behind_it() {
         let now = Instant::now();
         let mut queue = queue_of(3, 3, now + MS);
-        assert_eq!(queue.find_fresh(|_, item| *item > 0), Some((1, &1)));
+        assert_eq!(queue.find_fresh(0, |_, item| *item > 0), Some((1, &1)));
+        assert_eq!(queue.find_fresh(2, |_, _| true), Some((2, &2)));
         assert_eq!(queue.take_at(1, now), Some(Taken::InTime(1)));
         assert_eq!(queue.take_at(1, now), None);
         queue.hand_back(1, now + MS, 1);

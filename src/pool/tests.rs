@@ -31,9 +31,10 @@ pub(super) fn pool_that_grows(queue: usize) -> Pool {
     pool_up_to(NonZeroUsize::MIN.saturating_add(1), queue)
 }
 
-/// A pool without processes, whose callers and processes are on these threads.
+/// A pool without processes, for one on each of these threads.
 pub(super) fn pool_over(queue: usize, mailboxes: Mailboxes) -> Pool {
-    pool_with(NonZeroUsize::MIN, queue, mailboxes)
+    let processes = NonZeroUsize::new(mailboxes.count()).unwrap();
+    pool_with(processes, queue, mailboxes)
 }
 
 fn pool_up_to(max_processes: NonZeroUsize, queue: usize) -> Pool {
@@ -351,16 +352,20 @@ fn take_into(pool: &Pool, load: Load, intake: &mut Intake) -> Vec<u64> {
 fn pool_with_calls_of(threads: &[usize]) -> (Pool, Mailboxes) {
     let mailboxes = Mailboxes::new(NonZeroUsize::new(2).unwrap());
     let pool = pool_over(8, mailboxes.clone());
+    make_calls_of(&pool, &mailboxes, threads);
+    (pool, mailboxes)
+}
+
+fn make_calls_of(pool: &Pool, mailboxes: &Mailboxes, threads: &[usize]) {
     let come_from = |index| {
         let thread = ThreadNumber::new(index);
         receive_here(thread, Arc::clone(mailboxes.of(thread)));
     };
     for thread in threads {
         come_from(*thread);
-        std::mem::forget(call(&pool).unwrap());
+        std::mem::forget(call(pool).unwrap());
     }
     come_from(1);
-    (pool, mailboxes)
 }
 
 const FREE: Load = Load {
@@ -377,6 +382,15 @@ fn a_process_leaves_calls_of_other_threads_for_one_turn() {
     assert_eq!(take_into(&pool, FREE, &mut intake), [1, 3]);
     assert_eq!(take_into(&pool, FREE, &mut intake), [0; 0]);
     assert_eq!(take_into(&pool, FREE, &mut intake), [0, 2]);
+}
+
+#[test]
+fn no_call_is_left_to_a_thread_without_a_process() {
+    let mailboxes = Mailboxes::new(NonZeroUsize::new(4).unwrap());
+    let two = NonZeroUsize::new(2).unwrap();
+    let pool = pool_with(two, 8, mailboxes.clone());
+    make_calls_of(&pool, &mailboxes, &[0, 3, 2]);
+    assert_eq!(take_into(&pool, FREE, &mut Intake::default()), [1, 2]);
 }
 
 #[test]
@@ -422,6 +436,20 @@ fn where_places_are_scarce_or_a_call_was_handed_back_the_first_call_is_next() {
     };
     pool.dispatcher.hand_back(vec![first, second]);
     assert_eq!(take_into(&pool, FREE, &mut Intake::default()), [0, 1]);
+}
+
+/// A panic under the lock costs one request at most, and none that come later.
+#[test]
+fn a_lock_under_which_a_thread_panicked_is_taken_all_the_same() {
+    let pool = pool_for(1);
+    std::thread::scope(|scope| {
+        let panics = scope.spawn(|| {
+            let _state = pool.dispatcher.lock();
+            panic!("under the lock");
+        });
+        assert!(panics.join().is_err());
+    });
+    assert!(call(&pool).is_ok());
 }
 
 #[test]

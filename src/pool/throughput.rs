@@ -101,7 +101,8 @@ impl EchoProcess {
         let pool = Arc::clone(&self.pool);
         let free_places = self.conversation.free_places(now);
         let waiting = pool.dispatcher.queue_length();
-        if free_places > 1 && self.batching.waits_for_more(waiting, free_places) {
+        let may_wait = free_places > 1 && !self.intake.has_left;
+        if may_wait && self.batching.waits_for_more(waiting, free_places) {
             return poll_next_turn(context);
         }
         let dispatcher = &pool.dispatcher;

@@ -217,9 +217,9 @@ impl Mailboxes {
         Mailboxes(mailboxes.collect())
     }
 
-    /// Whether there are several threads.
-    pub fn are_several(&self) -> bool {
-        self.0.len() > 1
+    /// The number of threads.
+    pub fn count(&self) -> usize {
+        self.0.len()
     }
 
     /// A count of 0 for as many threads.

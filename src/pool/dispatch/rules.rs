@@ -10,25 +10,28 @@ use crate::threads::mailbox::ThreadNumber;
 use std::task::Waker;
 use std::time::Instant;
 
-/// The thread of a process, and the place behind the calls that were in the queue when the process
-/// looked before.
+/// The calls that are near to a process: those of its thread, and those that it has left before.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::pool) struct Near {
     pub(in crate::pool) thread: ThreadNumber,
-    pub(in crate::pool) seen: u64,
+    /// The place behind the calls that were in the queue when the process last found none for it.
+    pub(in crate::pool) looked_until: u64,
+    /// No call before this place is near.
+    pub(in crate::pool) first_unsearched: u64,
 }
 
 /// The call that a process takes.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::pool) enum Choice {
-    /// None: the queue is empty, or the first call is for another process.
+    /// None: the queue is empty, or the call is for another process, or too long to be written
+    /// ahead.
     Nothing,
     /// The first.
     First,
     /// The one at this place.
     At(u64),
-    /// None in this turn, and the first in the next, if it still waits then.
-    Left,
+    /// None in this turn: the calls that wait are left to their threads.
+    Leave,
 }
 
 impl DispatchState {
@@ -37,8 +40,8 @@ impl DispatchState {
     /// With several threads (`near`), a process that has free places for all calls that wait takes
     /// those of its own thread first, and while it has requests it leaves those of other threads to
     /// these threads for one turn. So most calls stay on their thread, where they and their answers
-    /// cost less than half, and none waits longer for it than for a batch. Where places are scarce,
-    /// the first call is the next one, whatever its thread.
+    /// cost less than half. Where places are scarce, or calls were handed back, the first call is
+    /// the next one, whatever its thread.
     pub(in crate::pool) fn choose(&self, load: Load, near: Option<Near>) -> Choice {
         if self.queue.is_empty() || !self.may_take(load) {
             return Choice::Nothing;
@@ -47,13 +50,17 @@ impl DispatchState {
         let Some(near) = near.filter(|_| !is_scarce) else {
             return Choice::First;
         };
-        if let Some(Oldest::HandedBack(_)) = self.queue.first() {
+        if self.queue.has_handed_back() {
             return Choice::First;
         }
-        let is_near = |place, call: &QueuedCall| place < near.seen || call.home == near.thread;
-        match self.queue.find_fresh(is_near) {
+        let is_near = |place, call: &QueuedCall| {
+            // Slots are dealt out to the threads in turn: with fewer slots, some threads have none.
+            let has_process = call.home.index() < self.scaling.most();
+            place < near.looked_until || call.home == near.thread || !has_process
+        };
+        match self.queue.find_fresh(near.first_unsearched, is_near) {
             None if load.in_flight == 0 => Choice::First,
-            None => Choice::Left,
+            None => Choice::Leave,
             Some((_, call)) if !fits(call, load) => Choice::Nothing,
             Some((place, _)) => Choice::At(place),
         }

@@ -215,9 +215,11 @@ impl RequestSource for Member {
     }
 
     fn waits_for_more(&mut self, cx: &mut Context<'_>, free_places: usize) -> bool {
-        let waits = self
-            .batching
-            .waits_for_more(self.dispatcher.queue_length(), free_places);
+        // Calls that were left have waited for their turn already.
+        let waits = !self.intake.has_left
+            && self
+                .batching
+                .waits_for_more(self.dispatcher.queue_length(), free_places);
         if waits {
             // The process's registration still holds.
             poll_next_turn(cx);
@@ -461,6 +463,18 @@ mod tests {
         assert!(again.is_set());
         assert!(!member.waits_for_more(&mut Context::from_waker(&waker), 32));
         assert!(ask(&mut member, &woken).is_ready() && ask(&mut member, &woken).is_ready());
+    }
+
+    #[test]
+    fn a_process_that_left_calls_does_not_wait_for_more_in_the_next_turn() {
+        let pool = pool_for(2);
+        let mut member = waiting(&pool.dispatcher, Role::Serving, &Arc::default());
+        let _answered = [call(&pool).unwrap(), call(&pool).unwrap()];
+        member.intake.has_left = true;
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(!member.waits_for_more(&mut context, 32));
+        assert!(ask(&mut member, &Arc::default()).is_ready());
+        assert!(!member.intake.has_left);
     }
 
     #[test]
