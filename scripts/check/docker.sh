@@ -267,7 +267,7 @@ new_handlers_answer() {
         healthy "$name-new-$language"
     done
     bounded docker run --rm --label "$name=1" --entrypoint cat "$image:latest" \
-        /usr/local/share/man/man1/faas-worker.1 | grep -q '^\.TH faas-worker 1' \
+        /usr/local/share/man/man1/faas-worker.1 | grep '^\.TH faas-worker 1' >/dev/null \
         || fail 'the image has no manual page'
 }
 

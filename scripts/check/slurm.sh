@@ -101,7 +101,7 @@ is_over() {
 }
 
 was_queued_again() {
-    timeout 5 scontrol show job "$1" | grep -q 'Restarts=[1-9]'
+    timeout 5 scontrol show job "$1" | grep 'Restarts=[1-9]' >/dev/null
 }
 
 start_slurm() {

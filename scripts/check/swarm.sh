@@ -151,7 +151,7 @@ scale() {
 
 kill_one() {
     local one
-    one=$(healthy | head -n 1)
+    one=$(healthy | sed -n 1p)
     bounded docker kill --signal KILL "$one" >/dev/null
     sleep 2
     until_healthy 8

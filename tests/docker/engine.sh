@@ -51,7 +51,7 @@ start() {
 
 # address NAME: where a container that was started answers.
 address() {
-    bounded docker port "$name-$1" 8000 | head -n 1
+    bounded docker port "$name-$1" 8000 | sed -n 1p
 }
 
 # service NAME: the id of a container of the fleet.
