@@ -6,34 +6,32 @@
 
 mod refusal;
 mod rules;
+mod take;
 mod upkeep;
 
-use self::rules::{Choice, Near};
+pub(super) use self::take::{Intake, poll_next_turn};
 use super::health::Health;
-use super::queue::{Queue, Taken};
+use super::queue::Queue;
 use super::queued_call::QueuedCall;
 use super::scaling::Scaling;
 use super::status::Statuses;
-use super::waiting::{Priority, Registered, WaitingProcesses};
+use super::waiting::{Registered, WaitingProcesses};
 use crate::answer::Answer;
 use crate::budget::MemoryBudget;
 use crate::cause::Cause;
 use crate::config::PoolConfig;
 use crate::error::{RETRY_SOON, RequestFailure};
 use crate::metrics::Metrics;
-use crate::process::owner::Load;
 use crate::process::repeats::FailedOutput;
 use crate::shutdown::Shutdown;
 use crate::threads::mailbox::{Mailboxes, PerThreadCount, ThreadNumber, this_thread};
 #[cfg(all(test, faas_model))]
 use loom::sync::{Mutex, MutexGuard};
-use std::collections::VecDeque;
-use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 #[cfg(not(all(test, faas_model)))]
 use std::sync::{Mutex, MutexGuard, TryLockError};
-use std::task::{Context, Poll, Waker};
+use std::task::Waker;
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, Semaphore, SetOnce};
 use tracing::error;
@@ -95,17 +93,6 @@ pub(super) struct Dispatcher {
     /// What each process is doing.
     pub(super) statuses: Statuses,
     pub(super) metrics: Arc<Metrics>,
-}
-
-/// What a process has taken from the queue, and has left there.
-#[derive(Debug, Default)]
-pub(super) struct Intake {
-    /// Calls that the process is given in the same turn, in order.
-    pub(super) calls: VecDeque<QueuedCall>,
-    /// The process left calls to their threads, and takes them in its next turn.
-    pub(super) has_left: bool,
-    /// The place behind the calls that were in the queue when the process last found none for it.
-    looked_until: u64,
 }
 
 #[derive(Debug)]
@@ -206,103 +193,6 @@ impl Dispatcher {
     pub(super) fn publish_length(&self, state: &DispatchState) {
         self.queue_length
             .store(state.queue.len(), Ordering::Relaxed);
-    }
-
-    /// The next calls for this process: as many as it would start on immediately, or else one. If
-    /// there is none, the process is registered and woken for a later one.
-    pub(super) fn poll_take(
-        &self,
-        cx: &mut Context<'_>,
-        process: u64,
-        priority: Priority,
-        mut load: Load,
-        intake: &mut Intake,
-    ) -> Poll<()> {
-        let mut too_late = Vec::new();
-        let mut near = (self.mailboxes.count() > 1).then(|| Near {
-            thread: this_thread(),
-            looked_until: intake.looked_until,
-            first_unsearched: 0,
-        });
-        let mut state = self.lock();
-        state.waiting_processes.withdraw(process);
-        let now = Instant::now();
-        let is_starved = !state.queue.is_empty() && self.budget.is_full();
-        let mut may_exit;
-        intake.has_left = false;
-        loop {
-            may_exit = state.may_lose_last_chance(load, now);
-            if is_starved || may_exit {
-                break;
-            }
-            let next = match state.choose(load, near) {
-                Choice::First => state.queue.take(now),
-                Choice::At(place) => {
-                    near.iter_mut()
-                        .for_each(|near| near.first_unsearched = place + 1);
-                    state.queue.take_at(place, now)
-                }
-                Choice::Leave => {
-                    intake.has_left = true;
-                    None
-                }
-                Choice::Nothing => None,
-            };
-            match next {
-                Some(Taken::InTime(call)) if call.is_abandoned() => {}
-                Some(Taken::InTime(call)) => {
-                    intake.calls.push_back(call.begin_at(now));
-                    load = load.with_another();
-                    if load.immediate_places == 0 {
-                        break;
-                    }
-                }
-                Some(Taken::TooLate(call)) => too_late.push(call),
-                None => break,
-            }
-        }
-        let has_taken = !intake.calls.is_empty();
-        // Which other process to wake for the calls that still wait.
-        let first = state.queue.first_item();
-        let home = first.map_or_else(this_thread, |call| call.home);
-        let other = if has_taken {
-            state.pop_for_waiting(home)
-        } else if state.queue.is_empty() || is_starved {
-            // No process takes a call before the budget has room.
-            None
-        } else if may_exit {
-            // A process that has never answered can take the call now; this one is woken again in a
-            // moment.
-            state.waiting_processes.pop_new(home)
-        } else {
-            // Only idle processes: busy ones would wake each other in turn.
-            state.waiting_processes.pop_idle(home)
-        };
-        let is_kept_waiting = is_starved || intake.has_left;
-        let could_grow = other.is_none() && !is_kept_waiting && state.could_grow();
-        if !has_taken {
-            let registered = Registered::on_this_thread(process, cx.waker().clone());
-            state.waiting_processes.register(priority, registered);
-            (_, intake.looked_until) = state.queue.places();
-        }
-        let failure = (!too_late.is_empty()).then(|| state.waited_too_long());
-        self.publish_length(&state);
-        drop(state);
-        if is_starved {
-            self.starved.notify_one();
-        }
-        if may_exit {
-            self.may_exit.notify_one();
-        }
-        self.wake(other, could_grow);
-        answer_all(too_late, failure);
-        if intake.has_left {
-            poll_next_turn(cx);
-        }
-        match has_taken {
-            true => Poll::Ready(()),
-            false => Poll::Pending,
-        }
     }
 
     /// Wakes one process for a waiting call, if there is one of each.
@@ -443,12 +333,6 @@ impl Dispatcher {
         answer_all(waiting, failure);
         result
     }
-}
-
-/// Has the task polled again after every task of this thread that is ready now.
-pub(super) fn poll_next_turn(cx: &mut Context<'_>) {
-    // One poll leaves the waker with the runtime; dropping the future takes nothing back.
-    let _ = pin!(tokio::task::yield_now()).poll(cx);
 }
 
 /// The reason in a failure of the pool.
