@@ -50,7 +50,8 @@ pub struct Reservation {
     bytes: u64,
 }
 
-/// Bytes of what becomes of requests (lines, replies, responses): held until this is dropped.
+/// Bytes between a process and the worker (request lines on their way in, replies that are being
+/// read): held until this is dropped.
 #[derive(Debug)]
 pub struct Usage {
     account: Arc<Account>,
@@ -112,7 +113,7 @@ impl MemoryBudget {
         self.held() >= self.0.limit
     }
 
-    /// Reports that a reply waits for room; the slowest readers are disconnected.
+    /// Reports that a call or a reply waits for room; the slowest readers are disconnected.
     pub fn report_shortage(&self) {
         self.0.shortage.notify_one();
     }

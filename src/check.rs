@@ -6,10 +6,10 @@
 //!
 //! Modules: `session` (the rules in turn, and what is known by then), `rules` (one trial for each),
 //! `checked_process` (a process of the check, its requests and replies), `desk` (its request source
-//! and observer), `reply`, `lines`, `payloads` and `damage` (what is wrong with output), `overdue`,
-//! `flood` and `relay` (why there is none), `stopwatch` (time without the waits of a busy machine),
-//! `orphans` (processes left behind), `rule`, `finding`,
-//! `mend` and `language` (what is said).
+//! and observer), `relay` (hands request lines over in pieces), `reply`, `lines`, `payloads` and
+//! `damage` (what is wrong with output), `overdue` and `flood` (why there is none), `stopwatch`
+//! (time without the waits of a busy machine), `orphans` (processes left behind), `rule`,
+//! `finding`, `mend` and `language` (what is said).
 
 mod checked_process;
 mod damage;

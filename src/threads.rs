@@ -17,8 +17,9 @@ use std::thread::JoinHandle;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio_util::sync::CancellationToken;
 
-/// Threads of each runtime for blocking work: only the search of large bodies and a few readings of
-/// files use them; more would take the handlers' share of the processors.
+/// Most threads of each runtime for blocking work. The worker gives them none: large bodies, files
+/// and the log have threads of their own. Without the limit, a library that blocks could start 512,
+/// tokio's default.
 const BLOCKING_THREADS: usize = 2;
 
 /// The runtimes of all threads. The first one runs on the thread that calls [`Runtimes::block_on`].

@@ -79,7 +79,7 @@ reasons! {
 pub struct ProcessMetrics {
     starts: [AtomicU64; StartReason::ALL.len()],
     exits: [AtomicU64; ExitReason::ALL.len()],
-    log_lines: [AtomicU64; HandlerStream::ALL.len()],
+    logged_blocks: [AtomicU64; HandlerStream::ALL.len()],
     log_dropped_bytes: [AtomicU64; HandlerStream::ALL.len()],
     init: Mutex<Histogram>,
     /// Time with a request of processes that have ended, in nanoseconds.
@@ -122,7 +122,7 @@ impl ProcessMetrics {
 
     /// Blocks of output were logged: lines that came together.
     pub fn logged(&self, stream: HandlerStream, blocks: u64) {
-        self.log_lines[stream as usize].fetch_add(blocks, Ordering::Relaxed);
+        self.logged_blocks[stream as usize].fetch_add(blocks, Ordering::Relaxed);
     }
 
     /// Output was not logged, because it came too fast.
@@ -145,11 +145,11 @@ impl ProcessMetrics {
         self.exits[reason as usize].load(Ordering::Relaxed)
     }
 
-    /// Lines of this stream that were logged, and bytes that were not.
+    /// Blocks of this stream that were logged, and bytes that were not.
     pub fn log(&self, stream: HandlerStream) -> (u64, u64) {
         let stream = stream as usize;
         (
-            self.log_lines[stream].load(Ordering::Relaxed),
+            self.logged_blocks[stream].load(Ordering::Relaxed),
             self.log_dropped_bytes[stream].load(Ordering::Relaxed),
         )
     }

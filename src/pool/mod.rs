@@ -1,8 +1,9 @@
 //! The pool: all processes of a worker, and the queue in front of them.
 //!
-//! HTTP, and any other front door, calls [`Pool::call`] and knows nothing else. The call goes into
-//! the queue; the process that is woken for it takes it from there (`Dispatcher::poll_take`), and
-//! its answer comes back over a channel of its own. No lock is held across an await.
+//! HTTP, and any other front door, gives requests to [`Pool::call`], and else asks only how the
+//! pool is. The call goes into the queue; the process that is woken for it takes it from there
+//! (`Dispatcher::poll_take`), and its answer comes back over a channel of its own. No lock is held
+//! across an await.
 //!
 //! Modules: `dispatch` (calls and processes meet), `queue`, `queued_call` (a call with its place
 //! and times), `waiting` (processes that could take a call, and the order in which they are woken),

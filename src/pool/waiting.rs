@@ -7,7 +7,8 @@
 //! about to be replaced comes after the others that have answered.
 //!
 //! Also counts idle processes, including those woken but not yet polled; waiting calls are reserved
-//! for them before any is written ahead to a busy process.
+//! for them before any is written ahead to a busy process. A process that has never answered counts
+//! as idle even while it works on its first requests.
 
 use crate::threads::mailbox::{ThreadNumber, this_thread};
 
@@ -29,6 +30,7 @@ pub(super) enum Priority {
 }
 
 impl Priority {
+    /// Whether a process of this priority counts as idle.
     fn is_idle(self) -> bool {
         match self {
             Priority::OnTrial | Priority::Idle | Priority::New | Priority::Superseded => true,
@@ -106,8 +108,8 @@ impl<W> WaitingProcesses<W> {
         }
     }
 
-    /// Takes the process to wake next for a call of this thread. An idle one counts as idle until
-    /// it is polled.
+    /// Takes the process to wake next for a call of the given thread. If it counts as idle, it does
+    /// so until it is polled.
     pub(super) fn pop(&mut self, callers_thread: ThreadNumber) -> Option<Registered<W>> {
         let (priority, registered) = PRIORITIES_IN_ORDER
             .iter()
@@ -119,7 +121,7 @@ impl<W> WaitingProcesses<W> {
         Some(registered)
     }
 
-    /// Takes the idle process to wake next.
+    /// Takes the process to wake next of those that count as idle.
     pub(super) fn pop_idle(&mut self, callers_thread: ThreadNumber) -> Option<Registered<W>> {
         let idle = PRIORITIES_IN_ORDER
             .iter()
@@ -137,7 +139,7 @@ impl<W> WaitingProcesses<W> {
         Some(new)
     }
 
-    /// Number of idle processes.
+    /// Number of processes that count as idle.
     pub(super) fn idle(&self) -> usize {
         let lists = PRIORITIES_IN_ORDER.iter().zip(&self.ranked);
         let idle = lists.filter(|(priority, _)| priority.is_idle());
@@ -145,7 +147,7 @@ impl<W> WaitingProcesses<W> {
     }
 }
 
-/// Takes the most recently used process of this thread, or else of any thread.
+/// Takes the most recently used process of the caller's thread, or else of any thread.
 fn pop_near<W>(
     listed: &mut Vec<Registered<W>>,
     callers_thread: ThreadNumber,

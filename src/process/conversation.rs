@@ -10,10 +10,12 @@
 //! * *Bytes in*: [`Conversation::received`] for bytes of stdout, [`Conversation::output_closed`]
 //!   and [`Conversation::input_closed`] for the end of a pipe.
 //! * *Time*: [`Conversation::next_deadline`] says when [`Conversation::expire`] has something to
-//!   do. All bytes that stdout holds must have been received before `expire`: a reply that is there
-//!   wins over its deadline. If
-//!   [`Conversation::must_check_activity`], the order is `expire`, the same question again,
-//!   [`Conversation::record_activity`]; else [`Conversation::record_suspended`], `expire`.
+//!   do. All bytes that stdout holds must have been received before: a reply that is there wins
+//!   over its deadline. Then come, in this order:
+//!   1. [`Conversation::record_suspended`], unless [`Conversation::must_check_activity`];
+//!   2. [`Conversation::record_runnable`], if [`Conversation::must_check_runnable`] and it is so;
+//!   3. [`Conversation::expire`];
+//!   4. [`Conversation::record_activity`], if [`Conversation::must_check_activity`] still holds.
 //! * *Bytes out*: while [`Conversation::free_places`] is not 0, [`Conversation::give`] puts a
 //!   request into [`Conversation::outgoing`]; [`Conversation::sent`] takes out the bytes that the
 //!   pipe accepted.

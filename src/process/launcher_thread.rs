@@ -1,8 +1,8 @@
 //! The thread that starts processes, reaps orphans, and does what would stall the runtime.
 //!
 //! The thread never ends: the kernel ties the signal that a process gets at its parent's death to
-//! the thread that started the process. Starting and reaping are done by the same thread, so that
-//! no child is reaped between its start and its entry in the list of the pool's processes.
+//! the thread that started the process. The same thread reaps orphans, so that no child is taken
+//! for an orphan between its start and its entry in the list of the pool's processes.
 
 use std::io;
 use std::sync::{Mutex, PoisonError, mpsc};

@@ -194,7 +194,7 @@ impl PerThreadCount {
         here
     }
 
-    /// Takes away one that was added on this thread.
+    /// Takes away one that was added on the given thread.
     pub fn take_away(&self, thread: ThreadNumber) {
         self.0[thread.index()].0.fetch_sub(1, Ordering::Relaxed);
     }
@@ -227,7 +227,7 @@ impl Mailboxes {
         PerThreadCount(self.0.iter().map(|_| ThreadCount::default()).collect())
     }
 
-    /// Wakes a task of this thread.
+    /// Wakes a task of the given thread.
     pub fn wake(&self, thread: ThreadNumber, waker: Waker) {
         if thread == this_thread() {
             waker.wake();

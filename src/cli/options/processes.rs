@@ -1,5 +1,6 @@
 //! Flags about the processes: how many there are, when they are replaced, how they start and stop.
 
+use super::requests::TIMEOUT;
 use super::{Defaults, RequestOptions};
 use crate::cli::values::{ReloadFolder, age, count, duration, folder, limit_of_time, reload, size};
 use crate::config::{HandlerLog, PoolConfig, ProcessConfig, RecycleConfig};
@@ -8,9 +9,6 @@ use clap::builder::BoolishValueParser;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
-
-/// The time for one reply.
-const TIMEOUT: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Processes")]

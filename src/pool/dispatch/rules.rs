@@ -10,7 +10,8 @@ use crate::threads::mailbox::ThreadNumber;
 use std::task::Waker;
 use std::time::Instant;
 
-/// The calls that are near to a process: those of its thread, and those that it has left before.
+/// The calls that are near to a process: those of its thread, those of threads without a slot, and
+/// those that it has left for a turn.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::pool) struct Near {
     pub(in crate::pool) thread: ThreadNumber,
@@ -54,9 +55,10 @@ impl DispatchState {
             return Choice::First;
         }
         let is_near = |place, call: &QueuedCall| {
-            // Slots are dealt out to the threads in turn: with fewer slots, some threads have none.
-            let has_process = call.home.index() < self.scaling.most();
-            place < near.looked_until || call.home == near.thread || !has_process
+            // Slots are dealt out to the threads in turn: with fewer slots than threads, the last
+            // threads have none.
+            let has_slot = call.home.index() < self.scaling.most();
+            place < near.looked_until || call.home == near.thread || !has_slot
         };
         match self.queue.find_fresh(near.first_unsearched, is_near) {
             None if load.in_flight == 0 => Choice::First,

@@ -206,9 +206,9 @@ impl LiveProcess {
         // now.
         let must_end_now = has_ended || is_fault && self.owner.is_awaited();
         if !must_end_now {
-            // A handler can tell SIGTERM for itself alone, by the end of its stdin, from one sent
-            // to a whole service. A process at fault has no request that is awaited or could be
-            // handed back.
+            // Stdin is closed before the signal, so that a handler can tell a SIGTERM meant for it
+            // alone from one sent to a whole service. Nothing is lost: no caller waits for an
+            // answer of this process.
             if is_fault {
                 self.owner.close_stdin();
             }

@@ -1,6 +1,7 @@
-//! When a process has served for long enough: requests, age, memory.
+//! The limits at which a process is replaced: requests and age, which chance brings forward, and
+//! memory.
 //!
-//! Pure: measurements come in.
+//! Pure. Memory is compared here, requests in `Member::poll_take`, age in `events::current_event`.
 
 use crate::config::RecycleConfig;
 use std::fmt;

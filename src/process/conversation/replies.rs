@@ -137,8 +137,8 @@ impl<T: Ticket> Conversation<T> {
         }
     }
 
-    /// A reply without an id, or with an id that no request has. The request that is meant fails, if
-    /// there can be only one.
+    /// A reply without an id, or with an id that no request has. The request that it must be meant
+    /// for fails: the only one, or the first if the process keeps order.
     fn misnamed_reply(&mut self, now: Instant, fault: Fault, which: &Cause) {
         if let Some(index) = self.meant_request() {
             let cause = which.clone().map(|which| format!("{fault}{which}"));

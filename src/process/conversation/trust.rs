@@ -12,7 +12,8 @@ pub enum Trust {
     Sound,
     /// The process is given no request, but may finish its open requests, matched by id.
     Finishing(Fault),
-    /// The process is given no request, and nothing of it is awaited.
+    /// The process is given no request, and no more time for those that it has. A reply that still
+    /// comes is delivered.
     Condemned(Fault),
 }
 

@@ -132,7 +132,7 @@ pub(super) async fn launch(spec: Arc<LaunchSpec>) -> Result<Launched, Refusal> {
         .unwrap_or_else(|error| Err(LaunchError::System(error.to_string()).into()))
 }
 
-/// Starts a process; runs on the thread that starts and reaps.
+/// Starts a process; runs on the launcher thread.
 fn start(spec: &LaunchSpec) -> Result<Launched, Refusal> {
     spec.oom.note_earlier_kills();
     spec.tell_where();

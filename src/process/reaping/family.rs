@@ -47,7 +47,7 @@ impl Family {
         }
     }
 
-    /// The child belongs to a slot. Must be called on the thread that reaps orphans.
+    /// The child belongs to a slot. Must be called on the launcher thread, which reaps orphans.
     pub(super) fn add_to_slot(&mut self, pid: Pid) {
         self.of_slots.insert(pid.as_raw_pid());
     }

@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// A kill that no death of a process explained within this time hit no process of the pool.
+/// How long a kill that was counted may explain the death of a process. A kill that explains none
+/// within this time hit no process of the pool.
 const KILL_EXPLAINS_FOR: Duration = Duration::from_secs(1);
 
 /// Watches the count of the control group of the worker and its processes.

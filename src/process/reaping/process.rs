@@ -53,7 +53,7 @@ enum EndCause {
 }
 
 impl Process {
-    /// Takes over a process that was just started, on the thread that starts and reaps.
+    /// Takes over a process that was just started. Must be called on the launcher thread.
     pub(in crate::process) fn new(mut child: Child, oom: Arc<OomWatch>) -> io::Result<Process> {
         let found = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
         let pidfd = found
