@@ -84,7 +84,7 @@ impl Runtimes {
         self.first.block_on(future)
     }
 
-    /// The threads, as places for tasks.
+    /// The threads, to give tasks to.
     pub fn threads(&self) -> Threads {
         self.threads.clone()
     }
@@ -121,7 +121,7 @@ fn runtime(mailbox: Option<&Arc<Mailbox>>) -> io::Result<Runtime> {
     Ok(runtime)
 }
 
-/// One thread, as a place for tasks.
+/// One thread, to give tasks to.
 #[derive(Debug)]
 struct Thread {
     runtime: Handle,
@@ -129,7 +129,7 @@ struct Thread {
     connections: AtomicUsize,
 }
 
-/// The threads of a worker, as places for tasks. Clones share them.
+/// The threads of a worker, to give tasks to. Clones share them.
 #[derive(Debug, Clone)]
 pub struct Threads {
     threads: Arc<[Thread]>,
@@ -154,7 +154,7 @@ impl Threads {
         &self.threads[number % self.threads.len()].runtime
     }
 
-    /// A place on the thread with the fewest open connections, of several the first.
+    /// The thread with the fewest open connections, of several the first, with one connection more.
     pub fn for_connection(&self) -> ConnectionThread {
         let counts = self.threads.iter();
         let counts = counts.map(|thread| thread.connections.load(Ordering::Relaxed));
@@ -191,7 +191,7 @@ impl Threads {
     }
 }
 
-/// The place of one connection on its thread, until it is dropped.
+/// The thread of one connection; counts the connection until this is dropped.
 #[derive(Debug)]
 pub struct ConnectionThread {
     threads: Arc<[Thread]>,

@@ -19,8 +19,8 @@ pub(super) struct Batching {
 impl Batching {
     /// Whether to ask again in the next turn, with this many calls waiting for a process that may
     /// be given this many requests.
-    pub(super) fn waits_for_more(&mut self, waiting: usize, free_places: usize) -> bool {
-        let is_growing = waiting > self.seen.max(1) && waiting < free_places;
+    pub(super) fn waits_for_more(&mut self, waiting: usize, free_capacity: usize) -> bool {
+        let is_growing = waiting > self.seen.max(1) && waiting < free_capacity;
         if !is_growing || self.turns == MAX_TURNS {
             *self = Batching::default();
             return false;

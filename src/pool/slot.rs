@@ -1,6 +1,6 @@
-//! A slot: one place in the pool, kept filled. Starts, watches, replaces and stops its process.
+//! A slot of the pool, kept filled with one process, which it starts, watches, replaces and stops.
 //!
-//! The slot decides which process takes the place, and when; a process is signalled and reaped by
+//! The slot decides which process serves in it, and when; a process is signalled and reaped by
 //! its [`LiveProcess`] alone. A process that must stop leaves the slot immediately and is stopped
 //! beside its successor; a planned replacement comes up first. Few processes of a slot may be
 //! stopping at a time, so that a handler that ignores SIGTERM cannot pile up.
@@ -58,7 +58,7 @@ pub(super) struct SlotSettings {
     pub(super) tells_requests: bool,
 }
 
-/// A slot: one place in the pool.
+/// A slot of the pool, for one process that serves.
 #[derive(Debug)]
 pub(super) struct Slot {
     starter: Starter,
@@ -70,7 +70,7 @@ pub(super) struct Slot {
     current: Option<Box<LiveProcess>>,
     /// Idle time and memory at the last inspection.
     inspection: Inspection,
-    /// What is to take the current process's place.
+    /// The process that is to follow the current one.
     successor: Successor,
     /// The reload that waits for the successor, if one does.
     renewal: Option<Renewal>,
@@ -163,7 +163,7 @@ impl Slot {
         self.empty().await;
     }
 
-    /// Fills an empty place, as far as that needs no waiting: from a successor, or by asking for
+    /// Fills an empty slot, as far as that needs no waiting: with a successor, or by asking for
     /// one.
     fn fill(&mut self) {
         if self.current.is_none() {
@@ -185,7 +185,7 @@ impl Slot {
         }
     }
 
-    /// Puts a process into the place; returns the previous one.
+    /// Makes a process the current one; returns the previous one.
     fn install(&mut self, running: Box<LiveProcess>) -> Option<Box<LiveProcess>> {
         self.inspection = Inspection::new();
         self.current.replace(running)

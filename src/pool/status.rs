@@ -16,7 +16,7 @@ enum Life {
     Stopping,
 }
 
-/// The place of a process in the pool; fixed for its life.
+/// The slot of a process, as its status tells it; fixed for its life.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct SlotFacts {
     pub(super) slot: usize,
@@ -182,7 +182,7 @@ pub struct ProcessReport {
     pub process: u64,
     /// Its process id.
     pub pid: u32,
-    /// Its place in the pool.
+    /// The number of its slot.
     pub slot: usize,
     /// `starting`, `idle`, `busy` or `stopping`.
     pub state: &'static str,

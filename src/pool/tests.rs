@@ -14,8 +14,8 @@ use std::time::Duration;
 const LONG: Duration = Duration::from_secs(3600);
 pub(super) const IDLE: Load = Load {
     in_flight: 0,
-    free_places: 1,
-    immediate_places: 1,
+    free_capacity: 1,
+    immediate_capacity: 1,
     has_replied: true,
     last_replied: None,
     position: Position::AtOnce,
@@ -224,7 +224,7 @@ fn only_what_is_fresh_and_fits_is_written_ahead() {
         let position = Position::Behind { room_bytes };
         let load = Load {
             in_flight: 1,
-            immediate_places: 0,
+            immediate_capacity: 0,
             position,
             ..IDLE
         };
@@ -370,8 +370,8 @@ fn make_calls_of(pool: &Pool, mailboxes: &Mailboxes, threads: &[usize]) {
 
 const FREE: Load = Load {
     in_flight: 2,
-    free_places: 8,
-    immediate_places: 8,
+    free_capacity: 8,
+    immediate_capacity: 8,
     ..IDLE
 };
 
@@ -408,7 +408,7 @@ fn an_idle_process_leaves_no_call_and_takes_its_own_thread_s_first() {
     let (pool, _mailboxes) = pool_with_calls_of(&[0, 1, 0]);
     let mut context = Context::from_waker(Waker::noop());
     let idle = Load {
-        free_places: 8,
+        free_capacity: 8,
         ..IDLE
     };
     let mut places = || match take(&pool, &mut context, 1, idle) {
@@ -419,10 +419,10 @@ fn an_idle_process_leaves_no_call_and_takes_its_own_thread_s_first() {
 }
 
 #[test]
-fn where_places_are_scarce_or_a_call_was_handed_back_the_first_call_is_next() {
+fn where_capacity_is_scarce_or_a_call_was_handed_back_the_first_call_is_next() {
     let scarce = Load {
-        free_places: 2,
-        immediate_places: 2,
+        free_capacity: 2,
+        immediate_capacity: 2,
         ..FREE
     };
     let (pool, _mailboxes) = pool_with_calls_of(&[0, 1, 0]);
@@ -456,9 +456,9 @@ fn a_lock_under_which_a_thread_panicked_is_taken_all_the_same() {
 fn a_process_takes_as_many_calls_as_it_would_start_on_immediately() {
     let pool = pool_for(8);
     let _answered: Vec<PendingAnswer<'_>> = (0..5).map(|_| call(&pool).unwrap()).collect();
-    for (immediate_places, expected) in [(3, vec![0, 1, 2]), (1, vec![3]), (0, vec![4])] {
+    for (immediate_capacity, expected) in [(3, vec![0, 1, 2]), (1, vec![3]), (0, vec![4])] {
         let load = Load {
-            immediate_places,
+            immediate_capacity,
             ..FREE
         };
         assert_eq!(take_into(&pool, load, &mut Intake::default()), expected);

@@ -99,18 +99,18 @@ impl EchoProcess {
     /// Takes calls as the owner of a process does.
     fn take_calls(&mut self, context: &mut Context<'_>, now: Instant) {
         let pool = Arc::clone(&self.pool);
-        let free_places = self.conversation.free_places(now);
+        let free_capacity = self.conversation.free_capacity(now);
         let waiting = pool.dispatcher.queue_length();
-        let may_wait = free_places > 1 && !self.intake.has_left;
-        if may_wait && self.batching.waits_for_more(waiting, free_places) {
+        let may_wait = free_capacity > 1 && !self.intake.has_left;
+        if may_wait && self.batching.waits_for_more(waiting, free_capacity) {
             return poll_next_turn(context);
         }
         let dispatcher = &pool.dispatcher;
-        while self.conversation.free_places(now) > 0 {
+        while self.conversation.free_capacity(now) > 0 {
             let load = Load {
                 in_flight: self.conversation.in_flight(),
-                free_places: self.conversation.free_places(now),
-                immediate_places: self.conversation.immediate_places(now),
+                free_capacity: self.conversation.free_capacity(now),
+                immediate_capacity: self.conversation.immediate_capacity(now),
                 position: self.conversation.next_position(),
                 ..IDLE
             };

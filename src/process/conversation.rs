@@ -16,10 +16,10 @@
 //!   2. [`Conversation::record_runnable`], if [`Conversation::must_check_runnable`] and it is so;
 //!   3. [`Conversation::expire`];
 //!   4. [`Conversation::record_activity`], if [`Conversation::must_check_activity`] still holds.
-//! * *Bytes out*: while [`Conversation::free_places`] is not 0, [`Conversation::give`] puts a
+//! * *Bytes out*: while [`Conversation::free_capacity`] is not 0, [`Conversation::give`] puts a
 //!   request into [`Conversation::outgoing`]; [`Conversation::sent`] takes out the bytes that the
 //!   pipe accepted.
-//! * *Questions*, which change nothing: [`Conversation::trust`], [`Conversation::free_places`],
+//! * *Questions*, which change nothing: [`Conversation::trust`], [`Conversation::free_capacity`],
 //!   [`Conversation::in_flight`] and more.
 //!
 //! In each turn the driver calls them in this order: bytes in, time, bytes out. Each method that
@@ -202,7 +202,7 @@ impl<T: Ticket> Conversation<T> {
     }
 
     /// How many requests the process may be given now.
-    pub fn free_places(&self, now: Instant) -> usize {
+    pub fn free_capacity(&self, now: Instant) -> usize {
         let waits_for_ready = self.limits.wait_ready && !self.is_ready;
         let waits = waits_for_ready || self.is_in_half_a_line() || self.silence.is_awaited();
         if self.trust != Trust::Sound || waits {
@@ -235,9 +235,9 @@ impl<T: Ticket> Conversation<T> {
     }
 
     /// How many requests the process would start on immediately, if it were given them now.
-    pub fn immediate_places(&self, now: Instant) -> usize {
+    pub fn immediate_capacity(&self, now: Instant) -> usize {
         let idle = self.requests_at_once().saturating_sub(self.flights.len());
-        idle.min(self.free_places(now))
+        idle.min(self.free_capacity(now))
     }
 
     /// True when stdout must be read before [`Conversation::give`]: without ids, only the absence
@@ -286,13 +286,13 @@ impl<T: Ticket> Conversation<T> {
         self.index_of(id).is_none()
     }
 
-    /// Gives a request to the process, which must be able to take one (`free_places` > 0). The id
+    /// Gives a request to the process, which must be able to take one (`free_capacity` > 0). The id
     /// must be free, and impossible to guess for senders of payloads. The clock of the request
     /// starts when its line has been written.
     pub fn give(&mut self, now: Instant, id: u64, ticket: T) {
         debug_assert!(self.is_free(id), "an id was given to two requests");
         debug_assert!(
-            self.free_places(now) > 0,
+            self.free_capacity(now) > 0,
             "a request was given to a process that may be given none"
         );
         if self.flights.is_empty() {

@@ -56,13 +56,13 @@ impl ClockedConversation {
         }
     }
 
-    pub fn free_places(&self) -> usize {
-        self.talk.free_places(self.now)
+    pub fn free_capacity(&self) -> usize {
+        self.talk.free_capacity(self.now)
     }
 
     /// Gives a request, if there is one free.
     pub fn give(&mut self) -> bool {
-        let has_free = self.talk.free_places(self.now) > 0;
+        let has_free = self.talk.free_capacity(self.now) > 0;
         if has_free {
             assert_eq!(*self.talk.trust(), Trust::Sound);
             self.given += 1;
@@ -141,7 +141,7 @@ impl ClockedConversation {
             }
         }
         if *self.talk.trust() != Trust::Sound {
-            assert_eq!(self.talk.free_places(self.now), 0);
+            assert_eq!(self.talk.free_capacity(self.now), 0);
         }
     }
 }

@@ -18,7 +18,7 @@ use super::snapshot::{ConnectionSnapshot, Phase};
 /// goes on with pipelined requests without a pause.
 const MAX_REQUESTS_PER_TURN: u8 = 2;
 
-/// A connection's place among all.
+/// How a connection was admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Admission {
     Regular,

@@ -38,16 +38,16 @@ pub(in crate::pool) enum Choice {
 impl DispatchState {
     /// The call that a process takes next. With one thread, the first.
     ///
-    /// With several threads (`near`), a process that has free places for all calls that wait takes
-    /// those of its own thread first, and while it has requests it leaves those of other threads to
-    /// these threads for one turn. So most calls stay on their thread, where they and their answers
-    /// cost less than half. Where places are scarce, or calls were handed back, the first call is
-    /// the next one, whatever its thread.
+    /// With several threads (`near`), a process that may be given all calls that wait takes those
+    /// of its own thread first, and while it has requests it leaves those of other threads to these
+    /// threads for one turn. So most calls stay on their thread, where they and their answers cost
+    /// less than half of what they cost across threads. Where capacity is scarce, or calls were
+    /// handed back, the first call is the next one, whatever its thread.
     pub(in crate::pool) fn choose(&self, load: Load, near: Option<Near>) -> Choice {
         if self.queue.is_empty() || !self.may_take(load) {
             return Choice::Nothing;
         }
-        let is_scarce = self.queue.len() > load.free_places;
+        let is_scarce = self.queue.len() > load.free_capacity;
         let Some(near) = near.filter(|_| !is_scarce) else {
             return Choice::First;
         };

@@ -111,7 +111,7 @@ impl DispatchState {
                 Some(Taken::InTime(call)) => {
                     intake.calls.push_back(call.begin_at(now));
                     load = load.with_another();
-                    if load.immediate_places == 0 {
+                    if load.immediate_capacity == 0 {
                         break;
                     }
                 }

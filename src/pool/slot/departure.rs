@@ -27,7 +27,7 @@ pub(super) enum StopReason {
     Ended,
     /// The process can no longer be trusted.
     Fault(Fault),
-    /// A successor has taken its place, or the slot is to be empty.
+    /// A successor serves, or the slot is to be empty.
     Replaced(Replacement),
     /// The pool stops.
     Stopped,

@@ -1,7 +1,7 @@
 //! A live process: from the moment it runs to the moment it is reaped.
 //!
-//! The only place in the pool that signals and reaps. The slot decides what takes its place, and
-//! when.
+//! Nothing else in the pool signals and reaps. The slot decides when a process is replaced, and by
+//! which.
 
 use super::departure::{ProcessEnd, StopReason};
 use super::member::{Member, Role};
@@ -30,7 +30,7 @@ use tracing::info;
 /// A process without a ready line holds its permit to start for this long.
 pub(super) const START_PERMIT_TIME: Duration = Duration::from_millis(100);
 
-/// A running process, its pipes, and its place in the pool.
+/// A running process, its pipes, and its membership of the pool.
 #[derive(Debug)]
 pub(super) struct LiveProcess {
     number: u64,
@@ -132,12 +132,12 @@ impl LiveProcess {
         self.owner.is_busy()
     }
 
-    /// The process's place in the pool.
+    /// The process's membership of the pool.
     pub(super) fn member(&self) -> &Member {
         self.owner.source()
     }
 
-    /// The process's place in the pool.
+    /// The process's membership of the pool.
     pub(super) fn member_mut(&mut self) -> &mut Member {
         self.owner.source_mut()
     }

@@ -214,12 +214,12 @@ impl RequestSource for Member {
         }
     }
 
-    fn waits_for_more(&mut self, cx: &mut Context<'_>, free_places: usize) -> bool {
+    fn waits_for_more(&mut self, cx: &mut Context<'_>, free_capacity: usize) -> bool {
         // Calls that were left have waited for their turn already.
         let waits = !self.intake.has_left
             && self
                 .batching
-                .waits_for_more(self.dispatcher.queue_length(), free_places);
+                .waits_for_more(self.dispatcher.queue_length(), free_capacity);
         if waits {
             // The process's registration still holds.
             poll_next_turn(cx);
@@ -325,8 +325,8 @@ mod tests {
 
     const IDLE: Load = Load {
         in_flight: 0,
-        free_places: 1,
-        immediate_places: 1,
+        free_capacity: 1,
+        immediate_capacity: 1,
         has_replied: true,
         last_replied: None,
         position: Position::AtOnce,
@@ -394,8 +394,8 @@ mod tests {
         pool.dispatcher.record(|health| health.came_up());
         let _answered = [0; 3].map(|_| call(&pool).unwrap());
         let load = Load {
-            free_places: 3,
-            immediate_places: 3,
+            free_capacity: 3,
+            immediate_capacity: 3,
             ..IDLE
         };
         let mut context = Context::from_waker(Waker::noop());
@@ -414,7 +414,7 @@ mod tests {
     }
 
     #[test]
-    fn a_busy_process_without_free_places_any_more_passes_on_its_wake_up() {
+    fn a_busy_process_without_free_capacity_any_more_passes_on_its_wake_up() {
         let pool = pool_for(1);
         let [busy_woken, new_woken]: [Arc<Woken>; 2] = Default::default();
         let mut busy = Member::join(

@@ -25,7 +25,7 @@ pub(super) struct Starter {
     pub(super) config: ProcessConfig,
     /// How much the processes of this slot may log.
     pub(super) allowance: LogAllowance,
-    /// The place of the next process.
+    /// The slot, as the status of the next process tells it.
     pub(super) facts: SlotFacts,
 }
 

@@ -81,7 +81,7 @@ impl Bench {
 
     /// Gives a request if the process may be given one, and has its line written.
     fn give(&mut self, number: u64) -> bool {
-        let has_free = self.free_places() > 0;
+        let has_free = self.free_capacity() > 0;
         if has_free {
             self.gives(Request(number, "p".to_owned()));
             self.send_all();
@@ -95,8 +95,8 @@ impl Bench {
         self.talk.give(self.now, self.last_id, request);
     }
 
-    fn free_places(&self) -> usize {
-        self.talk.free_places(self.now)
+    fn free_capacity(&self) -> usize {
+        self.talk.free_capacity(self.now)
     }
 
     fn send_all(&mut self) {
@@ -204,14 +204,14 @@ fn a_process_that_announced_nothing_is_given_one_request() {
 fn announced_concurrency_is_capped_and_matched_by_id() {
     let mut bench = Bench::new();
     bench.says("{\"ready\":true,\"concurrency\":100}\n");
-    assert_eq!(bench.free_places(), 8);
+    assert_eq!(bench.free_capacity(), 8);
     for number in 1..=8 {
         assert!(bench.give(number));
     }
     assert!(!bench.give(9));
     bench.says("{\"id\":3,\"result\":\"c\"}\n{\"id\":1,\"result\":\"a\"}\n");
     assert_eq!((bench.result(3), bench.result(1)), ("\"c\"", "\"a\""));
-    assert_eq!((bench.fault(), bench.free_places()), (None, 2));
+    assert_eq!((bench.fault(), bench.free_capacity()), (None, 2));
 }
 
 #[test]
@@ -228,7 +228,7 @@ fn a_ready_line_after_the_first_reply_is_a_stray_line() {
     bench.says("{\"result\":1}\n{\"ready\":true,\"concurrency\":4}\n");
     bench.is_silent();
     assert_eq!(
-        (bench.free_places(), bench.strays, bench.fault()),
+        (bench.free_capacity(), bench.strays, bench.fault()),
         (1, 1, None)
     );
 }
@@ -257,20 +257,20 @@ fn a_line_and_its_end_in_two_writes_cost_no_process() {
     // Before the first reply it may print what it likes, but for the beginning of a reply.
     let mut bench = Bench::new();
     bench.says("loading");
-    assert_eq!(bench.free_places(), 1);
+    assert_eq!(bench.free_capacity(), 1);
     bench.says(" model\n{\"result\":true}");
-    assert_eq!(bench.free_places(), 0);
+    assert_eq!(bench.free_capacity(), 0);
     let mut bench = Bench::new();
     bench.says("{\"ready\":true}");
-    assert_eq!(bench.free_places(), 0);
+    assert_eq!(bench.free_capacity(), 0);
     bench.says("\n");
     assert!(bench.give(1));
     bench.says("{\"result\":1}\ndebug");
     bench.waits(HALF_LINE_TIMEOUT - MS, None);
-    assert_eq!((bench.free_places(), bench.fault()), (0, None));
+    assert_eq!((bench.free_capacity(), bench.fault()), (0, None));
     bench.says("\n");
     bench.waits(HALF_LINE_TIMEOUT, None);
-    assert_eq!((bench.free_places(), bench.fault()), (1, None));
+    assert_eq!((bench.free_capacity(), bench.fault()), (1, None));
 }
 
 /// What it has printed in one go, before its reply, does not answer the next caller.
@@ -279,11 +279,11 @@ fn a_process_of_unknown_ids_is_given_the_next_request_after_silence() {
     let mut bench = Bench::new();
     bench.give(1);
     bench.says("{\"result\":\"printed\"}\n");
-    assert_eq!((bench.answers.len(), bench.free_places()), (1, 0));
+    assert_eq!((bench.answers.len(), bench.free_capacity()), (1, 0));
     for _ in 0..10 {
         bench.waits(15 * MS, None);
         bench.says("\n\n");
-        assert_eq!(bench.free_places(), 0);
+        assert_eq!(bench.free_capacity(), 0);
     }
     bench.says("{\"result\":\"forged\"}\n");
     assert_eq!(bench.fault(), Some(Fault::Unasked));
@@ -294,7 +294,7 @@ fn a_process_of_unknown_ids_is_given_the_next_request_after_silence() {
     bench.give(1);
     bench.says("{\"result\":1}\n");
     bench.waits(19 * MS, None);
-    assert_eq!(bench.free_places(), 0);
+    assert_eq!(bench.free_capacity(), 0);
     bench.waits(MS, None);
     for number in 2..5 {
         assert!(bench.give(number), "{number}");
@@ -303,9 +303,9 @@ fn a_process_of_unknown_ids_is_given_the_next_request_after_silence() {
     // It waits again when it prints behind its reply.
     assert!(bench.give(5));
     bench.says("{\"result\":5}\nprint\n");
-    assert_eq!(bench.free_places(), 0);
+    assert_eq!(bench.free_capacity(), 0);
     bench.waits(20 * MS, None);
-    assert_eq!((bench.free_places(), bench.fault()), (1, None));
+    assert_eq!((bench.free_capacity(), bench.fault()), (1, None));
 }
 
 #[test]
@@ -314,7 +314,7 @@ fn a_process_without_ids_that_is_never_silent_ends() {
     bench.give(1);
     bench.says("{\"result\":1}\n");
     for _ in 0..100 {
-        assert_eq!((bench.free_places(), bench.fault()), (0, None));
+        assert_eq!((bench.free_capacity(), bench.fault()), (0, None));
         bench.waits(10 * MS, None);
         bench.says("\n");
     }
@@ -327,7 +327,7 @@ fn a_process_that_repeats_ids_waits_for_no_silence() {
     let mut bench = Bench::new();
     bench.give(1);
     bench.says("{\"id\":1,\"result\":1}\nprint\n");
-    assert_eq!((bench.free_places(), bench.fault()), (1, None));
+    assert_eq!((bench.free_capacity(), bench.fault()), (1, None));
 }
 
 #[test]
@@ -468,7 +468,7 @@ fn a_ready_line_counts_only_as_the_very_first_line() {
         let strays = bench.strays;
         bench.says(ready).says(ready);
         assert_eq!(
-            (bench.free_places(), bench.strays),
+            (bench.free_capacity(), bench.strays),
             (1, strays + 2),
             "{first}"
         );
@@ -483,11 +483,11 @@ fn a_ready_line_counts_only_as_the_very_first_line() {
     bench.give(1);
     bench.says("working on it\n").says(ready);
     bench.says("{\"id\":1,\"result\":1}\n");
-    assert_eq!((bench.result(1), bench.free_places()), ("1", 1));
+    assert_eq!((bench.result(1), bench.free_capacity()), ("1", 1));
     // In pieces it is one line all the same.
     let mut bench = Bench::new();
     bench.says(&ready[..9]).says(&ready[9..]);
-    assert_eq!(bench.free_places(), 8);
+    assert_eq!(bench.free_capacity(), 8);
 }
 
 #[test]
@@ -509,7 +509,7 @@ fn a_reply_to_the_request_at_work_that_is_no_json_fails_at_once() {
         panic!()
     };
     assert!(how.full().contains("at byte 22: NaN"), "{how}");
-    assert_eq!((bench.fault(), bench.free_places()), (None, 1));
+    assert_eq!((bench.fault(), bench.free_capacity()), (None, 1));
     // With an id of nobody it is a line like any other.
     bench.give(2);
     bench.says("{\"id\":77,\"result\":NaN}\n");
@@ -619,7 +619,7 @@ fn only_the_first_ready_line_announces() {
     let mut bench = Bench::new();
     bench.says("{\"ready\":true,\"concurrency\":2}\n");
     bench.says("{\"ready\":true,\"concurrency\":4}\n{\"ready\":true}\n");
-    assert_eq!((bench.free_places(), bench.strays), (2, 2));
+    assert_eq!((bench.free_capacity(), bench.strays), (2, 2));
 }
 
 #[test]
@@ -745,12 +745,12 @@ fn a_slow_start_is_spared_as_long_as_starts_took_before() {
         panic!()
     };
     assert!(seen.full().contains("--wait-ready"), "{seen}");
-    assert_eq!((bench.fault(), bench.free_places()), (None, 0));
+    assert_eq!((bench.fault(), bench.free_capacity()), (None, 0));
     bench.waits(58 * TIMEOUT, None);
     assert_eq!(bench.fault(), None);
     // Its late reply is dropped, and it has come up.
     bench.says("{\"result\":\"late\"}\n").is_silent();
-    assert_eq!((bench.answers.len(), bench.free_places()), (1, 1));
+    assert_eq!((bench.answers.len(), bench.free_capacity()), (1, 1));
     assert!(bench.ups.contains(&Some(59 * TIMEOUT)));
 }
 
@@ -900,12 +900,12 @@ fn ordered() -> Bench {
     let mut bench = Bench::new();
     bench.says("{\"ready\":true,\"concurrency\":1}\n");
     for number in 1..=2 {
-        assert_eq!(bench.free_places(), 1, "nothing is known yet");
+        assert_eq!(bench.free_capacity(), 1, "nothing is known yet");
         bench.give(number);
         bench.says(&format!("{{\"id\":{number},\"result\":{number}}}\n"));
     }
     bench.answers.clear();
-    assert_eq!(bench.free_places(), 4);
+    assert_eq!(bench.free_capacity(), 4);
     bench
 }
 
@@ -964,16 +964,16 @@ fn only_a_promise_of_order_and_a_reply_open_the_window() {
         let mut bench = Bench::with(|limits| limits.max_concurrency = 1);
         bench.says(ready);
         for number in 1..=9 {
-            assert_eq!(bench.free_places(), 1);
+            assert_eq!(bench.free_capacity(), 1);
             bench.give(number);
-            assert_eq!(bench.free_places(), 0);
+            assert_eq!(bench.free_capacity(), 0);
             bench.says(&format!("{{\"id\":{number},\"result\":1}}\n"));
         }
     }
     let mut off = Bench::with(|limits| limits.read_ahead = 1);
     off.says("{\"ready\":true,\"concurrency\":1}\n");
     for number in 1..=9 {
-        assert!(off.give(number) && off.free_places() == 0);
+        assert!(off.give(number) && off.free_capacity() == 0);
         off.says(&format!("{{\"id\":{number},\"result\":1}}\n"));
     }
 }
@@ -988,7 +988,7 @@ fn unanswered_requests_are_bounded_in_bytes() {
     };
     assert!((5000..5536).contains(&room_bytes), "{room_bytes}");
     bench.gives(Request(4, "p".repeat(6000)));
-    assert_eq!(bench.free_places(), 0, "though the window is open");
+    assert_eq!(bench.free_capacity(), 0, "though the window is open");
 }
 
 #[test]
@@ -1191,18 +1191,18 @@ fn a_second_reply_answers_its_own_request_when_half_a_line_took_the_first() {
 fn a_slow_reply_closes_the_window_while_it_is_awaited() {
     let mut bench = ordered();
     bench.give(3);
-    assert_eq!(bench.free_places(), 3);
+    assert_eq!(bench.free_capacity(), 3);
     assert_eq!(bench.talk.next_deadline(None), Some(bench.now + MS));
     bench.now += MS;
     assert!(bench.talk.must_check_activity(bench.now));
     bench.talk.record_activity(bench.now, Activity::Asleep);
-    assert_eq!(bench.free_places(), 0);
+    assert_eq!(bench.free_capacity(), 0);
     assert_eq!(
         bench.talk.next_deadline(None),
         Some(bench.now - MS + TIMEOUT)
     );
     bench.says("{\"id\":3,\"result\":3}\n");
-    assert_eq!(bench.free_places(), 1);
+    assert_eq!(bench.free_capacity(), 1);
 }
 
 /// A process that promised order and keeps it, whatever else it does, byte by byte.
@@ -1255,7 +1255,7 @@ proptest! {
         for step in steps {
             match step {
                 HonestStep::Give => {
-                    if bench.free_places() > 0 {
+                    if bench.free_capacity() > 0 {
                         given += 1;
                         bench.gives(Request(given, "p".to_owned()));
                         process.ends.push(bench.talk.outgoing.end() as usize - before);
@@ -1359,7 +1359,7 @@ proptest! {
         for step in steps {
             match step {
                 Step::Give => {
-                    if bench.free_places() > 0 {
+                    if bench.free_capacity() > 0 {
                         prop_assert!(*bench.talk.trust() == Trust::Sound);
                         given += 1;
                         bench.gives(Request(given, "p".to_owned()));
@@ -1440,7 +1440,7 @@ fn a_caller_s_budget_ends_its_wait_and_no_process() {
         bench.give(1);
         bench.talk.flights[0].callers_deadline = Some(bench.now + 10 * MS);
         assert_eq!(bench.talk.next_deadline(None), Some(bench.now + 10 * MS));
-        let free = bench.free_places();
+        let free = bench.free_capacity();
         bench.waits(10 * MS, Some(Duration::ZERO));
         let RequestFailure::TimedOut(seen) = bench.failure(1) else {
             panic!()
@@ -1450,7 +1450,7 @@ fn a_caller_s_budget_ends_its_wait_and_no_process() {
             "{seen}"
         );
         // One at a time is given no other meanwhile, and its late reply is nobody's.
-        assert_eq!((bench.fault(), bench.free_places()), (None, free));
+        assert_eq!((bench.fault(), bench.free_capacity()), (None, free));
         bench.waits(900 * MS, Some(Duration::ZERO));
         assert_eq!(bench.fault(), None, "{ready}");
         bench.says("{\"id\":1,\"result\":\"late\"}\n");

@@ -16,9 +16,9 @@ pub trait RequestSource {
     /// The next request for this process. Without one, the process is woken when there is one.
     fn poll_take(&mut self, cx: &mut Context<'_>, load: Load) -> Poll<Self::Request>;
     /// Whether to leave waiting requests for a moment, because more are coming that can be written
-    /// together with them to a process with this many free places. The process is woken after that
+    /// together with them to a process that may be given this many. The process is woken after that
     /// moment.
-    fn waits_for_more(&mut self, cx: &mut Context<'_>, free_places: usize) -> bool;
+    fn waits_for_more(&mut self, cx: &mut Context<'_>, free_capacity: usize) -> bool;
     /// Keeps the answer to a request of this source until [`RequestSource::send_answers`].
     fn answer(&mut self, request: Self::Request, outcome: Outcome, work: Work);
     /// Sends the answers that were kept. Called at the end of a turn: a caller that has its answer
@@ -62,9 +62,9 @@ pub struct Load {
     /// Requests without a reply.
     pub in_flight: usize,
     /// Requests that the process may be given now.
-    pub free_places: usize,
+    pub free_capacity: usize,
     /// Requests of these that the process would start on immediately.
-    pub immediate_places: usize,
+    pub immediate_capacity: usize,
     /// The process has answered a request.
     pub has_replied: bool,
     /// When the process last answered a request.
@@ -79,8 +79,8 @@ impl Load {
     pub fn with_another(self) -> Load {
         Load {
             in_flight: self.in_flight + 1,
-            free_places: self.free_places.saturating_sub(1),
-            immediate_places: self.immediate_places.saturating_sub(1),
+            free_capacity: self.free_capacity.saturating_sub(1),
+            immediate_capacity: self.immediate_capacity.saturating_sub(1),
             ..self
         }
     }

@@ -222,7 +222,7 @@ async fn without_ids_stdout_is_read_before_the_next_request_is_written() {
         let mut bench = Bench::new().await;
         bench.answers_without_id().await;
         // The silence that is waited for after its first answer.
-        while bench.owner.conversation.free_places(Instant::now()) == 0 {
+        while bench.owner.conversation.free_capacity(Instant::now()) == 0 {
             tokio::time::sleep(Duration::from_millis(5)).await;
             assert!(bench.turn().is_pending());
         }
@@ -271,7 +271,7 @@ async fn without_ids_a_process_that_waits_for_a_processor_is_not_silent() {
     let mut busy = Busy::start();
     let mut bench = Bench::of_process(busy.0.id()).await;
     bench.answers_without_id().await;
-    let free = |bench: &Bench| bench.owner.conversation.free_places(Instant::now());
+    let free = |bench: &Bench| bench.owner.conversation.free_capacity(Instant::now());
     for _ in 0..10 {
         // Several times as long as the silence that is waited for.
         tokio::time::sleep(Duration::from_millis(30)).await;
@@ -287,7 +287,7 @@ async fn without_ids_a_process_that_waits_for_a_processor_is_not_silent() {
 
 /// It may have asked for one before, and been woken for it since.
 #[tokio::test]
-async fn a_busy_process_without_free_places_passes_on_its_wake_up() {
+async fn a_busy_process_without_free_capacity_passes_on_its_wake_up() {
     let mut bench = Bench::new().await;
     let _answered = bench.ask(LONG);
     assert!(bench.turn().is_pending());

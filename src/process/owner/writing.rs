@@ -12,11 +12,12 @@ impl<S: RequestSource + ProcessObserver> Owner<S> {
     /// Takes requests while the process may be given more, or leaves its turn to other processes.
     pub(super) fn take_requests(&mut self, cx: &mut Context<'_>) {
         let now = Instant::now();
-        let free_places = self.conversation.free_places(now);
-        if !self.takes_no_more && free_places > 1 && self.source.waits_for_more(cx, free_places) {
+        let free_capacity = self.conversation.free_capacity(now);
+        if !self.takes_no_more && free_capacity > 1 && self.source.waits_for_more(cx, free_capacity)
+        {
             return;
         }
-        while !self.takes_no_more && self.conversation.free_places(now) > 0 {
+        while !self.takes_no_more && self.conversation.free_capacity(now) > 0 {
             if self.conversation.must_read_before_giving()
                 && self.read_until_empty() == ReadTurn::Unfinished
             {
@@ -24,15 +25,15 @@ impl<S: RequestSource + ProcessObserver> Owner<S> {
                 cx.waker().wake_by_ref();
                 break;
             }
-            let free_places = self.conversation.free_places(now);
-            if free_places == 0 {
+            let free_capacity = self.conversation.free_capacity(now);
+            if free_capacity == 0 {
                 break;
             }
             let Some(id) = self.draw_id() else { break };
             let load = Load {
                 in_flight: self.conversation.in_flight(),
-                free_places,
-                immediate_places: self.conversation.immediate_places(now),
+                free_capacity,
+                immediate_capacity: self.conversation.immediate_capacity(now),
                 has_replied: self.conversation.has_replied(),
                 last_replied: self.conversation.last_replied(),
                 position: self.conversation.next_position(),

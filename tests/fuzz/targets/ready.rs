@@ -13,7 +13,7 @@ fuzz_target!(|input: &[u8]| {
     clocked.says(b"{\"ready\":true,");
     clocked.says(input);
     clocked.says(b"}\n");
-    let free = clocked.free_places();
+    let free = clocked.free_capacity();
     assert!(free <= MAX_CONCURRENCY, "{free}");
     let mut given = 0;
     while clocked.give() {
