@@ -101,7 +101,7 @@ impl EchoProcess {
         let pool = Arc::clone(&self.pool);
         let free_capacity = self.conversation.free_capacity(now);
         let waiting = pool.dispatcher.queue_length();
-        let may_wait = free_capacity > 1 && !self.intake.has_left;
+        let may_wait = free_capacity > 1 && !self.intake.has_left_calls;
         if may_wait && self.batching.waits_for_more(waiting, free_capacity) {
             return poll_next_turn(context);
         }

@@ -24,15 +24,15 @@ pub(in crate::pool) struct Near {
 /// The call that a process takes.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::pool) enum Choice {
-    /// None: the queue is empty, or the call is for another process, or too long to be written
+    /// No call: the queue is empty, or the call is for another process, or too long to be written
     /// ahead.
     Nothing,
-    /// The first.
+    /// The call that has waited longest.
     First,
-    /// The one at this place.
+    /// The call at this place of the queue.
     At(u64),
-    /// None in this turn: the calls that wait are left to their threads.
-    Leave,
+    /// No call in this turn: the calls that wait are left to their threads.
+    LeaveToTheirThreads,
 }
 
 impl DispatchState {
@@ -62,7 +62,7 @@ impl DispatchState {
         };
         match self.queue.find_fresh(near.first_unsearched, is_near) {
             None if load.in_flight == 0 => Choice::First,
-            None => Choice::Leave,
+            None => Choice::LeaveToTheirThreads,
             Some((_, call)) if !fits(call, load) => Choice::Nothing,
             Some((place, _)) => Choice::At(place),
         }

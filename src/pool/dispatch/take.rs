@@ -17,8 +17,9 @@ use std::time::Instant;
 pub(in crate::pool) struct Intake {
     /// Calls that the process is given in the same turn, in order.
     pub(in crate::pool) calls: VecDeque<QueuedCall>,
-    /// The process left calls to their threads, and takes them in its next turn.
-    pub(in crate::pool) has_left: bool,
+    /// The process left calls to their threads for this turn, and takes in its next turn those that
+    /// are still there.
+    pub(in crate::pool) has_left_calls: bool,
     /// The place behind the calls that were in the queue when the process last found none for it.
     looked_until: u64,
 }
@@ -46,7 +47,7 @@ impl Dispatcher {
         let (too_late, may_exit) = state.take_into(intake, load, near, now, is_starved);
         let has_taken = !intake.calls.is_empty();
         let other = state.pop_for_the_rest(has_taken, is_starved, may_exit);
-        let is_kept_waiting = is_starved || intake.has_left;
+        let is_kept_waiting = is_starved || intake.has_left_calls;
         let could_grow = other.is_none() && !is_kept_waiting && state.could_grow();
         if !has_taken {
             let registered = Registered::on_this_thread(process, cx.waker().clone());
@@ -64,7 +65,7 @@ impl Dispatcher {
         }
         self.wake(other, could_grow);
         answer_all(too_late, failure);
-        if intake.has_left {
+        if intake.has_left_calls {
             poll_next_turn(cx);
         }
         match has_taken {
@@ -87,7 +88,7 @@ impl DispatchState {
     ) -> (Vec<QueuedCall>, bool) {
         let mut too_late = Vec::new();
         let mut may_exit;
-        intake.has_left = false;
+        intake.has_left_calls = false;
         loop {
             may_exit = self.may_lose_last_chance(load, now);
             if is_starved || may_exit {
@@ -100,8 +101,8 @@ impl DispatchState {
                         .for_each(|near| near.first_unsearched = place + 1);
                     self.queue.take_at(place, now)
                 }
-                Choice::Leave => {
-                    intake.has_left = true;
+                Choice::LeaveToTheirThreads => {
+                    intake.has_left_calls = true;
                     None
                 }
                 Choice::Nothing => None,

@@ -216,7 +216,7 @@ impl RequestSource for Member {
 
     fn waits_for_more(&mut self, cx: &mut Context<'_>, free_capacity: usize) -> bool {
         // Calls that were left have waited for their turn already.
-        let waits = !self.intake.has_left
+        let waits = !self.intake.has_left_calls
             && self
                 .batching
                 .waits_for_more(self.dispatcher.queue_length(), free_capacity);
@@ -470,11 +470,11 @@ mod tests {
         let pool = pool_for(2);
         let mut member = waiting(&pool.dispatcher, Role::Serving, &Arc::default());
         let _answered = [call(&pool).unwrap(), call(&pool).unwrap()];
-        member.intake.has_left = true;
+        member.intake.has_left_calls = true;
         let mut context = Context::from_waker(Waker::noop());
         assert!(!member.waits_for_more(&mut context, 32));
         assert!(ask(&mut member, &Arc::default()).is_ready());
-        assert!(!member.intake.has_left);
+        assert!(!member.intake.has_left_calls);
     }
 
     #[test]
