@@ -15,9 +15,10 @@ use std::time::Instant;
 #[derive(Debug, Clone, Copy)]
 pub(in crate::pool) struct Near {
     pub(in crate::pool) thread: ThreadNumber,
-    /// The place behind the calls that were in the queue when the process last found none for it.
-    pub(in crate::pool) looked_until: u64,
-    /// No call before this place is near.
+    /// The next free place of the queue when the process last took no call: calls before it have
+    /// been left for a turn, and are near.
+    pub(in crate::pool) left_before: u64,
+    /// The calls before this place have been searched, and none of them is near.
     pub(in crate::pool) first_unsearched: u64,
 }
 
@@ -58,7 +59,7 @@ impl DispatchState {
             // Slots are dealt out to the threads in turn: with fewer slots than threads, the last
             // threads have none.
             let has_slot = call.home.index() < self.scaling.most();
-            place < near.looked_until || call.home == near.thread || !has_slot
+            place < near.left_before || call.home == near.thread || !has_slot
         };
         match self.queue.find_fresh(near.first_unsearched, is_near) {
             None if load.in_flight == 0 => Choice::First,

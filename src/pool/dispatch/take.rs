@@ -20,8 +20,9 @@ pub(in crate::pool) struct Intake {
     /// The process left calls to their threads for this turn, and takes in its next turn those that
     /// are still there.
     pub(in crate::pool) has_left_calls: bool,
-    /// The place behind the calls that were in the queue when the process last found none for it.
-    looked_until: u64,
+    /// The next free place of the queue when the process last took no call: calls before it have
+    /// been left for a turn, and are near.
+    left_before: u64,
 }
 
 impl Dispatcher {
@@ -37,7 +38,7 @@ impl Dispatcher {
     ) -> Poll<()> {
         let near = (self.mailboxes.count() > 1).then(|| Near {
             thread: this_thread(),
-            looked_until: intake.looked_until,
+            left_before: intake.left_before,
             first_unsearched: 0,
         });
         let mut state = self.lock();
@@ -52,7 +53,7 @@ impl Dispatcher {
         if !has_taken {
             let registered = Registered::on_this_thread(process, cx.waker().clone());
             state.waiting_processes.register(priority, registered);
-            (_, intake.looked_until) = state.queue.places();
+            (_, intake.left_before) = state.queue.places();
         }
         let failure = (!too_late.is_empty()).then(|| state.waited_too_long());
         self.publish_length(&state);
