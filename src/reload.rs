@@ -19,13 +19,13 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use tracing::{info, warn};
 
-/// Files have come to rest when nothing has changed for this long: editors and compilers write in
-/// several steps.
-const REST_TIME: Duration = Duration::from_millis(30);
+/// Files are quiet when nothing has changed for this long: editors and compilers write in several
+/// steps.
+const QUIET_TIME: Duration = Duration::from_millis(30);
 
-/// Longest wait for the files to come to rest, while writes go on. Within the 300 ms after which
-/// an edit must be noticed.
-const MAX_REST_WAIT: Duration = Duration::from_millis(150);
+/// Longest wait until the files are quiet, while writes go on. Within the 300 ms after which an
+/// edit must be noticed.
+const MAX_QUIET_WAIT: Duration = Duration::from_millis(150);
 
 /// How often a snapshot is taken where the kernel sends no events.
 const POLL_PERIOD: Duration = Duration::from_millis(100);
@@ -63,10 +63,10 @@ pub(crate) struct Watch {
 /// The wait before the next snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum WaitFor {
-    /// An event, and after it the rest of the files.
+    /// For an event, and then until the files are quiet.
     Change,
-    /// Only the rest of the files: a change may have been missed.
-    Rest,
+    /// Only until the files are quiet: a change may have been missed.
+    Quiet,
 }
 
 /// How changes are noticed.
@@ -111,7 +111,7 @@ impl Watch {
         Ok(Watch { changes })
     }
 
-    /// Waits for a change, and until the files have come to rest; returns the changed file.
+    /// Waits for a change, and until the files are quiet; returns the changed file.
     // Cancel-safe: a received change is returned immediately.
     pub(crate) async fn changed(&mut self) -> PathBuf {
         let Some(first) = self.changes.recv().await else {
@@ -178,7 +178,7 @@ impl Means {
             return WaitFor::Change;
         };
         match events.follow(&snapshot.folders) {
-            Ok(true) => WaitFor::Rest,
+            Ok(true) => WaitFor::Quiet,
             Ok(false) => WaitFor::Change,
             Err(error) => {
                 *self = Means::without_events(&error);
@@ -187,22 +187,24 @@ impl Means {
         }
     }
 
-    /// Waits for a change or for rest, while `is_watched`. Returns the files whose write has ended.
+    /// Waits for a change, or until the files are quiet, while `is_watched`. Returns the files
+    /// whose write has ended.
     fn wait(&mut self, wait_for: WaitFor, is_watched: impl Fn() -> bool) -> Vec<PathBuf> {
         let Means::Events(events) = self else {
             std::thread::sleep(POLL_PERIOD);
             return Vec::new();
         };
         let mut closed = Vec::new();
-        let mut begun = (wait_for == WaitFor::Rest).then(Instant::now);
+        let mut begun = (wait_for == WaitFor::Quiet).then(Instant::now);
         while is_watched() {
-            let limit = begun.map_or(ASK_PERIOD, |_| REST_TIME);
+            let limit = begun.map_or(ASK_PERIOD, |_| QUIET_TIME);
             let hint = events.wait(limit);
             closed.extend(hint.closed);
             if !hint.is_there && begun.is_none() {
                 continue;
             }
-            if !hint.is_there || begun.get_or_insert_with(Instant::now).elapsed() >= MAX_REST_WAIT {
+            if !hint.is_there || begun.get_or_insert_with(Instant::now).elapsed() >= MAX_QUIET_WAIT
+            {
                 break;
             }
         }
@@ -254,8 +256,8 @@ fn watch(
 
 fn snapshot_when_quiet(scope: &Scope, mut now: Snapshot) -> Snapshot {
     let begun = Instant::now();
-    while begun.elapsed() < MAX_REST_WAIT {
-        std::thread::sleep(REST_TIME);
+    while begun.elapsed() < MAX_QUIET_WAIT {
+        std::thread::sleep(QUIET_TIME);
         let next = scope.snapshot(&now);
         let is_quiet = next.change_since(&now).is_none();
         now = next;
@@ -349,7 +351,7 @@ mod tests {
         let patience = Duration::from_secs(10);
         assert_eq!(timeout(patience, watch.changed()).await.unwrap(), path);
         // Without a close, there is no change.
-        assert!(timeout(4 * MAX_REST_WAIT, watch.changed()).await.is_err());
+        assert!(timeout(4 * MAX_QUIET_WAIT, watch.changed()).await.is_err());
         drop(file);
         assert_eq!(timeout(patience, watch.changed()).await.unwrap(), path);
         std::fs::remove_dir_all(&folder).unwrap();
