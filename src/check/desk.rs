@@ -153,7 +153,7 @@ impl RequestSource for Desk {
         self.answers.drain(..).for_each(Answer::deliver);
     }
 
-    fn give_up_turn(&mut self) {}
+    fn pass_on_wake_up(&mut self) {}
 
     fn leave(&mut self) {}
 

@@ -224,9 +224,8 @@ impl Dispatcher {
         self.mailboxes.deliver(answers);
     }
 
-    /// The process takes no call now, though it may have been woken for one: another is woken
-    /// instead.
-    pub(super) fn give_up_turn(&self, process: u64) {
+    /// The process takes no call now. If it was woken for one, another process is woken instead.
+    pub(super) fn pass_on_wake_up(&self, process: u64) {
         let mut state = self.lock();
         state.waiting_processes.withdraw(process);
         self.wake_one(state);

@@ -109,7 +109,7 @@ impl ModelProcess {
     /// The process ends: if it was woken for a call, another process gets it.
     fn leave(&mut self, pool: &Pool) {
         if std::mem::take(&mut self.is_registered) {
-            pool.dispatcher.give_up_turn(self.number);
+            pool.dispatcher.pass_on_wake_up(self.number);
         }
     }
 }

@@ -113,8 +113,8 @@ async fn successor_event(successor: &mut Successor, dispatcher: &Dispatcher) -> 
     match successor {
         Successor::Nothing | Successor::Wanted(_) => std::future::pending().await,
         Successor::NotNeeded => match dispatcher.fills.acquire().await {
-            Ok(turn) => {
-                turn.forget();
+            Ok(permit) => {
+                permit.forget();
                 SlotEvent::Needed
             }
             Err(_) => std::future::pending().await,

@@ -180,7 +180,7 @@ impl RequestSource for Member {
     fn poll_take(&mut self, cx: &mut Context<'_>, load: Load) -> Poll<QueuedCall> {
         if self.role == Role::Candidate || self.standing == MemberStanding::Left {
             // A candidate registers when its role changes: its slot polls it then.
-            self.give_up_turn();
+            self.pass_on_wake_up();
             return Poll::Pending;
         }
         if self.intake.calls.is_empty() {
@@ -227,10 +227,10 @@ impl RequestSource for Member {
         waits
     }
 
-    fn give_up_turn(&mut self) {
+    fn pass_on_wake_up(&mut self) {
         self.dispatcher.put_back_ungiven(&mut self.intake);
         if std::mem::replace(&mut self.is_registered, false) {
-            self.dispatcher.give_up_turn(self.number);
+            self.dispatcher.pass_on_wake_up(self.number);
         }
     }
 
@@ -241,7 +241,7 @@ impl RequestSource for Member {
             return;
         }
         self.status.stops();
-        self.give_up_turn();
+        self.pass_on_wake_up();
         self.dispatcher.record(|health| match standing {
             MemberStanding::Up => health.left_after_up(),
             MemberStanding::Starting | MemberStanding::Left => health.left_before_up(),
@@ -375,7 +375,7 @@ mod tests {
             [0, 1].map(|index| waiting(&pool.dispatcher, Role::Serving, &wakes[index]));
         let _answered = call(&pool).unwrap();
         assert!(wakes[1].is_set() && !wakes[0].is_set());
-        second.give_up_turn();
+        second.pass_on_wake_up();
         assert!(wakes[0].is_set());
         assert!(ask(&mut first, &wakes[0]).is_ready());
         // Off the list while it cannot, and on it again when it asks.
@@ -404,7 +404,7 @@ mod tests {
         };
         assert_eq!((given.place, second.calls_taken()), (0, 1));
         assert_eq!(pool.dispatcher.queue_length(), 0);
-        second.give_up_turn();
+        second.pass_on_wake_up();
         for place in [1, 2] {
             let Poll::Ready(call) = ask(&mut first, &wakes[0]) else {
                 panic!("it went back")
@@ -447,7 +447,7 @@ mod tests {
         assert!(asked.is_pending());
         let _answered = call(&pool).unwrap();
         assert!(busy_woken.is_set() && !new_woken.is_set());
-        busy.give_up_turn();
+        busy.pass_on_wake_up();
         assert!(new_woken.is_set());
     }
 
@@ -488,7 +488,7 @@ mod tests {
         let mut context = Context::from_waker(Waker::noop());
         let mut pressed = pressed;
         assert!(pressed.as_mut().poll(&mut context).is_pending());
-        member.give_up_turn();
+        member.pass_on_wake_up();
         assert!(pressed.as_mut().poll(&mut context).is_ready());
     }
 

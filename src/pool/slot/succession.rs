@@ -134,7 +134,10 @@ impl Slot {
             return;
         };
         if let Some(replaced) = self.install(running) {
-            debug!(process = replaced.number(), "process replaced in turn");
+            debug!(
+                process = replaced.number(),
+                "successor is up, the old process is stopped"
+            );
             let why = match self.renewal {
                 Some(_) => Replacement::Reload,
                 None => Replacement::Recycled,

@@ -24,8 +24,8 @@ pub trait RequestSource {
     /// Sends the answers that were kept. Called at the end of a turn: a caller that has its answer
     /// finds the process idle, or with its next request.
     fn send_answers(&mut self);
-    /// The process takes no request now, though it may have been woken for one.
-    fn give_up_turn(&mut self);
+    /// The process takes no request now. If it was woken for one, another process is woken instead.
+    fn pass_on_wake_up(&mut self);
     /// The process takes no request any more.
     fn leave(&mut self);
     /// The request that was taken last has this id in its line.

@@ -36,7 +36,7 @@ impl RequestSource for Waiting {
         let call = self.calls.borrow_mut().pop_front();
         call.map_or(Poll::Pending, Poll::Ready)
     }
-    fn give_up_turn(&mut self) {
+    fn pass_on_wake_up(&mut self) {
         self.is_passed_on.set(true);
     }
     fn waits_for_more(&mut self, _: &mut Context<'_>, _: usize) -> bool {

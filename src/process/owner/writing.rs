@@ -9,7 +9,7 @@ use std::time::Instant;
 use tracing::warn;
 
 impl<S: RequestSource + ProcessObserver> Owner<S> {
-    /// Takes requests while the process may be given more, or leaves its turn to other processes.
+    /// Takes requests while the process may be given more; else passes its wake-up on.
     pub(super) fn take_requests(&mut self, cx: &mut Context<'_>) {
         let now = Instant::now();
         let free_capacity = self.conversation.free_capacity(now);
@@ -46,7 +46,7 @@ impl<S: RequestSource + ProcessObserver> Owner<S> {
             self.source.gave_id(id);
         }
         if *self.conversation.trust() == Trust::Sound {
-            self.source.give_up_turn();
+            self.source.pass_on_wake_up();
         } else {
             self.source.leave();
         }
@@ -77,7 +77,8 @@ impl<S: RequestSource + ProcessObserver> Owner<S> {
             }
             match stdin.try_write(self.conversation.outgoing()) {
                 Ok(written) => self.conversation.sent(Instant::now(), written),
-                // The runtime forgets the readiness then: the next turn waits for the pipe.
+                // The runtime then forgets that the pipe was ready, so the next pass of this loop
+                // waits for it.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(_) => return self.conversation.input_closed(0),
             }
