@@ -9,7 +9,7 @@
 //! | `settings` | the variables `OTEL_…` |
 //! | `sampling` | which requests are sampled |
 //! | `record` | a finished request, and the spans that are made of it |
-//! | `waiting` | the bounded room for finished requests |
+//! | `waiting` | the bounded buffer of finished requests |
 //! | `sending` | the thread that hands spans to the exporter |
 //! | `client` | HTTP for the exporter |
 //!

@@ -1,6 +1,6 @@
-//! HTTP: bytes and connections in one room, what a request means in the other.
+//! HTTP: bytes and connections in one module, what a request means in the other.
 //!
-//! | room | what it does, and never does |
+//! | module | what it does, and never does |
 //! |---|---|
 //! | [`server`] | listens, accepts, keeps connections within their limits; never knows what a request means |
 //! | [`api`] | from a request's head to its response; never touches a socket |

@@ -1,4 +1,4 @@
-//! The room in which finished requests wait for the thread that sends their spans.
+//! The buffer in which finished requests wait for the thread that sends their spans.
 //!
 //! Bounded: with a receiver that is slow or dead, requests go on, and spans are left out and counted.
 
@@ -12,7 +12,7 @@ use tracing::warn;
 /// Finished requests that wait, and the count of their spans.
 #[derive(Debug)]
 pub(super) struct Waiting {
-    room: Mutex<Room>,
+    buffer: Mutex<Buffer>,
     /// Most spans that wait.
     limit: usize,
     /// Spans from which on they are sent without waiting for more.
@@ -26,16 +26,16 @@ pub(super) struct Waiting {
 }
 
 #[derive(Debug, Default)]
-struct Room {
+struct Buffer {
     records: Vec<RequestRecord>,
     spans: usize,
 }
 
 impl Waiting {
-    /// Room for this many spans, of which this many make a batch.
+    /// An empty buffer for this many spans, of which this many make a batch.
     pub(super) fn new(limit: NonZeroUsize, batch: NonZeroUsize) -> Waiting {
         Waiting {
-            room: Mutex::default(),
+            buffer: Mutex::default(),
             limit: limit.get(),
             batch: batch.get(),
             is_batch_there: Notify::new(),
@@ -49,17 +49,17 @@ impl Waiting {
     pub(super) fn push(&self, record: RequestRecord) {
         let spans = record.spans();
         self.made.fetch_add(spans as u64, Ordering::Relaxed);
-        let mut room = self.room.lock().unwrap_or_else(PoisonError::into_inner);
-        if room.spans + spans > self.limit {
-            drop(room);
+        let mut buffer = self.buffer.lock().unwrap_or_else(PoisonError::into_inner);
+        if buffer.spans + spans > self.limit {
+            drop(buffer);
             self.tell_of_loss();
             return;
         }
-        room.records.push(record);
-        let before = room.spans;
-        room.spans += spans;
-        let is_batch_new = before < self.batch && room.spans >= self.batch;
-        drop(room);
+        buffer.records.push(record);
+        let before = buffer.spans;
+        buffer.spans += spans;
+        let is_batch_new = before < self.batch && buffer.spans >= self.batch;
+        drop(buffer);
         // Not for each request: to wake a thread costs more than the request's spans.
         if is_batch_new {
             self.is_batch_there.notify_one();
@@ -68,9 +68,9 @@ impl Waiting {
 
     /// Swaps the waiting requests with `taken`, which must be empty, and whose memory is used again.
     pub(super) fn take(&self, taken: &mut Vec<RequestRecord>) {
-        let mut room = self.room.lock().unwrap_or_else(PoisonError::into_inner);
-        std::mem::swap(&mut room.records, taken);
-        room.spans = 0;
+        let mut buffer = self.buffer.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::swap(&mut buffer.records, taken);
+        buffer.spans = 0;
     }
 
     /// Waits until there is a batch.
