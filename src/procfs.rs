@@ -44,7 +44,7 @@ pub fn activity(pid: u32) -> Activity {
     }
 }
 
-/// True when a process is stopped: by SIGSTOP, or because it wanted something of a terminal.
+/// True when a process is suspended: by SIGSTOP, or because it wanted something of a terminal.
 pub fn is_suspended(pid: u32) -> bool {
     matches!(state(pid), Some(b'T' | b't'))
 }
@@ -55,7 +55,7 @@ pub fn is_zombie(pid: u32) -> bool {
 }
 
 /// True when the main thread of a process or of one of its first descendants runs, would run if it
-/// had a processor, waits for a disk, or is stopped: it may be in the middle of a write. A thread
+/// had a processor, waits for a disk, or is suspended: it may be in the middle of a write. A thread
 /// that waits for anything else is not: a pipe that is empty holds up no write.
 pub fn is_tree_runnable(pid: u32) -> bool {
     let mut tree = first_of_tree(pid);

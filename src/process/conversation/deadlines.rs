@@ -51,12 +51,12 @@ impl<T: Ticket> Conversation<T> {
         self.silence.deadline().is_some_and(|end| now >= end)
     }
 
-    /// The process, or a child of it, runs or would if it had a processor.
+    /// Records that the process, or a descendant, is runnable: it may be in the middle of a write.
     pub fn record_runnable(&mut self, now: Instant) {
         self.silence.runnable(now);
     }
 
-    /// The activity of the process while its reply is overdue.
+    /// Records the activity of the process while its reply is overdue.
     pub fn record_activity(&mut self, now: Instant, activity: Activity) {
         if let Some(first) = self.flights.front() {
             self.read_ahead
@@ -64,7 +64,7 @@ impl<T: Ticket> Conversation<T> {
         }
     }
 
-    /// Whether the process was stopped when its time was over.
+    /// Records whether the process was suspended (SIGSTOP, state T) when its time was over.
     pub fn record_suspended(&mut self, is_suspended: bool) {
         self.is_suspended = is_suspended;
     }
