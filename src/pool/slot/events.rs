@@ -89,7 +89,7 @@ async fn current_event(current: &mut Option<Box<LiveProcess>>, interest: &Intere
         return std::future::pending().await;
     };
     let came_up = current.member().came_up_token().clone();
-    let spent = current.member().spent().clone();
+    let has_taken_most = current.member().has_taken_most().clone();
     let end = current.lifetime().age.map(|age| current.started() + age);
     let old = async {
         match end {
@@ -102,7 +102,7 @@ async fn current_event(current: &mut Option<Box<LiveProcess>>, interest: &Intere
         biased;
         reason = current.serve() => SlotEvent::CurrentLeft(reason),
         () = came_up.cancelled(), if interest.reports => SlotEvent::CurrentUp,
-        () = spent.cancelled(), if interest.replaces => SlotEvent::CurrentDue(Due::Requests),
+        () = has_taken_most.cancelled(), if interest.replaces => SlotEvent::CurrentDue(Due::Requests),
         () = old, if interest.replaces => SlotEvent::CurrentDue(Due::Age),
         () = sleep_until(interest.next_inspection.into()), if interest.replaces => SlotEvent::InspectionDue,
     }

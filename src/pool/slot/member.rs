@@ -44,8 +44,8 @@ pub(super) struct Member {
     calls_taken: u64,
     /// Calls after which the process is replaced.
     most_taken: Option<u64>,
-    /// Cancelled when the process has taken that many calls.
-    spent: CancellationToken,
+    /// Cancelled when the process has taken `most_taken` calls.
+    has_taken_most: CancellationToken,
     status: Arc<ProcessStatus>,
     /// Answers that are sent together at the end of the owner's turn.
     answers: Vec<(ThreadNumber, Answer)>,
@@ -102,7 +102,7 @@ impl Member {
             intake: Intake::default(),
             calls_taken: 0,
             most_taken,
-            spent: CancellationToken::new(),
+            has_taken_most: CancellationToken::new(),
             status,
             answers: Vec::new(),
         }
@@ -131,9 +131,9 @@ impl Member {
         &self.came_up
     }
 
-    /// Cancelled when the process has taken as many calls as it may.
-    pub(super) fn spent(&self) -> &CancellationToken {
-        &self.spent
+    /// Cancelled when the process has taken as many calls as it may in its life.
+    pub(super) fn has_taken_most(&self) -> &CancellationToken {
+        &self.has_taken_most
     }
 
     /// Calls taken so far.
@@ -196,7 +196,7 @@ impl RequestSource for Member {
         self.status.began_request(call.taken_at, request_id);
         self.calls_taken += 1;
         if self.most_taken == Some(self.calls_taken) {
-            self.spent.cancel();
+            self.has_taken_most.cancel();
         }
         Poll::Ready(call)
     }
