@@ -276,7 +276,7 @@ impl Slot {
                 self.stop_aside(running, reason);
                 fault.to_string().into()
             }
-            StopReason::Replaced(_) | StopReason::Stopped => {
+            StopReason::Replaced(_) | StopReason::Idle | StopReason::Stopped => {
                 self.stop_aside(running, reason);
                 Cause::from("")
             }

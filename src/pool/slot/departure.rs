@@ -27,21 +27,21 @@ pub(super) enum StopReason {
     Ended,
     /// The process can no longer be trusted.
     Fault(Fault),
-    /// A successor serves, or the slot is to be empty.
+    /// A successor serves.
     Replaced(Replacement),
+    /// The process was idle for too long, and the pool can do with fewer.
+    Idle,
     /// The pool stops.
     Stopped,
 }
 
-/// Why a sound process is replaced.
+/// Why a sound process has a successor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Replacement {
-    /// It had reached one of its limits.
+    /// The process had reached one of its limits.
     Recycled,
-    /// By a reload.
+    /// A reload replaces all processes.
     Reload,
-    /// It had nothing to do, and nothing takes its place.
-    Idle,
 }
 
 impl StopReason {
@@ -51,7 +51,7 @@ impl StopReason {
             StopReason::Stopped => ExitReason::Shutdown,
             StopReason::Replaced(Replacement::Recycled) => ExitReason::Recycled,
             StopReason::Replaced(Replacement::Reload) => ExitReason::Reload,
-            StopReason::Replaced(Replacement::Idle) => ExitReason::Idle,
+            StopReason::Idle => ExitReason::Idle,
             StopReason::Ended | StopReason::Fault(Fault::TooSlowToStart) if !was_up => {
                 ExitReason::StartFailed
             }
@@ -84,6 +84,7 @@ impl fmt::Display for StopReason {
             StopReason::Ended => Ok(()),
             StopReason::Fault(fault) => write!(f, "{fault}: "),
             StopReason::Replaced(_) => f.write_str("the worker replaced the process: "),
+            StopReason::Idle => f.write_str("the worker stopped the process, which was idle: "),
             StopReason::Stopped => {
                 f.write_str("the worker is shutting down, and stopped the process: ")
             }
@@ -146,12 +147,7 @@ mod tests {
                 &killed,
                 ExitReason::Reload,
             ),
-            (
-                StopReason::Replaced(Replacement::Idle),
-                true,
-                &exited,
-                ExitReason::Idle,
-            ),
+            (StopReason::Idle, true, &exited, ExitReason::Idle),
             (StopReason::Stopped, true, &exited, ExitReason::Shutdown),
         ] {
             assert_eq!(reason.label(was_up, end), label, "{reason:?} {was_up}");

@@ -1,6 +1,6 @@
 //! Inspects a process's memory and idle time.
 
-use super::departure::{Replacement, StopReason};
+use super::departure::StopReason;
 use super::{Slot, Successor};
 use crate::logging::milliseconds;
 use std::time::{Duration, Instant};
@@ -83,7 +83,7 @@ impl Slot {
                     process = idle.number(),
                     "process has had nothing to do, and is not needed"
                 );
-                self.stop_aside(idle, StopReason::Replaced(Replacement::Idle));
+                self.stop_aside(idle, StopReason::Idle);
             }
         }
     }

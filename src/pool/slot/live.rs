@@ -193,7 +193,7 @@ impl LiveProcess {
         let has_ended = match reason {
             StopReason::Ended => true,
             StopReason::Stopped => self.ask_by_stdin(&policy).await,
-            StopReason::Replaced(_) => {
+            StopReason::Replaced(_) | StopReason::Idle => {
                 // Requests first: the grace begins when the process has none.
                 let has_ended = self.finish(&policy).await;
                 begun = Instant::now();
