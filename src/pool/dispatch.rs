@@ -40,19 +40,20 @@ use tracing::error;
 /// Bounded, because the process itself may have put back what is found unread in its stdin.
 const MAX_HAND_BACKS: u32 = 2;
 
-/// A process that exits after each reply has exited, and the worker knows it, within this time of
-/// its last reply.
+/// How long after a reply a process may be about to exit. A process that exits after each reply has
+/// done so by then, and the worker knows.
 pub(super) const EXIT_AFTER_REPLY_TIME: Duration = Duration::from_millis(5);
 
-/// How often a thread tries for a lock that another thread has before it sleeps. The lock is held
-/// for a fraction of a microsecond, and to sleep and be woken takes ten or more: on two threads that
-/// do nothing but call, the tries are worth 40 % more calls. All tries together take some tens of
-/// microseconds at most, by the length of a pause on the processor.
+/// How often a thread tries for a lock that another thread holds; after that it sleeps. The lock is
+/// held for a fraction of a microsecond, and to sleep and be woken takes ten or more. Measured on
+/// two threads that only make calls: the tries are worth 40 % more calls. All tries together take
+/// some tens of microseconds at most, by the length of a pause on the processor.
 #[cfg(not(all(test, faas_model)))]
 const LOCK_TRIES: usize = 64;
 
+/// Pauses between two tries.
 #[cfg(not(all(test, faas_model)))]
-const PAUSES_BEFORE_TRY: usize = 16;
+const PAUSES_BETWEEN_TRIES: usize = 16;
 
 /// Calls and processes meet here: callers push, processes take, slots report. Shared by all three.
 #[derive(Debug)]
@@ -169,15 +170,15 @@ impl Dispatcher {
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, DispatchState> {
-        // A panic under the lock is a defect, but no reason to refuse every later request.
         #[cfg(not(all(test, faas_model)))]
         for _ in 0..LOCK_TRIES {
             match self.state.try_lock() {
                 Ok(state) => return state,
+                // A panic under the lock is a defect, but no reason to refuse every later request.
                 Err(TryLockError::Poisoned(state)) => return state.into_inner(),
                 Err(TryLockError::WouldBlock) => {}
             }
-            (0..PAUSES_BEFORE_TRY).for_each(|_| std::hint::spin_loop());
+            (0..PAUSES_BETWEEN_TRIES).for_each(|_| std::hint::spin_loop());
         }
         self.state
             .lock()
