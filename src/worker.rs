@@ -67,12 +67,12 @@ pub async fn serve(
     let handler_descriptor_limit = prepare_system(&config)?;
     let tokens = config.http.auth_token_file.as_deref();
     let tokens = tokens.map(Tokens::of_file).transpose()?;
-    let (door, admin) = open(&config, inherited)?;
+    let (bound, admin) = open(&config, inherited)?;
     let watch = watch_files(&config).await?;
     let shared = SharedParts::start(&config, control.shutdown, threads)?;
     let limit = handler_descriptor_limit;
-    let (pool, api) = start_api(&config, &shared, limit, &door.addresses(), tokens)?;
-    let front = Front::of(door, &config, &shared, &pool);
+    let (pool, api) = start_api(&config, &shared, limit, &bound.addresses(), tokens)?;
+    let front = Front::of(bound, &config, &shared, &pool);
     let (shutdown, threads) = (&shared.shutdown, &shared.threads);
     let (mut not_started, mut never_up) = (None, None);
     let [connections_gone, admin_gone] = [(); 2].map(|()| CancellationToken::new());

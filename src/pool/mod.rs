@@ -1,7 +1,7 @@
 //! The pool: all processes of a worker, and the queue in front of them.
 //!
-//! HTTP, and any other front door, gives requests to [`Pool::call`], and else asks only how the
-//! pool is. The call goes into the queue; the process that is woken for it takes it from there
+//! HTTP, and any other front, gives requests to [`Pool::call`], and else asks only how the pool is.
+//! The call goes into the queue; the process that is woken for it takes it from there
 //! (`Dispatcher::poll_take`), and its answer comes back over a channel of its own. No lock is held
 //! across an await.
 //!

@@ -20,7 +20,7 @@ use std::borrow::Borrow;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
-/// A request for the handler, as a front door asks it of the pool.
+/// A request for the handler, as HTTP or another front gives it to the pool.
 #[derive(Debug)]
 pub struct Job {
     /// The inside of the payload's JSON string, as the client wrote it.

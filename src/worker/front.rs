@@ -20,23 +20,23 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use tracing::{debug, info};
 
-/// Where calls will come from, before there is a pool for them.
-pub(super) enum Door {
+/// A front that is bound: connections or AWS Lambda, before there is a pool to give calls to.
+pub(super) enum BoundFront {
     Http(Listener),
     Lambda(LambdaConfig),
 }
 
-impl Door {
+impl BoundFront {
     /// The addresses that are listened on.
     pub(super) fn addresses(&self) -> Vec<SocketAddr> {
         match self {
-            Door::Http(listener) => listener.addresses(),
-            Door::Lambda(_) => Vec::new(),
+            BoundFront::Http(listener) => listener.addresses(),
+            BoundFront::Lambda(_) => Vec::new(),
         }
     }
 }
 
-/// Where calls come from.
+/// A source of calls for the pool.
 pub(super) enum Front {
     /// Connections to the worker's address, and the file that is there meanwhile.
     Http(Listener, Option<PathBuf>),
@@ -46,13 +46,18 @@ pub(super) enum Front {
 
 impl Front {
     /// The listener, or AWS Lambda where that runs the worker.
-    pub(super) fn of(door: Door, config: &Config, shared: &SharedParts, pool: &Arc<Pool>) -> Front {
-        let lambda = match door {
-            Door::Http(listener) => {
+    pub(super) fn of(
+        bound: BoundFront,
+        config: &Config,
+        shared: &SharedParts,
+        pool: &Arc<Pool>,
+    ) -> Front {
+        let lambda = match bound {
+            BoundFront::Http(listener) => {
                 let listener = listener.with_memory_budget(shared.budget.clone());
                 return Front::Http(listener, config.lock_file.clone());
             }
-            Door::Lambda(lambda) => lambda,
+            BoundFront::Lambda(lambda) => lambda,
         };
         let process = &config.process;
         Front::Lambda(Box::new(Lambda {
@@ -95,21 +100,24 @@ impl Front {
 pub(super) fn open(
     config: &Config,
     inherited: InheritedSockets,
-) -> Result<(Door, Option<Listener>), StartError> {
+) -> Result<(BoundFront, Option<Listener>), StartError> {
     let (for_callers, for_operators) = inherited.split(config.http.admin);
-    let door = open_for_callers(config, for_callers)?;
+    let bound = open_for_callers(config, for_callers)?;
     let admin = listen_for_operators(&config.http, for_operators)?;
-    Ok((door, admin))
+    Ok((bound, admin))
 }
 
 /// Listens for callers, unless their calls come from AWS Lambda; logs where, and with how much memory.
-fn open_for_callers(config: &Config, inherited: Vec<TcpListener>) -> Result<Door, StartError> {
+fn open_for_callers(
+    config: &Config,
+    inherited: Vec<TcpListener>,
+) -> Result<BoundFront, StartError> {
     let (version, command) = (version(), config.command.as_ref().map(Command::shown));
     let (processes, threads) = (config.pool.processes.get(), config.threads.get());
     if let Some(lambda) = &config.lambda {
         let (address, events) = (lambda.runtime_api, lambda.events.get());
         info!(%address, events, processes, threads, version, command, "taking events from AWS Lambda");
-        return Ok(Door::Lambda(lambda.clone()));
+        return Ok(BoundFront::Lambda(lambda.clone()));
     }
     let is_inherited = !inherited.is_empty();
     let listener = match is_inherited {
@@ -122,7 +130,7 @@ fn open_for_callers(config: &Config, inherited: Vec<TcpListener>) -> Result<Door
     }
     debug!(processors = allowed(), "processors found");
     let Some(memory_limit) = config.memory_limit else {
-        return Ok(Door::Http(listener));
+        return Ok(BoundFront::Http(listener));
     };
     info!(
         memory_limit,
@@ -130,7 +138,7 @@ fn open_for_callers(config: &Config, inherited: Vec<TcpListener>) -> Result<Door
         max_connections = config.http.max_connections.get(),
         "memory is limited by the control group"
     );
-    Ok(Door::Http(listener.with_small_receive_buffers()))
+    Ok(BoundFront::Http(listener.with_small_receive_buffers()))
 }
 
 /// Listens at the address of `--admin`, if there is one.

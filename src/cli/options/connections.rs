@@ -84,7 +84,7 @@ pub(super) struct ConnectionOptions {
 }
 
 impl ConnectionOptions {
-    /// The settings of the front door at these addresses.
+    /// The settings of HTTP at these addresses.
     pub(super) fn into_config(
         self,
         listen: Vec<SocketAddr>,

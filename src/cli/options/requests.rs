@@ -9,7 +9,7 @@ use std::time::Duration;
 /// The time for one reply, where neither a setting nor the platform says it.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Limits of requests. The pool, the processes and the front door keep one part each, so the
+/// Limits of requests. The pool, the processes and HTTP keep one part each, so the
 /// configuration of each is made by its own options.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Requests")]
