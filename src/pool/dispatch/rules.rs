@@ -15,8 +15,7 @@ use std::time::Instant;
 #[derive(Debug, Clone, Copy)]
 pub(in crate::pool) struct Near {
     pub(in crate::pool) thread: ThreadNumber,
-    /// The next free place of the queue when the process last took no call: calls before it have
-    /// been left for a turn, and are near.
+    /// Calls before this place have been left for a turn, and are near.
     pub(in crate::pool) left_before: u64,
     /// The calls before this place have been searched, and none of them is near.
     pub(in crate::pool) first_unsearched: u64,
@@ -39,22 +38,19 @@ pub(in crate::pool) enum Choice {
 impl DispatchState {
     /// The call that a process takes next. With one thread, the first.
     ///
-    /// With several threads (`near`), a process that may be given all calls that wait takes those
-    /// of its own thread first, and while it has requests it leaves those of other threads to these
-    /// threads for one turn. So most calls stay on their thread, where they and their answers cost
-    /// less than half of what they cost across threads. Where capacity is scarce, or calls were
-    /// handed back, the first call is the next one, whatever its thread.
+    /// With several threads (`near`), a process takes the calls of its own thread first, and leaves
+    /// those of other threads to these threads for one turn, unless it is idle. So most calls stay
+    /// on their thread, where they and their answers cost less than half of what they cost across
+    /// threads. From its next turn on a call that was left is as near as its own: each process
+    /// overtakes a call for one turn at most. Where calls were handed back, the first call is the
+    /// next one, whatever its thread.
     pub(in crate::pool) fn choose(&self, load: Load, near: Option<Near>) -> Choice {
         if self.queue.is_empty() || !self.may_take(load) {
             return Choice::Nothing;
         }
-        let is_scarce = self.queue.len() > load.free_capacity;
-        let Some(near) = near.filter(|_| !is_scarce) else {
+        let Some(near) = near.filter(|_| !self.queue.has_handed_back()) else {
             return Choice::First;
         };
-        if self.queue.has_handed_back() {
-            return Choice::First;
-        }
         let is_near = |place, call: &QueuedCall| {
             // Slots are dealt out to the threads in turn: with fewer slots than threads, the last
             // threads have none.
