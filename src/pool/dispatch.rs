@@ -96,6 +96,15 @@ pub(super) struct Dispatcher {
     pub(super) metrics: Arc<Metrics>,
 }
 
+/// Why calls go back into the queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum PutBack {
+    /// A process that was given the calls ended, and never started on them.
+    AfterEnd,
+    /// A process took the calls, and was not given them.
+    Ungiven,
+}
+
 #[derive(Debug)]
 pub(super) struct DispatchState {
     pub(super) queue: Queue<QueuedCall>,
@@ -210,8 +219,12 @@ impl Dispatcher {
             self.wants_more.notify_one();
         }
         if let Some(process) = process {
-            self.mailboxes.wake(process.thread, process.waker);
+            self.wake_process(process);
         }
+    }
+
+    fn wake_process(&self, process: Registered<Waker>) {
+        self.mailboxes.wake(process.thread, process.waker);
     }
 
     /// The mailboxes of the threads.
@@ -235,18 +248,18 @@ impl Dispatcher {
     /// Puts calls that never started back into the queue, at the places that they had.
     pub(super) fn hand_back(&self, calls: Vec<QueuedCall>) {
         if !calls.is_empty() {
-            self.put_back(calls, true);
+            self.put_back(calls, PutBack::AfterEnd);
         }
     }
 
     /// Puts calls that a process has taken, and was not given, back into the queue.
     pub(super) fn put_back_ungiven(&self, intake: &mut Intake) {
         if !intake.calls.is_empty() {
-            self.put_back(intake.calls.drain(..).collect(), false);
+            self.put_back(intake.calls.drain(..).collect(), PutBack::Ungiven);
         }
     }
 
-    fn put_back(&self, calls: Vec<QueuedCall>, were_given: bool) {
+    fn put_back(&self, calls: Vec<QueuedCall>, reason: PutBack) {
         let now = Instant::now();
         let mut state = self.lock();
         let refusal = match state.is_closed {
@@ -268,7 +281,7 @@ impl Dispatcher {
                 continue;
             }
             // Until a first process is up, failed starts over the whole pool end this sooner.
-            if were_given && state.health.was_ever_up() {
+            if reason == PutBack::AfterEnd && state.health.was_ever_up() {
                 call.times_handed_back += 1;
                 if call.times_handed_back > MAX_HAND_BACKS {
                     handed_back_too_often.push(call);
@@ -297,9 +310,11 @@ impl Dispatcher {
         let why = "one process after another ended while it had the request".into();
         answer_all(handed_back_too_often, Some(RequestFailure::Exited(why)));
         for process in woken {
-            self.wake(Some(process), false);
+            self.wake_process(process);
         }
-        self.wake(None, could_grow);
+        if could_grow {
+            self.wants_more.notify_one();
+        }
         self.deadline_moved.notify_one();
     }
 

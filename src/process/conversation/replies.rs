@@ -17,7 +17,7 @@ impl<T: Ticket> Conversation<T> {
         match line {
             ProcessLine::Whole(line) => self.whole_line(now, line, is_first),
             ProcessLine::TooLong(line) if line::is_braced(line) => self.too_long(now, line),
-            ProcessLine::TooLong(line) => self.stray(now, line, true),
+            ProcessLine::TooLong(_) => self.stray(now, line),
         }
     }
 
@@ -34,7 +34,7 @@ impl<T: Ticket> Conversation<T> {
             Parsed::Reply(id, answer) => self.named_reply(now, id, &answer),
             Parsed::Unnamed(answer, extra) => match (self.ids, extra) {
                 (_, ExtraMembers::Logger) | (Ids::Repeated, ExtraMembers::Others) => {
-                    self.stray(now, line, false)
+                    self.stray(now, ProcessLine::Whole(line))
                 }
                 (Ids::Repeated, ExtraMembers::Nothing) => {
                     self.misnamed_reply(now, Fault::MissingId, &"".into())
@@ -58,11 +58,11 @@ impl<T: Ticket> Conversation<T> {
             }
             Parsed::Ready(announcement) if is_first => self.ready(now, announcement),
             Parsed::Ready(_) => {
-                self.stray(now, line, false);
+                self.stray(now, ProcessLine::Whole(line));
                 self.late_ready_line();
             }
             Parsed::IdOnly(_) | Parsed::Malformed(..) | Parsed::Stray => {
-                self.stray(now, line, false)
+                self.stray(now, ProcessLine::Whole(line))
             }
         }
     }
@@ -244,7 +244,11 @@ impl<T: Ticket> Conversation<T> {
         }
     }
 
-    fn stray(&mut self, now: Instant, line: &[u8], is_cut: bool) {
+    fn stray(&mut self, now: Instant, line: ProcessLine<'_>) {
+        let (line, is_cut) = match line {
+            ProcessLine::Whole(line) => (line, false),
+            ProcessLine::TooLong(line) => (line, true),
+        };
         if self.flights.is_empty() && self.ids == Ids::Never {
             self.silence.wait(now);
         }
