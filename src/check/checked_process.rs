@@ -7,7 +7,7 @@ use super::desk::{Desk, Record};
 use super::orphans::names_of_orphans;
 use super::payloads::in_string;
 use super::relay::{Relay, relay_to};
-use super::reply::{Last, Reply, Standing};
+use super::reply::{EndByStdin, Reply, Standing};
 use crate::budget::MemoryBudget;
 use crate::config::HandlerLog;
 use crate::error::RequestFailure;
@@ -195,7 +195,7 @@ impl CheckedProcess {
     }
 
     /// Gives the process a request, and closes its stdin behind the line.
-    pub(super) async fn ask_last(&mut self, payload: &str, limit: Duration) -> Last {
+    pub(super) async fn ask_last(&mut self, payload: &str, limit: Duration) -> EndByStdin {
         self.owner.source_mut().begin_exchange();
         let (call, mut answered) = Call::new(self.job(payload, limit));
         self.owner.source_mut().add(call);
@@ -207,7 +207,7 @@ impl CheckedProcess {
             }
         }
         let last = self.end_unasked(limit).await;
-        Last {
+        EndByStdin {
             outcome: answered.try_recv().ok().map(|(outcome, _)| outcome),
             ..last
         }
@@ -215,7 +215,7 @@ impl CheckedProcess {
 
     /// Closes the stdin of the process behind the lines that are written, and lists the processes
     /// that it leaves behind.
-    pub(super) async fn end_unasked(&mut self, limit: Duration) -> Last {
+    pub(super) async fn end_unasked(&mut self, limit: Duration) -> EndByStdin {
         self.owner.end_input();
         let begun = Instant::now();
         let has_ended = self.ends_within(limit).await;
@@ -226,7 +226,7 @@ impl CheckedProcess {
             left = names_of_orphans().await;
             self.reap().await;
         }
-        Last {
+        EndByStdin {
             outcome: None,
             left,
             took,

@@ -24,7 +24,7 @@ const SILENCE: Duration = Duration::from_millis(500);
 
 /// True when a process answers, rather than writes a banner or other text, after it was sent many requests and before its
 /// stdin ends.
-pub(super) async fn overflows(
+pub(super) async fn answers_when_flooded(
     launcher: &Launcher,
     payload: &str,
     limit: Duration,
@@ -48,9 +48,9 @@ pub(super) async fn overflows(
     };
     let read = answers(&mut stdout, process.id(), limit);
     // Cancel-safe: the process is killed behind it.
-    let overflows = tokio::select! {
+    let answers_when_flooded = tokio::select! {
         biased;
-        overflows = read => overflows,
+        answers_when_flooded = read => answers_when_flooded,
         () = write => false,
         () = drain => false,
         () = exit.ended() => false,
@@ -59,7 +59,7 @@ pub(super) async fn overflows(
     exit.ended().await;
     // How it ended is known: it was killed.
     let _ = process.reap();
-    Ok(overflows)
+    Ok(answers_when_flooded)
 }
 
 /// True when enough replies come before the limit, or before a silence.

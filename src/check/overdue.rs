@@ -25,7 +25,7 @@ pub(super) struct OverdueProcess {
     /// The command is mawk, which reads in blocks.
     pub(super) is_mawk: bool,
     /// Another process wrote replies when it had many requests at the same time.
-    pub(super) overflows: bool,
+    pub(super) answers_when_flooded: bool,
 }
 
 /// Why a process has not answered.
@@ -48,7 +48,7 @@ pub(super) fn explain(overdue: &OverdueProcess) -> Explanation {
         let summary = format!("no reply within {limit}: {summary}");
         return explanation(summary, "", vec![mend]);
     }
-    let is_slow = overdue.unread_bytes > 0 || (overdue.is_running && !overdue.overflows);
+    let is_slow = overdue.unread_bytes > 0 || (overdue.is_running && !overdue.answers_when_flooded);
     if last_reply(&overdue.output_at_end).is_some() && is_slow {
         let cause = match overdue.unread_bytes {
             0 => "The process was still working on the request then",
@@ -66,7 +66,7 @@ pub(super) fn explain(overdue: &OverdueProcess) -> Explanation {
     }
     if let Some(Mistake { summary, mend }) = mistake_in(&overdue.output_at_end) {
         let summary = format!("no reply within {limit}; when stdin was closed: {summary}");
-        return match overdue.overflows {
+        return match overdue.answers_when_flooded {
             true => explanation(
                 summary,
                 "The process does not flush its output either.",
@@ -75,7 +75,7 @@ pub(super) fn explain(overdue: &OverdueProcess) -> Explanation {
             false => explanation(summary, "", vec![mend]),
         };
     }
-    if overdue.overflows {
+    if overdue.answers_when_flooded {
         return explanation(
             format!("no reply within {limit}, but many requests at once were answered"),
             "The process writes its replies into a buffer and does not flush it.",
@@ -87,7 +87,7 @@ pub(super) fn explain(overdue: &OverdueProcess) -> Explanation {
 
 /// Explains a process that answered when its stdin was closed, and was not slow.
 fn answered_at_the_end(overdue: &OverdueProcess) -> Explanation {
-    let (cause, mend) = match (overdue.is_mawk, overdue.overflows) {
+    let (cause, mend) = match (overdue.is_mawk, overdue.answers_when_flooded) {
         (true, _) => ("", Mend::Mawk),
         (false, true) => (
             "The process wrote its reply into a buffer and did not flush it: with many requests \
@@ -184,7 +184,7 @@ mod tests {
         let cases = [
             (
                 OverdueProcess {
-                    overflows: true,
+                    answers_when_flooded: true,
                     ..late()
                 },
                 Some(Mend::Flush),
@@ -210,7 +210,7 @@ mod tests {
             (
                 OverdueProcess {
                     is_running: true,
-                    overflows: true,
+                    answers_when_flooded: true,
                     ..late()
                 },
                 Some(Mend::Flush),
@@ -226,7 +226,7 @@ mod tests {
             ),
             (
                 OverdueProcess {
-                    overflows: true,
+                    answers_when_flooded: true,
                     ..overdue()
                 },
                 Some(Mend::Flush),
@@ -235,7 +235,7 @@ mod tests {
             (
                 OverdueProcess {
                     is_mawk: true,
-                    overflows: true,
+                    answers_when_flooded: true,
                     ..late()
                 },
                 Some(Mend::Mawk),

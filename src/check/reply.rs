@@ -39,7 +39,7 @@ pub(super) enum Standing {
 
 /// The end of a process by the end of its stdin.
 #[derive(Debug)]
-pub(super) struct Last {
+pub(super) struct EndByStdin {
     /// The answer to its last request.
     pub(super) outcome: Option<Outcome>,
     /// Processes that it left behind: names and ids.

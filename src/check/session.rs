@@ -24,7 +24,7 @@ pub(super) struct Session<'a> {
     /// The process that rules share, while it is sound.
     process: Option<CheckedProcess>,
     /// A process whose stdin comes in pieces, for the rules `large` and `sigterm`.
-    second: Option<CheckedProcess>,
+    relayed: Option<CheckedProcess>,
     pub(super) facts: Facts,
     report: &'a mut dyn FnMut(&Finding),
 }
@@ -79,7 +79,7 @@ impl<'a> Session<'a> {
             launcher,
             language: Language::of(&config.command, directory.path()),
             process: None,
-            second: None,
+            relayed: None,
             facts: Facts::default(),
             report,
         }
@@ -110,8 +110,8 @@ impl<'a> Session<'a> {
             self.tell(finding);
         }
         self.end_process().await;
-        if let Some(mut second) = self.second.take() {
-            second.kill_and_reap().await;
+        if let Some(mut relayed) = self.relayed.take() {
+            relayed.kill_and_reap().await;
         }
     }
 
@@ -184,8 +184,8 @@ impl<'a> Session<'a> {
     /// The process that rules share: a new one, where the last is not sound any more.
     pub(super) async fn sound(&mut self) -> Result<&mut CheckedProcess, LaunchError> {
         let is_sound = |process: &CheckedProcess| *process.standing() == Standing::Sound;
-        let is_spent = self.facts.ends_after_reply.is_some();
-        if is_spent || !self.process.as_ref().is_some_and(is_sound) {
+        let ends_after_reply = self.facts.ends_after_reply.is_some();
+        if ends_after_reply || !self.process.as_ref().is_some_and(is_sound) {
             self.end_process().await;
             let process = CheckedProcess::start(self.launcher, Delivery::Plain).await?;
             self.process = Some(process);
@@ -208,17 +208,17 @@ impl<'a> Session<'a> {
     }
 
     /// A process whose stdin comes in pieces.
-    pub(super) async fn take_second(&mut self) -> Result<CheckedProcess, LaunchError> {
-        let is_spent = self.facts.ends_after_reply.is_some();
-        match self.second.take().filter(|_| !is_spent) {
-            Some(second) if *second.standing() == Standing::Sound => Ok(second),
+    pub(super) async fn take_relayed(&mut self) -> Result<CheckedProcess, LaunchError> {
+        let ends_after_reply = self.facts.ends_after_reply.is_some();
+        match self.relayed.take().filter(|_| !ends_after_reply) {
+            Some(relayed) if *relayed.standing() == Standing::Sound => Ok(relayed),
             Some(_) | None => CheckedProcess::start(self.launcher, Delivery::Pieces).await,
         }
     }
 
-    /// Keeps a process for [`Session::take_second`].
-    pub(super) fn keep_second(&mut self, process: CheckedProcess) {
-        self.second = Some(process);
+    /// Keeps a process for [`Session::take_relayed`].
+    pub(super) fn keep_relayed(&mut self, process: CheckedProcess) {
+        self.relayed = Some(process);
     }
 
     /// Time that a start of the process may take, by the time of the first one.

@@ -55,12 +55,12 @@ impl OutcomeLabel {
 
 /// Figures of all requests for the function.
 #[derive(Debug)]
-pub struct RequestMetrics(Box<[OfThread]>);
+pub struct RequestMetrics(Box<[ThreadFigures]>);
 
 /// The figures of one thread, alone in their cache lines.
 #[derive(Debug, Default)]
 #[repr(align(128))]
-struct OfThread {
+struct ThreadFigures {
     outcomes: [AtomicU64; OUTCOMES],
     /// Times of responses with a result.
     ok: Histogram,
@@ -86,7 +86,11 @@ pub struct RequestTotals {
 impl RequestMetrics {
     /// Figures that are all 0.
     pub(super) fn new(threads: NonZeroUsize) -> RequestMetrics {
-        RequestMetrics((0..threads.get()).map(|_| OfThread::default()).collect())
+        RequestMetrics(
+            (0..threads.get())
+                .map(|_| ThreadFigures::default())
+                .collect(),
+        )
     }
 
     /// Records a request that is over, on its thread: its response's status, if it had one, the

@@ -3,7 +3,7 @@
 use super::{error_of, sentence, shown};
 use crate::check::checked_process::FIRST_START;
 use crate::check::finding::Finding;
-use crate::check::flood::overflows;
+use crate::check::flood::answers_when_flooded;
 use crate::check::language::is_mawk;
 use crate::check::lines::{Mistake, last_reply, mistake_in, wrong_id};
 use crate::check::mend::Mend;
@@ -214,7 +214,8 @@ async fn overdue(
     // Stray lines behind the end of stdin say nothing of a process that serves.
     process.take_strays();
     if mistake_in(&overdue.output).is_none() {
-        overdue.overflows = overflows(session.launcher, payload, limit).await?;
+        overdue.answers_when_flooded =
+            answers_when_flooded(session.launcher, payload, limit).await?;
     }
     session.facts.is_slow = is_slow;
     let explained = explain(&overdue);

@@ -95,7 +95,7 @@ async fn end_of_input(session: &mut Session<'_>) -> Result<EndOfInput, LaunchErr
 
 /// SIGTERM ends the process.
 pub(in crate::check) async fn sigterm(session: &mut Session<'_>) -> Result<Finding, LaunchError> {
-    let mut process = session.take_second().await?;
+    let mut process = session.take_relayed().await?;
     let is_askable = session.facts.lacks.is_none() && session.facts.ends_after_reply.is_none();
     if is_askable && process.record().output_bytes == 0 {
         // A process that has answered has set up its handlers of signals.

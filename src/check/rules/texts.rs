@@ -96,7 +96,7 @@ pub(in crate::check) async fn large(session: &mut Session<'_>) -> Result<Finding
         (LONG_LINE, "of 1 MiB"),
     ] {
         let text = format!("{MARK}{}", long(bytes));
-        let mut process = session.take_second().await?;
+        let mut process = session.take_relayed().await?;
         // A new process has its start before it.
         let start = match process.record().output_bytes {
             0 => session.time_to_start(),
@@ -132,7 +132,7 @@ pub(in crate::check) async fn large(session: &mut Session<'_>) -> Result<Finding
         };
         let (count, lines) = process.take_strays();
         session.add_strays(count, lines);
-        session.keep_second(process);
+        session.keep_relayed(process);
         if let Some(finding) = finding {
             return Ok(finding);
         }
