@@ -173,7 +173,7 @@ pub struct RecycleConfig {
     pub max_requests: Option<NonZeroUsize>,
     /// The age of the process.
     pub max_age: Option<Duration>,
-    /// Resident memory of the process and all below it, in bytes.
+    /// Resident memory of the process and its descendants, in bytes.
     pub max_memory_bytes: Option<u64>,
 }
 

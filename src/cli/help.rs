@@ -20,7 +20,7 @@ const COMMON: [(&str, &str); 15] = [
     ("max-processes", "Processes to grow to under load"),
     ("wait-ready", "No request before a process's ready line"),
     ("reload", "Replace the processes when files change"),
-    ("timeout", "For one reply"),
+    ("timeout", "Longest time for one reply"),
     ("queue", "Requests that may wait"),
     ("max-body", "Largest request body"),
     ("allow-host", "A host name to accept beyond loopback"),

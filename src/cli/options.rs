@@ -149,7 +149,7 @@ pub(super) struct ServeOptions {
 /// Defaults that follow from the platform, where it has some.
 #[derive(Debug, Default)]
 struct Defaults {
-    /// For one reply.
+    /// The longest time for one reply.
     timeout: Option<Duration>,
     /// Processes to keep alive.
     processes: Option<NonZeroUsize>,

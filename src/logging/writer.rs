@@ -159,7 +159,7 @@ fn write_lines(mut log: impl Write, lines: &Receiver<LogMessage>, counts: &Buffe
                 // This line comes back through the buffer.
                 warn!(
                     lines = lost,
-                    "lines of this log were lost: nobody read it, or it was full"
+                    "lines of this log were lost: its reader was too slow, or it was full"
                 );
             }
         }

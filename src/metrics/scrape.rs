@@ -55,7 +55,7 @@ pub struct ProcessGauges {
     pub active: usize,
     /// Time with a request of all processes that there are, in nanoseconds.
     pub busy_ns: u64,
-    /// Resident memory of all processes and what is below them, when it was last measured.
+    /// Resident memory of all processes and their descendants, when it was last measured.
     pub resident_bytes: u64,
 }
 

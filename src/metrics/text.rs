@@ -159,7 +159,7 @@ impl MetricsCollector {
         }
         let help = "Most processes that there may be";
         writer.gauge("faas_processes_limit", help, None, processes.limit as f64)?;
-        let help = "Resident memory of all processes and of what is below them";
+        let help = "Resident memory of all processes and their descendants";
         let resident = processes.resident_bytes as f64;
         writer.gauge("faas_process_resident", help, Some(&Unit::Bytes), resident)
     }
@@ -201,7 +201,8 @@ impl MetricsCollector {
             let labels = [("stream", stream.as_str())];
             counter(family.encode_family(&labels)?, log(stream).1)?;
         }
-        let help = "Lines of the worker's log that were lost because nobody read it";
+        let help =
+            "Lines of the worker's log that were lost: its reader was too slow, or it was full";
         writer.counter("faas_log_dropped", help, None, self.scrape.log_lost as f64)
     }
 

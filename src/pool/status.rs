@@ -1,4 +1,5 @@
-//! What each process is doing, for metrics and for people: written by its owner, read by anyone.
+//! What each process is doing, for metrics and for operators: written by its owner, read on any
+//! thread.
 
 use crate::metrics::scrape::ProcessGauges;
 use compact_str::CompactString;
@@ -44,11 +45,11 @@ pub(super) struct ProcessStatus {
     busy_since_ns: AtomicU64,
     /// Time with a request before that, in nanoseconds.
     busy_ns: AtomicU64,
-    /// Resident memory of the process and what is below it at the last measurement, in bytes.
+    /// Resident memory of the process and its descendants at the last measurement, in bytes.
     resident_bytes: Arc<AtomicU64>,
     /// When the process last wrote to stderr, in nanoseconds since its start; `NEVER_NS`: never.
     last_stderr_ns: AtomicU64,
-    /// The request that made the process busy. `None` where nobody can ask for it.
+    /// The request that made the process busy. `None` where operators cannot ask for it.
     request: Option<Mutex<CompactString>>,
 }
 
@@ -196,7 +197,7 @@ pub struct ProcessReport {
     pub served: u64,
     /// Processes of its slot before it.
     pub restarts: u64,
-    /// Resident memory of the process and what is below it, in bytes, when last measured.
+    /// Resident memory of the process and its descendants, in bytes, when last measured.
     pub resident_bytes: Option<u64>,
     /// Time since it was started.
     pub age: Duration,

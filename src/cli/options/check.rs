@@ -33,7 +33,7 @@ pub(in crate::cli) struct CheckOptions {
     /// Form of the findings: text, tap, json, junit
     #[arg(long, value_name = "FORM", default_value = "text", value_parser = form)]
     format: ReportForm,
-    /// For one reply
+    /// Longest time for one reply
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = limit_of_time)]
     timeout: Duration,
 }

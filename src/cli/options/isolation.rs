@@ -10,13 +10,13 @@ use std::path::PathBuf;
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Isolation, of each process")]
 pub(super) struct IsolationOptions {
-    /// Most private memory that it may write to; an allocation beyond fails
+    /// Most private memory that a process may write to; an allocation beyond fails
     #[arg(long, env = "FAAS_LIMIT_MEMORY", value_name = "SIZE", value_parser = memory_limit)]
     limit_memory: Option<u64>,
-    /// Most processor time over its life, in whole seconds; SIGXCPU or SIGKILL beyond
+    /// Most processor time of a process over its life, in whole seconds; SIGXCPU or SIGKILL beyond
     #[arg(long, env = "FAAS_LIMIT_CPU", value_name = "DURATION", value_parser = whole_seconds)]
     limit_cpu: Option<u64>,
-    /// Most descriptors that it may have open
+    /// Most descriptors that a process may have open
     #[arg(long, env = "FAAS_LIMIT_FILES", value_name = "N", value_parser = count)]
     limit_files: Option<NonZeroUsize>,
     /// No file but the system's may be read, and none written (Landlock, Linux 6.2)

@@ -14,7 +14,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Until an item that waits for a process fails: longer than any run.
+/// Time until an item that waits for a process fails: longer than any run.
 const WAITS_FOR: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// Flags of `faas-worker map`, one struct for each heading of the help.

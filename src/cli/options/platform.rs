@@ -31,7 +31,7 @@ pub(in crate::cli) struct Platform {
     pub(super) port: Option<u16>,
     /// The command.
     pub(super) handler: Option<String>,
-    /// For one reply.
+    /// The longest time for one reply.
     pub(super) timeout: Option<Duration>,
     /// The file that is there while requests are taken.
     pub(super) lock_file: Option<PathBuf>,

@@ -20,7 +20,7 @@ pub(super) struct ProcessOptions {
     /// Processes to grow to while requests wait for more than 20 ms [default: no more]
     #[arg(long, env = "FAAS_MAX_PROCESSES", value_name = "N", value_parser = count)]
     max_processes: Option<NonZeroUsize>,
-    /// How long one beyond --processes may have nothing to do
+    /// How long a process beyond --processes may be idle
     #[arg(long, env = "FAAS_IDLE_TIMEOUT", value_name = "DURATION", default_value = "60s",
           value_parser = limit_of_time)]
     idle_timeout: Duration,
@@ -30,7 +30,7 @@ pub(super) struct ProcessOptions {
     /// Replace a process when it is about so old
     #[arg(long, env = "FAAS_MAX_AGE", value_name = "DURATION", value_parser = age)]
     max_age: Option<Duration>,
-    /// Replace a process when it, and all below it, have more memory
+    /// Replace a process when it and its descendants have more memory
     #[arg(long, env = "FAAS_MAX_MEMORY", value_name = "SIZE", value_parser = size)]
     max_memory: Option<u64>,
     /// Most requests at once for one process, whatever it announces
@@ -55,11 +55,11 @@ pub(super) struct ProcessOptions {
           require_equals = true, default_value_t = false, default_missing_value = "true",
           value_parser = BoolishValueParser::new())]
     pub(super) exit_on_failure: bool,
-    /// For the ready line; a first slow start is spared as long
+    /// Longest wait for the ready line; a first slow start is spared as long
     #[arg(long, env = "FAAS_STARTUP_TIMEOUT", value_name = "DURATION", default_value = "60s",
           value_parser = limit_of_time)]
     startup_timeout: Duration,
-    /// From asking a process to stop until SIGKILL
+    /// Time from asking a process to stop until SIGKILL
     #[arg(long, env = "FAAS_GRACE", value_name = "DURATION", default_value = "5s",
           value_parser = duration)]
     grace: Duration,

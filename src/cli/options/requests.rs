@@ -14,8 +14,8 @@ pub(super) const TIMEOUT: Duration = Duration::from_secs(30);
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Requests")]
 pub(super) struct RequestOptions {
-    /// For one reply; a caller may ask for less with x-faas-timeout-ms [default: 30s, on AWS Lambda
-    /// 15m]
+    /// Longest time for one reply; a caller may ask for less with x-faas-timeout-ms [default: 30s,
+    /// on AWS Lambda 15m]
     #[arg(long, env = "FAAS_TIMEOUT", value_name = "DURATION", value_parser = limit_of_time)]
     pub(super) timeout: Option<Duration>,
     /// Requests that may wait
