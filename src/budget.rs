@@ -34,8 +34,8 @@ struct Account {
     /// Bytes of responses among `held`.
     response_bytes: AtomicU64,
     is_overdraft_granted: AtomicBool,
-    /// The last overdraft counts as open while more bytes than this are held, and any bytes of a
-    /// response. `u64::MAX`: it is settled.
+    /// Bytes that were held when the last overdraft was granted. The next one is granted when no
+    /// more than this is held, or no byte of a response. `u64::MAX`: the last one is settled.
     settled_bytes: AtomicU64,
     /// Notified when there is room again, or an overdraft was dropped.
     room: Notify,

@@ -141,7 +141,7 @@ codes! {
 }
 
 impl RequestFailure {
-    /// What callers and logs call it.
+    /// The code by which callers and logs know the failure.
     pub fn code(&self) -> Code {
         match self {
             RequestFailure::Handler { .. } => Code::HandlerError,
@@ -163,7 +163,7 @@ impl RequestFailure {
         }
     }
 
-    /// Why, where that was found out and is not only what happened.
+    /// The cause in words; `None` where the variant says all that is known.
     pub fn cause(&self) -> Option<&Cause> {
         match self {
             RequestFailure::Overloaded { why, .. }

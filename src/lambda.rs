@@ -38,8 +38,8 @@ use tracing::{debug, error, info, warn};
 /// already. A handler without a ready line is not known to be up before its first reply.
 const LONGEST_START: Duration = Duration::from_millis(250);
 
-/// Longest wait for a process to be up after the restore from a snapshot: the processes of the snapshot
-/// are, unless they have ended.
+/// Longest wait for a process to be up after the restore from a snapshot: the snapshot's processes
+/// are up already, unless they have ended.
 const LONGEST_RESTORE: Duration = Duration::from_secs(3);
 
 /// The time to the next question after the runtime API failed to answer one; doubled each time.

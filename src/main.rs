@@ -71,7 +71,7 @@ fn logged(log: LogSettings, run: impl FnOnce() -> Result<u8, StartError>) -> Exi
     let _last_lines = match logging::start(log.format, log.level) {
         Ok(last_lines) => last_lines,
         Err(error) => {
-            // There is no log yet. A closed stderr leaves nobody to tell.
+            // There is no log yet. With a closed stderr, the line is lost.
             let line = format!("cannot start the thread that writes the log: {error}");
             drop(writeln!(std::io::stderr(), "{line}"));
             return ExitCode::FAILURE;

@@ -195,7 +195,8 @@ async fn with_processes(
     // wait for the first one. The window has the limit.
     let budget = MemoryBudget::new(u64::MAX);
     let metrics = Arc::new(Metrics::new(config.threads));
-    // The end of the processes is no signal's, so that a first signal is always the first.
+    // A shutdown of its own for the processes: they end after the run without a signal, so a signal
+    // that comes then still counts as the first.
     let ending = Shutdown::default();
     let (counted, told) = (budget.clone(), ending.clone());
     let pool = Pool::start(config, limit, counted, told, threads, metrics)?;

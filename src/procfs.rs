@@ -257,7 +257,7 @@ fn resident_bytes(process: &Path) -> u64 {
     pages.unwrap_or(0) * rustix::param::page_size() as u64
 }
 
-/// The children of this program, ended ones included that nobody has reaped.
+/// The children of this program, also those that have ended and are not reaped.
 pub fn own_children() -> Vec<Pid> {
     children_by_thread(Path::new("/proc/self")).unwrap_or_else(|_| own_children_by_parent())
 }

@@ -1,6 +1,6 @@
 //! The service manager (systemd): the sockets that it opened, and what it is told of the worker.
 //!
-//! Without one, there are no sockets and nobody is told. With `Type=notify` a start is over when a
+//! Without one, there are no sockets and no messages. With `Type=notify` a start is over when a
 //! process of the handler is up, as `/ready` says; a watchdog is answered by the thread that
 //! accepts connections, so that a thread that hangs is noticed.
 

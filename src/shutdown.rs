@@ -64,7 +64,7 @@ impl Shutdown {
     /// Begins a stage, and all before it that have not begun. Of no effect if it has begun already.
     pub fn advance(&self, stage: Stage) {
         self.shared.stage.fetch_max(stage as u8, Ordering::AcqRel);
-        // In order, so that whoever waits for several sees the first one first.
+        // In order, so that a task that waits for several sees the first one first.
         for begun in &self.shared.begun[..stage as usize] {
             begun.cancel();
         }

@@ -28,7 +28,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::time::{sleep, timeout};
 
-/// Caps of the conversation: the defaults of the worker, but for more requests ahead, at any pace.
+/// Limits of the conversation: the worker's defaults, except that more requests are given ahead, at
+/// any pace.
 const MAX_CONCURRENCY: usize = 64;
 const READ_AHEAD: usize = 200;
 const MAX_REPLY_BYTES: usize = 8 << 20;
@@ -42,7 +43,8 @@ const SILENCE: Duration = Duration::from_millis(30);
 /// Longest wait for that silence.
 const SILENCE_WITHIN: Duration = Duration::from_millis(600);
 
-/// Longest time of a start, for a process that uses it.
+/// How long a process may take to start, if it is still starting when the time for its reply is
+/// over.
 pub(super) const FIRST_START: Duration = Duration::from_secs(30);
 
 /// How request lines reach a process.
@@ -166,7 +168,7 @@ impl CheckedProcess {
         }
     }
 
-    /// Asks the first thing. A process that is still starting behind the limit has [`FIRST_START`].
+    /// Asks the first thing. A process that is still starting at the limit has [`FIRST_START`].
     pub(super) async fn ask_first(&mut self, payload: &str, limit: Duration) -> Reply {
         self.owner.source_mut().begin_exchange();
         let (call, mut answered) = Call::new(self.job(payload, FIRST_START.max(limit)));

@@ -13,7 +13,7 @@ pub enum Verdict {
     Ok,
     /// Broken.
     Fail,
-    /// Broken, and no more than that it should be kept.
+    /// Broken, but the level of the finding is not `must`: a handler need not keep the rule.
     Warn,
     /// Not tried.
     Skip,
@@ -108,7 +108,8 @@ impl Finding {
         self
     }
 
-    /// As a strict check counts the finding: a broken should fails the check.
+    /// The finding as a strict check counts it: a broken rule of the level `should` fails the
+    /// check, too.
     #[must_use]
     pub fn strict(self) -> Finding {
         let verdict = match (self.verdict, self.level) {

@@ -278,7 +278,8 @@ impl<'a> Session<'a> {
         let (limit, start) = (self.config.timeout, self.time_to_start());
         let is_up = self.facts.first.up_after.is_some();
         let process = self.sound().await?;
-        // A process that has taken a place of another one has its start before it.
+        // A process that has written nothing yet may still be starting, and gets the time for that
+        // too.
         let limit = match process.record().output_bytes {
             0 if is_up => limit + start,
             _ => limit,

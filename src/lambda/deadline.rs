@@ -11,7 +11,7 @@ pub(super) fn latest(deadline_ms: &str) -> Option<Instant> {
     Instant::now().checked_add(left(deadline_ms, now)?)
 }
 
-/// The time from `now`, since 1970, to a deadline; none is left of one that has passed.
+/// The time from `now`, since 1970, to a deadline; zero if that has passed.
 fn left(deadline_ms: &str, now: Duration) -> Option<Duration> {
     let since_1970 = Duration::from_millis(deadline_ms.trim().parse().ok()?);
     Some(since_1970.saturating_sub(now))

@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 /// How long a handler may keep dying, without a reply, before the run ends.
 const KEEPS_DYING_FOR: Duration = Duration::from_secs(10);
 
-/// Items in a row that must have died before the handler counts as dying on all of them.
+/// Items in a row whose process must have died before the handler counts as dying on all of them.
 const LEAST_DEATHS: u32 = 20;
 
-/// Until an item is given to the pool again while no process is up.
+/// Time until an item is given to the pool again while no process is up.
 const LOOKS_AGAIN_AFTER: Duration = Duration::from_millis(100);
 
-/// Until an item that may have been run is given to a process again.
+/// Time until an item that may have been run is given to a process again.
 const RETRY_AFTER: Duration = Duration::from_millis(10);
 
 /// How much is borne before the run ends.
@@ -22,7 +22,7 @@ const RETRY_AFTER: Duration = Duration::from_millis(10);
 pub(super) struct Patience {
     /// How often an item is given to a process at most.
     attempts: usize,
-    /// When processes began to fail without a reply since.
+    /// Since when processes have failed, with no reply in between.
     dying_since: Option<Instant>,
     /// Items in a row whose process died.
     deaths: u32,
@@ -85,7 +85,7 @@ pub(super) fn judge(
         Err(failure) => failure,
     };
     match failure {
-        // Each of the first items may have ended its process, and later items may not.
+        // The first items may each have ended their process; later items may end none.
         RequestFailure::NotLoaded(why) | RequestFailure::Unavailable { why, .. } => {
             patience.record_failure(now);
             let is_unusable = matches!(failure, RequestFailure::NotLoaded(_)) && !patience.has_run;

@@ -27,10 +27,10 @@ use tokio::time::{Interval, MissedTickBehavior, interval_at, timeout};
 /// Bytes of replies and log beyond which no further item is looked at before they are written.
 const MOST_UNWRITTEN: usize = 256 * 1024;
 
-/// Until a signal that ended a process has come to the worker, if it was for both.
+/// Time until a signal that ended a process has reached the worker, if it was sent to both.
 const SIGNALS_COME_WITHIN: Duration = Duration::from_millis(200);
 
-/// Until progress is shown of a run without an item that has ended.
+/// Time until progress is shown of a run in which no item has ended.
 const FIRST_LOOK_WITHIN: Duration = Duration::from_secs(2);
 
 /// A run.
@@ -182,7 +182,7 @@ impl<'a> Run<'a> {
                 () = shutdown.reached(Stage::Killing) => return BatchEnd::Killed,
                 () = output.closed() => return BatchEnd::Closed,
                 _ = syncs.tick(), if self.is_unsynced && self.config.job_log.is_some() => {
-                    // A full channel is followed by a write, which looks at the time.
+                    // If the channel is full, a write is due, and forces the files to the disk.
                     drop(output.try_send(Lines::default()));
                     self.is_unsynced = false;
                 }
@@ -299,8 +299,10 @@ impl<'a> Run<'a> {
         polled.err().map(BatchEnd::HandlerLost)
     }
 
-    /// Whether an item is left to the run that resumes this one: a signal has ended the run, and the
-    /// process of the item too, which is no fault of the item. In order, so are the items behind it.
+    /// Whether an item is left to the run that resumes this one: a signal has ended the run, and
+    /// the
+    /// process of the item too, which is no fault of the item. Where replies keep the order of the
+    /// input, the items behind it are left, too.
     fn is_left_over(&mut self, done: &Done, shutdown: &Shutdown) -> bool {
         let is_draining = shutdown.is_at_least(Stage::Draining);
         let is_by_signal = is_draining && !self.is_halted && self.config.job_log.is_some();

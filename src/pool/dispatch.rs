@@ -205,7 +205,7 @@ impl Dispatcher {
             .store(state.queue.len(), Ordering::Relaxed);
     }
 
-    /// Wakes one process for a waiting call, if there is one of each.
+    /// Wakes one process for a waiting call, if a call and a process wait.
     pub(super) fn wake_one(&self, mut state: MutexGuard<'_, DispatchState>) {
         let process = state.pop_for_waiting(this_thread());
         let could_grow = process.is_none() && state.could_grow();

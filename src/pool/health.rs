@@ -35,7 +35,7 @@ pub(super) struct Health {
 /// What requests have shown of the command since the worker was started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Evidence {
-    /// No request has had the time of a process to its end.
+    /// No request has used up its time with a process.
     Untried,
     /// A process has used up a request's time, and no process has ever answered.
     NoneYet {

@@ -12,7 +12,7 @@
 //! replace, stop).
 //!
 //! Words: a *reload* replaces all processes because the handler's files may have changed; its
-//! *rollout* is the order in which slots do so; a *renewal* is the word to one slot to take part.
+//! *rollout* is the order in which slots do so; a *renewal* asks one slot to take part.
 //! To *recycle* a process is to replace it at a limit of requests, age or memory. Each
 //! *replacement* of a process that serves starts its successor first.
 

@@ -243,8 +243,9 @@ impl<T> Queue<T> {
         !self.handed_back.is_empty()
     }
 
-    /// Whether the call that has waited longest was handed back. Calls that were taken before an
-    /// older one, which was left to its thread, may be handed back too.
+    /// Whether the call that has waited longest was handed back. A call that was handed back is not
+    /// always older than all others: a process may have taken it while an older one was left to its
+    /// thread.
     fn is_handed_back_first(&self) -> bool {
         let Some((back, _)) = self.handed_back.first_key_value() else {
             return false;

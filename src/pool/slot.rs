@@ -54,7 +54,7 @@ pub(super) struct SlotSettings {
     pub(super) is_empty_at_first: bool,
     /// The number of the slot.
     pub(super) number: usize,
-    /// Whether somebody can ask which request a process works on.
+    /// Whether operators can ask which request a process works on.
     pub(super) tells_requests: bool,
 }
 

@@ -6,7 +6,7 @@
 //! | [`Call`] | a job, and the channel for its answer; the pool queues calls |
 //! | `QueuedCall` | a call, with its place in the queue and its times |
 //! | [`Ticket`] | what a conversation sees of it |
-//! | `Flight` | that, with its id, line and times, from the moment it is given to a process to its reply |
+//! | `Flight` | a ticket with its id, line and times, from being given to a process until its reply |
 
 use super::conversation::Ticket;
 use super::line::{ContextMember, RequestContext};
@@ -118,7 +118,7 @@ impl Call {
     }
 }
 
-/// A source of requests may wrap its calls, so that it gets back with a call all that it knows of
+/// A source of requests may wrap its calls, and so gets back, with each call, what it keeps about
 /// it.
 impl<R: Borrow<Call>> Ticket for R {
     fn payload(&self) -> &[u8] {

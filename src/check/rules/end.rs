@@ -67,7 +67,7 @@ async fn end_of_input(session: &mut Session<'_>) -> Result<EndOfInput, LaunchErr
     let mut process = session.take_sound().await?;
     let payload = session.payload();
     let is_mute = session.facts.lacks.is_some();
-    // A new process has its start before it.
+    // A process that has written nothing yet may still be starting, and gets the time for that too.
     let start = match process.record().output_bytes {
         0 => session.time_to_start(),
         _ => Duration::ZERO,

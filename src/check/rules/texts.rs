@@ -97,7 +97,8 @@ pub(in crate::check) async fn large(session: &mut Session<'_>) -> Result<Finding
     ] {
         let text = format!("{MARK}{}", long(bytes));
         let mut process = session.take_relayed().await?;
-        // A new process has its start before it.
+        // A process that has written nothing yet may still be starting, and gets the time for that
+        // too.
         let start = match process.record().output_bytes {
             0 => session.time_to_start(),
             _ => Duration::ZERO,

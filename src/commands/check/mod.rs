@@ -52,7 +52,7 @@ impl Totals {
 }
 
 /// Checks a handler, prints the findings, and gives the exit status: 0 if all rules of the level
-/// must are kept, with `is_strict` also the rules of the level should; 1 if not; 3 if the command
+/// `must` are kept, with `is_strict` also those of the level `should`; 1 if not; 3 if the command
 /// could not be started.
 pub fn run(config: &CheckConfig, form: ReportForm, is_strict: bool) -> ExitCode {
     let runtimes = match Runtimes::start(NonZeroUsize::MIN) {

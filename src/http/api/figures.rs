@@ -111,7 +111,7 @@ impl Figures {
     }
 
     /// Has the memory of the processes measured beside this thread; the next request for them finds
-    /// it. Not more often than once in [`MEMORY_PERIOD`], however often somebody asks: `/proc`
+    /// it. Not more often than once in [`MEMORY_PERIOD`], however often operators ask: `/proc`
     /// takes long to read for a process that forks without end, and the thread that reads it starts
     /// processes too.
     fn measure_memory(&self) {

@@ -300,9 +300,9 @@ impl Api {
 /// What becomes of a body that is not read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum UnreadBody {
-    /// What has come of it is taken, so that the connection can go on.
+    /// The bytes that have come are read and thrown away, so that the connection can go on.
     Discard,
-    /// None of it is taken.
+    /// No byte is read.
     Leave,
 }
 
@@ -313,7 +313,7 @@ async fn let_go(body: RequestBody, unread: UnreadBody) {
     }
 }
 
-/// How a request is answered that is refused by no check.
+/// How a request is answered that has passed all checks.
 enum Route {
     /// The answer is there already.
     Answer(ApiResponse),

@@ -63,7 +63,7 @@ struct Connections {
     next_id: u64,
     /// Orders that every new connection starts with.
     orders: u8,
-    /// Connections to close next for newcomers: the last first, each with its rank at the time.
+    /// Connections to close next for newcomers, taken from the end; each with its rank when ranked.
     candidates: Vec<(CloseRank, u64)>,
     ranked_at_ms: Option<u64>,
 }

@@ -23,8 +23,8 @@ use crate::error::{Code, RETRY_SOON};
 /// Connections that wait at one time.
 pub(super) const MAX_WAITING: usize = 128;
 
-/// For this time no connection is closed for a silent new connection: most clients send at
-/// once, and a health check needs no room.
+/// For this time no other connection is closed to make room for a new one that is silent: most
+/// clients send at once, and a health check needs no place of its own.
 const FIRST_BYTES_TIMEOUT: Duration = Duration::from_millis(20);
 
 /// The time between two peeks at a part of a head.

@@ -72,11 +72,12 @@ impl<T: Ticket> Conversation<T> {
     /// Fails requests whose time is over, and condemns a process that is too slow. All bytes that
     /// stdout holds must have been received before: an answer that is there wins.
     ///
-    /// * A request whose caller waits fails with 504. The process goes on if it is spared, if the
-    ///   request was only written ahead, or if only the caller's time budget was over.
-    /// * Otherwise, as for a request whose caller has had its 504 before: a process that works on
-    ///   several requests at the same time loses this request and finishes the others; any other
-    ///   process is condemned.
+    /// * A request whose caller waits fails with 504. The process goes on if it is spared (it has
+    ///   shown no life, and is younger than the slowest start seen), if the request was only
+    ///   written ahead, or if only the caller's time budget is over.
+    /// * In all other cases, and when the caller had its 504 earlier, the process is at fault: one
+    ///   that works on several requests at the same time loses this request and finishes the
+    ///   others; any other is condemned.
     pub fn expire(&mut self, now: Instant, slowest_start: Option<Duration>) {
         let age = now.saturating_duration_since(self.started);
         self.expire_waits(now, age);

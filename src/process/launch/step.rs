@@ -18,8 +18,8 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// Added to the worker's own out-of-memory score, which ends at 1000: as if each process of a
-/// handler held nine tenths of the memory more than it does. So the kernel kills a handler before
+/// Added to the worker's own out-of-memory score (1000 at most): the kernel judges a handler's
+/// process as if it held nine tenths of the memory on top of its own. So it kills a handler before
 /// the worker, also in a small group whose memory is nearly all the worker's.
 const OOM_SCORE_MORE: i32 = 900;
 
@@ -160,7 +160,7 @@ fn set_limits(plan: &Plan) -> rustix::io::Result<()> {
     Ok(())
 }
 
-/// Sets both limits, neither higher than it is.
+/// Sets the soft and the hard limit, and raises neither.
 fn limit(resource: Resource, most: u64) -> rustix::io::Result<()> {
     let before = getrlimit(resource);
     let at_most = |limit: Option<u64>| Some(limit.map_or(most, |limit| limit.min(most)));

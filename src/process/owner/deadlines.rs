@@ -33,7 +33,7 @@ impl<S: RequestSource + ProcessObserver> Owner<S> {
         if !self.conversation.must_check_activity(now) {
             self.conversation.record_suspended(is_suspended(self.pid));
         }
-        // Its last print may not be over: the kernel has had no processor for it.
+        // The process's last print may not be over: the process may have had no processor.
         if self.conversation.must_check_runnable(now) && is_tree_runnable(self.pid) {
             self.conversation.record_runnable(now);
         }

@@ -1,6 +1,6 @@
 //! Which children of the worker belong to a slot, were inherited, or are orphans.
 //!
-//! The kernel's list of children is the whole program's, and so is this one.
+//! One list for the whole program, as the kernel's list of children is.
 
 use rustix::process::Pid;
 use std::collections::BTreeSet;
