@@ -121,7 +121,7 @@ impl<W> WaitingProcesses<W> {
         Some(registered)
     }
 
-    /// Takes the process to wake next of those that count as idle.
+    /// Takes the process to wake next among the processes that count as idle.
     pub(super) fn pop_idle(&mut self, callers_thread: ThreadNumber) -> Option<Registered<W>> {
         let idle = PRIORITIES_IN_ORDER
             .iter()

@@ -10,8 +10,8 @@ use crate::threads::mailbox::ThreadNumber;
 use std::task::Waker;
 use std::time::Instant;
 
-/// The calls that are near to a process: those of its thread, those of threads without a slot, and
-/// those that it has left for a turn.
+/// Which calls are near to a process: calls of its thread, calls of threads without a slot, and
+/// calls that it has left for a turn.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::pool) struct Near {
     pub(in crate::pool) thread: ThreadNumber,
@@ -39,11 +39,10 @@ impl DispatchState {
     /// The call that a process takes next. With one thread, the first.
     ///
     /// With several threads (`near`), a process takes the calls of its own thread first, and leaves
-    /// those of other threads to these threads for one turn, unless it is idle. So most calls stay
-    /// on their thread, where they and their answers cost less than half of what they cost across
-    /// threads. From its next turn on a call that was left is as near as its own: each process
-    /// overtakes a call for one turn at most. Where calls were handed back, the first call is the
-    /// next one, whatever its thread.
+    /// calls of other threads to these threads for one turn, unless it is idle. So most calls stay
+    /// on their thread, where a call and its answer cost less than half of what they cost across
+    /// threads. From the process's next turn on, a call that it left is as near as its own, and the
+    /// older one is next. Where calls were handed back, the first call is next, whatever its thread.
     pub(in crate::pool) fn choose(&self, load: Load, near: Option<Near>) -> Choice {
         if self.queue.is_empty() || !self.may_take(load) {
             return Choice::Nothing;

@@ -17,8 +17,8 @@ use std::time::Instant;
 pub(in crate::pool) struct Intake {
     /// Calls that the process is given in the same turn, in order.
     pub(in crate::pool) calls: VecDeque<QueuedCall>,
-    /// The process left calls to their threads for this turn, and takes in its next turn those that
-    /// are still there.
+    /// The process left calls to their threads for this turn, and takes them in its next turn if
+    /// they are still there.
     pub(in crate::pool) has_left_calls: bool,
     /// The next free place of the queue when the process last looked for calls.
     seen_before: u64,
