@@ -1,8 +1,8 @@
 //! `faas-worker check`: whether a handler's command keeps the rules of the line protocol.
 //!
 //! A check starts processes as the worker does and talks to them through the worker's own owner and
-//! conversation ([`crate::process`]), so that both find the same. It owns the rules, their trials and
-//! the words of its findings; it never serves callers, and knows neither the pool nor HTTP.
+//! conversation ([`crate::process`]), so that both find the same. It owns the rules, their trials
+//! and the words of its findings; it never serves callers, and knows neither the pool nor HTTP.
 //!
 //! Modules: `session` (the rules in turn, and what is known by then), `rules` (one trial for each),
 //! `checked_process` (a process of the check, its requests and replies), `desk` (its request source
@@ -67,8 +67,8 @@ pub struct CheckConfig {
     pub timeout: Duration,
 }
 
-/// Checks a handler. Each finding is reported as soon as it is there, in the order of [`Rule::ALL`].
-/// Fails where the system lacks what every start of a process needs.
+/// Checks a handler. Each finding is reported as soon as it is there, in the order of
+/// [`Rule::ALL`]. Fails where the system lacks what every start of a process needs.
 pub async fn check(
     config: &CheckConfig,
     report: &mut dyn FnMut(&Finding),

@@ -7,8 +7,8 @@ use std::fs;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
-/// The least number that means no limit: version 1 writes the largest whole number of pages that fits
-/// 63 bits.
+/// The least number that means no limit: version 1 writes the largest whole number of pages that
+/// fits 63 bits.
 const UNLIMITED_FROM: u64 = 1 << 60;
 
 /// The limit on the memory of the worker and all its processes together, in bytes: the least that

@@ -1,15 +1,16 @@
 //! AWS Lambda: takes events from the runtime API, and gives them to the pool.
 //!
 //! Replaces the HTTP server where Lambda runs the worker as a custom runtime
-//! (<https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html>). One loop for each event that may
-//! be worked on at one time: it asks for the next event, calls the pool, and posts the result or the
-//! error. The pool keeps the deadlines, gives events to another process, and drains at the end.
+//! (<https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html>). One loop for each event that
+//! may be worked on at one time: it asks for the next event, calls the pool, and posts the result
+//! or the error. The pool keeps the deadlines, gives events to another process, and drains at the
+//! end.
 //!
-//! Lambda freezes the worker between events. Nothing here runs by a timer meanwhile: the question for
-//! the next event has no time limit, and the time for an event is reckoned when it arrives.
+//! Lambda freezes the worker between events. Nothing here runs by a timer meanwhile: the question
+//! for the next event has no time limit, and the time for an event is reckoned when it arrives.
 //!
-//! Modules: `event` (what events and answers mean), `deadline` (the time for an event), `runtime_api`
-//! (the requests to Lambda).
+//! Modules: `event` (what events and answers mean), `deadline` (the time for an event),
+//! `runtime_api` (the requests to Lambda).
 
 mod deadline;
 mod event;
@@ -34,8 +35,8 @@ use tokio::time::{sleep, timeout};
 use tokio_util::task::TaskTracker;
 use tracing::{debug, error, info, warn};
 
-/// Longest wait for a process to come up before the first event is asked for, where that event waits
-/// already. A handler without a ready line is not known to be up before its first reply.
+/// Longest wait for a process to come up before the first event is asked for, where that event
+/// waits already. A handler without a ready line is not known to be up before its first reply.
 const LONGEST_START: Duration = Duration::from_millis(250);
 
 /// Longest wait for a process to be up after the restore from a snapshot: the snapshot's processes
@@ -80,8 +81,8 @@ enum Start {
 
 impl Lambda {
     /// Answers events until [`Stage::Draining`]; events that have come by then are answered, until
-    /// [`Stage::Aborting`]. Gives the reason if the worker cannot start; it has begun [`Stage::Killing`]
-    /// then, and Lambda knows.
+    /// [`Stage::Aborting`]. Gives the reason if the worker cannot start; it has begun
+    /// [`Stage::Killing`] then, and Lambda knows.
     pub async fn serve(self) -> Option<String> {
         let lambda = Arc::new(self);
         let shutdown = lambda.shutdown.clone();
@@ -105,8 +106,8 @@ impl Lambda {
         None
     }
 
-    /// Waits for the pool and, where Lambda makes a snapshot, until the worker is restored from it. Gives
-    /// the reason of a failure, which Lambda is told.
+    /// Waits for the pool and, where Lambda makes a snapshot, until the worker is restored from it.
+    /// Gives the reason of a failure, which Lambda is told.
     async fn start(&self) -> Option<String> {
         let mut api = self.runtime_api();
         if let Start::Failed(why) = self.wait_for_pool(self.longest_start()).await {

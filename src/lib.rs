@@ -55,8 +55,8 @@
 //! | [`trace_context`], [`traces`] | the caller's `traceparent` and `tracestate`; spans of requests, for a collector |
 //! | [`handler`] | for people who write handlers in Rust; needs none of the others |
 //!
-//! Dependencies point one way: `cli → config`, `lambda → http → pool → process`. Nothing below `http`
-//! knows HTTP, and nothing above `process` knows pipes.
+//! Dependencies point one way: `cli → config`, `lambda → http → pool → process`. Nothing below
+//! `http` knows HTTP, and nothing above `process` knows pipes.
 
 #[cfg(all(feature = "worker", not(target_os = "linux")))]
 compile_error!(

@@ -1,9 +1,10 @@
 //! `faas-worker map`: input lines to reply lines, over the processes of a pool.
 //!
 //! A thread reads lines and finds their payloads (`input`, `lines`, `payload`); a bounded number of
-//! items is in hand at one time (`window`, `size`, `retry`); a thread writes replies (`reply`, `output`) and
-//! after them the job log (`job_log`), from which a later run goes on (`files`). `halt` and `progress`
-//! follow the items that have ended; `run` joins the parts, and `end` tells how a run ended.
+//! items is in hand at one time (`window`, `size`, `retry`); a thread writes replies (`reply`,
+//! `output`) and after them the job log (`job_log`), from which a later run goes on (`files`).
+//! `halt` and `progress` follow the items that have ended; `run` joins the parts, and `end` tells
+//! how a run ended.
 
 mod end;
 mod files;
@@ -43,8 +44,8 @@ use stderr::{Stderr, Teller};
 use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 
-/// Runs a batch to its end; returns the exit status. From [`Stage::Draining`] on no line is read, and
-/// items in hand are finished; [`Stage::Killing`] ends the run immediately.
+/// Runs a batch to its end; returns the exit status. From [`Stage::Draining`] on no line is read,
+/// and items in hand are finished; [`Stage::Killing`] ends the run immediately.
 ///
 /// # Errors
 ///
@@ -191,8 +192,8 @@ async fn with_processes(
     threads: &Threads,
 ) -> Result<BatchEnd, StartError> {
     let limit = Some(prepare_system(config)?);
-    // Counts only: at a limit the pool would give no item to a process, while replies of later items
-    // wait for the first one. The window has the limit.
+    // Counts only: at a limit the pool would give no item to a process, while replies of later
+    // items wait for the first one. The window has the limit.
     let budget = MemoryBudget::new(u64::MAX);
     let metrics = Arc::new(Metrics::new(config.threads));
     // A shutdown of its own for the processes: they end after the run without a signal, so a signal
@@ -211,8 +212,8 @@ async fn with_processes(
     Ok(end)
 }
 
-/// Ends the processes: by the end of their stdin, after `grace` by SIGTERM, and after as long again by
-/// SIGKILL; immediately by SIGKILL when the end is hasty or [`Stage::Killing`] is reached.
+/// Ends the processes: by the end of their stdin, after `grace` by SIGTERM, and after as long again
+/// by SIGKILL; immediately by SIGKILL when the end is hasty or [`Stage::Killing`] is reached.
 async fn stop(
     pool: &Pool,
     ending: &Shutdown,

@@ -1,8 +1,9 @@
 //! Traces of requests for a collector, over OTLP: the cargo feature `otlp`.
 //!
-//! A request that is sampled becomes two spans when it is over: `POST /`, from its head to its response,
-//! and below it `invoke`, the time that a process worked on it. No span exists before that. Times and
-//! outcomes are taken for the metrics anyway, so a request that is not sampled costs a branch.
+//! A request that is sampled becomes two spans when it is over: `POST /`, from its head to its
+//! response, and below it `invoke`, the time that a process worked on it. No span exists before
+//! that. Times and outcomes are taken for the metrics anyway, so a request that is not sampled
+//! costs a branch.
 //!
 //! | module | owns |
 //! |---|---|

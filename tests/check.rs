@@ -1,5 +1,5 @@
-//! `faas-worker check`: each typical mistake is named, with a mend in the words of its language, and
-//! good handlers keep all rules.
+//! `faas-worker check`: each typical mistake is named, with a mend in the words of its language,
+//! and good handlers keep all rules.
 
 use crate::support::{Scratch, interpreter, program, rust_example};
 use serde_json::Value;

@@ -1,7 +1,8 @@
-//! The figures of a worker against those of its clients: each request counted once, under what became
-//! of it, while processes die, clients hang up and two threads count.
+//! The figures of a worker against those of its clients: each request counted once, under what
+//! became of it, while processes die, clients hang up and two threads count.
 //!
-//! 20,000 requests and some 200 deaths of processes; `FAAS_TEST_REQUESTS=100000` has more than 1,000.
+//! 20,000 requests and some 200 deaths of processes; `FAAS_TEST_REQUESTS=100000` has more than
+//! 1,000.
 
 use crate::support::client::{body_of, request_bytes};
 use crate::support::{Chance, Worker, eventually, misbehave};
@@ -104,11 +105,11 @@ fn have_each_outcome(worker: &Worker) {
     connection.receive().unwrap();
 }
 
-/// The comparison. A request with an answer is counted under that answer: each number of a failure is
-/// the clients' own. A client that hung up has no answer; its request is counted once too: as
+/// The comparison. A request with an answer is counted under that answer: each number of a failure
+/// is the clients' own. A client that hung up has no answer; its request is counted once too: as
 /// `client_gone`, or as `ok` where the process was faster than the news of the hang-up. So `ok` and
-/// `client_gone` together are the answers of 200 and the hang-ups, neither is less than its own part
-/// can be, and the sum over all outcomes is the number of requests that were sent.
+/// `client_gone` together are the answers of 200 and the hang-ups, neither is less than its own
+/// part can be, and the sum over all outcomes is the number of requests that were sent.
 #[test]
 fn figures_and_clients_agree_to_the_unit_while_processes_die_and_clients_hang_up() {
     let worker = misbehave(&["--ready"])

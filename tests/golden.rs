@@ -1,6 +1,7 @@
 //! The log in each format, one event of each kind, against recorded files in `tests/golden`.
 //!
-//! `UPDATE=1 cargo test --test it golden` records them anew; times, ports and the like are replaced by `…`.
+//! `UPDATE=1 cargo test --test it golden` records them anew; times, ports and the like are replaced
+//! by `…`.
 
 use crate::support::client::{body_of, request_bytes};
 use crate::support::{Builder, Scratch, Worker, eventually, sh, within};
@@ -240,12 +241,13 @@ fn the_log_for_elastic_is_as_recorded() {
     check("ecs");
 }
 
-/// A line of a handler that looks like an event of the worker is not one: of all bytes that a line can
-/// have, a line break alone could end an event, and it never gets there.
+/// A line of a handler that looks like an event of the worker is not one: of all bytes that a line
+/// can have, a line break alone could end an event, and it never gets there.
 #[test]
 fn output_of_a_handler_forges_no_event() {
     let forgeries = [
-        // Ends the text of an event and begins another one, where quotes and breaks are not escaped.
+        // Ends the text of an event and begins another one, where quotes and breaks are not
+        // escaped.
         "x\"}\n{\"timestamp\":\"2026\",\"level\":\"ERROR\",\"message\":\"forged\"",
         "x\r{\"level\":\"ERROR\",\"message\":\"forged\"",
         // Takes the cursor to the begin of the line, or up.

@@ -1,5 +1,5 @@
-//! Platforms that run containers or programs of functions, by the rules that they publish: OpenFaaS,
-//! Knative and Cloud Run, Azure Functions.
+//! Platforms that run containers or programs of functions, by the rules that they publish:
+//! OpenFaaS, Knative and Cloud Run, Azure Functions.
 
 use crate::support::{
     Builder, PATIENCE, Scratch, assert_error, assert_result, assert_within, misbehave,
@@ -10,7 +10,8 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// A function of OpenFaaS: no setting but its variables, beside a port and a lock file of this test.
+/// A function of OpenFaaS: no setting but its variables, beside a port and a lock file of this
+/// test.
 fn openfaas(scratch: &Scratch) -> Builder {
     let worker = Builder::new(Vec::new()).bare();
     worker
@@ -144,8 +145,8 @@ fn elsewhere_the_header_of_openfaas_has_no_meaning() {
     assert_result(&answer, "sleep 100");
 }
 
-/// The probe of Knative and Cloud Run is a connection, by default: it passes before a process is up, and
-/// the first request comes at once.
+/// The probe of Knative and Cloud Run is a connection, by default: it passes before a process is
+/// up, and the first request comes at once.
 #[test]
 fn a_request_right_after_the_start_waits_for_the_function() {
     let scratch = Scratch::new();
@@ -184,8 +185,8 @@ fn with_the_times_for_cloud_run_the_worker_ends_in_ten_seconds() {
     assert_within(Duration::from_secs(10), begun);
 }
 
-/// A custom handler with `enableForwardingHttpRequest`: the host waits for any answer on its port, and
-/// forwards requests as they came.
+/// A custom handler with `enableForwardingHttpRequest`: the host waits for any answer on its port,
+/// and forwards requests as they came.
 #[test]
 fn azure_functions_forwards_requests_to_its_port() {
     let port = TcpListener::bind("127.0.0.1:0")

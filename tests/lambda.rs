@@ -1,8 +1,8 @@
 //! Events of AWS Lambda, from a server that keeps to the rules of its runtime API.
 //!
-//! AWS's own clients, in Python and in Rust, pass the tests that loop over [`clients`] as well: so the
-//! server is right. `scripts/check/lambda.sh` installs them, and names them in the environment; without
-//! it, the tests have the worker alone.
+//! AWS's own clients, in Python and in Rust, pass the tests that loop over [`clients`] as well: so
+//! the server is right. `scripts/check/lambda.sh` installs them, and names them in the environment;
+//! without it, the tests have the worker alone.
 
 use crate::support::runtime_api::RuntimeApi;
 use crate::support::{

@@ -2,7 +2,8 @@
 //! answers, in spite of the ways of each language with text, numbers and output.
 //!
 //! Where the runtime of a language is missing, its test is skipped and says so; with
-//! `FAAS_TEST_LANGUAGES=all` it fails. The tests unset the locale, or set it to C: neither may change an answer.
+//! `FAAS_TEST_LANGUAGES=all` it fails. The tests unset the locale, or set it to C: neither may
+//! change an answer.
 
 use crate::support::{
     Builder, PATIENCE, Scratch, Worker, assert_error, processes, program, within,
@@ -306,8 +307,8 @@ const NO_READINGS: [&str; 32] = [
 
 const REFUSAL: &str = "expected device,value,timestamp";
 
-/// Control characters but U+0000, characters with an escape in JSON, ends of lines, and code points of
-/// each plane: the first, one in the middle, and the last.
+/// Control characters but U+0000, characters with an escape in JSON, ends of lines, and code points
+/// of each plane: the first, one in the middle, and the last.
 fn text_of_every_plane() -> String {
     let mut text: String = ('\u{1}'..=' ').chain('\u{7f}'..='\u{a1}').collect();
     text += "\"\\/\\n\\u0041\\\"}{\u{2027}\u{2028}\u{2029}\u{202a}\u{d7ff}\u{e000}\u{feff}";

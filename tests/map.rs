@@ -573,7 +573,8 @@ fn failed_items_are_done_again_when_asked() {
     assert_eq!(resumed.output().lines().count(), 4);
 }
 
-/// With `--raw` a failed item has no reply line, so that the last lines may be of the job log alone.
+/// With `--raw` a failed item has no reply line, so that the last lines may be of the job log
+/// alone.
 #[test]
 fn a_failed_last_item_without_a_reply_line_is_logged() {
     for flags in [

@@ -180,8 +180,8 @@ fn the_figures_of_the_readme_are_the_published_ones() {
     assert!((1..=10).contains(&count), "{count} figures");
 }
 
-/// The README has, of each language, the usual way against the fastest server, as published; and once
-/// more where that server is measured under another load.
+/// The README has, of each language, the usual way against the fastest server, as published; and
+/// once more where that server is measured under another load.
 #[test]
 fn the_servers_of_the_readme_are_the_published_ones() {
     let performance = include_str!("../docs/performance.md");

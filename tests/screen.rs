@@ -181,8 +181,8 @@ fn a_process_that_hangs_is_on_top_of_pools_of_any_size_on_terminals_of_any_width
         connection.send_payload("hang").unwrap();
         for (rows, columns) in [(24, 80), (72, 200)] {
             let terminal = Terminal::top(&admin, rows, columns);
-            // The head has three lines; the table's title, the number of processes without a line, and
-            // the keys have one each.
+            // The head has three lines; the table's title, the number of processes without a line,
+            // and the keys have one each.
             let room = usize::from(rows) - 6;
             let expected = if count > room { room } else { count };
             let up = format!(" {count} up,");

@@ -270,9 +270,9 @@ fn libraries_stay_in_their_rooms() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
-/// A step of the wall clock changes only the times that are shown: in a log line, in `/health` and in
-/// spans. Decisions go by the monotonic clock, which has no steps; but AWS Lambda names the end of an
-/// event by the wall clock alone.
+/// A step of the wall clock changes only the times that are shown: in a log line, in `/health` and
+/// in spans. Decisions go by the monotonic clock, which has no steps; but AWS Lambda names the end
+/// of an event by the wall clock alone.
 #[test]
 fn the_wall_clock_decides_nothing() {
     let mut wrong = Vec::new();

@@ -246,8 +246,8 @@ impl CheckedProcess {
         self.owner.unread_bytes()
     }
 
-    /// True when the process has not read its stdin yet, and has not said that it is ready: it is still
-    /// starting, whether it computes or waits.
+    /// True when the process has not read its stdin yet, and has not said that it is ready: it is
+    /// still starting, whether it computes or waits.
     pub(super) fn is_starting(&self) -> bool {
         self.unread_bytes() > 0 && self.record().up_after.is_none()
     }
@@ -298,8 +298,8 @@ impl CheckedProcess {
         }
     }
 
-    /// Talks to the process until the future is ready. `None`: the process has ended, or may be given
-    /// no more requests.
+    /// Talks to the process until the future is ready. `None`: the process has ended, or may be
+    /// given no more requests.
     async fn run<F: Future>(&mut self, until: F) -> Option<F::Output> {
         if self.standing != Standing::Sound {
             return None;
@@ -371,7 +371,8 @@ impl CheckedProcess {
         self.left_unread = self.unread_bytes() > 0;
         let status = describe(&death);
         self.standing = Standing::Ended(status.clone());
-        // Requests that were never started are dropped, and with them the channels of their answers.
+        // Requests that were never started are dropped, and with them the channels of their
+        // answers.
         drop(self.owner.settle(&status.into()).await);
         self.owner.source_mut().clear();
     }

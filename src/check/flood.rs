@@ -22,8 +22,8 @@ const ENOUGH: u64 = 10;
 /// A process that neither writes nor runs for this long will not answer.
 const SILENCE: Duration = Duration::from_millis(500);
 
-/// True when a process answers, rather than writes a banner or other text, after it was sent many requests and before its
-/// stdin ends.
+/// True when a process answers, rather than writes a banner or other text, after it was sent many
+/// requests and before its stdin ends.
 pub(super) async fn answers_when_flooded(
     launcher: &Launcher,
     payload: &str,
@@ -85,7 +85,8 @@ async fn answers(stdout: &mut Receiver, pid: u32, limit: Duration) -> bool {
     replies.count >= ENOUGH
 }
 
-/// Count of the lines in braces in an output: replies, right or wrong, that may lack their newlines.
+/// Count of the lines in braces in an output: replies, right or wrong, that may lack their
+/// newlines.
 #[derive(Debug, Default)]
 struct Replies {
     count: u64,

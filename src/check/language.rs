@@ -142,8 +142,8 @@ impl Language {
     }
 }
 
-/// The language that the words of a command tell: of the first word that is known, for a program may
-/// be run by another (`env`, `uv run`). A shell is the language only if nothing else is.
+/// The language that the words of a command tell: of the first word that is known, for a program
+/// may be run by another (`env`, `uv run`). A shell is the language only if nothing else is.
 fn of_words(words: &[&OsStr]) -> Language {
     let mut found = Language::Unknown;
     for word in words {

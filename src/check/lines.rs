@@ -12,8 +12,8 @@ pub(super) struct Mistake {
     pub(super) mend: Mend,
 }
 
-/// The lines of an output, and the part behind the last newline, which is empty where the output ends
-/// with one.
+/// The lines of an output, and the part behind the last newline, which is empty where the output
+/// ends with one.
 pub(super) fn split(output: &[u8]) -> (Vec<&[u8]>, &[u8]) {
     let mut lines: Vec<&[u8]> = output.split(|byte| *byte == b'\n').collect();
     let rest = lines.pop().unwrap_or_default();

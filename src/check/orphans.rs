@@ -29,7 +29,8 @@ pub(super) async fn names_of_orphans() -> Vec<String> {
     }
 }
 
-/// The name of a process that has not ended; an ended one that is not reaped yet was not left behind.
+/// The name of a process that has not ended; an ended one that is not reaped yet was not left
+/// behind.
 fn name_of_living(pid: u32) -> Option<String> {
     name(pid).filter(|_| !is_zombie(pid))
 }

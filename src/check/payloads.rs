@@ -10,8 +10,8 @@ pub(super) const USUAL: &str = "check";
 /// Characters of each plane: the first, the last, and some more.
 const POINTS: [u32; 5] = [0x0000, 0x1234, 0xd7ff, 0xfffd, 0xffff];
 
-/// Control characters but U+0000, characters with an escape in JSON, ends of lines, and characters of
-/// each plane.
+/// Control characters but U+0000, characters with an escape in JSON, ends of lines, and characters
+/// of each plane.
 pub(super) fn every_plane() -> String {
     let mut text: String = ('\u{1}'..='\u{1f}').collect();
     text += "\"\\/\\n\\u0041\\\"}{'`$%\u{7f}\u{85}\u{a0}é\u{2027}\u{2028}\u{2029}\u{feff}";

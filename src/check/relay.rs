@@ -1,7 +1,7 @@
 //! Hands request lines to a process in pieces of a chosen size.
 //!
-//! A pipe may deliver a line in any pieces. A checked process gets its first line byte by byte, each
-//! when the byte before it was read, and the further lines in pieces of [`BLOCK_BYTES`].
+//! A pipe may deliver a line in any pieces. A checked process gets its first line byte by byte,
+//! each when the byte before it was read, and the further lines in pieces of [`BLOCK_BYTES`].
 
 use rustix::pipe::PipeFlags;
 use std::future::Future;
@@ -24,8 +24,8 @@ const BYTES_TAKE: Duration = Duration::from_millis(500);
 /// The work of a relay; it ends when either end is closed.
 pub(super) type Relay = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// A relay in front of this stdin of a process, and the pipe into the relay. Must be called within a
-/// runtime.
+/// A relay in front of this stdin of a process, and the pipe into the relay. Must be called within
+/// a runtime.
 pub(super) fn relay_to(stdin: Sender) -> io::Result<(Relay, Sender)> {
     let (read, write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
     let source = Receiver::from_owned_fd(read)?;

@@ -9,7 +9,8 @@ const MOST_STRETCH: u32 = 10;
 /// Time between two looks at the waits, which cost about as much as a request.
 const LOOKS_EVERY: Duration = Duration::from_millis(20);
 
-/// A measurement was on a busy machine if at least this share of it was spent waiting for a processor.
+/// A measurement was on a busy machine if at least this share of it was spent waiting for a
+/// processor.
 const BUSY: f64 = 0.1;
 
 /// A measurement of time without the waits for a processor.
@@ -33,11 +34,11 @@ struct Waits {
 /// The result of a measurement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Lap {
-    /// Time without the waits of the process and of this thread, for requests one after the other; all of
-    /// it where the system does not tell the waits.
+    /// Time without the waits of the process and of this thread, for requests one after the other;
+    /// all of it where the system does not tell the waits.
     pub(super) took: Duration,
-    /// Time without the waits of the process, for requests at the same time: a wait of this thread holds
-    /// up none of them.
+    /// Time without the waits of the process, for requests at the same time: a wait of this thread
+    /// holds up none of them.
     pub(super) took_together: Duration,
     /// The machine was busy.
     pub(super) was_busy: bool,
@@ -76,7 +77,8 @@ impl Stopwatch {
 }
 
 /// Waits of the process and of this thread for a processor. A process that works on one request has
-/// only one of both at a time; of several threads that wait at the same time, all waits are counted.
+/// only one of both at a time; of several threads that wait at the same time, all waits are
+/// counted.
 fn waited(pid: u32) -> Waits {
     Waits {
         process: tree_processor_wait(pid),

@@ -212,8 +212,8 @@ fn is_batch(words: &[OsString]) -> bool {
     words.get(1).is_some_and(|first| first == "map")
 }
 
-/// The message about a word behind the value of `--handler`: most likely a part of the command, which
-/// that flag takes as one word.
+/// The message about a word behind the value of `--handler`: most likely a part of the command,
+/// which that flag takes as one word.
 fn split_handler(word: &str, words: &[OsString]) -> Option<String> {
     let at = words.iter().position(|typed| typed == word)?;
     let before = words.get(at.checked_sub(1)?)?.to_str()?;

@@ -43,8 +43,8 @@ pub(super) fn print_completions(shell: Shell) {
     print(&script);
 }
 
-/// The command line with the values that a shell may offer. The program itself reads these words with
-/// parsers that have errors of their own.
+/// The command line with the values that a shell may offer. The program itself reads these words
+/// with parsers that have errors of their own.
 fn with_values() -> Command {
     let rules: Vec<&str> = Rule::ALL.iter().map(|rule| rule.id()).collect();
     let offer = |command: Command, name: &'static str, values: &[&'static str]| {

@@ -1,7 +1,7 @@
 //! The end of the time for an event, from the header that gives it by the wall clock.
 //!
-//! The only decision by the wall clock: Lambda names no other. It is made once, when the event arrives;
-//! from then on the monotonic clock counts.
+//! The only decision by the wall clock: Lambda names no other. It is made once, when the event
+//! arrives; from then on the monotonic clock counts.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 

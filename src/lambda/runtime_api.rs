@@ -87,7 +87,8 @@ type Driver = Pin<Box<http1::Connection<TokioIo<TcpStream>, Full<Bytes>>>>;
 #[derive(Debug)]
 struct Connection {
     sender: http1::SendRequest<Full<Bytes>>,
-    /// `None` when the connection has ended: hyper tells the sender so by the drop of its other half.
+    /// `None` when the connection has ended: hyper tells the sender so by the drop of its other
+    /// half.
     driver: Option<Driver>,
 }
 
@@ -201,10 +202,10 @@ impl RuntimeApi {
             .header(USER_AGENT, format!("faas-worker/{}", version()))
     }
 
-    /// Sends a request, and gives the answer, without its body if that is longer than `limit`. A kept
-    /// connection that turns out to be closed is replaced once.
-    // Not cancel-safe in itself: dropped before its end, it drops the connection too, and so the next
-    // request is not answered by the answer to this one.
+    /// Sends a request, and gives the answer, without its body if that is longer than `limit`. A
+    /// kept connection that turns out to be closed is replaced once.
+    // Not cancel-safe in itself: dropped before its end, it drops the connection too, and so the
+    // next request is not answered by the answer to this one.
     async fn ask(
         &mut self,
         request: &Result<Request<()>, hyper::http::Error>,

@@ -19,7 +19,8 @@ const COPIED_BELOW: usize = CHUNK / 4;
 /// Batches of lines that wait to be taken.
 const BATCHES: usize = 2;
 
-/// Lines of a batch at most: of short lines, a chunk has many, and each takes more memory than its text.
+/// Lines of a batch at most: of short lines, a chunk has many, and each takes more memory than its
+/// text.
 const BATCH_LINES: usize = 1024;
 
 /// Lines that were read together, or why there are no more.

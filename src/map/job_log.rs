@@ -14,8 +14,8 @@ const LOOKED_FOR: usize = 100;
 /// Bytes of a line beyond which the file is no job log; the first line has the handler's command.
 const LONGEST: u64 = 1 << 20;
 
-/// How far the number of an item may be ahead of the number of lines before it: more items than this
-/// are never in hand.
+/// How far the number of an item may be ahead of the number of lines before it: more items than
+/// this are never in hand.
 const MOST_AHEAD: u64 = 1 << 24;
 
 /// Columns of a line.
@@ -158,13 +158,13 @@ enum Judged {
 }
 
 impl Past {
-    /// Reads a job log. Its last line counts only with its line feed; a line whose reply is beyond the
-    /// output's length ends the log.
+    /// Reads a job log. Its last line counts only with its line feed; a line whose reply is beyond
+    /// the output's length ends the log.
     ///
     /// # Errors
     ///
-    /// When the log cannot be read, is no job log of this format, was begun with other flags, or has
-    /// lines that are not in the order of the replies in the output.
+    /// When the log cannot be read, is no job log of this format, was begun with other flags, or
+    /// has lines that are not in the order of the replies in the output.
     pub(super) fn read(
         mut log: impl BufRead,
         output: Option<u64>,

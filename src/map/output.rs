@@ -16,8 +16,8 @@ const BATCHES: usize = 2;
 /// How often replies and job log are forced to the disk.
 pub(super) const SYNC_PERIOD: Duration = Duration::from_secs(1);
 
-/// How long replies, and lines for standard error, are still written after a second signal. The log may
-/// take another second.
+/// How long replies, and lines for standard error, are still written after a second signal. The log
+/// may take another second.
 const WRITES_AFTER_KILLING: Duration = Duration::from_millis(500);
 
 /// Whole lines to be written.
@@ -59,8 +59,8 @@ impl Sink {
         written.map_err(|error| self.named(&error))
     }
 
-    /// Refuses a regular file that has become shorter than what was written: what another program has
-    /// cut off would be zeros.
+    /// Refuses a regular file that has become shorter than what was written: what another program
+    /// has cut off would be zeros.
     fn check_length(&mut self) -> io::Result<()> {
         let metadata = self.file.metadata()?;
         if !metadata.is_file() {
@@ -89,8 +89,8 @@ impl Sink {
     }
 }
 
-/// Whether standard output was closed when the program started: Rust's runtime then opens `/dev/null`,
-/// for reading too, which `>/dev/null` of a shell does not.
+/// Whether standard output was closed when the program started: Rust's runtime then opens
+/// `/dev/null`, for reading too, which `>/dev/null` of a shell does not.
 pub(super) fn was_closed(stdout: impl AsFd) -> bool {
     let flags = rustix::fs::fcntl_getfl(&stdout);
     let is_read = flags.is_ok_and(|flags| flags & OFlags::RWMODE == OFlags::RDWR);

@@ -121,8 +121,8 @@ impl Progress {
     }
 }
 
-/// A terminal whose cursor stays behind the bar. The library fills the line up with blanks, so that the
-/// `^C` of a terminal would begin a line, and that line would be cleared in place of the bar.
+/// A terminal whose cursor stays behind the bar. The library fills the line up with blanks, so that
+/// the `^C` of a terminal would begin a line, and that line would be cleared in place of the bar.
 #[derive(Debug)]
 struct BarTerminal;
 

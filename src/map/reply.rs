@@ -27,8 +27,8 @@ impl ReplyForm {
         }
     }
 
-    /// Appends the line of an item. With `--raw` a failed item has none: the text for standard error is
-    /// returned.
+    /// Appends the line of an item. With `--raw` a failed item has none: the text for standard
+    /// error is returned.
     pub(super) fn write(
         self,
         out: &mut Vec<u8>,

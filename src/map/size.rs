@@ -8,7 +8,8 @@ const PERIOD: Duration = Duration::from_millis(50);
 /// Items in hand for each request that processes can work on at the same time.
 const FOR_EACH_REQUEST: usize = 4;
 
-/// Fast items in hand are the items of this time, because their lines are written and read together.
+/// Fast items in hand are the items of this time, because their lines are written and read
+/// together.
 const SECONDS_IN_HAND: f64 = 0.02;
 
 /// The size of the window.
@@ -49,8 +50,8 @@ impl WindowSize {
     }
 }
 
-/// The size for the capacity of the processes, in requests at the same time, and for a rate of items
-/// a second.
+/// The size for the capacity of the processes, in requests at the same time, and for a rate of
+/// items a second.
 fn size(capacity: usize, rate: f64, most: usize) -> usize {
     #[expect(
         clippy::cast_possible_truncation,

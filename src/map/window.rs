@@ -119,8 +119,8 @@ impl<'a> Window<'a> {
         before - self.items.len()
     }
 
-    /// Appends items that have ended, as many as are found together: in input order, or all that there
-    /// are.
+    /// Appends items that have ended, as many as are found together: in input order, or all that
+    /// there are.
     ///
     /// # Errors
     ///

@@ -6,7 +6,7 @@
 //! | [`Call`] | a job, and the channel for its answer; the pool queues calls |
 //! | `QueuedCall` | a call, with its place in the queue and its times |
 //! | [`Ticket`] | what a conversation sees of it |
-//! | `Flight` | a ticket with its id, line and times, from being given to a process until its reply |
+//! | `Flight` | a ticket with its id, line and times, while a process has it |
 
 use super::conversation::Ticket;
 use super::line::{ContextMember, RequestContext};

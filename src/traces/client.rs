@@ -1,6 +1,7 @@
 //! HTTP/1.1 for the exporter: one request a connection, without TLS.
 //!
-//! The clients that OpenTelemetry offers bring HTTP/2 or a second HTTP library; hyper is here already.
+//! The clients that OpenTelemetry offers bring HTTP/2 or a second HTTP library; hyper is here
+//! already.
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};

@@ -43,8 +43,8 @@ impl Traces {
         Traces(None)
     }
 
-    /// Starts the thread that sends spans, as the variables `OTEL_…` say. Faults of variables are logged;
-    /// the worker serves all the same.
+    /// Starts the thread that sends spans, as the variables `OTEL_…` say. Faults of variables are
+    /// logged; the worker serves all the same.
     pub fn start() -> Traces {
         let settings = TraceSettings::of(|name| std::env::var(name).ok());
         for complaint in &settings.complaints {
@@ -73,8 +73,8 @@ impl Traces {
         }
     }
 
-    /// Decides whether a request with this context is sampled. Returns the context for its handler and
-    /// the log: that of the request's own span if there is one.
+    /// Decides whether a request with this context is sampled. Returns the context for its handler
+    /// and the log: that of the request's own span if there is one.
     pub fn begin(&self, caller: Option<TraceContext>) -> (Option<TraceContext>, OpenSpan) {
         let Some(shared) = &self.0 else {
             return (caller, OpenSpan(None));
@@ -128,8 +128,8 @@ impl SharedTraces {
         (Some(caller.below(own)), OpenSpan(Some(parent)))
     }
 
-    /// A trace of our own. Its id is random, and says so; a trace that is not sampled is handed on too,
-    /// so that no handler begins another one.
+    /// A trace of our own. Its id is random, and says so; a trace that is not sampled is handed on
+    /// too, so that no handler begins another one.
     fn new_trace(&self) -> (Option<TraceContext>, OpenSpan) {
         let trace = u128::from_be_bytes(self.ids.new_trace_id().to_bytes());
         let own = u64::from_be_bytes(self.ids.new_span_id().to_bytes());

@@ -1,7 +1,7 @@
 //! A finished request, and the spans that are made of it.
 //!
-//! A request leaves a short record behind; its spans, with names and attributes on the heap, are made
-//! by the thread that sends them.
+//! A request leaves a short record behind; its spans, with names and attributes on the heap, are
+//! made by the thread that sends them.
 
 use super::Finished;
 use crate::metrics::OutcomeLabel;

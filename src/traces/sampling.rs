@@ -93,8 +93,8 @@ impl Sampling {
         }
     }
 
-    /// Whether a request of this trace is sampled, as far as no caller has decided. A share is found
-    /// as by every other program that has the same library.
+    /// Whether a request of this trace is sampled, as far as no caller has decided. A share is
+    /// found as by every other program that has the same library.
     pub(super) fn of_trace(&self, trace: u128) -> bool {
         let share = match self.rule {
             SamplingRule::All => return true,

@@ -1,7 +1,7 @@
 //! The thread that makes spans of finished requests and hands them to the exporter.
 //!
-//! The exporter repeats a batch that the receiver refuses with 429, 502, 503 or 504, or that does not
-//! reach it, three times within `OTEL_EXPORTER_OTLP_TIMEOUT`; other answers are final.
+//! The exporter repeats a batch that the receiver refuses with 429, 502, 503 or 504, or that does
+//! not reach it, three times within `OTEL_EXPORTER_OTLP_TIMEOUT`; other answers are final.
 
 use super::client::{Client, receiver};
 use super::record::{RequestRecord, scope};
@@ -70,8 +70,8 @@ impl Sender {
     /// Has the waiting spans sent, until this moment at the latest.
     pub(super) async fn finish(&self, until: Instant) {
         self.ending.cancel();
-        // Cancel-safe: it is only asked whether the thread has ended. A thread that has not is given up,
-        // and ends with this process.
+        // Cancel-safe: it is only asked whether the thread has ended. A thread that has not is
+        // given up, and ends with this process.
         let _ = timeout_at(until.into(), self.ended.cancelled()).await;
     }
 }

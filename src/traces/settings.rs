@@ -1,5 +1,5 @@
-//! The settings of the exporter: the variables of OpenTelemetry's specification, as far as they have a
-//! meaning here. An unset and an empty variable are the same.
+//! The settings of the exporter: the variables of OpenTelemetry's specification, as far as they
+//! have a meaning here. An unset and an empty variable are the same.
 //!
 //! Pure: variables come in from outside. `OTEL_EXPORTER_OTLP_HEADERS` and
 //! `OTEL_EXPORTER_OTLP_COMPRESSION` are read by the exporter itself.

@@ -1,6 +1,7 @@
 //! The buffer in which finished requests wait for the thread that sends their spans.
 //!
-//! Bounded: with a receiver that is slow or dead, requests go on, and spans are left out and counted.
+//! Bounded: with a receiver that is slow or dead, requests go on, and spans are left out and
+//! counted.
 
 use super::record::RequestRecord;
 use std::num::NonZeroUsize;
@@ -66,7 +67,8 @@ impl Waiting {
         }
     }
 
-    /// Swaps the waiting requests with `taken`, which must be empty, and whose memory is used again.
+    /// Swaps the waiting requests with `taken`, which must be empty, and whose memory is used
+    /// again.
     pub(super) fn take(&self, taken: &mut Vec<RequestRecord>) {
         let mut buffer = self.buffer.lock().unwrap_or_else(PoisonError::into_inner);
         std::mem::swap(&mut buffer.records, taken);

@@ -71,8 +71,8 @@ impl Front {
         }))
     }
 
-    /// Serves calls until the worker is to end; gives the reason if AWS Lambda was told that the worker
-    /// cannot start.
+    /// Serves calls until the worker is to end; gives the reason if AWS Lambda was told that the
+    /// worker cannot start.
     pub(super) async fn serve(
         self,
         config: &HttpConfig,
@@ -107,7 +107,8 @@ pub(super) fn open(
     Ok((bound, admin))
 }
 
-/// Listens for callers, unless their calls come from AWS Lambda; logs where, and with how much memory.
+/// Listens for callers, unless their calls come from AWS Lambda; logs where, and with how much
+/// memory.
 fn open_for_callers(
     config: &Config,
     inherited: Vec<TcpListener>,
@@ -174,8 +175,8 @@ async fn serve_callers(
         .await;
 }
 
-/// Serves the address of `--admin`, if there is one. It stays open until all else has ended, so that `/ready` can
-/// say why.
+/// Serves the address of `--admin`, if there is one. It stays open until all else has ended, so
+/// that `/ready` can say why.
 pub(super) async fn serve_operators(
     listener: Option<Listener>,
     config: &HttpConfig,

@@ -1,7 +1,8 @@
-//! AWS Lambda's runtime API, as a server for tests: it gives events to a client, and records the answers.
+//! AWS Lambda's runtime API, as a server for tests: it gives events to a client, and records the
+//! answers.
 //!
-//! By the rules of <https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html>. AWS's own clients
-//! pass the same tests against it: `scripts/check/lambda.sh`.
+//! By the rules of <https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html>. AWS's own
+//! clients pass the same tests against it: `scripts/check/lambda.sh`.
 
 use super::{PATIENCE, within};
 use serde_json::{Value, json};

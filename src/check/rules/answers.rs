@@ -132,7 +132,8 @@ fn ended(session: &mut Session<'_>, output: &[u8]) -> Finding {
     finding.seeing("stdout", output).seeing("stderr", stderr)
 }
 
-/// True for the last lines of programs that failed before any payload: a file or module is missing, or their source is wrong.
+/// True for the last lines of programs that failed before any payload: a file or module is missing,
+/// or their source is wrong.
 fn is_start_failure(stderr: &str) -> bool {
     [
         "SyntaxError",

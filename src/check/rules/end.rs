@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 /// Half of the default `--grace`: then the worker sends SIGTERM, and SIGKILL after as long again.
 const ENDS_WITHIN: Duration = Duration::from_millis(2500);
 
-/// A process that has not ended this long after SIGTERM puts it off until its stdin ends, or ignores it.
+/// A process that has not ended this long after SIGTERM puts it off until its stdin ends, or
+/// ignores it.
 const PUTS_OFF: Duration = Duration::from_millis(500);
 
 /// The end of stdin ends the process.
@@ -112,8 +113,8 @@ pub(in crate::check) async fn sigterm(session: &mut Session<'_>) -> Result<Findi
     let mut has_ended = process.terminate(PUTS_OFF).await;
     let is_put_off = !has_ended;
     if is_put_off {
-        // As the worker does it: a handler may wait for the end of its stdin, so that a signal to a whole
-        // service ends no request.
+        // As the worker does it: a handler may wait for the end of its stdin, so that a signal to a
+        // whole service ends no request.
         let is_closed = process.close_input(PUTS_OFF).await;
         has_ended = is_closed || process.terminate(ENDS_WITHIN - 2 * PUTS_OFF).await;
     }

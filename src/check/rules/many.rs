@@ -30,8 +30,8 @@ const GROWTH: u64 = 4 << 20;
 /// Growth that counts even after few requests: bytes a request.
 const LARGE_GROWTH_A_REQUEST: u64 = 64 << 10;
 
-/// Growth of a Java process that is no leak: its heap grows to a first size, a 64th of the machine's
-/// memory and more, before it is collected.
+/// Growth of a Java process that is no leak: its heap grows to a first size, a 64th of the
+/// machine's memory and more, before it is collected.
 const GROWTH_OF_JAVA: u64 = 512 << 20;
 
 /// Resident memory around a half of a round, and the requests in it.
@@ -121,8 +121,8 @@ fn is_growing(halves: &[Half]) -> bool {
     growth > GROWTH && halves.iter().all(|half| half.grows())
 }
 
-/// True when growth over these halves, of at least so many bytes, is a leak. After few requests only a large growth is: a runtime
-/// that collects garbage has had no reason to do so.
+/// True when growth over these halves, of at least so many bytes, is a leak. After few requests
+/// only a large growth is: a runtime that collects garbage has had no reason to do so.
 fn is_leak(halves: &[Half], least: u64) -> bool {
     let growth: u64 = halves.iter().map(|half| half.growth()).sum();
     let requests: u64 = halves.iter().map(|half| half.requests).sum();

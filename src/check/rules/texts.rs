@@ -50,8 +50,8 @@ pub(in crate::check) async fn unicode(session: &mut Session<'_>) -> Result<Findi
     Ok(Finding::ok(Rule::Unicode, undamaged(&planes, &nul)))
 }
 
-/// What came back of a text with these characters; a finding where the text was not answered, or was
-/// damaged.
+/// What came back of a text with these characters; a finding where the text was not answered, or
+/// was damaged.
 fn unharmed(
     session: &mut Session<'_>,
     reply: &Reply,

@@ -19,7 +19,8 @@ const AHEAD: usize = 200;
 /// A handler that takes less than this for a request does not wait, and shows no overlap.
 const WAITS_FROM: Duration = Duration::from_millis(5);
 
-/// Requests together that take at least this share of the time of single requests in a row did not overlap.
+/// Requests together that take at least this share of the time of single requests in a row did not
+/// overlap.
 const NO_OVERLAP: f64 = 0.75;
 
 /// Share of a processor from which on a process computed all the time, and had no wait to share.
@@ -191,8 +192,8 @@ impl Times {
     }
 }
 
-/// Adds a measurement; true if the machine was busy meanwhile. Gives the finding that requests were not
-/// answered, if they were not.
+/// Adds a measurement; true if the machine was busy meanwhile. Gives the finding that requests were
+/// not answered, if they were not.
 async fn measure(
     session: &mut Session<'_>,
     payloads: &[String],

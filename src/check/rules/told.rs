@@ -1,4 +1,5 @@
-//! The rules `start`, `ready` and `stray`: the start of a process, its announcement, and its stray lines.
+//! The rules `start`, `ready` and `stray`: the start of a process, its announcement, and its stray
+//! lines.
 
 use super::shown;
 use crate::check::finding::{Finding, Verdict};

@@ -93,7 +93,8 @@ const UNUSED: [&str; 8] = [
     "access-log",
 ];
 
-/// Fits the flags that a batch shares with `serve`: unused flags are hidden, and the log is for people.
+/// Fits the flags that a batch shares with `serve`: unused flags are hidden, and the log is for
+/// people.
 pub(in crate::cli) fn of_batch(map: Command) -> Command {
     map.mut_args(|argument| match argument.get_long() {
         Some("processes") => argument.short('j'),

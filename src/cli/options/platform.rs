@@ -69,8 +69,8 @@ impl Platform {
     }
 }
 
-/// The time that OpenFaaS gives to one call: a duration, or a number of seconds. None where it is 0,
-/// which means without a limit there.
+/// The time that OpenFaaS gives to one call: a duration, or a number of seconds. None where it is
+/// 0, which means without a limit there.
 fn exec_timeout(value: Option<String>) -> Result<Option<Duration>, String> {
     let Some(value) = value else {
         return Ok(None);

@@ -2,8 +2,8 @@
 //!
 //! Each waits in a task of its own, in the order of arrival. Its first bytes are peeked at and not
 //! read. A health check gets a place beyond the limit immediately: its connection gets one response
-//! and is closed, so it holds that place for less than a millisecond. All other connections wait for
-//! a regular place, up to a limit in number and time.
+//! and is closed, so it holds that place for less than a millisecond. All other connections wait
+//! for a regular place, up to a limit in number and time.
 
 use std::collections::VecDeque;
 use std::io;
