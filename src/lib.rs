@@ -6,9 +6,9 @@
 //! alive. A connection task ([`http`]) reads a request's body, finds the payload's bytes in it
 //! without decoding them, and puts a call into the pool's one first-in first-out queue ([`pool`]).
 //! Each process has one owner ([`process::owner`]), and only the owner touches its pipes: when the
-//! process has room, the owner takes waiting calls, writes their lines together, reads lines back,
-//! and sends each answer, as the object `{"result":…}` that the caller gets, over the call's own
-//! channel to the connection task, which puts it into a response.
+//! process may be given more, the owner takes waiting calls, writes their lines together, reads
+//! lines back, and sends each answer, as the object `{"result":…}` that the caller gets, over the
+//! call's own channel to the connection task, which puts it into a response.
 //!
 //! A client that hangs up drops its connection task at any await; the owner lives as long as the
 //! process, so no client can stop it in the middle of a line.
