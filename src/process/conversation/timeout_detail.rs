@@ -121,7 +121,7 @@ impl<T: Ticket> Conversation<T> {
             [half, last.as_bytes()].into_iter().any(line::is_braced) || last.contains("{\"");
         match self.has_shown_life() {
             _ if self.is_suspended => {
-                "; the process is stopped (state T): by SIGSTOP, or because it wanted something of \
+                "; the process is suspended (state T): by SIGSTOP, or because it wanted something of \
                  a terminal"
             }
             _ if is_attempt => "",
