@@ -207,21 +207,21 @@ async fn with_processes(
         never = reap_in_time() => match never {},
     };
     let (grace, is_hasty) = (config.process.grace, end.is_hasty());
-    stop(&pool, &ending, grace, is_hasty, shutdown).await;
+    stop(pool.stop(), &ending, grace, is_hasty, shutdown).await;
     end_orphans().await;
     Ok(end)
 }
 
 /// Ends the processes: by the end of their stdin, after `grace` by SIGTERM, and after as long again
 /// by SIGKILL; immediately by SIGKILL when the end is hasty or [`Stage::Killing`] is reached.
+/// `stopped` is ready when all of them have ended.
 async fn stop(
-    pool: &Pool,
+    stopped: impl Future<Output = ()>,
     ending: &Shutdown,
     grace: Duration,
     is_hasty: bool,
     shutdown: &Shutdown,
 ) {
-    let stopped = pool.stop();
     tokio::pin!(stopped);
     if !is_hasty {
         let time_is_over = async {
@@ -238,4 +238,56 @@ async fn stop(
     }
     ending.advance(Stage::Killing);
     drop(timeout(LAST_KILLS_TIMEOUT, stopped).await);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::pending;
+
+    const GRACE: Duration = Duration::from_secs(5);
+
+    /// Stops processes that end at this stage, or never, with a second signal after some time; returns
+    /// how long that took.
+    async fn stop_of(ends_at: Option<Stage>, is_hasty: bool, signal_after: Duration) -> Duration {
+        let (ending, shutdown) = (Shutdown::default(), Shutdown::default());
+        let began = tokio::time::Instant::now();
+        let stopped = async {
+            match ends_at {
+                Some(Stage::Serving) => {}
+                Some(stage) => ending.reached(stage).await,
+                None => pending().await,
+            }
+        };
+        let signal = async {
+            sleep(signal_after).await;
+            shutdown.advance(Stage::Killing);
+            sleep(GRACE * 100).await;
+        };
+        tokio::select! {
+            () = stop(stopped, &ending, GRACE, is_hasty, &shutdown) => began.elapsed(),
+            () = signal => Duration::MAX,
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn processes_get_the_grace_twice_and_none_after_a_second_signal() {
+        let (never, second) = (GRACE * 100, Duration::from_secs(1));
+        let at_once = Duration::ZERO;
+        for (ends_at, is_hasty, signal, expected) in [
+            (Some(Stage::Serving), false, never, at_once),
+            (Some(Stage::Terminating), false, never, GRACE),
+            (Some(Stage::Killing), false, never, GRACE * 2),
+            (Some(Stage::Killing), false, second, second),
+            (Some(Stage::Killing), true, never, at_once),
+            // The kernel keeps a process whose disk or network does not answer.
+            (None, false, never, GRACE * 2 + LAST_KILLS_TIMEOUT),
+            (None, true, never, LAST_KILLS_TIMEOUT),
+        ] {
+            let took = stop_of(ends_at, is_hasty, signal).await;
+            // The clock of the runtime counts in milliseconds.
+            let is_right = took >= expected && took < expected + Duration::from_millis(10);
+            assert!(is_right, "{ends_at:?} {is_hasty} {signal:?}: {took:?}");
+        }
+    }
 }

@@ -390,3 +390,6 @@ async fn count(input: &mut Input) -> usize {
     }
     lines
 }
+
+#[cfg(test)]
+mod tests;

@@ -234,3 +234,41 @@ fn has_counted(outcome: &Outcome) -> bool {
         Err(failure) => failure.code().executed() != crate::error::Executed::No,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::map::InputForm;
+    use crate::map::lines::RawLine;
+    use crate::pool::tests::pool_for;
+    use std::num::NonZeroUsize;
+    use std::time::Duration;
+
+    #[tokio::test]
+    async fn an_item_is_given_up_only_if_no_process_can_have_had_it() {
+        let (pool, budget) = (pool_for(10), MemoryBudget::new(u64::MAX));
+        let pausing = || State::Pausing(Box::pin(sleep(Duration::from_secs(1))));
+        let refused = || State::Refused(RequestFailure::bad_request("no"));
+        for (state, attempts, is_given_up) in [
+            (None, 1, true),
+            // The first attempt may have run it.
+            (None, 2, false),
+            (Some(pausing()), 0, true),
+            (Some(pausing()), 1, false),
+            (Some(refused()), 1, false),
+        ] {
+            let patience = Patience::new(NonZeroUsize::MIN);
+            let mut window = Window::new(&pool, &budget, false, patience);
+            let text = RawLine::Whole("x".into());
+            window.push(InputLine::new(1, text, &InputForm::Text, 10));
+            let item = &mut window.items[0];
+            item.attempts = attempts;
+            let told = format!("{state:?} {attempts}");
+            if let Some(state) = state {
+                item.state = state;
+            }
+            let withdrawn = window.withdraw_unstarted();
+            assert_eq!(withdrawn, usize::from(is_given_up), "{told}");
+        }
+    }
+}

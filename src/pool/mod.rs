@@ -401,7 +401,7 @@ impl Drop for PendingAnswer<'_> {
 #[cfg(faas_model)]
 mod model;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 #[cfg(test)]
 #[cfg(not(faas_model))]
 mod throughput;

@@ -22,7 +22,7 @@ pub(super) const IDLE: Load = Load {
 };
 
 /// A pool without processes, for this many waiting requests.
-pub(super) fn pool_for(queue: usize) -> Pool {
+pub(crate) fn pool_for(queue: usize) -> Pool {
     pool_up_to(NonZeroUsize::MIN, queue)
 }
 
