@@ -364,6 +364,19 @@ fn what_the_runtime_api_refuses_ends_nothing() {
     assert_eq!(api.call_payload("b").result(), "b");
 }
 
+/// 50, 100, 200, 400 and 800 ms.
+#[test]
+fn questions_that_are_refused_are_asked_again_ever_more_slowly() {
+    let api = RuntimeApi::start();
+    api.refuse(&[500; 5]);
+    let _running = Client::Worker.start(&api, &[]);
+    api.wait_for_request("invocation/next");
+    let begun = Instant::now();
+    api.wait_for_clients(1);
+    assert!(begun.elapsed() > Duration::from_secs(1), "{begun:?}");
+    assert_eq!(api.asked().len(), 6, "{:?}", api.asked());
+}
+
 #[test]
 fn connections_that_the_runtime_api_closes_are_replaced() {
     let api = RuntimeApi::start();

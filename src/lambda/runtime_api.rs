@@ -326,6 +326,10 @@ fn path_segment(id: &[u8]) -> Option<CompactString> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::VecDeque;
+    use std::sync::{Arc, Mutex};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
 
     #[test]
     fn a_request_id_is_taken_where_it_changes_no_path() {
@@ -341,5 +345,126 @@ mod tests {
             assert_eq!(path_segment(id.as_bytes()).is_some(), is_taken, "{id:?}");
         }
         assert_eq!(path_segment(&[b'a'; 129]), None);
+    }
+
+    /// The answer with an event.
+    const EVENT: &str =
+        "HTTP/1.1 200 S\r\nlambda-runtime-aws-request-id: a\r\ncontent-length: 5\r\n\r\nevent";
+
+    const DONE: &str = "HTTP/1.1 200 S\r\ncontent-length: 0\r\n\r\n";
+
+    /// A runtime API that gives these answers, one for each request, and then none; and for each request
+    /// the number of its connection.
+    struct Server {
+        api: RuntimeApi,
+        connections: Arc<Mutex<Vec<usize>>>,
+    }
+
+    impl Server {
+        async fn start(answers: &[&'static str]) -> Server {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap();
+            let connections = Arc::<Mutex<Vec<usize>>>::default();
+            let answers = Arc::new(Mutex::new(VecDeque::from(answers.to_vec())));
+            let asked = Arc::clone(&connections);
+            tokio::spawn(async move {
+                for number in 0.. {
+                    let (mut stream, _) = listener.accept().await.unwrap();
+                    let (answers, asked) = (Arc::clone(&answers), Arc::clone(&asked));
+                    tokio::spawn(async move {
+                        while has_asked(&mut stream).await {
+                            asked.lock().unwrap().push(number);
+                            let answer = answers.lock().unwrap().pop_front();
+                            let Some(answer) = answer else {
+                                std::future::pending().await
+                            };
+                            stream.write_all(answer.as_bytes()).await.unwrap();
+                        }
+                    });
+                }
+            });
+            let api = RuntimeApi::new(address, 5);
+            Server { api, connections }
+        }
+
+        fn connections(&self) -> Vec<usize> {
+            self.connections.lock().unwrap().clone()
+        }
+    }
+
+    /// True with the head of a request, false at the end of the connection.
+    async fn has_asked(stream: &mut TcpStream) -> bool {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            match stream.read_u8().await {
+                Ok(byte) => head.push(byte),
+                Err(_) => return false,
+            }
+        }
+        true
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_kept_for_the_next_question() {
+        let mut server = Server::start(&[EVENT, EVENT]).await;
+        for _ in 0..2 {
+            let event = server.api.next().await.unwrap();
+            assert_eq!((&*event.id, &*event.body.unwrap()), ("a", &b"event"[..]));
+        }
+        assert_eq!(server.connections(), [0, 0]);
+    }
+
+    #[tokio::test]
+    async fn an_event_that_is_too_long_is_told_and_not_read() {
+        let mut server = Server::start(&[EVENT, EVENT]).await;
+        server.api.longest_event = 4;
+        for _ in 0..2 {
+            let event = server.api.next().await.unwrap();
+            assert!(matches!(event.body, Err(RequestFailure::BodyTooLarge(4))));
+        }
+    }
+
+    #[tokio::test]
+    async fn another_status_than_that_of_success_gives_no_event() {
+        const REFUSED: &str =
+            "HTTP/1.1 500 S\r\nlambda-runtime-aws-request-id: a\r\ncontent-length: 0\r\n\r\n";
+        let mut server = Server::start(&[REFUSED]).await;
+        let answered = server.api.next().await;
+        assert!(matches!(answered, Err(ApiError::Status(status)) if status == 500));
+    }
+
+    #[tokio::test]
+    async fn a_request_with_an_answer_that_is_no_http_is_not_sent_again() {
+        let mut server = Server::start(&[EVENT, "nonsense\r\n\r\n", EVENT]).await;
+        server.api.next().await.unwrap();
+        let answered = server.api.next().await;
+        assert!(matches!(answered, Err(ApiError::Http(_))), "{answered:?}");
+        assert_eq!(server.connections(), [0, 0]);
+    }
+
+    #[tokio::test]
+    async fn a_restored_worker_opens_another_connection() {
+        let mut server = Server::start(&[DONE, EVENT]).await;
+        server.api.restored().await.unwrap();
+        server.api.next().await.unwrap();
+        assert_eq!(server.connections(), [0, 1]);
+    }
+
+    /// Lambda may freeze the worker between events, and never while a result is posted.
+    #[tokio::test(start_paused = true)]
+    async fn a_post_has_a_time_limit_and_the_question_for_an_event_has_none() {
+        let mut server = Server::start(&[]).await;
+        let event = Event {
+            id: "a".into(),
+            latest: None,
+            body: Ok(Bytes::new()),
+            headers: HeaderMap::new(),
+        };
+        let began = tokio::time::Instant::now();
+        let posted = server.api.post_response(&event, Bytes::new()).await;
+        assert!(matches!(posted, Err(ApiError::Time)), "{posted:?}");
+        assert!(began.elapsed() < 2 * POST_TIMEOUT);
+        let year = Duration::from_secs(366 * 24 * 3600);
+        assert!(timeout(year, server.api.next()).await.is_err());
     }
 }
