@@ -165,24 +165,11 @@ impl LiveProcess {
             tokio::select! {
                 biased;
                 () = self.exit.ended() => return StopReason::Ended,
-                fault = self.owner.serve() => return self.reason_for_fault(fault).await,
+                fault = self.owner.serve() => return reason_for_fault(fault, self.exit.ended()).await,
                 () = &mut start_lasts, if holds_start_permit => holds_start_permit = false,
             }
             self.owner.source_mut().end_start();
         }
-    }
-
-    /// A process that closes its pipes is mostly about to exit; then its exit status says more.
-    async fn reason_for_fault(&mut self, fault: Fault) -> StopReason {
-        let is_closing = matches!(fault, Fault::InputClosed | Fault::OutputClosed);
-        if is_closing
-            && timeout(EXIT_AFTER_CLOSE_TIME, self.exit.ended())
-                .await
-                .is_ok()
-        {
-            return StopReason::Ended;
-        }
-        StopReason::Fault(fault)
     }
 
     /// Stops a process: asks it, waits, kills its group, reaps it, and settles its requests.
@@ -309,5 +296,39 @@ impl LiveProcess {
             status,
             format!("{status}, the last line on its stderr: {last_line}"),
         )
+    }
+}
+
+/// The reason for the stop of a process at fault; `ended` is ready when the process has ended. A process
+/// that closes its pipes is mostly about to exit, and then its exit status says more.
+// Cancel-safe: only `ended` is waited for.
+async fn reason_for_fault(fault: Fault, ended: impl Future<Output = ()>) -> StopReason {
+    let is_closing = matches!(fault, Fault::InputClosed | Fault::OutputClosed);
+    if is_closing && timeout(EXIT_AFTER_CLOSE_TIME, ended).await.is_ok() {
+        return StopReason::Ended;
+    }
+    StopReason::Fault(fault)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_process_that_closes_its_pipes_has_a_moment_to_exit() {
+        let (soon, late) = (EXIT_AFTER_CLOSE_TIME / 2, EXIT_AFTER_CLOSE_TIME * 2);
+        for (fault, exits_after, is_ended) in [
+            (Fault::InputClosed, soon, true),
+            (Fault::OutputClosed, soon, true),
+            (Fault::OutputClosed, late, false),
+            (Fault::Unasked, soon, false),
+        ] {
+            let reason = reason_for_fault(fault, sleep(exits_after)).await;
+            let expected = match is_ended {
+                true => StopReason::Ended,
+                false => StopReason::Fault(fault),
+            };
+            assert_eq!(reason, expected, "{fault:?} {exits_after:?}");
+        }
     }
 }
