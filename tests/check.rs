@@ -186,6 +186,21 @@ fn a_start_that_waits_has_its_time() {
     report.assert_found("children", "skip", &[]);
 }
 
+/// A process for each request, because each ends behind its reply; only the rule `one-each` finds that.
+#[test]
+fn a_further_process_has_its_start_before_its_time() {
+    let part = "answer = {'error': 'no'} if payload == 'no' else {'result': payload}\n\
+                print(json.dumps({'id': id} | answer), flush=True)\nbreak";
+    let source = "import time\ntime.sleep(3)\n".to_owned() + &answering(part);
+    let options = ["--timeout", "1s", "--failing", "no"];
+    let only = ["--only", "answers,error,eof"];
+    let Some(report) = check_python(&[&options[..], &only].concat(), &source) else {
+        return;
+    };
+    report.assert_found("error", "ok", &["no"]);
+    report.assert_found("eof", "ok", &["exit status: 0"]);
+}
+
 #[test]
 fn mawk_is_told_to_read_lines() {
     let mawk = "/usr/bin/mawk";

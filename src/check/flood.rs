@@ -127,6 +127,37 @@ fn lines(payload: &str) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::process::{Command, Stdio};
+
+    /// Longer than any script here runs.
+    const LIMIT: Duration = Duration::from_secs(30);
+
+    /// Whether a script writes replies.
+    async fn shell_answers(script: &str) -> bool {
+        #[expect(clippy::disallowed_methods, reason = "any process will do")]
+        let mut shell = Command::new("sh");
+        let shell = shell.args(["-c", script]).stdin(Stdio::null());
+        let mut child = shell.stdout(Stdio::piped()).spawn().unwrap();
+        let stdout = child.stdout.take().unwrap();
+        let mut stdout = Receiver::from_owned_fd(stdout.into()).unwrap();
+        let found = answers(&mut stdout, child.id(), LIMIT).await;
+        child.kill().unwrap();
+        child.wait().unwrap();
+        found
+    }
+
+    #[tokio::test]
+    async fn a_process_that_computes_before_it_answers_does_not_hang() {
+        let computes = "timeout 1 sh -c 'while :; do :; done'";
+        let replies = "for id in 1 2 3 4 5 6 7 8 9 10; do echo '{\"id\":1}'; done";
+        assert!(shell_answers(&format!("{computes}; {replies}; exec sleep 60")).await);
+        let begun = Instant::now();
+        assert!(!shell_answers("exec sleep 60").await);
+        assert!(
+            begun.elapsed() < LIMIT,
+            "a process that does not run is not waited for"
+        );
+    }
 
     #[test]
     fn replies_are_counted_and_other_output_is_not() {
