@@ -344,6 +344,19 @@ mod tests {
         assert!(duration("fast").is_err());
         assert!(whole_seconds("1500ms").is_err());
         assert_eq!(whole_seconds("2m"), Ok(120));
+        assert!(interval("99ms").is_err());
+        assert_eq!(interval("100ms"), Ok(Duration::from_millis(100)));
+        for (parse, most) in [(count as fn(&str) -> _, MAX_COUNT), (threads, MAX_THREADS)] {
+            assert!(parse("0").is_err());
+            assert_eq!(parse(&most.to_string()).unwrap().get(), most);
+            assert!(parse(&(most + 1).to_string()).is_err(), "{most}");
+        }
+        assert!(memory_limit("1048575B").is_err());
+        assert_eq!(memory_limit("1MiB"), Ok(MIN_MEMORY_BYTES));
+        for path in ["api", "/a*b", "/a?b", "/a#b", "/a b"] {
+            assert!(function_path(path).is_err(), "{path}");
+        }
+        assert_eq!(function_path("/api/*"), Ok("/api/*".to_owned()));
         assert!(port("65536").is_err());
         assert!(duration("1000years").is_err());
         assert_eq!(size("64KiB"), Ok(65536));
@@ -372,7 +385,9 @@ mod tests {
         }
         assert!(host("example.org").is_err());
         assert!(matches!(host("[::1]"), Ok(Host::Address(_))));
-        assert!(origin("example.org").is_err());
+        for text in ["example.org", "https://", "https://example.org/path"] {
+            assert!(origin(text).is_err(), "{text}");
+        }
         for host in [
             "",
             " ",

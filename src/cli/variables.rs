@@ -157,6 +157,8 @@ mod tests {
             assert_eq!(meant(name), Some(Some("HANDLER_FUNCTION".to_owned())));
         }
         assert_eq!(meant("FAAS_DB_URL"), Some(None));
+        // Of other programs, and near to names that are short.
+        assert_eq!((meant("POST"), meant("HOSTS")), (None, None));
         assert_eq!(meant("FAAS_TIMEOUT"), None);
         assert_eq!(meant("HOME"), None);
         assert_eq!(meant("PATH"), None);

@@ -496,6 +496,45 @@ mod tests {
         assert!(old.is_same(&new) && new.is_same(&old));
     }
 
+    /// NFS and FUSE give a file another inode number, and other change times, when they like.
+    #[test]
+    fn on_a_remote_file_system_inode_numbers_and_change_times_are_no_change() {
+        for is_remote in [false, true] {
+            let folder = Folder::new();
+            let file = folder.file("handler.py", "1");
+            let scope = Scope {
+                is_remote,
+                ..scope(&folder.0, &[])
+            };
+            let before = scope.snapshot(&Snapshot::default());
+            let modified = fs::metadata(&file).unwrap().modified().unwrap();
+            // A copy with the name, the content and the time of the file.
+            let copy = folder.file("copy.tmp", "1");
+            let written = fs::File::options().write(true).open(&copy).unwrap();
+            written.set_modified(modified).unwrap();
+            fs::rename(&copy, &file).unwrap();
+            let now = scope.snapshot(&before);
+            let changed = (!is_remote).then_some(file.as_path());
+            assert_eq!(now.change_since(&before), changed, "{is_remote}");
+        }
+    }
+
+    #[test]
+    fn the_content_is_compared_for_some_seconds_and_of_short_files() {
+        let folder = Folder::new();
+        let (short, long) = (folder.file("short", "1"), folder.file("long", ""));
+        let file = fs::File::options().write(true).open(&long).unwrap();
+        file.set_len(SHORT_FILE_BYTES + 1).unwrap();
+        let scope = scope(&folder.0, &[]);
+        let fingerprint = |path, before: Option<&_>| scope.fingerprint(path, before).unwrap();
+        let mut first = fingerprint(&short, None);
+        assert!(first.content.is_some());
+        assert!(fingerprint(&short, Some(&first)).content.is_some());
+        first.since -= CLOCK_STEP;
+        assert_eq!(fingerprint(&short, Some(&first)).content, None);
+        assert_eq!(fingerprint(&long, None).content, None);
+    }
+
     #[test]
     fn a_path_is_watched_as_far_as_it_is_there() {
         let folder = Folder::new();
