@@ -202,6 +202,21 @@ fn a_further_process_has_its_start_before_its_time() {
 }
 
 #[test]
+fn a_rule_alone_is_tried_with_the_rules_that_it_needs() {
+    let report = check(
+        &["--timeout", "1s", "--only", "many"],
+        &["sh", "-c", "exit 3"],
+    );
+    report.assert_found("answers", "fail", &["exit status: 3"]);
+    report.assert_found("many", "skip", &["needs an answer"]);
+    let part = "print(json.dumps({'id': str(id), 'result': payload}), flush=True)";
+    let Some(report) = check_python(&["--only", "many"], &answering(part)) else {
+        return;
+    };
+    report.assert_found("many", "skip", &["needs the id"]);
+}
+
+#[test]
 fn mawk_is_told_to_read_lines() {
     let mawk = "/usr/bin/mawk";
     if !std::path::Path::new(mawk).exists() {
