@@ -17,9 +17,18 @@ FROM rust:1-slim-bookworm AS dependencies
 WORKDIR /src
 ENV CARGO_TARGET_DIR=/target
 # Static files need no libc at run time. The target is named, though it is the machine's own:
-# without that the flags would hold for procedural macros too, which cannot be static.
-RUN mkdir /.cargo && printf '[build]\ntarget = "%s"\nrustflags = ["-C", "target-feature=+crt-static"]\n' \
-        "$(rustc -vV | sed -n 's/^host: //p')" >/.cargo/config.toml
+# without that the flags would hold for procedural macros too, which cannot be static. The flags are those of
+# scripts/release/program.sh, which take the paths of this place out of messages: of the same commit, compiler
+# and C library, the worker here has the same bytes as the one in a release.
+RUN mkdir /.cargo && { \
+        printf '[build]\ntarget = "%s"\nrustflags = [' "$(rustc -vV | sed -n 's/^host: //p')" \
+        && printf '"%s", ' -C target-feature=+crt-static -C linker=cc \
+            --remap-path-prefix=/src=/faas-worker \
+            --remap-path-prefix=/target=/faas-worker/target \
+            "--remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo" \
+            "--remap-path-prefix=$(rustc --print sysroot)=/rust" \
+        && echo ']'; \
+    } >/.cargo/config.toml
 COPY Cargo.toml Cargo.lock ./
 # Empty sources stand in for ours, so the targets that the manifest names are left out. Twice, as
 # below: the features that tests ask of the libraries must not reach the worker.
