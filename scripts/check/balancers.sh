@@ -7,16 +7,16 @@
 #   scripts/check/balancers.sh --requests 1 --rate 200 --together
 #                                                       one roll of each at the same time: half a minute
 #
-# FAAS_WORKER names another worker than the one that is built here. Needs nginx, haproxy and caddy.
+# FAAS_WORKER names another worker than the one that is built here. Needs nginx, haproxy and caddy:
+# left out without.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+# shellcheck source=/dev/null
+source scripts/check/needs.sh
 
 PATH=$PATH:/usr/sbin
 for tool in nginx haproxy caddy python3; do
-    command -v "$tool" >/dev/null || {
-        printf 'check/balancers.sh: %s is not installed\n' "$tool" >&2
-        exit 1
-    }
+    needs "$tool" "$tool"
 done
 if [ -z "${FAAS_WORKER:-}" ]; then
     cargo build --quiet --locked --bin faas-worker

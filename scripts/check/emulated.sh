@@ -4,9 +4,11 @@
 #
 #   scripts/check/emulated.sh PROGRAM       for example what scripts/release/program.sh arm64 makes
 #
-# Needs qemu-user-static and Linux 6.7 or later; without them, says so and passes. A few seconds.
+# Needs qemu-user-static and Linux 6.7 or later: left out without. A few seconds.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+# shellcheck source=/dev/null
+source scripts/check/needs.sh
 
 if [ "${1:-}" = --inside ]; then
     program=$2 qemu=$3 work=$4
@@ -24,12 +26,10 @@ else
             ;;
     esac
     if ! qemu=$(command -v "qemu-$cpu-static"); then
-        echo "skipped: scripts/check/emulated.sh, because qemu-$cpu-static is not installed"
-        exit 0
+        leave_out "qemu-$cpu-static is not installed (Debian: qemu-user-static)"
     fi
     if ! unshare --user --map-root-user --mount mount -t binfmt_misc none /proc/sys/fs/binfmt_misc 2>/dev/null; then
-        echo 'skipped: scripts/check/emulated.sh, because the kernel has no binfmt_misc for each namespace'
-        exit 0
+        leave_out 'the kernel has no binfmt_misc for each namespace'
     fi
     work=$(mktemp -d)
     trap 'rm -rf "$work"' EXIT

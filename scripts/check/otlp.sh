@@ -3,15 +3,14 @@
 # definitions: names, parents, attributes, repetitions, the end of the worker, and receivers that are slow,
 # dead or silent.
 #
-#   scripts/check/otlp.sh     half a minute and two builds; needs python3 with venv, and the network once
+#   scripts/check/otlp.sh     half a minute and two builds; needs the network once, and python3 with venv: left out without
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+# shellcheck source=/dev/null
+source scripts/check/needs.sh
 
 readonly packages=scripts/check/otlp.txt tools=target/otlp
-if ! python3 -c 'import ensurepip' 2>/dev/null; then
-    printf 'check/otlp.sh: python3 cannot make environments: the package python3-venv in Debian\n' >&2
-    exit 1
-fi
+needs_venv
 mkdir -p "$tools"
 if ! cmp -s "$packages" "$tools/python/installed.txt"; then
     python3 -m venv --clear "$tools/python"

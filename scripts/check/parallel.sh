@@ -4,17 +4,16 @@
 #
 #   scripts/check/parallel.sh     a quarter of a minute
 #
-# Needs GNU parallel (Debian: parallel): skipped without. FAAS_WORKER names another worker than the one that
+# Needs GNU parallel (Debian: parallel): left out without. FAAS_WORKER names another worker than the one that
 # is built here. All files lie in a temporary folder.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+# shellcheck source=/dev/null
+source scripts/check/needs.sh
 
 case $(parallel --version 2>/dev/null || true) in
     'GNU parallel'*) ;;
-    *)
-        printf 'skipped: scripts/check/parallel.sh: GNU parallel is not installed (Debian: parallel)\n'
-        exit 0
-        ;;
+    *) leave_out 'GNU parallel is not installed (Debian: parallel)' ;;
 esac
 if [ -z "${FAAS_WORKER:-}" ]; then
     cargo build --quiet --locked --bin faas-worker

@@ -5,20 +5,24 @@
 #   FAAS_IMAGE=faas-worker scripts/check/podman.sh     half a minute; the image is Docker's
 #
 # Without FAAS_IMAGE the image is built first, which takes minutes. Needs root, podman with catatonit, docker
-# and kubectl. Podman's images and containers lie in a folder of their own, which is removed.
+# and kubectl: left out without. Podman's images and containers lie in a folder of their own, which is removed.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+# shellcheck source=/dev/null
+source scripts/check/needs.sh
 
 fail() {
     printf 'check/podman.sh: %s\n' "$1" >&2
     exit 1
 }
 
-kubectl=$(command -v target/check-kubernetes/venv/bin/kubectl || command -v kubectl) ||
-    fail 'kubectl is not installed: scripts/check/kubernetes.sh brings it'
-for tool in podman catatonit docker python3; do
-    command -v "$tool" >/dev/null || fail "$tool is not installed"
+needs_root
+for tool in podman catatonit python3; do
+    needs "$tool" "$tool"
 done
+needs_docker
+kubectl=$(command -v target/check-kubernetes/venv/bin/kubectl || command -v kubectl) ||
+    leave_out 'kubectl is not installed: scripts/check/kubernetes.sh brings it'
 
 work=$(mktemp -d)
 export CONTAINERS_CONF=$work/containers.conf

@@ -6,17 +6,16 @@
 #   scripts/check/slurm.sh            a minute and a half
 #   scripts/check/slurm.sh --short    without the task whose time is over: half a minute
 #
-# Needs slurmctld, slurmd, sbatch and munged (Debian: slurm-wlm, munge): skipped without. FAAS_WORKER names
+# Needs slurmctld, slurmd, sbatch and munged (Debian: slurm-wlm, munge): left out without. FAAS_WORKER names
 # another worker than the one that is built here. All files lie in a temporary folder.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+# shellcheck source=/dev/null
+source scripts/check/needs.sh
 
 export PATH=$PATH:/usr/sbin
 for tool in munged slurmctld slurmd sbatch scontrol scancel squeue; do
-    command -v "$tool" >/dev/null || {
-        printf 'skipped: scripts/check/slurm.sh: %s is not installed (Debian: slurm-wlm, munge)\n' "$tool"
-        exit 0
-    }
+    needs "$tool" 'slurm-wlm, munge'
 done
 case ${1:-} in
     '') limit=1 ;;

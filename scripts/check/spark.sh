@@ -6,21 +6,16 @@
 #   scripts/check/spark.sh [LINES]     a million; some minutes
 #
 # Fetches pyspark, of a fixed version, into target/.
-# Needs java 17 or later and python3 with venv (Debian: default-jre-headless, python3-venv): skipped
-# without. FAAS_WORKER names another worker than the one that is built here. All other files lie in a
+# Needs java 17 or later and python3 with venv (Debian: default-jre-headless, python3-venv): left
+# out without. FAAS_WORKER names another worker than the one that is built here. All other files lie in a
 # temporary folder.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+# shellcheck source=/dev/null
+source scripts/check/needs.sh
 
-skip() {
-    printf 'skipped: scripts/check/spark.sh: %s\n' "$1"
-    exit 0
-}
-
-command -v java >/dev/null || skip 'java is not installed (Debian: default-jre-headless)'
-command -v python3 >/dev/null || skip 'python3 is not installed'
-python3 -c 'import ensurepip' 2>/dev/null ||
-    skip 'python3 cannot make environments (Debian: python3-venv)'
+needs java default-jre-headless
+needs_venv
 
 if [ -z "${FAAS_WORKER:-}" ]; then
     cargo build --quiet --release --locked --bin faas-worker

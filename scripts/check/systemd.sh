@@ -2,11 +2,13 @@
 # Holds the unit of examples/deploy/systemd to systemd's own checks, and runs it under a systemd that is
 # process 1 of namespaces of its own: served, confined, reloaded, restarted and killed under load.
 #
-#   scripts/check/systemd.sh     half a minute; needs systemd 250, root, unshare and python3
+#   scripts/check/systemd.sh     half a minute; needs systemd 250, unshare and python3: left out without
 #
-# FAAS_WORKER names another worker than the one that is built here.
+# Without root the unit is looked at and not run. FAAS_WORKER names another worker than the one that is built here.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+# shellcheck source=/dev/null
+source scripts/check/needs.sh
 
 readonly unit=faas-worker@.service
 readonly rate=300
@@ -30,9 +32,10 @@ trap at_exit EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-for tool in systemd-analyze unshare nsenter python3; do
-    command -v "$tool" >/dev/null || fail "$tool is not installed"
-done
+needs systemd-analyze systemd
+needs unshare util-linux
+needs nsenter util-linux
+needs python3 python3
 if [ -z "${FAAS_WORKER:-}" ]; then
     cargo build --quiet --locked --bin faas-worker
     FAAS_WORKER=${CARGO_TARGET_DIR:-target}/debug/faas-worker
@@ -58,7 +61,7 @@ tail -n 1 "$work/security"
 # ---- Under systemd ------------------------------------------------------------------------------------
 
 if [ "$(id -u)" -ne 0 ]; then
-    echo 'skipped: running it, for only root may make the namespaces'
+    echo 'left out: scripts/check/systemd.sh: the unit under a systemd: only root may make the namespaces'
     exit
 fi
 mkdir "$work/tried"
@@ -67,7 +70,7 @@ if ! unshare --mount --pid --fork --mount-proc --uts --ipc --net --cgroup --kill
     mount --make-rprivate / && mount -t tmpfs tmpfs "$0" && mkdir "$0/upper" "$0/work" "$0/all" &&
     mount -t overlay -o "lowerdir=/,upperdir=$0/upper,workdir=$0/work" overlay "$0/all"' "$work/tried" \
     2>/dev/null; then
-    echo 'skipped: running it, for the namespaces and the layer cannot be had here'
+    echo 'left out: scripts/check/systemd.sh: the unit under a systemd: its namespaces cannot be had here'
     exit
 fi
 cat >"$work/handler.sh" <<'END'
