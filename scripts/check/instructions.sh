@@ -6,12 +6,11 @@
 #   scripts/check/instructions.sh [--record]
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+# shellcheck source=/dev/null
+source scripts/check/needs.sh
 
 for tool in valgrind python3; do
-    command -v "$tool" >/dev/null || {
-        printf 'check/instructions.sh: %s is not installed: a package of that name in most distributions\n' "$tool" >&2
-        exit 1
-    }
+    needs "$tool" "$tool"
 done
 cargo build --quiet --release --locked --example bench
 exec python3 scripts/bench/instructions.py "$@"
