@@ -52,6 +52,8 @@ RUN if [ "$REVISION" != unknown ]; then export FAAS_REVISION="$REVISION"; fi \
     && cargo build --locked --release --bin faas-worker \
     && cargo build --locked --release --no-default-features --features handler \
         --example default --example decode_type_a --example decode_type_b --example echo
+# Seconds since 1970, which the files bear as their time: two builds then give the last stage the same layer.
+ARG SOURCE_DATE_EPOCH=0
 # Owned by root and written by nobody: the worker runs as another user.
 RUN share=/out/usr/local/share \
     && mkdir -p /out/usr/local/bin /out/handlers $share/man/man1 \
@@ -66,6 +68,7 @@ RUN share=/out/usr/local/share \
     done \
     && cp -r examples/shell /out/handlers/ \
     && chmod -R u=rwX,go=rX /out \
+    && find /out -exec touch --no-dereference --date "@$SOURCE_DATE_EPOCH" {} + \
     && if readelf --program-headers /out/usr/local/bin/faas-worker /out/handlers/default \
         | grep INTERP; then echo 'not a static file' >&2; exit 1; fi
 
