@@ -49,11 +49,11 @@ pub(super) const EXIT_AFTER_REPLY_TIME: Duration = Duration::from_millis(5);
 /// two threads that only make calls: the tries are worth 40 % more calls. All tries together take
 /// some tens of microseconds at most, by the length of a pause on the processor.
 #[cfg(not(all(test, faas_model)))]
-const LOCK_TRIES: usize = 512;
+const LOCK_TRIES: usize = 64;
 
 /// Pauses between two tries.
 #[cfg(not(all(test, faas_model)))]
-const PAUSES_BETWEEN_TRIES: usize = 2;
+const PAUSES_BETWEEN_TRIES: usize = 16;
 
 /// Calls and processes meet here: callers push, processes take, slots report. Shared by all three.
 #[derive(Debug)]

@@ -190,8 +190,7 @@ fn a_request_whose_caller_has_left_is_given_to_nobody() {
     let (left, receiver) = Call::new(job("left"));
     drop(receiver);
     let until = Instant::now() + LONG;
-    let left = QueuedCall::new(left, until, until, until);
-    let queued = |place| left.at_place(place);
+    let queued = |place| QueuedCall::new(left, place, until, until, until);
     pool.dispatcher.lock().queue.push(until, queued);
     assert!(ask(&pool, 1, &Arc::default()).is_pending());
 }
@@ -350,7 +349,7 @@ fn take_into(pool: &Pool, load: Load, intake: &mut Intake) -> Vec<u64> {
 
 /// A pool of two threads, with calls of these threads in this order. The calling thread is the
 /// second.
-pub(super) fn pool_with_calls_of(threads: &[usize]) -> (Pool, Mailboxes) {
+fn pool_with_calls_of(threads: &[usize]) -> (Pool, Mailboxes) {
     let mailboxes = Mailboxes::new(NonZeroUsize::new(2).unwrap());
     let pool = pool_over(8, mailboxes.clone());
     make_calls_of(&pool, &mailboxes, threads);
@@ -369,7 +368,7 @@ fn make_calls_of(pool: &Pool, mailboxes: &Mailboxes, threads: &[usize]) {
     come_from(1);
 }
 
-pub(super) const FREE: Load = Load {
+const FREE: Load = Load {
     in_flight: 2,
     free_capacity: 8,
     immediate_capacity: 8,
@@ -378,15 +377,11 @@ pub(super) const FREE: Load = Load {
 
 #[test]
 fn a_process_leaves_calls_of_other_threads_for_one_turn() {
-    let (pool, mailboxes) = pool_with_calls_of(&[0, 1, 0, 1]);
+    let (pool, _mailboxes) = pool_with_calls_of(&[0, 1, 0, 1]);
     let mut intake = Intake::default();
     assert_eq!(take_into(&pool, FREE, &mut intake), [1, 3]);
     assert_eq!(take_into(&pool, FREE, &mut intake), [0; 0]);
-    intake.end_turn();
-    make_calls_of(&pool, &mailboxes, &[1, 0]);
-    assert_eq!(take_into(&pool, FREE, &mut intake), [0, 2, 4]);
-    intake.end_turn();
-    assert_eq!(take_into(&pool, FREE, &mut intake), [5]);
+    assert_eq!(take_into(&pool, FREE, &mut intake), [0, 2]);
 }
 
 #[test]
@@ -424,7 +419,14 @@ fn an_idle_process_leaves_no_call_and_takes_its_own_thread_s_first() {
 }
 
 #[test]
-fn where_a_call_was_handed_back_the_first_call_is_next() {
+fn where_capacity_is_scarce_or_a_call_was_handed_back_the_first_call_is_next() {
+    let scarce = Load {
+        free_capacity: 2,
+        immediate_capacity: 2,
+        ..FREE
+    };
+    let (pool, _mailboxes) = pool_with_calls_of(&[0, 1, 0]);
+    assert_eq!(take_into(&pool, scarce, &mut Intake::default()), [0, 1]);
     let (pool, _mailboxes) = pool_with_calls_of(&[0, 1]);
     let Poll::Ready(first) = ask(&pool, 2, &Arc::default()) else {
         panic!("calls wait")

@@ -90,7 +90,6 @@ impl EchoProcess {
         }
         self.take_calls(context, now);
         pool.dispatcher.send_answers(&mut self.answers);
-        self.intake.end_turn();
         if self.conversation.in_flight() > 0 {
             context.waker().wake_by_ref();
         }

@@ -15,7 +15,8 @@ use std::time::Instant;
 #[derive(Debug, Clone, Copy)]
 pub(in crate::pool) struct Near {
     pub(in crate::pool) thread: ThreadNumber,
-    /// Calls before this place have been left for a turn, and are near.
+    /// The next free place of the queue when the process last took no call: calls before it have
+    /// been left for a turn, and are near.
     pub(in crate::pool) left_before: u64,
     /// The calls before this place have been searched, and none of them is near.
     pub(in crate::pool) first_unsearched: u64,
@@ -38,18 +39,22 @@ pub(in crate::pool) enum Choice {
 impl DispatchState {
     /// The call that a process takes next. With one thread, the first.
     ///
-    /// With several threads (`near`), a process takes the calls of its own thread first, and leaves
-    /// calls of other threads to these threads for one turn, unless it is idle. So most calls stay
-    /// on their thread, where a call and its answer cost less than half of what they cost across
-    /// threads. From the process's next turn on, a call that it left is as near as its own, and the
-    /// older one is next. Where calls were handed back, the first call is next, whatever its thread.
+    /// With several threads (`near`), a process that may be given all calls that wait takes the
+    /// calls of its own thread first, and while it has requests it leaves calls of other threads to
+    /// these threads for one turn. So most calls stay on their thread, where a call and its answer
+    /// cost less than half of what they cost across threads. Where capacity is scarce, or calls
+    /// were handed back, the first call is the next one, whatever its thread.
     pub(in crate::pool) fn choose(&self, load: Load, near: Option<Near>) -> Choice {
         if self.queue.is_empty() || !self.may_take(load) {
             return Choice::Nothing;
         }
-        let Some(near) = near.filter(|_| !self.queue.has_handed_back()) else {
+        let is_scarce = self.queue.len() > load.free_capacity;
+        let Some(near) = near.filter(|_| !is_scarce) else {
             return Choice::First;
         };
+        if self.queue.has_handed_back() {
+            return Choice::First;
+        }
         let is_near = |place, call: &QueuedCall| {
             // Slots are dealt out to the threads in turn: with fewer slots than threads, the last
             // threads have none.

@@ -20,18 +20,9 @@ pub(in crate::pool) struct Intake {
     /// The process left calls to their threads for this turn, and takes them in its next turn if
     /// they are still there.
     pub(in crate::pool) has_left_calls: bool,
-    /// The next free place of the queue when the process last looked for calls.
-    seen_before: u64,
-    /// The same at the end of the turn before: calls before it have been left for a turn, and are
-    /// near.
+    /// The next free place of the queue when the process last took no call: calls before it have
+    /// been left for a turn, and are near.
     left_before: u64,
-}
-
-impl Intake {
-    /// The process's turn ends: what it has seen and not taken, it leaves no longer.
-    pub(in crate::pool) fn end_turn(&mut self) {
-        self.left_before = self.seen_before;
-    }
 }
 
 impl Dispatcher {
@@ -62,9 +53,7 @@ impl Dispatcher {
         if !has_taken {
             let registered = Registered::on_this_thread(process, cx.waker().clone());
             state.waiting_processes.register(priority, registered);
-        }
-        if near.is_some() {
-            (_, intake.seen_before) = state.queue.places();
+            (_, intake.left_before) = state.queue.places();
         }
         let failure = (!too_late.is_empty()).then(|| state.waited_too_long());
         self.publish_length(&state);
@@ -122,7 +111,7 @@ impl DispatchState {
             match next {
                 Some(Taken::InTime(call)) if call.is_abandoned() => {}
                 Some(Taken::InTime(call)) => {
-                    intake.calls.push_back(call.taken_at(now));
+                    intake.calls.push_back(call.begin_at(now));
                     load = load.with_another();
                     if load.immediate_capacity == 0 {
                         break;

@@ -209,7 +209,6 @@ impl RequestSource for Member {
     }
 
     fn send_answers(&mut self) {
-        self.intake.end_turn();
         if !self.answers.is_empty() {
             self.dispatcher.send_answers(&mut self.answers);
         }
@@ -319,7 +318,7 @@ impl Drop for Member {
 mod tests {
     use super::*;
     use crate::pool::status::SlotFacts;
-    use crate::pool::tests::{FREE, Woken, call, pool_for, pool_that_grows, pool_with_calls_of};
+    use crate::pool::tests::{Woken, call, pool_for, pool_that_grows};
     use crate::process::conversation::Position;
     use std::pin::pin;
     use std::task::Waker;
@@ -366,18 +365,6 @@ mod tests {
         second.leave();
         assert!(wakes[0].is_set());
         assert!(ask(&mut first, &wakes[0]).is_ready());
-    }
-
-    #[test]
-    fn a_process_takes_in_its_next_turn_the_call_that_it_left() {
-        let (pool, _mailboxes) = pool_with_calls_of(&[0]);
-        let dispatcher = Arc::clone(&pool.dispatcher);
-        let mut member = Member::join(dispatcher, Role::Serving, None, None, status());
-        let mut context = Context::from_waker(Waker::noop());
-        assert!(member.poll_take(&mut context, FREE).is_pending());
-        assert!(member.poll_take(&mut context, FREE).is_pending());
-        member.send_answers();
-        assert!(member.poll_take(&mut context, FREE).is_ready());
     }
 
     #[test]
