@@ -110,7 +110,8 @@ impl Lambda {
     /// Gives the reason of a failure, which Lambda is told.
     async fn start(&self) -> Option<String> {
         let mut api = self.runtime_api();
-        if let Start::Failed(why) = self.wait_for_pool(self.longest_start()).await {
+        let longest = longest_start(self.ready_timeout, self.config.start);
+        if let Start::Failed(why) = self.wait_for_pool(longest).await {
             return Some(tell_start_failed(&mut api, why).await);
         }
         if self.config.start != LambdaStart::Snapshot {
@@ -133,16 +134,6 @@ impl Lambda {
             error!(%error, "the runtime API did not take the error after the restore");
         }
         Some(why)
-    }
-
-    /// The longest wait for a process to be up before the first event is asked for.
-    fn longest_start(&self) -> Duration {
-        match (self.ready_timeout, self.config.start) {
-            (Some(limit), _) => limit,
-            (None, LambdaStart::OnDemand) => LONGEST_START,
-            // A handler without a ready line counts as up by its age alone.
-            (None, LambdaStart::Ahead | LambdaStart::Snapshot) => UP_AFTER + Duration::from_secs(1),
-        }
     }
 
     /// Waits until a process is up, or until it is known that none will be.
@@ -235,7 +226,7 @@ impl Lambda {
             let retry_ms = milliseconds(pause);
             warn!(%error, retry_ms, "the runtime API gave no event");
             self.until_draining(sleep(pause)).await?;
-            pause = (2 * pause).min(LONGEST_RETRY_PAUSE);
+            pause = longer(pause);
         }
         None
     }
@@ -305,6 +296,21 @@ impl Lambda {
     }
 }
 
+/// The longest wait for a process to be up before the first event is asked for.
+fn longest_start(ready_timeout: Option<Duration>, start: LambdaStart) -> Duration {
+    match (ready_timeout, start) {
+        (Some(limit), _) => limit,
+        (None, LambdaStart::OnDemand) => LONGEST_START,
+        // A handler without a ready line counts as up by its age alone.
+        (None, LambdaStart::Ahead | LambdaStart::Snapshot) => UP_AFTER + Duration::from_secs(1),
+    }
+}
+
+/// The pause after one more failure.
+fn longer(pause: Duration) -> Duration {
+    (2 * pause).min(LONGEST_RETRY_PAUSE)
+}
+
 /// Tells Lambda that the start failed; gives the reason back.
 async fn tell_start_failed(api: &mut RuntimeApi, why: String) -> String {
     let kind = error_type(Code::HandlerNotLoaded);
@@ -338,5 +344,36 @@ fn log_failure(failure: &RequestFailure, event: &Event) {
             cause,
             "request failed, its answer has the cause"
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Without a ready line, only its age shows that a process is up, and on demand an event waits
+    /// meanwhile.
+    #[test]
+    fn a_ready_line_is_waited_for_before_the_first_event() {
+        let limit = Duration::from_secs(60);
+        for start in [
+            LambdaStart::OnDemand,
+            LambdaStart::Ahead,
+            LambdaStart::Snapshot,
+        ] {
+            assert_eq!(longest_start(Some(limit), start), limit, "{start:?}");
+            let is_billed = start == LambdaStart::OnDemand;
+            let longest = longest_start(None, start);
+            assert_eq!(longest < UP_AFTER, is_billed, "{start:?}");
+        }
+    }
+
+    #[test]
+    fn pauses_between_questions_double_up_to_a_limit() {
+        let mut last = FIRST_RETRY_PAUSE;
+        for milliseconds in [100, 200, 400, 800, 1600, 3200, 5000, 5000] {
+            last = longer(last);
+            assert_eq!(last, Duration::from_millis(milliseconds));
+        }
     }
 }

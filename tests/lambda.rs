@@ -423,6 +423,23 @@ fn a_worker_that_waits_for_an_event_ends_at_once() {
 }
 
 #[test]
+fn a_worker_whose_processes_are_still_starting_ends_at_once() {
+    let api = RuntimeApi::start();
+    let worker = lambda(sh("exec sleep 1000", &[]), &api).flag("--wait-ready");
+    let mut worker = worker
+        .option("--startup-timeout", "300s")
+        .start_without_address();
+    eventually("a process starts", || {
+        (!processes::living_children(worker.pid()).is_empty()).then_some(())
+    });
+    let begun = Instant::now();
+    worker.signal(Signal::TERM);
+    assert!(worker.wait_for_end(PATIENCE).success());
+    assert_within(Duration::from_secs(3), begun);
+    assert!(api.asked().is_empty(), "{:?}", api.asked());
+}
+
+#[test]
 fn a_process_that_ends_fails_its_event_and_is_replaced() {
     let api = RuntimeApi::start();
     let running = Client::Worker.start(&api, &[("FAAS_ACCESS_LOG", "errors")]);
