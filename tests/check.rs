@@ -186,6 +186,16 @@ fn a_start_that_waits_has_its_time() {
     report.assert_found("children", "skip", &[]);
 }
 
+/// The ready line ends the start, so the process has the time for a reply alone.
+#[test]
+fn a_ready_process_that_reads_nothing_has_no_time_to_start() {
+    let script = "echo '{\"ready\":true}'; exec sleep 1000";
+    let options = ["--timeout", "1s", "--only", "answers"];
+    let report = check(&options, &["sh", "-c", script]);
+    let words = ["no reply within 1 s", "has not read the request"];
+    report.assert_found("answers", "fail", &words);
+}
+
 /// A process for each request, because each ends behind its reply; only the rule `one-each` finds that.
 #[test]
 fn a_further_process_has_its_start_before_its_time() {

@@ -184,13 +184,10 @@ async fn overdue(
     let process = session.process();
     let pid = process.pid();
     let is_alive = !matches!(process.standing(), Standing::Ended(_));
-    let had = match process.is_starting() {
-        true => limit.max(FIRST_START),
-        false => limit,
-    };
+    let (had, longer) = times(limit, process.is_starting().then_some(FIRST_START));
     let mut overdue = OverdueProcess {
-        limit: shown(had),
-        longer: shown((2 * had).max(FIRST_START)).replace(' ', ""),
+        limit: had,
+        longer,
         unread_bytes: process.unread_bytes(),
         is_mawk,
         waits_for_input: waits_for_input(pid).filter(|_| is_alive),
@@ -229,4 +226,31 @@ async fn overdue(
         .seeing("at the end of stdin", &overdue.output_at_end)
         .seeing("stderr", stderr);
     Ok(finding)
+}
+
+/// The time that a process had for its first answer, in words, and a longer one, as `--timeout`
+/// takes it. A process that was still starting had the time of a start if that is longer.
+fn times(limit: Duration, start: Option<Duration>) -> (String, String) {
+    let had = limit.max(start.unwrap_or_default());
+    let longer = (2 * had).max(FIRST_START);
+    (shown(had), shown(longer).replace(' ', ""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_that_is_advised_is_longer_than_what_the_process_had() {
+        for (limit, start, had, longer) in [
+            (5, None, "5 s", "30s"),
+            (5, Some(30), "30 s", "60s"),
+            (20, None, "20 s", "40s"),
+            (40, Some(30), "40 s", "80s"),
+        ] {
+            let (limit, start) = (Duration::from_secs(limit), start.map(Duration::from_secs));
+            let expected = (had.to_owned(), longer.to_owned());
+            assert_eq!(times(limit, start), expected, "{limit:?} {start:?}");
+        }
+    }
 }
