@@ -34,6 +34,9 @@ const POLL_PERIOD: Duration = Duration::from_millis(100);
 /// take a whole processor.
 const PAUSE_FACTOR: u32 = 9;
 
+/// Longest pause after a snapshot: a change must be noticed while its author still waits for it.
+const MAX_PAUSE: Duration = Duration::from_secs(10);
+
 /// How often the thread checks whether the [`Watch`] was dropped.
 const ASK_PERIOD: Duration = Duration::from_secs(1);
 
@@ -93,10 +96,7 @@ impl Watch {
             what: "the threads that watch files",
             source,
         };
-        let means = match scope.is_remote {
-            true => Means::Polling,
-            false => Means::events_if_there_are().map_err(no_thread)?,
-        };
+        let means = Means::for_scope(&scope).map_err(no_thread)?;
         Watch::by(means, scope).await.map_err(no_thread)
     }
 
@@ -149,15 +149,24 @@ fn scope(root: &Path, directory: &Directory, command: Option<&Command>) -> std::
     )]
     let kind = file_system.f_type as u64;
     Ok(Scope {
-        is_remote: WITHOUT_EVENTS.contains(&kind),
+        is_remote: is_remote(kind),
         root,
         named,
     })
 }
 
+/// True for a file system, by its magic number, that others than this kernel may change.
+fn is_remote(kind: u64) -> bool {
+    WITHOUT_EVENTS.contains(&kind)
+}
+
 impl Means {
-    /// Events, or else polling. Fails when the system grants no thread for the events.
-    fn events_if_there_are() -> std::io::Result<Means> {
+    /// Events where the file system sends them, else polling. Fails when the system grants no
+    /// thread for the events.
+    fn for_scope(scope: &Scope) -> std::io::Result<Means> {
+        if scope.is_remote {
+            return Ok(Means::Polling);
+        }
         match Events::new() {
             Ok(Some(events)) => Ok(Means::Events(events)),
             Ok(None) => Err(rustix::io::Errno::AGAIN.into()),
@@ -247,10 +256,15 @@ fn watch(
         }
         wait_for = means.follow(&now);
         last = now;
-        let pause = begun.elapsed() * PAUSE_FACTOR;
-        if pause > POLL_PERIOD {
-            std::thread::sleep(pause.min(10 * ASK_PERIOD));
-        }
+        std::thread::sleep(pause_after(begun.elapsed()));
+    }
+}
+
+/// The pause after a snapshot that took this long: none where the wait for a change is as long.
+fn pause_after(took: Duration) -> Duration {
+    match took.saturating_mul(PAUSE_FACTOR) {
+        pause if pause > POLL_PERIOD => pause.min(MAX_PAUSE),
+        _ => Duration::ZERO,
     }
 }
 
@@ -271,6 +285,9 @@ fn snapshot_when_quiet(scope: &Scope, mut now: Snapshot) -> Snapshot {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::cell::Cell;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     fn scope_of(root: &Path) -> Scope {
         Scope {
@@ -335,6 +352,128 @@ mod tests {
             }
             assert!(fastest < Duration::from_millis(300), "{kind}: {fastest:?}");
         }
+    }
+
+    /// The time from the first of many writes, which go on, to the notice.
+    async fn noticed_while_written(means: Means) -> Duration {
+        let folder = std::env::temp_dir().join(format!("faas-watch-{}", fastrand::u64(..)));
+        std::fs::create_dir_all(&folder).unwrap();
+        let file = folder.canonicalize().unwrap().join("handler.py");
+        std::fs::write(&file, "").unwrap();
+        let mut watch = Watch::by(means, scope_of(&folder)).await.unwrap();
+        let is_noticed = Arc::new(AtomicBool::new(false));
+        let begun = Instant::now();
+        let writer = std::thread::spawn({
+            let (file, is_noticed) = (file.clone(), Arc::clone(&is_noticed));
+            move || {
+                while !is_noticed.load(Ordering::Relaxed) {
+                    std::fs::write(&file, fastrand::u64(..).to_string()).unwrap();
+                }
+            }
+        });
+        let changed = timeout(Duration::from_secs(10), watch.changed()).await;
+        let took = begun.elapsed();
+        is_noticed.store(true, Ordering::Relaxed);
+        writer.join().unwrap();
+        std::fs::remove_dir_all(&folder).unwrap();
+        assert_eq!(changed.unwrap(), file);
+        took
+    }
+
+    /// A compiler writes for some time, and a log in the watched folder is written for ever.
+    #[tokio::test]
+    async fn writes_that_go_on_delay_the_notice_and_do_not_prevent_it() {
+        for kind in 0..2 {
+            // The slowest of five: a busy machine may hold up the writes, which then look quiet.
+            let mut slowest = Duration::ZERO;
+            for _ in 0..5 {
+                let means = both_means().into_iter().nth(kind).unwrap();
+                slowest = slowest.max(noticed_while_written(means).await);
+            }
+            assert!(slowest >= MAX_QUIET_WAIT, "{kind}: {slowest:?}");
+        }
+    }
+
+    #[test]
+    fn file_systems_that_others_change_are_polled() {
+        for (kind, is_polled) in [
+            (libc::FUSE_SUPER_MAGIC, true),
+            (libc::NFS_SUPER_MAGIC, true),
+            (0x0102_1997, true), // 9p
+            (libc::EXT4_SUPER_MAGIC, false),
+            (libc::OVERLAYFS_SUPER_MAGIC, false),
+            (libc::TMPFS_MAGIC, false),
+        ] {
+            let kind = u64::try_from(kind).unwrap();
+            assert_eq!(is_remote(kind), is_polled, "{kind:x}");
+            let scope = Scope {
+                is_remote: is_polled,
+                ..scope_of(Path::new("."))
+            };
+            let means = Means::for_scope(&scope).unwrap();
+            assert_eq!(matches!(means, Means::Polling), is_polled);
+        }
+    }
+
+    #[test]
+    fn the_pause_after_a_snapshot_grows_with_its_duration() {
+        for (took, pause) in [(1, 0), (11, 0), (100, 900), (1000, 9000), (60_000, 10_000)] {
+            let pause = Duration::from_millis(pause);
+            assert_eq!(pause_after(Duration::from_millis(took)), pause, "{took} ms");
+        }
+        assert_eq!(pause_after(Duration::MAX), MAX_PAUSE);
+    }
+
+    /// One save of an editor may be several changes.
+    #[tokio::test]
+    async fn changes_that_wait_are_one_change() {
+        let (sender, changes) = mpsc::channel(MAX_PENDING_CHANGES);
+        let mut watch = Watch { changes };
+        for name in ["first", "second"] {
+            sender.try_send(PathBuf::from(name)).unwrap();
+        }
+        assert_eq!(watch.changed().await, Path::new("first"));
+        assert!(watch.changes.is_empty());
+    }
+
+    /// A file that was written into a new folder before the watch was set has brought no event.
+    #[test]
+    fn the_files_are_compared_again_when_a_folder_had_no_watch() {
+        let folder = std::env::temp_dir().join(format!("faas-watch-{}", fastrand::u64(..)));
+        std::fs::create_dir_all(&folder).unwrap();
+        let snapshot = scope_of(&folder).snapshot(&Snapshot::default());
+        let mut means = events();
+        assert_eq!(means.follow(&snapshot), WaitFor::Quiet);
+        let asked = Cell::new(0);
+        means.wait(WaitFor::Quiet, || asked.replace(asked.get() + 1) == 0);
+        assert_eq!(asked.get(), 1, "the wait ends without an event");
+        assert_eq!(means.follow(&snapshot), WaitFor::Change);
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn files_that_the_command_names_are_watched_and_no_namesake_of_the_interpreter() {
+        let folder = std::env::temp_dir().join(format!("faas-watch-{}", fastrand::u64(..)));
+        std::fs::create_dir_all(folder.join("root")).unwrap();
+        for name in ["sh", "handler.sh"] {
+            std::fs::write(folder.join(name), "").unwrap();
+        }
+        let directory = Directory::find(Some(&folder));
+        for (program, argument, named) in [
+            ("sh", "handler.sh", &["handler.sh"][..]),
+            ("sh", "./handler.sh", &["handler.sh"]),
+            ("./sh", "--", &["sh"]),
+            ("./handler.sh", "root", &["handler.sh"]),
+        ] {
+            let command = Command {
+                program: program.into(),
+                arguments: vec![argument.into()],
+            };
+            let scope = scope(&folder.join("root"), &directory, Some(&command)).unwrap();
+            let named: Vec<PathBuf> = named.iter().map(|name| folder.join(name)).collect();
+            assert_eq!(scope.named, named, "{program} {argument}");
+        }
+        std::fs::remove_dir_all(&folder).unwrap();
     }
 
     /// The last write is not the end of the change: a file that is open for a write cannot be

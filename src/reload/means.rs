@@ -223,4 +223,50 @@ mod tests {
         assert!(events.wait(PATIENCE).is_there);
         std::fs::remove_dir_all(&folder).unwrap();
     }
+
+    fn handler() -> (Handler, Receiver<()>) {
+        let ((hints, hint), (closed, _)) = (sync_channel(1), sync_channel(1));
+        let handler = Handler {
+            written: BTreeSet::new(),
+            hints,
+            closed,
+        };
+        (handler, hint)
+    }
+
+    /// When its queue is full, the kernel drops events and tells only that.
+    #[test]
+    fn events_that_were_lost_are_a_hint() {
+        let (mut handler, hint) = handler();
+        let overflow = Event::new(EventKind::Other).set_flag(notify::event::Flag::Rescan);
+        for event in [Ok(overflow), Err(notify::Error::generic("lost"))] {
+            let shown = format!("{event:?}");
+            handler.handle(event);
+            assert_eq!(hint.try_recv(), Ok(()), "{shown}");
+        }
+    }
+
+    #[test]
+    fn files_that_are_open_for_a_write_are_bounded_in_number() {
+        let (mut handler, _hint) = handler();
+        let written = EventKind::Modify(ModifyKind::Data(notify::event::DataChange::Any));
+        for number in 0..2 * MAX_WRITTEN_FILES {
+            let event = Event::new(written).add_path(number.to_string().into());
+            handler.handle(Ok(event));
+        }
+        assert_eq!(handler.written.len(), MAX_WRITTEN_FILES);
+    }
+
+    #[test]
+    fn a_limit_of_the_system_ends_the_watches_and_a_folder_that_has_gone_does_not() {
+        let io = |errno: Errno| notify::Error::io(errno.into());
+        for (error, is_limit) in [
+            (notify::Error::new(notify::ErrorKind::MaxFilesWatch), true),
+            (io(Errno::NOMEM), true),
+            (io(Errno::ACCESS), false),
+            (notify::Error::path_not_found(), false),
+        ] {
+            assert_eq!(is_exhaustion(&error), is_limit, "{error:?}");
+        }
+    }
 }
