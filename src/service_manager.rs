@@ -105,19 +105,17 @@ fn check_count() -> Result<(), String> {
 /// Tells the service manager when the worker is ready and when it stops, and answers its watchdog;
 /// never ends.
 pub async fn keep_told(ready: impl Future<Output = ()>, shutdown: &Shutdown) -> Infallible {
-    let Some(manager) = Manager::of_environment() else {
+    let Some(manager) = Manager::at(std::env::var_os("NOTIFY_SOCKET")) else {
         return std::future::pending().await;
     };
     let watchdog = async {
-        let limit = sd_notify::watchdog_enabled().filter(|limit| !limit.is_zero());
-        let Some(limit) = limit else {
+        let Some(period) = watchdog_period(sd_notify::watchdog_enabled()) else {
             return std::future::pending().await;
         };
-        debug!(limit_ms = limit.as_millis(), "answering a watchdog");
+        debug!(period_ms = period.as_millis(), "answering a watchdog");
         loop {
             manager.tell(&[NotifyState::Watchdog]);
-            // Half of the time: one answer may be late.
-            sleep((limit / 2).max(MIN_WATCHDOG_PERIOD)).await;
+            sleep(period).await;
         }
     };
     let stages = async {
@@ -140,6 +138,14 @@ pub async fn keep_told(ready: impl Future<Output = ()>, shutdown: &Shutdown) -> 
     never
 }
 
+/// Time between two answers to a watchdog with this limit; `None` where there is none to answer.
+fn watchdog_period(limit: Option<Duration>) -> Option<Duration> {
+    // No answer comes within 0: whoever sets that wants no watchdog.
+    let limit = limit.filter(|limit| !limit.is_zero())?;
+    // Half of the time: one answer may be late.
+    Some((limit / 2).max(MIN_WATCHDOG_PERIOD))
+}
+
 /// The service manager's end of the notification socket.
 struct Manager {
     address: OsString,
@@ -147,9 +153,10 @@ struct Manager {
 }
 
 impl Manager {
-    /// `None` without a service manager.
-    fn of_environment() -> Option<Manager> {
-        let address = std::env::var_os("NOTIFY_SOCKET").filter(|address| !address.is_empty())?;
+    /// The manager with this socket; `None` without a service manager.
+    fn at(socket: Option<OsString>) -> Option<Manager> {
+        // `NOTIFY_SOCKET= faas-worker`: whoever sets it to nothing wants nobody to be told.
+        let address = socket.filter(|address| !address.is_empty())?;
         let throttle = RefCell::new(Throttle::once_in(WARNING_PAUSE));
         Some(Manager { address, throttle })
     }
@@ -192,6 +199,29 @@ impl Manager {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_watchdog_is_answered_in_half_of_its_time_and_not_without_pause() {
+        for (limit_us, period_us) in [
+            (Some(2_000_000), Some(1_000_000)),
+            (Some(20_002), Some(10_001)),
+            (Some(20_000), Some(10_000)),
+            (Some(1), Some(10_000)),
+            (Some(0), None),
+            (None, None),
+        ] {
+            let period = watchdog_period(limit_us.map(Duration::from_micros));
+            assert_eq!(period, period_us.map(Duration::from_micros), "{limit_us:?}");
+        }
+    }
+
+    #[test]
+    fn an_empty_address_is_no_service_manager() {
+        for (address, is_there) in [(None, false), (Some(""), false), (Some("@manager"), true)] {
+            let manager = Manager::at(address.map(OsString::from));
+            assert_eq!(manager.is_some(), is_there, "{address:?}");
+        }
+    }
 
     #[test]
     fn sockets_on_the_port_of_operators_are_theirs() {
