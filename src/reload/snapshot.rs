@@ -536,6 +536,43 @@ mod tests {
     }
 
     #[test]
+    fn a_snapshot_holds_a_bounded_number_of_folders_and_files() {
+        let folder = Folder::new();
+        folder.file("handler.py", "1");
+        folder.file("more/handler.py", "1");
+        folder.link("more/handler.py", "link.py");
+        let scope = scope(&folder.0, &[]);
+        let empty = Snapshot::default();
+        let paths = |number| (0..number).map(|path: usize| PathBuf::from(path.to_string()));
+        let fingerprint = || Fingerprint {
+            target: None,
+            device: 0,
+            inode: 0,
+            length: 0,
+            mode: 0,
+            modified: (0, 0),
+            changed: (0, 0),
+            since: Instant::now(),
+            content: None,
+        };
+        for (folders, files, is_cut) in [
+            (MAX_FOLDERS - 3, MAX_FILES - 3, false),
+            (MAX_FOLDERS - 1, 0, true),
+            (0, MAX_FILES - 2, true),
+        ] {
+            let fingerprint = |path| (path, fingerprint());
+            let mut full = Snapshot {
+                folders: paths(folders).collect(),
+                files: paths(files).map(fingerprint).collect(),
+                ..Snapshot::default()
+            };
+            scope.walk(folder.0.clone(), &empty, &mut full);
+            assert_eq!(full.is_cut, is_cut, "{folders} {files}");
+            assert!(full.folders.len() <= MAX_FOLDERS && full.files.len() <= MAX_FILES);
+        }
+    }
+
+    #[test]
     fn a_path_is_watched_as_far_as_it_is_there() {
         let folder = Folder::new();
         folder.file("a/file", "");

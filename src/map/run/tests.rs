@@ -1,4 +1,5 @@
 use super::*;
+use crate::answer::Outcome;
 use crate::config::map::{Halt, InputForm, Resume, ShowProgress};
 use crate::map::lines::RawLine;
 use crate::map::output::{Files, Sink};
@@ -50,6 +51,15 @@ fn nowhere() -> (Output, Progress) {
 fn line(length: usize) -> InputLine {
     let text = RawLine::Whole(vec![b'x'; length].into());
     InputLine::new(1, text, &InputForm::Text, 10_000)
+}
+
+fn done(outcome: Outcome) -> Done {
+    Done {
+        line: line(1),
+        outcome,
+        called: Instant::now(),
+        times: None,
+    }
 }
 
 fn no_input() -> Input {
@@ -109,15 +119,8 @@ async fn a_signal_leaves_over_an_item_whose_process_it_ended_and_in_order_all_be
         run.is_halted = is_halted;
         let shutdown = Shutdown::default();
         shutdown.advance(stage);
-        let is_left_over = [well(), died(), well()].map(|outcome| {
-            let done = Done {
-                line: line(1),
-                outcome,
-                called: Instant::now(),
-                times: None,
-            };
-            run.is_left_over(&done, &shutdown)
-        });
+        let is_left_over =
+            [well(), died(), well()].map(|outcome| run.is_left_over(&done(outcome), &shutdown));
         let told = format!("{stage:?} {has_log} {unordered} {is_halted}");
         assert_eq!(is_left_over, expected, "{told}");
     }
@@ -148,4 +151,58 @@ async fn a_second_signal_ends_a_run_with_items_in_hand() {
     // Also where items end one after the other, and nothing is waited for.
     let end = run.begin_items(&pool, &mut window, &mut input, &shutdown);
     assert_eq!(end, Some(BatchEnd::Killed));
+}
+
+/// A terminal and systemd send a signal to a process and to the worker; whichever is first.
+#[tokio::test(start_paused = true)]
+async fn a_death_by_a_signal_to_both_is_told_from_others_by_a_short_wait() {
+    let millis = Duration::from_millis;
+    for (why, has_log, told_after, waited) in [
+        ("SIGTERM", true, Some(millis(150)), millis(150)),
+        ("SIGINT", true, None, SIGNALS_COME_WITHIN),
+        ("SIGSEGV", true, None, Duration::ZERO),
+        // Without a job log no run goes on with what this one leaves over.
+        ("SIGTERM", false, None, Duration::ZERO),
+    ] {
+        let config = MapConfig {
+            job_log: has_log.then(|| "log".into()),
+            ..config()
+        };
+        let (output, progress) = nowhere();
+        let run = Run::new(&config, &output, progress);
+        let shutdown = Shutdown::default();
+        let signal = async {
+            if let Some(after) = told_after {
+                tokio::time::sleep(after).await;
+                shutdown.advance(Stage::Draining);
+            }
+        };
+        let done = [done(Err(RequestFailure::Exited(why.into())))];
+        let begun = tokio::time::Instant::now();
+        tokio::join!(run.wait_for_signal(&done, &shutdown), signal);
+        assert_eq!(begun.elapsed(), waited, "{why} {has_log}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_item_is_looked_at_while_too_much_is_unwritten() {
+    let (pool, budget) = (pool_for(100), MemoryBudget::new(u64::MAX));
+    let (config, shutdown) = (config(), Shutdown::default());
+    for (unwritten, ended) in [(MOST_UNWRITTEN - 1, 1), (MOST_UNWRITTEN, 0)] {
+        let (output, progress) = nowhere();
+        let mut run = Run::new(&config, &output, progress);
+        // A reader that takes nothing.
+        let (lines, _reader) = mpsc::channel(1);
+        lines.try_send(Lines::default()).unwrap();
+        run.output = lines;
+        run.unwritten.replies = vec![b'x'; unwritten];
+        let mut window = Window::new(&pool, &budget, false, patience());
+        // No text, so that no process gets the item: it ends as soon as it is looked at.
+        let text = RawLine::Whole(vec![0xff].into());
+        window.push(InputLine::new(1, text, &InputForm::Text, 10_000));
+        let mut input = no_input();
+        let working = run.work(&pool, &mut window, &mut input, &shutdown);
+        let _ = timeout(Duration::from_secs(1), working).await;
+        assert_eq!(run.counts.ended(), ended, "{unwritten}");
+    }
 }
