@@ -164,6 +164,24 @@ mod tests {
     }
 
     #[test]
+    fn the_figures_of_all_threads_are_added_up() {
+        let metrics = RequestMetrics::new(NonZeroUsize::MIN.saturating_add(1));
+        let millisecond = Duration::from_millis(1);
+        for (own, requests) in metrics.0.iter().zip([2, 3]) {
+            for _ in 0..requests {
+                add(&own.outcomes[OutcomeLabel::Ok.index()], 1);
+                own.ok.record(millisecond);
+                own.queue.record(millisecond);
+                own.invoke.record(millisecond);
+            }
+        }
+        let totals = metrics.totals();
+        assert_eq!(totals.outcomes[&OutcomeLabel::Ok], 5);
+        assert_eq!(totals.durations[&(200, OutcomeLabel::Ok)].count(), 5);
+        assert_eq!((totals.queue.count(), totals.invoke.count()), (5, 5));
+    }
+
+    #[test]
     fn each_outcome_has_a_place_and_a_name_of_its_own() {
         let all: Vec<OutcomeLabel> = OutcomeLabel::all().collect();
         let places: BTreeSet<usize> = all.iter().map(|outcome| outcome.index()).collect();

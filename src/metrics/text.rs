@@ -402,6 +402,20 @@ mod tests {
         assert!(!text.contains("# EOF"));
     }
 
+    /// A counter that fell when a process ends would look like a restart of the worker.
+    #[test]
+    fn busy_time_is_that_of_processes_which_have_ended_and_of_those_which_have_not() {
+        let metrics = Arc::new(Metrics::new(NonZeroUsize::MIN));
+        metrics.processes.add_busy(2_000_000_000);
+        let mut scrape = Scrape::default();
+        scrape.processes.busy_ns = 1_000_000_000;
+        let text = encode(&metrics, scrape, Format::Prometheus).unwrap();
+        let found = text
+            .lines()
+            .any(|line| line == "faas_process_busy_seconds_total 3.0");
+        assert!(found, "{text}");
+    }
+
     #[test]
     fn openmetrics_has_its_end() {
         let text = text(Format::OpenMetrics);

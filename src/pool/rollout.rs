@@ -102,3 +102,55 @@ async fn renew(slot: mpsc::Sender<Renewal>) -> RenewalOutcome {
     slot.send(Renewal(report)).await.map_err(|_| stopped())?;
     outcome.await.unwrap_or_else(|_| Err(stopped()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::num::NonZeroUsize;
+    use tokio::task::yield_now;
+
+    /// What is told of a reload in which the slots report these outcomes.
+    async fn reloaded(outcomes: [RenewalOutcome; 2]) -> bool {
+        let metrics = Arc::new(Metrics::new(NonZeroUsize::MIN));
+        let asked = Arc::new(Notify::new());
+        asked.notify_one();
+        let [(first, mut ask_first), (second, mut ask_second)] = [(); 2].map(|()| mpsc::channel(1));
+        let rolling = roll_out(vec![first, second], asked, Arc::clone(&metrics));
+        let [of_first, of_second] = outcomes;
+        let slots = async {
+            let renewal: Renewal = ask_first.recv().await.unwrap();
+            renewal.report(of_first);
+            if let Some(renewal) = ask_second.recv().await {
+                renewal.report(of_second);
+            }
+        };
+        let told = async {
+            loop {
+                if let Some(reload) = metrics.processes.last_reload() {
+                    return reload.is_successful;
+                }
+                yield_now().await;
+            }
+        };
+        // Cancel-safe: nothing is used after the first end.
+        tokio::select! {
+            is_successful = told => is_successful,
+            never = async { tokio::join!(rolling, slots) } => panic!("{never:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_reload_is_successful_where_every_slot_has_its_new_process() {
+        let failed = || Err("exit status: 3".to_owned());
+        let (process, nothing) = (Ok(Renewed::Process), Ok(Renewed::Nothing));
+        for (outcomes, is_successful) in [
+            ([process.clone(), process.clone()], true),
+            ([process.clone(), nothing], true),
+            ([process, failed()], false),
+            ([failed(), failed()], false),
+        ] {
+            let told = format!("{outcomes:?}");
+            assert_eq!(reloaded(outcomes).await, is_successful, "{told}");
+        }
+    }
+}

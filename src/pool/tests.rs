@@ -26,6 +26,16 @@ pub(crate) fn pool_for(queue: usize) -> Pool {
     pool_up_to(NonZeroUsize::MIN, queue)
 }
 
+/// The same pool when a process has come up.
+pub(crate) fn pool_that_is_up(queue: usize) -> Pool {
+    let pool = pool_for(queue);
+    pool.dispatcher.record(|health| {
+        health.started();
+        health.came_up()
+    });
+    pool
+}
+
 /// The same, where a second process may be started.
 pub(super) fn pool_that_grows(queue: usize) -> Pool {
     pool_up_to(NonZeroUsize::MIN.saturating_add(1), queue)
@@ -123,6 +133,23 @@ pub(super) fn take(
     let dispatcher = &pool.dispatcher;
     let taken = dispatcher.poll_take(context, process, priority, load, &mut intake);
     taken.map(|()| intake.calls.pop_front().expect("one was taken"))
+}
+
+#[test]
+fn the_first_call_in_the_queue_is_the_oldest() {
+    let pool = pool_for(2);
+    assert_eq!(pool.queue().oldest, Duration::ZERO);
+    let begun = Instant::now();
+    let _first = call(&pool).unwrap();
+    let first_is_there = Instant::now();
+    let _second = call(&pool).unwrap();
+    let least = first_is_there.elapsed();
+    let gauges = pool.queue();
+    assert!(
+        (least..=begun.elapsed()).contains(&gauges.oldest),
+        "{gauges:?}"
+    );
+    assert_eq!((gauges.length, gauges.limit), (2, 2));
 }
 
 /// D4: callers leave at each point of the hand-over; no place and no process is lost to them.

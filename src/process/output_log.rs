@@ -270,6 +270,22 @@ mod tests {
     }
 
     #[test]
+    fn output_that_is_left_out_is_counted() {
+        let start = Instant::now();
+        let metrics = Arc::new(Metrics::new(std::num::NonZeroUsize::MIN));
+        let slot = LogAllowance::new(start, Arc::clone(&metrics));
+        for (name, stream) in [
+            ("stderr", HandlerStream::Stderr),
+            ("stdout", HandlerStream::Stdout),
+        ] {
+            let mut log = StreamLog::new(1, name, slot.clone());
+            let long = usize::try_from(BURST_BYTES).unwrap();
+            assert!(log.may_write(start, 10) && !log.may_write(start, long));
+            assert_eq!(metrics.processes.log(stream), (1, BURST_BYTES), "{name}");
+        }
+    }
+
+    #[test]
     fn quotes_are_cut() {
         assert_eq!(quote("short"), "short");
         let long = quote(&"é".repeat(MAX_QUOTED_BYTES)).into_owned();

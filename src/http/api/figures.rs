@@ -6,7 +6,7 @@ use crate::config::HttpConfig;
 use crate::logging::lost_lines;
 use crate::logging::timestamp::seconds_since_1970;
 use crate::metrics::averages::{Averages, Sample};
-use crate::metrics::scrape::{OwnProcess, Scrape};
+use crate::metrics::scrape::{OwnProcess, ProcessGauges, QueueGauges, Scrape};
 use crate::metrics::{Format, Metrics, OutcomeLabel, encode};
 use crate::pool::{Pool, ProcessReport};
 use crate::procfs;
@@ -74,13 +74,10 @@ impl Figures {
 
     /// Takes a sample for the averages.
     pub fn sample(&self) {
+        let ended_busy_ns = self.metrics.processes.busy_ns();
         let (queue, processes) = (self.pool.queue(), self.pool.processes());
-        self.averages.record(Sample {
-            at: Instant::now(),
-            demand: queue.length + processes.active,
-            processes: processes.up(),
-            busy_ns: self.metrics.processes.busy_ns() + processes.busy_ns,
-        });
+        self.averages
+            .record(sample(queue, processes, ended_busy_ns));
     }
 
     fn is_ready(&self) -> bool {
@@ -178,6 +175,16 @@ impl Figures {
     }
 }
 
+/// A sample of this moment; the busy time of processes that have ended is none of the gauges.
+fn sample(queue: QueueGauges, processes: ProcessGauges, ended_busy_ns: u64) -> Sample {
+    Sample {
+        at: Instant::now(),
+        demand: queue.length + processes.active,
+        processes: processes.up(),
+        busy_ns: ended_busy_ns + processes.busy_ns,
+    }
+}
+
 fn described(report: &ProcessReport) -> Value {
     json!({
         "process": report.process,
@@ -199,4 +206,56 @@ fn described(report: &ProcessReport) -> Value {
 /// To the millisecond, or a thousandth: more digits say nothing.
 fn rounded(number: f64) -> f64 {
     (number * 1e3).round() / 1e3
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pool::tests::{pool_for, pool_that_is_up};
+    use std::num::NonZeroUsize;
+
+    fn figures(pool: Pool) -> Figures {
+        Figures {
+            metrics: Arc::new(Metrics::new(NonZeroUsize::MIN)),
+            pool: Arc::new(pool),
+            budget: MemoryBudget::new(1 << 20),
+            shutdown: Shutdown::default(),
+            threads: Threads::this_one(),
+            averages: Averages::default(),
+            buffered_limit_bytes: 1 << 20,
+            connections_limit: 1,
+            started_at: 0.0,
+            measured: Mutex::new(None),
+        }
+    }
+
+    #[test]
+    fn demand_is_what_waits_and_what_is_worked_on() {
+        let queue = QueueGauges {
+            length: 3,
+            ..QueueGauges::default()
+        };
+        let processes = ProcessGauges {
+            starting: 8,
+            idle: 1,
+            busy: 2,
+            stopping: 16,
+            active: 4,
+            busy_ns: 10,
+            ..ProcessGauges::default()
+        };
+        let sample = sample(queue, processes, 5);
+        assert_eq!(
+            (sample.demand, sample.processes, sample.busy_ns),
+            (7, 3, 15)
+        );
+    }
+
+    #[tokio::test]
+    async fn ready_is_what_can_serve_and_is_not_about_to_end() {
+        let figures = [figures(pool_for(1)), figures(pool_that_is_up(1))];
+        assert_eq!(figures.each_ref().map(Figures::is_ready), [false, true]);
+        figures[1].shutdown.advance(Stage::Draining);
+        assert!(!figures[1].is_ready());
+    }
 }

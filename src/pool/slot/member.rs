@@ -320,6 +320,7 @@ mod tests {
     use crate::pool::status::SlotFacts;
     use crate::pool::tests::{Woken, call, pool_for, pool_that_grows};
     use crate::process::conversation::Position;
+    use compact_str::CompactString;
     use std::pin::pin;
     use std::task::Waker;
 
@@ -365,6 +366,22 @@ mod tests {
         second.leave();
         assert!(wakes[0].is_set());
         assert!(ask(&mut first, &wakes[0]).is_ready());
+    }
+
+    #[test]
+    fn the_busy_time_of_a_process_that_is_gone_is_kept() {
+        let pool = pool_for(1);
+        let member = waiting(&pool.dispatcher, Role::Serving, &Arc::default());
+        let begun = Instant::now();
+        member
+            .status
+            .began_request(begun, &CompactString::default());
+        let over = begun + Duration::from_secs(1);
+        member.status.finished_request(over);
+        assert_eq!(pool.processes().busy_ns, 1_000_000_000);
+        drop(member);
+        assert_eq!(pool.processes().busy_ns, 0);
+        assert_eq!(pool.dispatcher.metrics.processes.busy_ns(), 1_000_000_000);
     }
 
     #[test]
