@@ -206,3 +206,25 @@ async fn no_item_is_looked_at_while_too_much_is_unwritten() {
         assert_eq!(run.counts.ended(), ended, "{unwritten}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_item_whose_process_got_the_signal_before_the_worker_is_left_over() {
+    let (pool, budget) = (pool_for(100), MemoryBudget::new(u64::MAX));
+    let (config, shutdown) = (config(), Shutdown::default());
+    let (output, progress) = nowhere();
+    let mut run = Run::new(&config, &output, progress);
+    let mut window = Window::new(&pool, &budget, false, patience());
+    // As if a process had ended with it.
+    let mut item = line(1);
+    item.payload = Err(RequestFailure::Exited("SIGTERM".into()));
+    window.push(item);
+    let mut input = no_input();
+    let working = run.work(&pool, &mut window, &mut input, &shutdown);
+    let signal = async {
+        tokio::time::sleep(SIGNALS_COME_WITHIN / 2).await;
+        shutdown.advance(Stage::Draining);
+    };
+    let (end, ()) = tokio::join!(working, signal);
+    assert_eq!(end, BatchEnd::Whole);
+    assert_eq!((run.counts.ended(), run.unfinished), (0, 1));
+}
