@@ -156,6 +156,19 @@ mod tests {
         assert_eq!(answer.unwrap().body(), "yes");
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_receiver_that_says_nothing_is_given_up() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let client = Client {
+            timeout: Duration::from_secs(5),
+        };
+        let request = Request::post(format!("http://{address}/v1/traces"));
+        let request = request.body(Bytes::from_static(b"spans")).unwrap();
+        let sent = timeout(Duration::from_secs(6), client.send_bytes(request));
+        assert!(sent.await.expect("given up after 5 s").is_err());
+    }
+
     #[tokio::test]
     async fn bytes_that_are_no_response_are_an_error() {
         for answer in [

@@ -232,6 +232,21 @@ mod tests {
         assert_eq!(sent(5, 4, &[2]).await, (vec![4, 4, 2], 4));
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn the_end_waits_for_no_receiver_beyond_its_moment() {
+        // Its thread, which would send, never ends.
+        let sender = Sender::idle();
+        let begun = tokio::time::Instant::now();
+        let until = begun + Duration::from_secs(2);
+        let finished = timeout_at(
+            until + Duration::from_secs(1),
+            sender.finish(until.into_std()),
+        );
+        assert_eq!(finished.await, Ok(()));
+        assert_eq!(begun.elapsed(), Duration::from_secs(2));
+        assert!(sender.ending.is_cancelled());
+    }
+
     #[test]
     fn settings_that_nothing_can_be_sent_by_are_told() {
         for (name, value, told) in [
