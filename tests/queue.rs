@@ -150,7 +150,11 @@ fn requests_are_started_in_the_order_of_their_arrival() {
         connection.send_payload(&format!("{number}")).unwrap();
         connections.push(connection);
         // Only then the order at the worker is that of the sending.
-        worker.wait_until_read();
+        eventually("the request is in the queue", || {
+            let figures = worker.scrape();
+            let open = figures["faas_requests_active"] + figures["faas_queue_length"];
+            (open == f64::from(number + 2)).then_some(())
+        });
     }
     running.join().unwrap();
     for (number, mut connection) in connections.into_iter().enumerate() {

@@ -9,6 +9,8 @@ mod rules;
 mod take;
 mod upkeep;
 
+#[cfg(test)]
+pub(super) use self::rules::OVERTAKING_TIME;
 pub(super) use self::take::{Intake, poll_next_turn};
 use super::health::Health;
 use super::queue::Queue;
@@ -49,11 +51,11 @@ pub(super) const EXIT_AFTER_REPLY_TIME: Duration = Duration::from_millis(5);
 /// two threads that only make calls: the tries are worth 40 % more calls. All tries together take
 /// some tens of microseconds at most, by the length of a pause on the processor.
 #[cfg(not(all(test, faas_model)))]
-const LOCK_TRIES: usize = 64;
+const LOCK_TRIES: usize = 512;
 
 /// Pauses between two tries.
 #[cfg(not(all(test, faas_model)))]
-const PAUSES_BETWEEN_TRIES: usize = 16;
+const PAUSES_BETWEEN_TRIES: usize = 2;
 
 /// Calls and processes meet here: callers push, processes take, slots report. Shared by all three.
 #[derive(Debug)]

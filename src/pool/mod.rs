@@ -139,6 +139,7 @@ impl Pool {
         // own.
         let gives_up_at = queue_end + 2 * job.timeout;
         let (call, receiver) = Call::new(job);
+        let call = QueuedCall::new(call, now, until, gives_up_at);
         let mut state = self.dispatcher.lock();
         if state.is_closed {
             return Err(RequestFailure::Draining);
@@ -146,8 +147,7 @@ impl Pool {
         if let Some(failure) = state.health.failure() {
             return Err(failure);
         }
-        let queued = |place| QueuedCall::new(call, place, now, until, gives_up_at);
-        let Some(place) = state.queue.push(until, queued) else {
+        let Some(place) = state.queue.push(until, |place| call.at_place(place)) else {
             return Err(state.overloaded_because("the queue is full"));
         };
         let expires_first = state.next_expiry.is_none_or(|expiry| until < expiry);

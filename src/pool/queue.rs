@@ -139,6 +139,9 @@ impl<T> Queue<T> {
         if let Some(entry) = self.handed_back.remove(&place) {
             return Some(entry);
         }
+        if self.fresh.front().is_some_and(|(first, _)| *first == place) {
+            return self.take_fresh();
+        }
         let found = self.fresh.binary_search_by_key(&place, |(place, _)| *place);
         let entry = self.fresh[found.ok()?].1.take()?;
         self.gaps += 1;

@@ -7,6 +7,7 @@ use crate::process::conversation::Position;
 use crate::process::owner::Load;
 use crate::threads::mailbox::{Mailboxes, ThreadNumber, receive_here};
 use std::num::NonZeroUsize;
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Wake, Waker};
 use std::time::Duration;
@@ -52,6 +53,7 @@ fn pool_up_to(max_processes: NonZeroUsize, queue: usize) -> Pool {
 }
 
 fn pool_with(max_processes: NonZeroUsize, queue: usize, mailboxes: Mailboxes) -> Pool {
+    LazyLock::force(&BEFORE_ALL_CALLS);
     let one = NonZeroUsize::MIN;
     let config = PoolConfig {
         processes: one,
@@ -118,6 +120,9 @@ fn ask(pool: &Pool, process: u64, woken: &Arc<Woken>) -> Poll<QueuedCall> {
     take(pool, &mut Context::from_waker(&waker), process, IDLE)
 }
 
+/// A time before all calls of the tests: none has waited yet.
+static BEFORE_ALL_CALLS: LazyLock<Instant> = LazyLock::new(Instant::now);
+
 /// A process with this load asks for a request.
 pub(super) fn take(
     pool: &Pool,
@@ -131,7 +136,8 @@ pub(super) fn take(
     };
     let mut intake = Intake::default();
     let dispatcher = &pool.dispatcher;
-    let taken = dispatcher.poll_take(context, process, priority, load, &mut intake);
+    let now = *BEFORE_ALL_CALLS;
+    let taken = dispatcher.poll_take(context, process, priority, load, &mut intake, now);
     taken.map(|()| intake.calls.pop_front().expect("one was taken"))
 }
 
@@ -217,7 +223,8 @@ fn a_request_whose_caller_has_left_is_given_to_nobody() {
     let (left, receiver) = Call::new(job("left"));
     drop(receiver);
     let until = Instant::now() + LONG;
-    let queued = |place| QueuedCall::new(left, place, until, until, until);
+    let left = QueuedCall::new(left, until, until, until);
+    let queued = |place| left.at_place(place);
     pool.dispatcher.lock().queue.push(until, queued);
     assert!(ask(&pool, 1, &Arc::default()).is_pending());
 }
@@ -311,7 +318,7 @@ fn a_request_is_handed_back_twice_and_then_fails() {
 
 #[test]
 fn the_last_process_for_a_request_is_none_that_has_just_replied() {
-    let now = Instant::now();
+    let now = *LazyLock::force(&BEFORE_ALL_CALLS);
     let replied = |ago: Duration| Load {
         last_replied: now.checked_sub(ago),
         ..IDLE
@@ -366,17 +373,20 @@ fn what_no_process_ever_reads_is_refused_in_the_end() {
 
 /// What a process on the second of two threads takes, that has this load and an intake of its own.
 fn take_into(pool: &Pool, load: Load, intake: &mut Intake) -> Vec<u64> {
+    take_into_at(pool, load, intake, *BEFORE_ALL_CALLS)
+}
+
+fn take_into_at(pool: &Pool, load: Load, intake: &mut Intake, now: Instant) -> Vec<u64> {
     let mut context = Context::from_waker(Waker::noop());
-    let taken = pool
-        .dispatcher
-        .poll_take(&mut context, 1, Priority::Busy, load, intake);
+    let dispatcher = &pool.dispatcher;
+    let taken = dispatcher.poll_take(&mut context, 1, Priority::Busy, load, intake, now);
     assert_eq!(taken.is_ready(), !intake.calls.is_empty());
     intake.calls.drain(..).map(|call| call.place).collect()
 }
 
 /// A pool of two threads, with calls of these threads in this order. The calling thread is the
 /// second.
-fn pool_with_calls_of(threads: &[usize]) -> (Pool, Mailboxes) {
+pub(super) fn pool_with_calls_of(threads: &[usize]) -> (Pool, Mailboxes) {
     let mailboxes = Mailboxes::new(NonZeroUsize::new(2).unwrap());
     let pool = pool_over(8, mailboxes.clone());
     make_calls_of(&pool, &mailboxes, threads);
@@ -395,7 +405,7 @@ fn make_calls_of(pool: &Pool, mailboxes: &Mailboxes, threads: &[usize]) {
     come_from(1);
 }
 
-const FREE: Load = Load {
+pub(super) const FREE: Load = Load {
     in_flight: 2,
     free_capacity: 8,
     immediate_capacity: 8,
@@ -404,11 +414,15 @@ const FREE: Load = Load {
 
 #[test]
 fn a_process_leaves_calls_of_other_threads_for_one_turn() {
-    let (pool, _mailboxes) = pool_with_calls_of(&[0, 1, 0, 1]);
+    let (pool, mailboxes) = pool_with_calls_of(&[0, 1, 0, 1]);
     let mut intake = Intake::default();
     assert_eq!(take_into(&pool, FREE, &mut intake), [1, 3]);
     assert_eq!(take_into(&pool, FREE, &mut intake), [0; 0]);
-    assert_eq!(take_into(&pool, FREE, &mut intake), [0, 2]);
+    intake.end_turn();
+    make_calls_of(&pool, &mailboxes, &[1, 0]);
+    assert_eq!(take_into(&pool, FREE, &mut intake), [0, 2, 4]);
+    intake.end_turn();
+    assert_eq!(take_into(&pool, FREE, &mut intake), [5]);
 }
 
 #[test]
@@ -446,14 +460,7 @@ fn an_idle_process_leaves_no_call_and_takes_its_own_thread_s_first() {
 }
 
 #[test]
-fn where_capacity_is_scarce_or_a_call_was_handed_back_the_first_call_is_next() {
-    let scarce = Load {
-        free_capacity: 2,
-        immediate_capacity: 2,
-        ..FREE
-    };
-    let (pool, _mailboxes) = pool_with_calls_of(&[0, 1, 0]);
-    assert_eq!(take_into(&pool, scarce, &mut Intake::default()), [0, 1]);
+fn where_a_call_was_handed_back_the_first_call_is_next() {
     let (pool, _mailboxes) = pool_with_calls_of(&[0, 1]);
     let Poll::Ready(first) = ask(&pool, 2, &Arc::default()) else {
         panic!("calls wait")
@@ -463,6 +470,25 @@ fn where_capacity_is_scarce_or_a_call_was_handed_back_the_first_call_is_next() {
     };
     pool.dispatcher.hand_back(vec![first, second]);
     assert_eq!(take_into(&pool, FREE, &mut Intake::default()), [0, 1]);
+}
+
+#[test]
+fn a_call_that_has_waited_for_a_millisecond_is_overtaken_no_more() {
+    let (pool, _mailboxes) = pool_with_calls_of(&[0, 1]);
+    let first_called = pool.dispatcher.lock().queue.first_item().unwrap().called;
+    let just_before = first_called + OVERTAKING_TIME - Duration::from_nanos(1);
+    let one = Load {
+        free_capacity: 1,
+        immediate_capacity: 1,
+        ..FREE
+    };
+    let mut intake = Intake::default();
+    assert_eq!(take_into_at(&pool, one, &mut intake, just_before), [1]);
+    let (pool, _mailboxes) = pool_with_calls_of(&[0, 1]);
+    let first_called = pool.dispatcher.lock().queue.first_item().unwrap().called;
+    let in_time = first_called + OVERTAKING_TIME;
+    let mut intake = Intake::default();
+    assert_eq!(take_into_at(&pool, one, &mut intake, in_time), [0]);
 }
 
 /// A panic under the lock costs one request at most, and none that come later.

@@ -90,6 +90,7 @@ impl EchoProcess {
         }
         self.take_calls(context, now);
         pool.dispatcher.send_answers(&mut self.answers);
+        self.intake.end_turn();
         if self.conversation.in_flight() > 0 {
             context.waker().wake_by_ref();
         }
@@ -119,7 +120,8 @@ impl EchoProcess {
                 _ => Priority::Busy,
             };
             let intake = &mut self.intake;
-            let taken = dispatcher.poll_take(context, self.number, priority, load, intake);
+            let taken =
+                dispatcher.poll_take(context, self.number, priority, load, intake, Instant::now());
             if taken.is_pending() {
                 break;
             }

@@ -8,15 +8,18 @@ use crate::process::conversation::Position;
 use crate::process::owner::Load;
 use crate::threads::mailbox::ThreadNumber;
 use std::task::Waker;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// How long a call may be overtaken by calls of other threads. A turn of a thread is shorter, but
+/// where all processes are busy for long, many turns pass before one of them can take the call.
+pub(in crate::pool) const OVERTAKING_TIME: Duration = Duration::from_millis(1);
 
 /// Which calls are near to a process: calls of its thread, calls of threads without a slot, and
 /// calls that it has left for a turn.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::pool) struct Near {
     pub(in crate::pool) thread: ThreadNumber,
-    /// The next free place of the queue when the process last took no call: calls before it have
-    /// been left for a turn, and are near.
+    /// Calls before this place have been left for a turn, and are near.
     pub(in crate::pool) left_before: u64,
     /// The calls before this place have been searched, and none of them is near.
     pub(in crate::pool) first_unsearched: u64,
@@ -39,22 +42,19 @@ pub(in crate::pool) enum Choice {
 impl DispatchState {
     /// The call that a process takes next. With one thread, the first.
     ///
-    /// With several threads (`near`), a process that may be given all calls that wait takes the
-    /// calls of its own thread first, and while it has requests it leaves calls of other threads to
-    /// these threads for one turn. So most calls stay on their thread, where a call and its answer
-    /// cost less than half of what they cost across threads. Where capacity is scarce, or calls
-    /// were handed back, the first call is the next one, whatever its thread.
-    pub(in crate::pool) fn choose(&self, load: Load, near: Option<Near>) -> Choice {
+    /// With several threads (`near`), a process takes the calls of its own thread first, and while
+    /// it has requests it leaves calls of other threads to these threads for one turn. So most calls
+    /// stay on their thread, where a call and its answer cost less than half of what they cost
+    /// across threads. From its next turn on a call that was left is as near as the process's own.
+    /// Where calls were handed back, or the first has waited for [`OVERTAKING_TIME`], the first call
+    /// is the next one, whatever its thread.
+    pub(in crate::pool) fn choose(&self, load: Load, near: Option<Near>, now: Instant) -> Choice {
         if self.queue.is_empty() || !self.may_take(load) {
             return Choice::Nothing;
         }
-        let is_scarce = self.queue.len() > load.free_capacity;
-        let Some(near) = near.filter(|_| !is_scarce) else {
+        let Some(near) = near.filter(|_| self.may_overtake(now)) else {
             return Choice::First;
         };
-        if self.queue.has_handed_back() {
-            return Choice::First;
-        }
         let is_near = |place, call: &QueuedCall| {
             // Slots are dealt out to the threads in turn: with fewer slots than threads, the last
             // threads have none.
@@ -66,6 +66,16 @@ impl DispatchState {
             None => Choice::LeaveToTheirThreads,
             Some((_, call)) if !fits(call, load) => Choice::Nothing,
             Some((place, _)) => Choice::At(place),
+        }
+    }
+
+    /// Whether a call may be taken before an older one.
+    fn may_overtake(&self, now: Instant) -> bool {
+        match self.queue.first() {
+            Some(Oldest::Fresh(first)) => {
+                now < first.called + OVERTAKING_TIME && !self.queue.has_handed_back()
+            }
+            Some(Oldest::HandedBack(_)) | None => false,
         }
     }
 

@@ -20,14 +20,23 @@ pub(in crate::pool) struct Intake {
     /// The process left calls to their threads for this turn, and takes them in its next turn if
     /// they are still there.
     pub(in crate::pool) has_left_calls: bool,
-    /// The next free place of the queue when the process last took no call: calls before it have
-    /// been left for a turn, and are near.
-    left_before: u64,
+    /// The next free place of the queue when the process last looked for calls.
+    seen_before: u64,
+    /// The same at the end of the turn before: calls before it have been left for a turn, and are
+    /// near.
+    pub(in crate::pool) left_before: u64,
+}
+
+impl Intake {
+    /// The process's turn ends: what it has seen and not taken, it leaves no longer.
+    pub(in crate::pool) fn end_turn(&mut self) {
+        self.left_before = self.seen_before;
+    }
 }
 
 impl Dispatcher {
-    /// The next calls for this process: as many as it would start on immediately, or else one. If
-    /// there is none, the process is registered and woken for a later one.
+    /// The next calls for this process at this time: as many as it would start on immediately, or
+    /// else one. If there is none, the process is registered and woken for a later one.
     pub(in crate::pool) fn poll_take(
         &self,
         cx: &mut Context<'_>,
@@ -35,6 +44,7 @@ impl Dispatcher {
         priority: Priority,
         load: Load,
         intake: &mut Intake,
+        now: Instant,
     ) -> Poll<()> {
         let near = (self.mailboxes.count() > 1).then(|| Near {
             thread: this_thread(),
@@ -43,7 +53,6 @@ impl Dispatcher {
         });
         let mut state = self.lock();
         state.waiting_processes.withdraw(process);
-        let now = Instant::now();
         let is_starved = !state.queue.is_empty() && self.budget.is_full();
         let (too_late, may_exit) = state.take_into(intake, load, near, now, is_starved);
         let has_taken = !intake.calls.is_empty();
@@ -53,7 +62,9 @@ impl Dispatcher {
         if !has_taken {
             let registered = Registered::on_this_thread(process, cx.waker().clone());
             state.waiting_processes.register(priority, registered);
-            (_, intake.left_before) = state.queue.places();
+        }
+        if near.is_some() {
+            (_, intake.seen_before) = state.queue.places();
         }
         let failure = (!too_late.is_empty()).then(|| state.waited_too_long());
         self.publish_length(&state);
@@ -95,7 +106,7 @@ impl DispatchState {
             if is_starved || may_exit {
                 break;
             }
-            let next = match self.choose(load, near) {
+            let next = match self.choose(load, near, now) {
                 Choice::First => self.queue.take(now),
                 Choice::At(place) => {
                     near.iter_mut()
@@ -111,7 +122,7 @@ impl DispatchState {
             match next {
                 Some(Taken::InTime(call)) if call.is_abandoned() => {}
                 Some(Taken::InTime(call)) => {
-                    intake.calls.push_back(call.begin_at(now));
+                    intake.calls.push_back(call.taken_at(now));
                     load = load.with_another();
                     if load.immediate_capacity == 0 {
                         break;

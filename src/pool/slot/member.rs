@@ -186,7 +186,8 @@ impl RequestSource for Member {
         if self.intake.calls.is_empty() {
             let (priority, intake) = (self.priority(load), &mut self.intake);
             let dispatcher = &self.dispatcher;
-            let taken = dispatcher.poll_take(cx, self.number, priority, load, intake);
+            let taken =
+                dispatcher.poll_take(cx, self.number, priority, load, intake, Instant::now());
             self.is_registered = taken.is_pending();
         }
         let Some(call) = self.intake.calls.pop_front() else {
@@ -209,6 +210,7 @@ impl RequestSource for Member {
     }
 
     fn send_answers(&mut self) {
+        self.intake.end_turn();
         if !self.answers.is_empty() {
             self.dispatcher.send_answers(&mut self.answers);
         }
@@ -318,7 +320,7 @@ impl Drop for Member {
 mod tests {
     use super::*;
     use crate::pool::status::SlotFacts;
-    use crate::pool::tests::{Woken, call, pool_for, pool_that_grows};
+    use crate::pool::tests::{FREE, Woken, call, pool_for, pool_that_grows, pool_with_calls_of};
     use crate::process::conversation::Position;
     use compact_str::CompactString;
     use std::pin::pin;
@@ -382,6 +384,18 @@ mod tests {
         drop(member);
         assert_eq!(pool.processes().busy_ns, 0);
         assert_eq!(pool.dispatcher.metrics.processes.busy_ns(), 1_000_000_000);
+    }
+
+    #[test]
+    fn the_turn_of_a_process_ends_when_its_answers_are_sent() {
+        let (pool, _mailboxes) = pool_with_calls_of(&[0, 1]);
+        let dispatcher = Arc::clone(&pool.dispatcher);
+        let mut member = Member::join(dispatcher, Role::Serving, None, None, status());
+        let mut context = Context::from_waker(Waker::noop());
+        let _taken = member.poll_take(&mut context, FREE);
+        assert_eq!(member.intake.left_before, 0);
+        member.send_answers();
+        assert_eq!(member.intake.left_before, 2, "the next free place");
     }
 
     #[test]
