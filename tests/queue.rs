@@ -142,8 +142,8 @@ fn requests_are_started_in_the_order_of_their_arrival() {
         .option("--processes", "1")
         .start();
     worker.wait_until_ready();
-    let running = worker.post_aside("sleep 1000 #running");
-    ledger.wait_for_start("sleep 1000 #running");
+    let running = worker.post_aside("sleep 3000 #running");
+    ledger.wait_for_start("sleep 3000 #running");
     let mut connections: Vec<Connection> = Vec::new();
     for number in 0..8 {
         let mut connection = worker.connect();

@@ -41,7 +41,7 @@ use crate::process::launch::{Directory, Launcher, shell_syntax};
 use crate::process::memory::measure_memory;
 use crate::shutdown::{Shutdown, Stage};
 use crate::threads::Threads;
-use crate::threads::mailbox::ThreadNumber;
+use crate::threads::mailbox::{ThreadNumber, this_thread};
 use dispatch::{Dispatcher, answer_all};
 use health::Health;
 use queued_call::QueuedCall;
@@ -155,7 +155,7 @@ impl Pool {
             state.next_expiry = Some(until);
         }
         self.dispatcher.publish_length(&state);
-        self.dispatcher.wake_one(state);
+        self.dispatcher.wake_one(state, this_thread());
         if expires_first {
             self.dispatcher.deadline_moved.notify_one();
         }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 /// A call in the queue. The process that takes it holds all of it, so that a process which ends
 /// before it started on the call gives it back complete.
 ///
-/// It is moved ten times on its way, some of them under the lock of the queue, and threads that
+/// It is moved ten times on its way, sometimes under the lock of the queue, and threads that
 /// look for calls of their own see its home: with the rest in a box, one thread makes 20 % more
 /// calls a second, and two threads 25 %.
 #[derive(Debug)]

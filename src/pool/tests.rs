@@ -5,7 +5,7 @@ use crate::config::PoolConfig;
 use crate::metrics::Metrics;
 use crate::process::conversation::Position;
 use crate::process::owner::Load;
-use crate::threads::mailbox::{Mailboxes, ThreadNumber, receive_here};
+use crate::threads::mailbox::{Mailboxes, ThreadNumber, deliver_here, receive_here};
 use std::num::NonZeroUsize;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -318,7 +318,7 @@ fn a_request_is_handed_back_twice_and_then_fails() {
 
 #[test]
 fn the_last_process_for_a_request_is_none_that_has_just_replied() {
-    let now = *LazyLock::force(&BEFORE_ALL_CALLS);
+    let now = *BEFORE_ALL_CALLS;
     let replied = |ago: Duration| Load {
         last_replied: now.checked_sub(ago),
         ..IDLE
@@ -349,7 +349,7 @@ fn the_time_that_a_process_had_a_request_does_not_count_as_waiting() {
         panic!("there is a request")
     };
     // As if a process had kept it for longer than it might have waited.
-    taken.waits_until = Instant::now();
+    taken.waits_until = *BEFORE_ALL_CALLS;
     pool.dispatcher.hand_back(vec![taken]);
     assert!(ask(&pool, 2, &Arc::default()).is_ready());
 }
@@ -394,15 +394,17 @@ pub(super) fn pool_with_calls_of(threads: &[usize]) -> (Pool, Mailboxes) {
 }
 
 fn make_calls_of(pool: &Pool, mailboxes: &Mailboxes, threads: &[usize]) {
-    let come_from = |index| {
-        let thread = ThreadNumber::new(index);
-        receive_here(thread, Arc::clone(mailboxes.of(thread)));
-    };
     for thread in threads {
-        come_from(*thread);
+        come_from(mailboxes, *thread);
         std::mem::forget(call(pool).unwrap());
     }
-    come_from(1);
+    come_from(mailboxes, 1);
+}
+
+/// The calling thread is the one with this index from now on.
+fn come_from(mailboxes: &Mailboxes, index: usize) {
+    let thread = ThreadNumber::new(index);
+    receive_here(thread, Arc::clone(mailboxes.of(thread)));
 }
 
 pub(super) const FREE: Load = Load {
@@ -470,6 +472,39 @@ fn where_a_call_was_handed_back_the_first_call_is_next() {
     };
     pool.dispatcher.hand_back(vec![first, second]);
     assert_eq!(take_into(&pool, FREE, &mut Intake::default()), [0, 1]);
+    // Also where an older one was never taken.
+    let (pool, _mailboxes) = pool_with_calls_of(&[0, 1, 1]);
+    let Poll::Ready(second) = ask(&pool, 2, &Arc::default()) else {
+        panic!("calls wait")
+    };
+    assert_eq!(second.place, 1);
+    pool.dispatcher.hand_back(vec![second]);
+    assert_eq!(take_into(&pool, FREE, &mut Intake::default()), [0, 1, 2]);
+}
+
+#[test]
+fn a_call_that_goes_back_wakes_a_process_of_its_thread_first() {
+    let hand_back = |pool: &Pool, call| pool.dispatcher.hand_back(vec![call]);
+    let pass_on = |pool: &Pool, call: QueuedCall| {
+        let (until, place) = (call.waits_until, call.place);
+        pool.dispatcher.lock().queue.hand_back(place, until, call);
+        pool.dispatcher.pass_on_wake_up(3);
+    };
+    for goes_back in [hand_back as fn(&Pool, QueuedCall), pass_on] {
+        let (pool, mailboxes) = pool_with_calls_of(&[1]);
+        let Poll::Ready(call) = ask(&pool, 1, &Arc::default()) else {
+            panic!("a call waits")
+        };
+        let wakes: [Arc<Woken>; 2] = Default::default();
+        for index in [1, 0] {
+            come_from(&mailboxes, index);
+            assert!(ask(&pool, index as u64, &wakes[index]).is_pending());
+        }
+        goes_back(&pool, call);
+        come_from(&mailboxes, 1);
+        deliver_here();
+        assert_eq!(wakes.map(|woken| woken.is_set()), [false, true]);
+    }
 }
 
 #[test]

@@ -337,7 +337,7 @@ impl Worker {
     /// Waits until the worker has read all that clients have sent so far. It accepts connections
     /// and reads them in the order in which the kernel tells of them, so an answer on a connection
     /// that is opened now comes after that. So it is with one thread; with several, a connection of
-    /// another thread may still be read.
+    /// another thread may not have been read yet.
     #[track_caller]
     pub(crate) fn wait_until_read(&self) {
         self.connect().wait_until_accepted();

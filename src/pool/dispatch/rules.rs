@@ -6,12 +6,13 @@ use crate::pool::queued_call::QueuedCall;
 use crate::pool::waiting::Registered;
 use crate::process::conversation::Position;
 use crate::process::owner::Load;
-use crate::threads::mailbox::ThreadNumber;
+use crate::threads::mailbox::{ThreadNumber, this_thread};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-/// How long a call may be overtaken by calls of other threads. A turn of a thread is shorter, but
-/// where all processes are busy for long, many turns pass before one of them can take the call.
+/// How long a call may be overtaken by calls of other threads. Each process leaves a call for a turn
+/// of its own, and where capacity is scarce, many turns pass before one of them has a free place for
+/// it.
 pub(in crate::pool) const OVERTAKING_TIME: Duration = Duration::from_millis(1);
 
 /// Which calls are near to a process: calls of its thread, calls of threads without a slot, and
@@ -104,6 +105,12 @@ impl DispatchState {
         let replied = load.last_replied;
         let has_just_replied = replied.is_some_and(|at| now < at + EXIT_AFTER_REPLY_TIME);
         first.times_handed_back >= MAX_HAND_BACKS && has_just_replied
+    }
+
+    /// The thread on which the caller of the first call waits; without a call, this thread.
+    pub(in crate::pool) fn first_home(&self) -> ThreadNumber {
+        let first = self.queue.first_item();
+        first.map_or_else(this_thread, |call| call.home)
     }
 
     /// A process to wake for the waiting calls, if there are any.

@@ -25,12 +25,15 @@ pub(in crate::pool) struct Intake {
     /// The same at the end of the turn before: calls before it have been left for a turn, and are
     /// near.
     pub(in crate::pool) left_before: u64,
+    /// The calls before this place have been searched in this turn, and none of them is near.
+    first_unsearched: u64,
 }
 
 impl Intake {
-    /// The process's turn ends: what it has seen and not taken, it leaves no longer.
+    /// Ends the process's turn: in its next turn, the calls that it has seen and not taken are near.
     pub(in crate::pool) fn end_turn(&mut self) {
         self.left_before = self.seen_before;
+        self.first_unsearched = 0;
     }
 }
 
@@ -49,7 +52,7 @@ impl Dispatcher {
         let near = (self.mailboxes.count() > 1).then(|| Near {
             thread: this_thread(),
             left_before: intake.left_before,
-            first_unsearched: 0,
+            first_unsearched: intake.first_unsearched,
         });
         let mut state = self.lock();
         state.waiting_processes.withdraw(process);
@@ -109,6 +112,7 @@ impl DispatchState {
             let next = match self.choose(load, near, now) {
                 Choice::First => self.queue.take(now),
                 Choice::At(place) => {
+                    intake.first_unsearched = place + 1;
                     near.iter_mut()
                         .for_each(|near| near.first_unsearched = place + 1);
                     self.queue.take_at(place, now)
@@ -142,8 +146,7 @@ impl DispatchState {
         is_starved: bool,
         may_exit: bool,
     ) -> Option<Registered<Waker>> {
-        let first = self.queue.first_item();
-        let home = first.map_or_else(this_thread, |call| call.home);
+        let home = self.first_home();
         if has_taken {
             self.pop_for_waiting(home)
         } else if self.queue.is_empty() || is_starved {

@@ -58,7 +58,7 @@ impl Dispatcher {
         loop {
             self.may_exit.notified().await;
             sleep(EXIT_AFTER_REPLY_TIME).await;
-            self.wake_one(self.lock());
+            self.wake_one_for_first(self.lock());
         }
     }
 
@@ -76,7 +76,7 @@ impl Dispatcher {
                     break;
                 }
             }
-            self.wake_one(self.lock());
+            self.wake_one_for_first(self.lock());
         }
     }
 

@@ -210,6 +210,7 @@ impl RequestSource for Member {
     }
 
     fn send_answers(&mut self) {
+        // The turn ends here, also without answers.
         self.intake.end_turn();
         if !self.answers.is_empty() {
             self.dispatcher.send_answers(&mut self.answers);
@@ -217,7 +218,7 @@ impl RequestSource for Member {
     }
 
     fn waits_for_more(&mut self, cx: &mut Context<'_>, free_capacity: usize) -> bool {
-        // Calls that were left have waited for their turn already.
+        // Calls that were left have waited for a turn already.
         let waits = !self.intake.has_left_calls
             && self
                 .batching

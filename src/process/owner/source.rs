@@ -21,8 +21,8 @@ pub trait RequestSource {
     fn waits_for_more(&mut self, cx: &mut Context<'_>, free_capacity: usize) -> bool;
     /// Keeps the answer to a request of this source until [`RequestSource::send_answers`].
     fn answer(&mut self, request: Self::Request, outcome: Outcome, work: Work);
-    /// Sends the answers that were kept. Called at the end of a turn: a caller that has its answer
-    /// finds the process idle, or with its next request.
+    /// Sends the answers that were kept. Called once at the end of each turn, after requests were
+    /// taken: a caller that has its answer finds the process idle, or with its next request.
     fn send_answers(&mut self);
     /// The process takes no request now. If it was woken for one, another process is woken instead.
     fn pass_on_wake_up(&mut self);
