@@ -151,9 +151,33 @@ fn readers_are_answered_by_address_and_get_the_format_that_they_know() {
             if path == "/metrics" {
                 assert_eq!(response.header("content-type"), Some(kind));
                 assert_eq!(response.text().ends_with("# EOF\n"), ends);
+                assert_histograms_are_whole(&response.text());
             }
         }
     }
+}
+
+/// The bounds of each histogram rise up to `+Inf`, which counts all.
+fn assert_histograms_are_whole(text: &str) {
+    let (mut last, mut counts, mut last_buckets) = ((0.0, 0.0), Vec::new(), Vec::new());
+    for line in text.lines().filter(|line| !line.starts_with('#')) {
+        let (series, value) = line.rsplit_once(' ').unwrap();
+        let value: f64 = value.parse().unwrap();
+        if let Some((_, bound)) = series.split_once("le=\"") {
+            let bound: f64 = bound.split('"').next().unwrap().parse().unwrap();
+            assert!(bound > last.0 && value >= last.1, "{line}");
+            last = (bound, value);
+            if bound.is_infinite() {
+                last_buckets.push(value);
+                last = (0.0, 0.0);
+            }
+        } else if series.split('{').next().unwrap().ends_with("_count") {
+            counts.push(value);
+        }
+    }
+    assert_eq!(last, (0.0, 0.0), "a histogram ends with +Inf");
+    assert_eq!(last_buckets, counts);
+    assert!(counts.len() >= 3, "{text}");
 }
 
 fn ask(address: SocketAddr, path: &str, headers: &[(&str, &str)]) -> crate::support::Response {

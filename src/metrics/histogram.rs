@@ -70,14 +70,15 @@ impl HistogramTotals {
         self.sum_ns as f64 / 1e9
     }
 
-    /// Upper bound in seconds, multiplied by `scale`, and number of times in each bucket.
+    /// Upper bound in seconds, multiplied by `scale`, and number of times in each bucket. The last
+    /// has no bound: without `+Inf`, Prometheus computes no quantile.
     pub fn buckets(&self, scale: u32) -> Vec<(f64, u64)> {
         let bounds = BOUNDS_US.iter().map(|bound| {
             let micros = bound * u64::from(scale);
             micros as f64 / 1e6
         });
         bounds
-            .chain([f64::MAX])
+            .chain([f64::INFINITY])
             .zip(self.counts.iter().copied())
             .collect()
     }
