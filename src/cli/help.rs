@@ -68,10 +68,10 @@ pub(super) fn laid_out(command: Command, extent: Extent) -> Command {
         .mut_subcommands(move |task| task.term_width(width()).mut_args(described))
         // Both ask at a port that is in use, so 0 means nothing there.
         .mut_subcommand("health", |health| {
-            health.mut_arg("port", |port| port.help("Its port"))
+            health.mut_arg("port", |port| port.help(PORT_OF_WORKER))
         })
         .mut_subcommand("top", |top| {
-            top.mut_arg("port", |port| port.help("Its port"))
+            top.mut_arg("port", |port| port.help(PORT_OF_WORKER))
         });
     match extent {
         Extent::Short => command.after_help(SHORT_END),
@@ -94,6 +94,9 @@ fn shortened(argument: Arg) -> Arg {
         None => argument.hide_short_help(true),
     }
 }
+
+const PORT_OF_WORKER: &str =
+    "Its port [default: 8000, on OpenFaaS 8080, on Azure Functions its own]";
 
 const SHORT_END: &str = "faas-worker --help has all options, with the variable that sets each.";
 

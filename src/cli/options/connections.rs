@@ -77,8 +77,8 @@ pub(super) struct ConnectionOptions {
     /// A file that is there while requests are taken [default: none, on OpenFaaS /tmp/.lock]
     #[arg(long, env = "FAAS_LOCK_FILE", value_name = "PATH")]
     pub(super) lock_file: Option<PathBuf>,
-    /// An address of its own for /ready, /metrics and /stats, which are then not served beside
-    /// POST /
+    /// An address of its own for /ready, /metrics, /stats and /processes, which are then not served
+    /// beside POST /
     #[arg(long, env = "FAAS_ADMIN", value_name = "ADDR", value_parser = socket_address)]
     admin: Option<SocketAddr>,
 }

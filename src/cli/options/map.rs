@@ -99,7 +99,9 @@ pub(in crate::cli) fn of_batch(map: Command) -> Command {
     map.mut_args(|argument| match argument.get_long() {
         Some("processes") => argument.short('j'),
         Some("log-level") => argument.default_value("warn"),
-        Some("log-format") => argument.default_value("text"),
+        Some("log-format") => argument
+            .default_value("text")
+            .help("text, json, gcp for Google Cloud Logging, or ecs for Elasticsearch"),
         Some("log-handler") => argument.default_value("raw"),
         Some(name) if UNUSED.contains(&name) => argument.hide(true),
         Some(_) | None => argument,

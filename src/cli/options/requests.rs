@@ -32,7 +32,7 @@ pub(super) struct RequestOptions {
     #[arg(long, env = "FAAS_MAX_REPLY", value_name = "SIZE", value_parser = size)]
     max_reply: Option<u64>,
     /// All bodies and replies held at one time [default: 256MiB, at most a quarter of the control
-    /// group's memory limit]
+    /// group's memory limit; twice --max-body if that is more]
     #[arg(long, env = "FAAS_MAX_BUFFERED", value_name = "SIZE", value_parser = memory_budget)]
     max_buffered: Option<u64>,
     /// A header that handlers may ask for (repeatable); implies --wait-ready
