@@ -167,7 +167,8 @@ fn of_pool() -> Vec<Case> {
     vec![
         case(
             "overloaded",
-            "The queue is full, the request waited there too long, or too many bytes are held.",
+            "The queue is full, the request waited there too long, too many bytes are held, or \
+             too many connections are open, all of them in use.",
             RequestFailure::Overloaded {
                 why: "the queue is full".into(),
                 retry_after: Duration::from_secs(2),
