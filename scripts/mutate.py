@@ -532,7 +532,7 @@ class Copy:
         path.write_text(before[:begin] + rule["new"] + before[end:])
         try:
             for kind in kinds_of([rule]):
-                is_library = kind == "it" and rule["file"] == "src/handler.rs"
+                is_library = kind == "it" and rule["file"].startswith("src/handler")
                 programs, said = self.build([kind], examples=is_library)
                 if programs is None:
                     raise Wrong("without it the source does not build:\n" + said[-2000:])
